@@ -1,1 +1,29 @@
-//! placeholder
+//! The words of the REST API: requests, answers and events, as JSON.
+//!
+//! The host serves them, the `sluice` command reads them, and `/v1/openapi.json` is made from them. Requests refuse
+//! fields that they do not know, so that a misspelled option is never silently left out. Answers take unknown fields:
+//! keys are only ever added. In reading order, one file for each resource:
+//!
+//! - [`problem`], [`page`], [`bytes`]: what every route shares.
+//! - [`whoami`]: who is asking.
+//! - [`job`], [`operation`], [`event`], [`blob`]: running scripts.
+//! - [`machine`], [`enroll_token`]: the fleet.
+//! - [`plugin`], [`publisher`], [`binding`]: the gates.
+//! - [`token`]: who may do what.
+//! - [`audit`]: the record, and how anyone verifies it.
+
+pub mod audit;
+pub mod binding;
+pub mod blob;
+pub mod bytes;
+pub mod enroll_token;
+pub mod event;
+pub mod job;
+pub mod machine;
+pub mod operation;
+pub mod page;
+pub mod plugin;
+pub mod problem;
+pub mod publisher;
+pub mod token;
+pub mod whoami;

@@ -1,2 +1,7 @@
-//! placeholder
-fn main() {}
+//! The `sluice` command. See the library for what it does.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sluice_cli::main(std::env::args_os())
+}

@@ -1,1 +1,23 @@
-//! placeholder
+//! The parent's side of `sluice-gate-runner`: starts it, speaks with it, and never believes it.
+//!
+//! A [`GateDomain`] is one trust domain: it has at most one runner process at a time, which holds the domain's plugins and
+//! nothing else. [`evaluate()`] is the story of the gates: environment, prepare, scan, policy.
+//!
+//! - [`wire`]: frames between parent and runner.
+//! - [`cache`]: compiled components on disk, under a MAC whose key the runner never sees.
+//! - [`domain`]: binding a plugin: admit, compile, configure, snapshot, cache, load.
+//! - [`render`]: what a preparer planned becomes variables, arguments and literals.
+//! - [`evaluate`](mod@evaluate): the pipeline.
+
+mod cache;
+mod check;
+pub mod domain;
+pub mod evaluate;
+mod process;
+pub mod render;
+mod translate;
+pub mod wire;
+
+pub use domain::{BindError, BindRequest, BoundGate, DomainOptions, GateDomain};
+pub use evaluate::{Evaluation, Input, evaluate};
+pub use translate::{fact, settings};

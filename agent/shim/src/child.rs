@@ -1,0 +1,323 @@
+//! The child: from the fork to the exec of the interpreter.
+//!
+//! The child sets itself up, reports [`Ready`] and waits; the shim records the start on disk and lets it go. What goes
+//! wrong before the exec comes back as an error, so it is never mistaken for an exit code of the script.
+//!
+//! The shim has one thread, so the child of its fork may allocate and use the standard library.
+#![allow(unsafe_code, reason = "fork, clone3, close_range and signal dispositions have no safe form")]
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{ForkResult, Gid, Pid, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, fork, pipe2, read, setsid};
+use serde::{Deserialize, Serialize};
+
+use crate::containment::Containment;
+use crate::event::{Confinement, Stage};
+use crate::privileges;
+use crate::spec::Limits;
+use crate::workspace::SHARED_DIRECTORIES;
+
+/// From linux/sched.h; the constant of libc is too narrow for it.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Everything the child needs, made before the fork.
+pub(crate) struct Plan<'a> {
+    pub(crate) interpreter: &'a Path,
+    pub(crate) argv: Vec<CString>,
+    pub(crate) envp: Vec<CString>,
+    /// Absent when the shim has no right to change it.
+    pub(crate) user: Option<(Uid, Gid, Vec<Gid>)>,
+    pub(crate) home: &'a Path,
+    pub(crate) workspace: &'a Path,
+    /// Give it directories for temporary files and IPC of its own.
+    pub(crate) private: bool,
+    pub(crate) limits: &'a Limits,
+    pub(crate) no_new_privs: bool,
+}
+
+/// The child's report before it is let go.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Ready {
+    pub(crate) cwd: PathBuf,
+    pub(crate) confinement: Confinement,
+    pub(crate) notes: Vec<String>,
+}
+
+/// A child that did not become the script.
+#[derive(Debug, thiserror::Error, Serialize, Deserialize)]
+#[error("{reason}")]
+pub(crate) struct ChildError {
+    pub(crate) stage: Stage,
+    pub(crate) reason: String,
+}
+
+/// A child between fork and exec.
+pub(crate) struct Child {
+    pub(crate) pid: Pid,
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
+    control: OwnedFd,
+}
+
+impl Child {
+    pub(crate) fn fork(plan: &Plan<'_>, containment: &Containment) -> Result<Self, ChildError> {
+        let setup = |what: &'static str| move |errno: Errno| ChildError::setup(what, errno);
+        let (control, childs_control) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+            .map_err(setup("make a socket pair"))?;
+        let (stdout, childs_stdout) = pipe2(OFlag::O_CLOEXEC).map_err(setup("make a pipe"))?;
+        let (stderr, childs_stderr) = pipe2(OFlag::O_CLOEXEC).map_err(setup("make a pipe"))?;
+        let (side, in_group) = split(containment.unified()).map_err(setup("fork"))?;
+        match side {
+            ForkResult::Parent { child } => Ok(Self { pid: child, stdout, stderr, control }),
+            ForkResult::Child => {
+                drop(control);
+                if !in_group && let Some(group) = containment.unified() {
+                    enter_by_procs(group);
+                }
+                let ends = [childs_stdout, childs_stderr];
+                let Err(error) = become_script(plan, containment, &ends, &childs_control);
+                report(&childs_control, &Err(error));
+                // SAFETY: `_exit` ends this process at once and runs no code of the shim's (no destructors, no
+                // handlers), which is what the copy of another process must do.
+                unsafe { libc::_exit(125) }
+            }
+        }
+    }
+
+    /// Waits until the child has become what it should be.
+    pub(crate) fn ready(&self) -> Result<Ready, ChildError> {
+        self.receive()?.unwrap_or_else(|| Err(ChildError::died("before it was set up")))
+    }
+
+    /// Lets it execute the interpreter. Returns once it did.
+    pub(crate) fn go(&self) -> Result<(), ChildError> {
+        nix::unistd::write(&self.control, b"!").map_err(|errno| ChildError::setup("let the child go", errno))?;
+        // The child's end is closed by the exec that works.
+        match self.receive()? {
+            None => Ok(()),
+            Some(Err(error)) => Err(error),
+            Some(Ok(_)) => Err(ChildError::died("after an unexpected report")),
+        }
+    }
+
+    fn receive(&self) -> Result<Option<Result<Ready, ChildError>>, ChildError> {
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            match read(&self.control, &mut buffer) {
+                Ok(0) => return Ok(None),
+                Ok(length) => {
+                    let message = ciborium::from_reader(&buffer[..length]);
+                    return message.map(Some).map_err(|_| ChildError::died("in the middle of a report"));
+                }
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(ChildError::setup("read the child's report", errno)),
+            }
+        }
+    }
+}
+
+impl ChildError {
+    fn setup(what: &str, error: impl std::fmt::Display) -> Self {
+        Self { stage: Stage::Setup, reason: format!("cannot {what}: {error}") }
+    }
+
+    fn died(when: &str) -> Self {
+        Self { stage: Stage::Setup, reason: format!("the script's process ended {when}") }
+    }
+}
+
+/// Forks, straight into the cgroup where the kernel can. Says whether it did.
+fn split(group: Option<&Path>) -> nix::Result<(ForkResult, bool)> {
+    if let Some(group) = group.and_then(|path| File::open(path).ok()) {
+        // SAFETY: all-zero is a valid value of this plain structure of integers.
+        let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+        args.flags = CLONE_INTO_CGROUP;
+        args.exit_signal = Signal::SIGCHLD as u64;
+        args.cgroup = group.as_raw_fd().unsigned_abs().into();
+        // SAFETY: without CLONE_VM and a stack this is a fork. The pointer and size are those of a live structure that
+        // the kernel only reads. The shim has one thread, so no lock is held by a thread that the child lacks.
+        let result = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };
+        match result {
+            0 => return Ok((ForkResult::Child, true)),
+            1.. => return Ok((ForkResult::Parent { child: Pid::from_raw(i32::try_from(result).unwrap_or(i32::MAX)) }, true)),
+            // Kernels before 5.7 and some seccomp profiles of containers: enter by writing instead.
+            _ => {}
+        }
+    }
+    // SAFETY: the shim has one thread, so the child may do whatever a process may.
+    unsafe { fork() }.map(|side| (side, false))
+}
+
+fn enter_by_procs(group: &Path) {
+    // Failing is not fatal: the process tree is followed as well, and the kind of containment loses nothing by it.
+    let _tree_is_killed_too = std::fs::write(group.join("cgroup.procs"), "0");
+}
+
+/// The child's way to the script. Returns only what went wrong.
+fn become_script(
+    plan: &Plan<'_>,
+    containment: &Containment,
+    [stdout, stderr]: &[OwnedFd; 2],
+    control: &OwnedFd,
+) -> Result<std::convert::Infallible, ChildError> {
+    setsid().map_err(|e| ChildError::setup("make a session", e))?;
+    default_signals();
+    let mut notes = Vec::new();
+    for mut tasks in containment.tasks() {
+        tasks.write_all(b"0").map_err(|e| ChildError::setup("enter a cgroup", e))?;
+    }
+    let confinement = if plan.private { make_private(plan, &mut notes)? } else { Confinement::default() };
+    limit_resources(plan, containment)?;
+    let null = open("/dev/null", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).map_err(|e| ChildError::setup("open /dev/null", e))?;
+    dup2_stdin(&null).map_err(|e| ChildError::setup("set standard input", e))?;
+    dup2_stdout(stdout).map_err(|e| ChildError::setup("set standard output", e))?;
+    dup2_stderr(stderr).map_err(|e| ChildError::setup("set standard error", e))?;
+    close_others_at_exec()?;
+    if plan.no_new_privs {
+        prctl::set_no_new_privs().map_err(|e| ChildError::setup("set no_new_privs", e))?;
+    }
+    if let Some((uid, gid, groups)) = &plan.user {
+        privileges::become_user(*uid, *gid, groups).map_err(|e| ChildError { stage: Stage::User, reason: e.to_string() })?;
+    }
+    // After the change of user, which clears it: nothing goes on when the shim itself is killed.
+    prctl::set_pdeathsig(Signal::SIGKILL).map_err(|e| ChildError::setup("tie the script to the shim", e))?;
+    let cwd = enter(plan.home, &mut notes)?;
+    umask(Mode::from_bits_truncate(0o022));
+    report(control, &Ok(Ready { cwd, confinement, notes }));
+    let mut go = [0];
+    if read(control, &mut go) != Ok(1) {
+        return Err(ChildError::died("with the shim"));
+    }
+    let program = CString::new(plan.interpreter.as_os_str().as_bytes()).map_err(|e| ChildError::setup("name the interpreter", e))?;
+    let Err(errno) = execve(&program, &plan.argv, &plan.envp);
+    let reason = match errno {
+        Errno::E2BIG => "arguments and environment are too large for the kernel".to_owned(),
+        errno => format!("{} cannot be executed: {errno}", plan.interpreter.display()),
+    };
+    Err(ChildError { stage: Stage::Interpreter, reason })
+}
+
+fn report(control: &OwnedFd, message: &Result<Ready, ChildError>) {
+    let mut bytes = Vec::new();
+    if ciborium::into_writer(message, &mut bytes).is_ok() {
+        // The shim then sees the end of the socket instead, and says that the child died.
+        let _seen_by_the_shim = nix::unistd::write(control, &bytes);
+    }
+}
+
+/// Undoes what this process inherited: Rust ignores SIGPIPE, the shim more, and the agent may have been started with
+/// anything ignored.
+fn default_signals() {
+    // The kernel's own call, as glibc's refuses 32 and 33, which it keeps for threads and which may be inherited as
+    // ignored all the same. A kernel sigaction of zeros is SIG_DFL without flags and mask (at most 32 bytes long).
+    let default = [0_u64; 4];
+    for number in 1..=64 {
+        // SAFETY: the pointer is to a live, large enough and only read structure, and SIG_DFL installs no code.
+        // SIGKILL and SIGSTOP are refused, which changes nothing.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, number, default.as_ptr(), std::ptr::null::<u8>(), 8) };
+    }
+    let _cannot_fail = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+}
+
+fn close_others_at_exec() -> Result<(), ChildError> {
+    // SAFETY: the flag only marks descriptors close-on-exec; none that is in use here is closed.
+    let result = unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_int) };
+    if result == 0 { Ok(()) } else { Err(ChildError::setup("mark descriptors for closing", Errno::last())) }
+}
+
+fn limit_resources(plan: &Plan<'_>, containment: &Containment) -> Result<(), ChildError> {
+    let limits = plan.limits;
+    let mut set = vec![(Resource::RLIMIT_CORE, Some(0)), (Resource::RLIMIT_FSIZE, limits.file_size), (Resource::RLIMIT_NOFILE, limits.open_files)];
+    if !containment.limits_memory() {
+        set.push((Resource::RLIMIT_DATA, limits.memory));
+    }
+    // Counts all processes of the uid, and does nothing for root: second best.
+    if !containment.limits_processes() {
+        set.push((Resource::RLIMIT_NPROC, limits.processes));
+    }
+    for (resource, value) in set {
+        let Some(value) = value else { continue };
+        let failed = |e| ChildError::setup(&format!("set {resource:?}"), e);
+        let (_, hard) = getrlimit(resource).map_err(failed)?;
+        // Only root may raise a hard limit; a lower one that is there already is as good.
+        let value = if Uid::effective().is_root() { value } else { value.min(hard) };
+        setrlimit(resource, value, value).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// The home directory, or `/` with a note.
+fn enter(home: &Path, notes: &mut Vec<String>) -> Result<PathBuf, ChildError> {
+    match chdir(home) {
+        Ok(()) => Ok(home.to_owned()),
+        Err(errno) => {
+            chdir("/").map_err(|e| ChildError::setup("enter /", e))?;
+            notes.push(format!("the working directory is / as the home directory {} cannot be entered: {errno}", home.display()));
+            Ok("/".into())
+        }
+    }
+}
+
+/// Directories for temporary files, and IPC, of its own, as far as the machine allows.
+fn make_private(plan: &Plan<'_>, notes: &mut Vec<String>) -> Result<Confinement, ChildError> {
+    let mut done = Confinement::default();
+    match unshare(CloneFlags::CLONE_NEWIPC) {
+        Ok(()) => done.private_ipc = true,
+        Err(errno) => notes.push(format!("IPC is shared with other users of this machine: {errno}")),
+    }
+    match unshare(CloneFlags::CLONE_NEWNS) {
+        Ok(()) => {
+            // From here on it is all or nothing: with a part of the mounts the script might not find its own file.
+            mount_private_directories(plan)?;
+            done.private_tmp = true;
+        }
+        Err(errno) => notes.push(format!("/tmp, /var/tmp and /dev/shm are shared with other users of this machine: {errno}")),
+    }
+    Ok(done)
+}
+
+fn mount_private_directories(plan: &Plan<'_>) -> Result<(), ChildError> {
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(|e| ChildError::setup("make mounts private", e))?;
+    // Opened in the new namespace: a mount of another one cannot be bound here.
+    let workspace = open(plan.workspace, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+        .map_err(|e| ChildError::setup("open the private directory", e))?;
+    let size = plan.limits.memory.map_or_else(|| "50%".to_owned(), |bytes| bytes.to_string());
+    let options = format!("mode=1777,size={size}");
+    let mut covered: Vec<PathBuf> = Vec::new();
+    for directory in SHARED_DIRECTORIES {
+        // One that is a link to another (as /var/tmp to /tmp) is covered with it.
+        let Ok(real) = Path::new(directory).canonicalize() else { continue };
+        if covered.contains(&real) {
+            continue;
+        }
+        mount(Some("tmpfs"), &real, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(options.as_str()))
+            .map_err(|e| ChildError::setup(&format!("mount on {directory}"), e))?;
+        covered.push(real);
+    }
+    // A private directory that was just covered is shown again at its place.
+    if covered.iter().any(|real| plan.workspace.starts_with(real)) {
+        let before = umask(Mode::from_bits_truncate(0o022));
+        let made = std::fs::create_dir_all(plan.workspace);
+        umask(before);
+        made.map_err(|e| ChildError::setup("show the private directory", e))?;
+        let source = format!("/proc/self/fd/{}", workspace.as_raw_fd());
+        mount(Some(source.as_str()), plan.workspace, none, MsFlags::MS_BIND, none)
+            .map_err(|e| ChildError::setup("show the private directory", e))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,272 @@
+//! What the shim reports, live on its standard output and in the spool's `events` file.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+/// Milliseconds since 1970-01-01T00:00:00Z.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct UnixMillis(pub u64);
+
+impl UnixMillis {
+    /// The machine's clock now.
+    #[must_use]
+    pub fn now() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        Self(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+/// One thing that happened. The last one is [`Event::Exited`] or [`Event::Failed`]; nothing follows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub enum Event {
+    /// What was made for the operation, on disk before the child is asked to start: from here on it may have started,
+    /// and after a crash this is what has to be ended and removed.
+    Prepared(Prepared),
+    /// The child has its user, limits and directory, and is told to start the interpreter now.
+    Started(Started),
+    /// Bytes as they were read.
+    Output {
+        /// From which stream.
+        stream: Stream,
+        /// The bytes; a UTF-8 character is never split between two of these unless the script wrote it so.
+        bytes: ByteBuf,
+    },
+    /// Bytes of a stream that are missing between what came before and what follows.
+    Lost {
+        /// Of which stream.
+        stream: Stream,
+        /// How many.
+        bytes: u64,
+    },
+    /// Something a person should know: a fallback, or something that could not be cleaned.
+    Note {
+        /// A sentence.
+        text: String,
+    },
+    /// The script ended, every process of it is gone, and its files are removed.
+    Exited(Outcome),
+    /// No script was started.
+    Failed {
+        /// What was being done.
+        stage: Stage,
+        /// Why it did not work.
+        reason: String,
+    },
+}
+
+impl Event {
+    /// True of the event that nothing follows.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        matches!(self, Self::Exited(_) | Self::Failed { .. })
+    }
+}
+
+/// See [`Event::Prepared`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Prepared {
+    /// When.
+    pub at: UnixMillis,
+    /// The private directory, with its device and inode numbers: only that very directory is ever removed.
+    pub workspace: PathBuf,
+    /// Device number of the private directory.
+    pub device: u64,
+    /// Inode number of the private directory.
+    pub inode: u64,
+    /// The cgroup directories of the operation.
+    pub cgroups: Vec<PathBuf>,
+    /// The uid, where no other process of the machine may have it.
+    pub ephemeral_uid: Option<u32>,
+}
+
+/// See [`Event::Started`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Started {
+    /// When.
+    pub at: UnixMillis,
+    /// The script's process.
+    pub pid: u32,
+    /// Its user.
+    pub uid: u32,
+    /// Its groups, the primary one first.
+    pub gids: Vec<u32>,
+    /// Its working directory.
+    pub cwd: PathBuf,
+    /// What runs it.
+    pub interpreter: PathBuf,
+    /// How its processes are held together.
+    pub containment: ContainmentKind,
+    /// What is hidden from it.
+    pub confinement: Confinement,
+}
+
+/// How the processes of an operation are held together and limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ContainmentKind {
+    /// A cgroup of the unified hierarchy.
+    CgroupV2,
+    /// Limits in version 1 controllers, killing through the unified hierarchy.
+    Hybrid,
+    /// The process tree alone; limits of version 1 controllers where there are any, else resource limits.
+    None,
+}
+
+impl fmt::Display for ContainmentKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CgroupV2 => "cgroup-v2",
+            Self::Hybrid => "hybrid",
+            Self::None => "none",
+        })
+    }
+}
+
+/// What was actually applied, which may be less than what was asked where the machine does not allow it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Confinement {
+    /// `/tmp`, `/var/tmp` and `/dev/shm` are the operation's own.
+    pub private_tmp: bool,
+    /// System V IPC and POSIX message queues are the operation's own.
+    pub private_ipc: bool,
+}
+
+/// One of the two output streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stream {
+    /// File descriptor 1.
+    Stdout,
+    /// File descriptor 2.
+    Stderr,
+}
+
+/// How an operation ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Outcome {
+    /// When.
+    pub at: UnixMillis,
+    /// From the start of the interpreter until every process was gone.
+    pub duration: Duration,
+    /// Exit code or signal of the script's own process.
+    pub end: End,
+    /// The time limit was reached, and ended it.
+    pub timed_out: bool,
+    /// It was asked to stop, and that ended it.
+    pub canceled: bool,
+    /// A limit of memory, processes, file size or output that it ran into. From the kernel's counters, not guessed.
+    pub limit_hit: Option<LimitHit>,
+    /// Processes of it, besides the script's own, that had to be killed.
+    pub survivors_killed: u32,
+    /// Bytes missing in the middle of its output.
+    pub lost: LostBytes,
+    /// Processor time and memory.
+    pub usage: Usage,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub enum End {
+    /// It exited by itself.
+    Code(i32),
+    /// A signal ended it.
+    Signal {
+        /// The signal's number here.
+        number: i32,
+        /// Its name without `SIG`, such as `KILL`; the number where it has none.
+        name: String,
+        /// A core was written.
+        core_dumped: bool,
+    },
+    /// The kernel did not let it be killed within some seconds (a process in an uninterruptible system call). It was
+    /// left behind, with a note naming it.
+    Unkillable,
+}
+
+/// A limit that was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LimitHit {
+    /// The kernel killed a process of it for lack of memory.
+    Memory,
+    /// The kernel refused a process.
+    Processes,
+    /// A write went beyond the largest file size.
+    FileSize,
+    /// Output was lost.
+    Output,
+}
+
+impl fmt::Display for LimitHit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Memory => "memory",
+            Self::Processes => "processes",
+            Self::FileSize => "file-size",
+            Self::Output => "output",
+        })
+    }
+}
+
+/// Output bytes that were not kept, for each stream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LostBytes {
+    /// Of standard output.
+    pub stdout: u64,
+    /// Of standard error.
+    pub stderr: u64,
+}
+
+impl LostBytes {
+    /// Of both.
+    #[must_use]
+    pub fn total(self) -> u64 {
+        self.stdout + self.stderr
+    }
+}
+
+/// What the operation's processes used, as far as they were waited for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Usage {
+    /// Processor time in user space.
+    pub user: Duration,
+    /// Processor time in the kernel.
+    pub system: Duration,
+    /// The largest resident set of one process, in bytes.
+    pub largest_resident: u64,
+}
+
+/// What the shim was doing when it could not go on. In none of these did the script start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// Reading what to do.
+    Spec,
+    /// Opening the spool; also when this operation was started before.
+    Spool,
+    /// Taking an ephemeral user, or becoming the requested one.
+    User,
+    /// Making the private directory.
+    Workspace,
+    /// Setting the child up: limits, namespaces, descriptors.
+    Setup,
+    /// Executing the interpreter.
+    Interpreter,
+    /// It was canceled before it started.
+    Canceled,
+    /// The shim ended unexpectedly, or another agent process gave the operation up.
+    Shim,
+}

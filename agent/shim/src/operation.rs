@@ -1,0 +1,288 @@
+//! The story of one operation, from the description on standard input to the last event.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::process::ExitCode;
+
+use nix::fcntl::Flock;
+use nix::sys::prctl;
+use nix::sys::signal::{SigHandler, SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::stat::{Mode, umask};
+use nix::sys::wait::waitpid;
+use nix::unistd::{Gid, Uid, setsid};
+
+use crate::child::{Child, ChildError, Plan};
+use crate::containment::Containment;
+use crate::ephemeral::Lease;
+use crate::event::{Event, Outcome, Prepared, Stage, Started, UnixMillis};
+use crate::journal::Journal;
+use crate::spec::{Spec, User, Variable};
+use crate::supervise::{Running, supervise};
+use crate::workspace::Workspace;
+use crate::{privileges, processes, spool, workspace};
+
+/// The largest description that is read: a script with its attachments given in line.
+const MAX_SPEC: u64 = 256 * 1024 * 1024;
+
+/// The whole program: reads one operation from standard input, runs it, and ends. Without one (end of input at once,
+/// as for a spare shim whose agent ended) it ends in silence.
+#[must_use]
+pub fn run() -> ExitCode {
+    let signals = match stand_alone() {
+        Ok(signals) => signals,
+        Err(errno) => {
+            return fail(&mut Journal::new(), Stage::Shim, format!("the shim cannot be set up: {errno}"));
+        }
+    };
+    let mut bytes = Vec::new();
+    let read = std::io::stdin().lock().take(MAX_SPEC).read_to_end(&mut bytes);
+    let mut journal = Journal::new();
+    match read {
+        Err(error) => return fail(&mut journal, Stage::Spec, error.to_string()),
+        Ok(0) => return ExitCode::SUCCESS,
+        Ok(_) => {}
+    }
+    let spec = match Spec::from_bytes(&bytes) {
+        Ok(spec) => spec,
+        Err(error) => return fail(&mut journal, Stage::Spec, with_cause(&error)),
+    };
+    drop(bytes);
+    let _lock: Flock<File> = match spool::open(&spec.spool) {
+        Ok((lock, events)) => {
+            journal.attach(events);
+            lock
+        }
+        Err(error) => return fail(&mut journal, Stage::Spool, with_cause(&error)),
+    };
+    let mut notes = Vec::new();
+    let result = perform(&spec, &signals, &mut journal, &mut notes);
+    for text in notes {
+        journal.emit(&Event::Note { text });
+    }
+    match result {
+        Ok(outcome) => journal.emit(&Event::Exited(outcome)),
+        Err(ChildError { stage, reason }) => journal.emit(&Event::Failed { stage, reason }),
+    }
+    if let Err(error) = journal.sync() {
+        journal.emit(&Event::Note { text: format!("the spool could not be made durable: {error}") });
+    }
+    journal.finish();
+    ExitCode::SUCCESS
+}
+
+/// Takes the user and makes the directory and the groups, runs the script, and gives all of it back.
+fn perform(spec: &Spec, signals: &SignalFd, journal: &mut Journal, notes: &mut Vec<String>) -> Result<Outcome, ChildError> {
+    let user = Identity::take(&spec.user)?;
+    let workspace = match Workspace::make(spec, user.owner(), notes) {
+        Ok(workspace) => workspace,
+        Err(error) => {
+            user.release(false, notes);
+            return Err(ChildError { stage: Stage::Workspace, reason: error.to_string() });
+        }
+    };
+    let containment = Containment::make(&spec.operation, &spec.limits, notes);
+    let mut private_tmp = false;
+    let result = start_and_supervise(spec, &user, &workspace, &containment, signals, journal, notes, &mut private_tmp);
+    containment.remove(notes);
+    workspace.remove(notes);
+    user.release(!private_tmp, notes);
+    result
+}
+
+#[expect(clippy::too_many_arguments, reason = "one step of `perform`, apart so that all ways out of it lead through the cleaning")]
+fn start_and_supervise(
+    spec: &Spec,
+    user: &Identity,
+    workspace: &Workspace,
+    containment: &Containment,
+    signals: &SignalFd,
+    journal: &mut Journal,
+    notes: &mut Vec<String>,
+    private_tmp: &mut bool,
+) -> Result<Outcome, ChildError> {
+    let (device, inode) = workspace.identity;
+    journal.emit(&Event::Prepared(Prepared {
+        at: UnixMillis::now(),
+        workspace: workspace.path.clone(),
+        device,
+        inode,
+        cgroups: containment.paths(),
+        ephemeral_uid: user.ephemeral_uid(),
+    }));
+    let child = Child::fork(&plan(spec, user, workspace)?, containment)?;
+    // While the child sets itself up: what was prepared must be on disk before anything can have started.
+    let synced = journal.sync();
+    let gone = |error: ChildError| {
+        let _reaped = nix::sys::signal::kill(child.pid, Signal::SIGKILL).and_then(|()| waitpid(child.pid, None));
+        error
+    };
+    let ready = child.ready().map_err(gone)?;
+    *private_tmp = ready.confinement.private_tmp;
+    notes.extend(ready.notes);
+    if let Err(error) = synced {
+        return Err(gone(ChildError { stage: Stage::Spool, reason: format!("the start could not be recorded on disk: {error}") }));
+    }
+    if canceled(signals) {
+        return Err(gone(ChildError { stage: Stage::Canceled, reason: "canceled before it started".into() }));
+    }
+    journal.emit(&Event::Started(Started {
+        at: UnixMillis::now(),
+        pid: child.pid.as_raw().unsigned_abs(),
+        uid: user.uid.as_raw(),
+        gids: user.gids(),
+        cwd: ready.cwd,
+        interpreter: spec.interpreter.clone(),
+        containment: containment.kind(),
+        confinement: ready.confinement,
+    }));
+    child.go().map_err(gone)?;
+    if let Err(error) = privileges::keep_what_ending_needs() {
+        notes.push(format!("the shim kept its capabilities: {error}"));
+    }
+    let running = Running {
+        pid: child.pid,
+        stdout: child.stdout,
+        stderr: child.stderr,
+        signals,
+        containment,
+        ephemeral_uid: user.ephemeral_uid(),
+        limits: &spec.limits,
+    };
+    Ok(supervise(running, journal, notes))
+}
+
+fn plan<'a>(spec: &'a Spec, user: &Identity, workspace: &'a Workspace) -> Result<Plan<'a>, ChildError> {
+    let text = |bytes: &[u8]| CString::new(bytes).map_err(|e| ChildError { stage: Stage::Spec, reason: e.to_string() });
+    let argv = std::iter::once(spec.interpreter.as_os_str().as_bytes())
+        .chain(spec.flags.iter().map(String::as_bytes))
+        .chain([workspace.script.as_os_str().as_bytes()])
+        .chain(spec.arguments.iter().map(String::as_bytes))
+        .map(text)
+        .collect::<Result<_, _>>()?;
+    let mut environment = spec.environment.clone();
+    for variable in user.variables() {
+        if !environment.iter().any(|there| there.name == variable.name) {
+            environment.push(variable);
+        }
+    }
+    environment.extend(workspace.variables.iter().cloned());
+    let envp = environment.iter().map(|v| text(format!("{}={}", v.name, v.value).as_bytes())).collect::<Result<_, _>>()?;
+    Ok(Plan {
+        interpreter: &spec.interpreter,
+        argv,
+        envp,
+        user: Uid::effective().is_root().then(|| (user.uid, user.gid, user.groups.clone())),
+        home: match &spec.user {
+            User::Ephemeral { .. } => "/".as_ref(),
+            User::Named { home, .. } => home,
+        },
+        workspace: &workspace.path,
+        private: user.lease.is_some(),
+        limits: &spec.limits,
+        no_new_privs: spec.no_new_privs,
+    })
+}
+
+/// Who the script runs as, with the lease of an ephemeral uid.
+struct Identity {
+    uid: Uid,
+    gid: Gid,
+    groups: Vec<Gid>,
+    lease: Option<Lease>,
+}
+
+impl Identity {
+    fn take(user: &User) -> Result<Self, ChildError> {
+        let refuse = |reason: String| ChildError { stage: Stage::User, reason };
+        let me = Uid::effective();
+        match user {
+            User::Ephemeral { .. } if !me.is_root() => Err(refuse("an ephemeral user needs an agent that is root".into())),
+            User::Ephemeral { locks } => {
+                let lease = Lease::take(locks).map_err(|e| refuse(e.to_string()))?;
+                let gid = Gid::from_raw(lease.uid);
+                Ok(Self { uid: Uid::from_raw(lease.uid), gid, groups: vec![gid], lease: Some(lease) })
+            }
+            User::Named { name, uid, gid, groups, .. } => {
+                if !me.is_root() && me.as_raw() != *uid {
+                    return Err(refuse(format!("an agent that is not root can run scripts only as its own user, not as `{name}`")));
+                }
+                let groups = groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+                Ok(Self { uid: Uid::from_raw(*uid), gid: Gid::from_raw(*gid), groups, lease: None })
+            }
+        }
+    }
+
+    /// Who the script's files belong to; absent where owners cannot be changed.
+    fn owner(&self) -> Option<(Uid, Gid)> {
+        Uid::effective().is_root().then_some((self.uid, self.gid))
+    }
+
+    fn ephemeral_uid(&self) -> Option<u32> {
+        self.lease.as_ref().map(|lease| lease.uid)
+    }
+
+    fn gids(&self) -> Vec<u32> {
+        let others = self.groups.iter().filter(|gid| **gid != self.gid);
+        std::iter::once(&self.gid).chain(others).map(|gid| gid.as_raw()).collect()
+    }
+
+    fn variables(&self) -> Vec<Variable> {
+        let Some(uid) = self.ephemeral_uid() else { return Vec::new() };
+        ["USER", "LOGNAME"].map(|name| Variable { name: name.into(), value: format!("sluice-{uid}") }).into()
+    }
+
+    fn release(self, files_were_shared: bool, notes: &mut Vec<String>) {
+        let Some(lease) = self.lease else { return };
+        if files_were_shared {
+            processes::kill_all_of(lease.uid);
+            workspace::remove_files_of(lease.uid, notes);
+        }
+        lease.release(notes);
+    }
+}
+
+/// Cuts what ties the shim to whoever started it, and makes every descendant its own.
+fn stand_alone() -> nix::Result<SignalFd> {
+    // Refused for the leader of a group, such as a shim started by hand from a shell: then it stays in its session.
+    let _already_a_leader = setsid();
+    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGPIPE, Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU] {
+        ignore(signal)?;
+    }
+    let signals: SigSet = [Signal::SIGTERM, Signal::SIGCHLD].into_iter().collect();
+    signals.thread_block()?;
+    prctl::set_child_subreaper(true)?;
+    umask(Mode::from_bits_truncate(0o077));
+    nix::unistd::chdir("/")?;
+    SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+}
+
+#[expect(unsafe_code, reason = "signal dispositions have no safe form")]
+fn ignore(signal: Signal) -> nix::Result<SigHandler> {
+    // SAFETY: SIG_IGN installs no code.
+    unsafe { nix::sys::signal::signal(signal, SigHandler::SigIgn) }
+}
+
+/// True when SIGTERM came while everything was being prepared. Children are not looked at: there is but one.
+fn canceled(signals: &SignalFd) -> bool {
+    std::iter::from_fn(|| signals.read_signal().ok().flatten()).any(|info| info.ssi_signo == Signal::SIGTERM as u32)
+}
+
+fn fail(journal: &mut Journal, stage: Stage, reason: String) -> ExitCode {
+    journal.emit(&Event::Failed { stage, reason });
+    std::mem::replace(journal, Journal::new()).finish();
+    ExitCode::SUCCESS
+}
+
+/// A message with its causes: the shim's last words are one text.
+fn with_cause(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}

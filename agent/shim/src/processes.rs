@@ -1,0 +1,88 @@
+//! Finding processes through `/proc`.
+
+use std::collections::{BTreeSet, HashMap};
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Living descendants of a process. As it is a child subreaper, nothing that the script started can leave this tree.
+pub(crate) fn descendants(of: u32) -> BTreeSet<i32> {
+    let mut children: HashMap<u32, Vec<i32>> = HashMap::new();
+    for pid in all() {
+        if let Some(stat) = Stat::read(pid) {
+            children.entry(stat.parent).or_default().push(pid);
+        }
+    }
+    let mut found = BTreeSet::new();
+    let mut open = vec![of];
+    while let Some(parent) = open.pop() {
+        for &pid in children.get(&parent).map_or(&[][..], Vec::as_slice) {
+            // A zombie has no descendants: they went to the reaper. It is kept out of the result by `is_alive`.
+            if found.insert(pid) {
+                open.push(pid.unsigned_abs());
+            }
+        }
+    }
+    found.retain(|pid| is_alive(*pid));
+    found
+}
+
+/// Living processes of a uid.
+pub(crate) fn of_uid(uid: u32) -> BTreeSet<i32> {
+    all()
+        .filter(|pid| std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|meta| meta.uid() == uid))
+        .filter(|pid| is_alive(*pid))
+        .collect()
+}
+
+/// Kills every process of an ephemeral uid, again until none is left (for at most two seconds).
+pub(crate) fn kill_all_of(uid: u32) {
+    let until = Instant::now() + Duration::from_secs(2);
+    loop {
+        let found = of_uid(uid);
+        signal(&found, Signal::SIGKILL);
+        if found.is_empty() || Instant::now() > until {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Sends a signal to each; one that is gone meanwhile is what was wanted.
+pub(crate) fn signal(pids: &BTreeSet<i32>, signal: Signal) {
+    for pid in pids {
+        let _gone = kill(Pid::from_raw(*pid), signal);
+    }
+}
+
+/// False for one that is not there or is a zombie.
+pub(crate) fn is_alive(pid: i32) -> bool {
+    Stat::read(pid).is_some_and(|stat| !matches!(stat.state, b'Z' | b'X'))
+}
+
+struct Stat {
+    state: u8,
+    parent: u32,
+}
+
+impl Stat {
+    fn read(pid: i32) -> Option<Self> {
+        let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+        // `pid (name) state ppid ...`: the name may have anything in it, parentheses too.
+        let after = text.iter().rposition(|b| *b == b')')? + 2;
+        let mut fields = text.get(after..)?.split(|b| *b == b' ');
+        let state = *fields.next()?.first()?;
+        let parent = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+        Some(Self { state, parent })
+    }
+}
+
+fn all() -> impl Iterator<Item = i32> {
+    std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok()))
+}

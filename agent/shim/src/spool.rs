@@ -1,0 +1,225 @@
+//! The spool: the directory in which one operation's events survive its agent.
+//!
+//! ```text
+//! <spool>/lock     flock held by the shim for its life; its pid as text
+//! <spool>/events   frames (see `frame`), made O_EXCL: an operation starts at most once
+//! ```
+//!
+//! An agent that starts again calls [`state`] for each spool of an operation that its ledger has as started:
+//! running (then [`wait`] and [`read_events`]), ended, or given up. A spool without events whose shim is not running is
+//! [`abandon`]ed, so that a shim that comes late finds it taken and starts nothing.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::Signal;
+use nix::unistd::{Pid, Uid};
+
+use crate::event::{Event, Prepared, Stage};
+use crate::frame::{self, Decoder};
+use crate::{containment, processes, workspace};
+
+/// Why a spool cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// A file operation failed.
+    #[error("cannot {what} {}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The directory is another user's, or others can write to it.
+    #[error("{} is not a directory that only this user can write to", .0.display())]
+    Unsafe(PathBuf),
+    /// A shim holds the lock.
+    #[error("a shim is running on {}", .0.display())]
+    Busy(PathBuf),
+    /// There are events already: the operation was started, or given up, before.
+    #[error("{} exists: this operation was started or given up before", .0.display())]
+    Taken(PathBuf),
+}
+
+/// Where an operation stands, from its spool alone.
+#[derive(Debug, Clone, PartialEq)]
+pub enum State {
+    /// A shim holds the lock. Its events so far may be read, and the end waited for.
+    Running,
+    /// The last event is there.
+    Ended,
+    /// No shim, and no last event: it was killed, or the machine was. The script may have run.
+    /// Call [`recover`] to end what is left of it.
+    Broken,
+    /// No shim, and nothing was prepared: the script did not run. Call [`abandon`] before relying on it.
+    NotStarted,
+}
+
+/// Where the operation of this spool stands.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn state(spool: &Path) -> Result<State, SpoolError> {
+    if is_running(spool)? {
+        return Ok(State::Running);
+    }
+    let events = read_events(spool)?;
+    Ok(match events.last() {
+        Some(last) if last.is_last() => State::Ended,
+        // `Prepared` comes before the child is told to go, so without it nothing ran.
+        _ if events.iter().any(|e| matches!(e, Event::Prepared(_))) => State::Broken,
+        _ => State::NotStarted,
+    })
+}
+
+/// True while the operation's shim lives.
+///
+/// # Errors
+/// The lock cannot be opened for another reason than that it is not there.
+pub fn is_running(spool: &Path) -> Result<bool, SpoolError> {
+    let Some(file) = open_lock(spool)? else { return Ok(false) };
+    match Flock::lock(file, FlockArg::LockSharedNonblock) {
+        Ok(_released_on_drop) => Ok(false),
+        Err((_, Errno::EWOULDBLOCK)) => Ok(true),
+        Err((_, errno)) => Err(io("lock", &spool.join("lock"), errno.into())),
+    }
+}
+
+/// Blocks until the operation's shim has ended.
+///
+/// # Errors
+/// The lock cannot be opened or waited for.
+pub fn wait(spool: &Path) -> Result<(), SpoolError> {
+    let Some(mut file) = open_lock(spool)? else { return Ok(()) };
+    loop {
+        match Flock::lock(file, FlockArg::LockShared) {
+            Ok(_released_on_drop) => return Ok(()),
+            Err((again, Errno::EINTR)) => file = again,
+            Err((_, errno)) => return Err(io("lock", &spool.join("lock"), errno.into())),
+        }
+    }
+}
+
+/// Asks a running shim to cancel its operation. Returns false when none runs.
+///
+/// # Errors
+/// The lock cannot be read, or the signal cannot be sent.
+pub fn cancel(spool: &Path) -> Result<bool, SpoolError> {
+    let Some(mut file) = open_lock(spool)? else { return Ok(false) };
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(|e| io("read", &spool.join("lock"), e))?;
+    let Ok(pid) = text.trim().parse::<i32>() else { return Ok(false) };
+    // The lock is held by the process that wrote the pid, so while it is held the pid is its.
+    if pid <= 1 || !is_running(spool)? {
+        return Ok(false);
+    }
+    match nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGTERM) {
+        Ok(()) => Ok(true),
+        Err(Errno::ESRCH) => Ok(false),
+        Err(errno) => Err(io("signal the shim of", spool, errno.into())),
+    }
+}
+
+/// The events so far. What was torn by a crash at the end of the file is left out.
+///
+/// # Errors
+/// The file cannot be read (a missing one is no events).
+pub fn read_events(spool: &Path) -> Result<Vec<Event>, SpoolError> {
+    let path = spool.join("events");
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(io("read", &path, e)),
+    };
+    let mut decoder = Decoder::default();
+    decoder.push(&bytes);
+    let mut events = Vec::new();
+    while let Ok(Some(event)) = decoder.next_event() {
+        events.push(event);
+    }
+    Ok(events)
+}
+
+/// Takes a spool that no shim has, for good: a shim that was told to start this operation and comes late finds the
+/// events there and starts nothing.
+///
+/// # Errors
+/// [`SpoolError::Busy`] or [`SpoolError::Taken`] when a shim was first; look at [`state`] again.
+pub fn abandon(spool: &Path, reason: &str) -> Result<(), SpoolError> {
+    let (_lock, mut events) = open(spool)?;
+    let path = spool.join("events");
+    let last = Event::Failed { stage: Stage::Shim, reason: reason.to_owned() };
+    events.write_all(&frame::encode(&last)).and_then(|()| events.sync_data()).map_err(|e| io("write", &path, e))
+}
+
+/// Ends and removes what a shim that was killed left behind: processes in its cgroups or of its ephemeral uid, the
+/// cgroups, the private directory. Returns what could not be done. Call it for [`State::Broken`] only.
+///
+/// # Errors
+/// The events cannot be read.
+pub fn recover(spool: &Path) -> Result<Vec<String>, SpoolError> {
+    let mut notes = Vec::new();
+    for event in read_events(spool)? {
+        let Event::Prepared(Prepared { workspace, device, inode, cgroups, ephemeral_uid, .. }) = event else { continue };
+        containment::end(&cgroups, &mut notes);
+        if let Some(uid) = ephemeral_uid {
+            processes::kill_all_of(uid);
+            workspace::remove_files_of(uid, &mut notes);
+        }
+        workspace::remove(&workspace, (device, inode), &mut notes);
+    }
+    Ok(notes)
+}
+
+/// Opens the spool for the one process that owns the operation: the lock, and a new events file.
+pub(crate) fn open(spool: &Path) -> Result<(Flock<File>, File), SpoolError> {
+    match DirBuilder::new().mode(0o700).create(spool) {
+        Ok(()) => {}
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+        Err(e) => return Err(io("make", spool, e)),
+    }
+    let meta = std::fs::symlink_metadata(spool).map_err(|e| io("look at", spool, e))?;
+    if !meta.is_dir() || meta.uid() != Uid::effective().as_raw() || meta.mode() & 0o022 != 0 {
+        return Err(SpoolError::Unsafe(spool.to_owned()));
+    }
+    let path = spool.join("lock");
+    let lock = private().create(true).truncate(false).open(&path).map_err(|e| io("open", &path, e))?;
+    let mut lock = match Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => lock,
+        Err((_, Errno::EWOULDBLOCK)) => return Err(SpoolError::Busy(spool.to_owned())),
+        Err((_, errno)) => return Err(io("lock", &path, errno.into())),
+    };
+    lock.set_len(0).and_then(|()| write!(lock, "{}", std::process::id())).map_err(|e| io("write", &path, e))?;
+    let path = spool.join("events");
+    match private().create_new(true).append(true).open(&path) {
+        Ok(events) => Ok((lock, events)),
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => Err(SpoolError::Taken(path)),
+        Err(e) => Err(io("make", &path, e)),
+    }
+}
+
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    options
+}
+
+fn open_lock(spool: &Path) -> Result<Option<File>, SpoolError> {
+    let path = spool.join("lock");
+    match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(&path) {
+        Ok(file) => Ok(Some(file)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(io("open", &path, e)),
+    }
+}
+
+fn io(what: &'static str, path: &Path, source: std::io::Error) -> SpoolError {
+    SpoolError::Io { what, path: path.to_owned(), source }
+}

@@ -1,0 +1,160 @@
+//! Who the script is and what it sees.
+
+use std::collections::HashMap;
+
+use serde_bytes::ByteBuf;
+use sluice_shim::event::Stage;
+use sluice_shim::spec::{Attachment, Content, Secret, User, Variable};
+use sluice_shim::{FIRST_UID, LAST_UID};
+
+use crate::harness::{Machine, nobody, root, run};
+
+fn status(text: &str) -> HashMap<String, String> {
+    text.lines().filter_map(|l| l.split_once(":\t")).map(|(k, v)| (k.to_owned(), v.split_whitespace().collect::<Vec<_>>().join(" "))).collect()
+}
+
+#[test]
+fn another_user_has_its_ids_and_no_capability_at_all() {
+    if !root("running as nobody") {
+        return;
+    }
+    let machine = Machine::new();
+    let mut spec = machine.script("exec cat /proc/self/status");
+    spec.user = nobody();
+    let User::Named { uid, gid, .. } = spec.user else { unreachable!() };
+    let report = run(&spec);
+    let status = status(&report.stdout());
+    assert_eq!(status["Uid"], [uid.to_string().as_str(); 4].join(" "));
+    assert_eq!(status["Gid"], [gid.to_string().as_str(); 4].join(" "));
+    assert_eq!(status["Groups"], format!("1 {gid}"));
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(status[set], "0000000000000000", "{set}");
+    }
+    assert_eq!(status["NoNewPrivs"], "1");
+    assert_eq!(status["SigIgn"], "0000000000000000");
+    assert_eq!(status["SigBlk"], "0000000000000000");
+    assert_eq!(report.started().uid, uid);
+    assert_eq!(report.started().gids, [gid, 1]);
+}
+
+#[test]
+fn an_ephemeral_user_is_fresh_and_has_temporary_directories_of_its_own() {
+    if !root("ephemeral users") {
+        return;
+    }
+    let machine = Machine::new();
+    let mut spec = machine.ephemeral("id -u; id -G; echo $USER $LOGNAME; pwd; ls -A /tmp /dev/shm; echo x > /tmp/sluice-shim-test; stat -c %U.%u /tmp/sluice-shim-test");
+    spec.operation = "first".into();
+    let report = run(&spec);
+    let uid = report.started().uid;
+    assert!((FIRST_UID..=LAST_UID).contains(&uid));
+    let first = machine.path().file_name().unwrap().to_str().unwrap();
+    let expected = format!("{uid}\n{uid}\nsluice-{uid} sluice-{uid}\n/\n/dev/shm:\n\n/tmp:\n{first}\nUNKNOWN.{uid}\n");
+    assert_eq!(report.stdout(), expected, "{}", report.stderr());
+    assert!(report.started().confinement.private_tmp && report.started().confinement.private_ipc);
+    assert!(!std::path::Path::new("/tmp/sluice-shim-test").exists());
+    assert_eq!(std::fs::read_dir(machine.path().join("uids")).unwrap().count(), 0);
+}
+
+#[test]
+fn two_ephemeral_users_at_a_time_are_two() {
+    if !root("ephemeral users") {
+        return;
+    }
+    let machine = Machine::new();
+    let specs: Vec<_> = (0..8)
+        .map(|i| {
+            let mut spec = machine.ephemeral("id -u; sleep 0.3");
+            spec.operation = format!("op-{i}");
+            spec.spool = machine.path().join(format!("spool-{i}"));
+            spec
+        })
+        .collect();
+    let running: Vec<_> = specs.iter().map(crate::harness::spawn).collect();
+    let mut uids: Vec<u32> = running.into_iter().map(|child| crate::harness::collect(child).started().uid).collect();
+    uids.sort_unstable();
+    uids.dedup();
+    assert_eq!(uids.len(), 8);
+}
+
+#[test]
+fn descriptors_session_umask_and_input_are_its_own() {
+    let machine = Machine::new();
+    let report = machine.run("umask; ls -m /proc/$$/fd; readlink /proc/$$/fd/0; ps -o sid= -p $$ | tr -d ' '; echo $$; read -r x || echo end");
+    let out = report.stdout();
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines[0], "0022");
+    // 255 is bash's own descriptor of the script.
+    assert_eq!(lines[1], "0, 1, 2, 255");
+    assert_eq!(lines[2], "/dev/null");
+    assert_eq!(lines[3], lines[4]);
+    assert_eq!(lines[5], "end");
+}
+
+#[test]
+fn the_environment_is_what_was_given_and_nothing_else() {
+    let machine = Machine::new();
+    let mut spec = machine.script("exec env -0");
+    spec.environment.push(Variable { name: "NAME".into(), value: "zwölf\n 'x' \"$HOME\"".into() });
+    let out = run(&spec).stdout();
+    let mut variables: Vec<&str> = out.trim_end_matches('\0').split('\0').filter(|v| !v.starts_with("_=") && !v.starts_with("SHLVL=") && !v.starts_with("PWD=")).collect();
+    variables.sort_unstable();
+    assert_eq!(variables, ["NAME=zwölf\n 'x' \"$HOME\"", "PATH=/usr/local/bin:/usr/bin:/bin"]);
+}
+
+#[test]
+fn arguments_and_flags_arrive_as_they_are() {
+    let machine = Machine::new();
+    let mut spec = machine.script("printf '%s|' \"$@\"; echo $-");
+    spec.flags = vec!["-u".into()];
+    spec.arguments = vec!["$(id)".into(), String::new(), "a b\n".into(), "-c".into()];
+    let out = run(&spec).stdout();
+    assert!(out.starts_with("$(id)||a b\n|-c|") && out.contains('u'), "{out}");
+}
+
+#[test]
+fn files_have_their_modes_and_are_named_by_variables() {
+    let machine = Machine::new();
+    std::fs::write(machine.path().join("blob"), "from the store").unwrap();
+    let mut spec = machine.script(
+        "d=${0%/*}; stat -c '%a %u' $d $0 $A $A/one $A/two $SLUICE_SECRET_T; ls -A $d; cat $A/one $A/two $SLUICE_SECRET_T",
+    );
+    spec.attachments.variables = vec!["A".into(), "B".into()];
+    spec.attachments.files = vec![
+        Attachment { name: "one".into(), content: Content::Bytes(ByteBuf::from(b"1;".to_vec())) },
+        Attachment { name: "two".into(), content: Content::File(machine.path().join("blob")) },
+    ];
+    spec.secrets = vec![Secret { variable: "SLUICE_SECRET_T".into(), name: "t".into(), value: ByteBuf::from(b";hunter2".to_vec()) }];
+    let mut uid = nix::unistd::Uid::effective().as_raw();
+    if root("files of another user") {
+        spec.user = nobody();
+        uid = 65534;
+    }
+    let out = run(&spec).stdout();
+    let modes: Vec<String> = ["700", "700", "700", "600", "600", "400"].iter().map(|m| format!("{m} {uid}")).collect();
+    assert_eq!(out, format!("{}\nscript\n1;from the store;hunter2", modes.join("\n")));
+}
+
+#[test]
+fn a_home_that_cannot_be_entered_is_a_note_and_not_a_failure() {
+    let machine = Machine::new();
+    let mut spec = machine.script("pwd");
+    let User::Named { home, .. } = &mut spec.user else { unreachable!() };
+    *home = "/no/such/home".into();
+    let report = run(&spec);
+    assert_eq!(report.stdout(), "/\n");
+    assert_eq!(report.started().cwd.to_str(), Some("/"));
+    assert!(report.notes()[0].contains("/no/such/home"), "{:?}", report.notes());
+}
+
+#[test]
+fn a_base_that_others_can_write_to_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let machine = Machine::new();
+    std::fs::create_dir(machine.workspaces()).unwrap();
+    std::fs::set_permissions(machine.workspaces(), PermissionsExt::from_mode(0o777)).unwrap();
+    let report = machine.run("echo ran");
+    let (stage, reason) = report.failure();
+    assert_eq!(stage, Stage::Workspace);
+    assert!(reason.contains("could be changed by other users"), "{reason}");
+}

@@ -1,0 +1,182 @@
+//! Starts a shim on a script and collects what it reports.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::unistd::{Gid, Uid};
+use serde_bytes::ByteBuf;
+use sluice_shim::event::{Event, Outcome, Stage, Started, Stream};
+use sluice_shim::frame::Decoder;
+use sluice_shim::spec::{Attachments, Limits, Script, Spec, User, Variable};
+
+/// A directory for spools and workspaces, passable by everyone as the agent's is.
+pub(crate) struct Machine {
+    directory: tempfile::TempDir,
+}
+
+impl Machine {
+    pub(crate) fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o711)).unwrap();
+        Self { directory }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(crate) fn workspaces(&self) -> PathBuf {
+        self.path().join("run")
+    }
+
+    /// A spec for a bash script that runs as whoever runs the test.
+    pub(crate) fn script(&self, text: &str) -> Spec {
+        let operation = format!("test-{}", self.path().file_name().unwrap().to_str().unwrap().trim_start_matches('.'));
+        Spec {
+            spool: self.path().join("spool"),
+            operation,
+            workspace_base: self.workspaces(),
+            interpreter: "/bin/bash".into(),
+            flags: vec![],
+            script: Script { name: "script".into(), bytes: ByteBuf::from(text.as_bytes().to_vec()) },
+            arguments: vec![],
+            environment: vec![Variable { name: "PATH".into(), value: "/usr/local/bin:/usr/bin:/bin".into() }],
+            user: User::Named {
+                name: "me".into(),
+                uid: Uid::effective().as_raw(),
+                gid: Gid::effective().as_raw(),
+                groups: vec![Gid::effective().as_raw()],
+                home: "/".into(),
+            },
+            attachments: Attachments::default(),
+            secrets: vec![],
+            limits: Limits {
+                time: Duration::from_secs(20),
+                grace: Duration::from_millis(200),
+                output: 1024 * 1024,
+                memory: None,
+                processes: None,
+                cpu_percent: None,
+                file_size: None,
+                open_files: None,
+            },
+            no_new_privs: true,
+        }
+    }
+
+    pub(crate) fn ephemeral(&self, text: &str) -> Spec {
+        Spec { user: User::Ephemeral { locks: self.path().join("uids") }, ..self.script(text) }
+    }
+
+    pub(crate) fn run(&self, text: &str) -> Report {
+        run(&self.script(text))
+    }
+}
+
+pub(crate) fn nobody() -> User {
+    let user = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    User::Named { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw(), groups: vec![1, user.gid.as_raw()], home: "/".into() }
+}
+
+/// Says why a test is left out when it is.
+pub(crate) fn root(test: &str) -> bool {
+    let root = Uid::effective().is_root();
+    if !root {
+        eprintln!("LEFT OUT: {test} needs root");
+    }
+    root
+}
+
+pub(crate) fn spawn(spec: &Spec) -> Child {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sluice-shim"))
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(&spec.to_bytes()).unwrap();
+    child
+}
+
+pub(crate) fn run(spec: &Spec) -> Report {
+    collect(spawn(spec))
+}
+
+pub(crate) fn collect(mut child: Child) -> Report {
+    let mut bytes = Vec::new();
+    child.stdout.take().unwrap().read_to_end(&mut bytes).unwrap();
+    assert!(child.wait().unwrap().success());
+    Report::read(&bytes)
+}
+
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(Instant::now() < until, "never: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Living processes with this text in their command line.
+pub(crate) fn processes_with(text: &str) -> Vec<i32> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        if String::from_utf8_lossy(&line).contains(text) {
+            found.push(pid);
+        }
+    }
+    found
+}
+
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) events: Vec<Event>,
+}
+
+impl Report {
+    pub(crate) fn read(bytes: &[u8]) -> Self {
+        let mut decoder = Decoder::default();
+        decoder.push(bytes);
+        let events: Vec<Event> = std::iter::from_fn(|| decoder.next_event().unwrap()).collect();
+        assert_eq!(events.iter().filter(|e| e.is_last()).count(), 1, "{events:?}");
+        assert!(events.last().unwrap().is_last(), "{events:?}");
+        Self { events }
+    }
+
+    pub(crate) fn outcome(&self) -> &Outcome {
+        let Some(Event::Exited(outcome)) = self.events.last() else { panic!("did not run: {:?}", self.events) };
+        outcome
+    }
+
+    pub(crate) fn failure(&self) -> (Stage, &str) {
+        let Some(Event::Failed { stage, reason }) = self.events.last() else { panic!("did run: {:?}", self.events) };
+        (*stage, reason)
+    }
+
+    pub(crate) fn started(&self) -> &Started {
+        let started = self.events.iter().find_map(|e| if let Event::Started(s) = e { Some(s) } else { None });
+        started.unwrap_or_else(|| panic!("did not start: {:?}", self.events))
+    }
+
+    pub(crate) fn bytes(&self, of: Stream) -> Vec<u8> {
+        let output = |e: &Event| if let Event::Output { stream, bytes } = e { (*stream == of).then(|| bytes.to_vec()) } else { None };
+        self.events.iter().filter_map(output).flatten().collect()
+    }
+
+    pub(crate) fn stdout(&self) -> String {
+        String::from_utf8(self.bytes(Stream::Stdout)).unwrap()
+    }
+
+    pub(crate) fn stderr(&self) -> String {
+        String::from_utf8(self.bytes(Stream::Stderr)).unwrap()
+    }
+
+    pub(crate) fn notes(&self) -> Vec<&str> {
+        self.events.iter().filter_map(|e| if let Event::Note { text } = e { Some(text.as_str()) } else { None }).collect()
+    }
+}

@@ -1,0 +1,115 @@
+//! Output, exit codes, signals, failures.
+
+use std::time::Duration;
+
+use sluice_shim::event::{End, Event, LimitHit, Stage, Stream};
+
+use crate::harness::{Machine, collect, eventually, run, spawn};
+
+#[test]
+fn both_streams_are_exact_and_apart() {
+    let machine = Machine::new();
+    let report = machine.run("printf 'out 1\\n'; printf 'err \\xff\\x00' >&2; printf 'out 2'");
+    assert_eq!(report.stdout(), "out 1\nout 2");
+    assert_eq!(report.bytes(Stream::Stderr), b"err \xff\0");
+    let outcome = report.outcome();
+    assert_eq!(outcome.end, End::Code(0));
+    assert_eq!((outcome.timed_out, outcome.canceled, outcome.limit_hit, outcome.survivors_killed), (false, false, None, 0));
+    assert_eq!(report.notes(), Vec::<&str>::new());
+}
+
+#[test]
+fn the_exit_code_is_the_scripts() {
+    for code in [0, 1, 3, 126, 127, 255] {
+        assert_eq!(Machine::new().run(&format!("exit {code}")).outcome().end, End::Code(code));
+    }
+}
+
+#[test]
+fn a_signal_is_not_an_exit_code() {
+    let report = Machine::new().run("kill -USR1 $$; sleep 5");
+    let End::Signal { number, name, core_dumped } = &report.outcome().end else { panic!("{report:?}") };
+    assert_eq!((*number, name.as_str(), *core_dumped), (10, "USR1", false));
+}
+
+#[test]
+fn output_is_passed_on_while_the_script_runs() {
+    let machine = Machine::new();
+    let child = spawn(&machine.script("echo first; while [ ! -e \"$GO\" ]; do sleep 0.01; done"));
+    let spool = machine.path().join("spool");
+    eventually("the first line is in the spool", || {
+        let events = sluice_shim::spool::read_events(&spool).unwrap();
+        events.iter().any(|e| matches!(e, Event::Output { bytes, .. } if bytes.as_slice() == b"first\n"))
+    });
+    assert!(sluice_shim::spool::cancel(&spool).unwrap());
+    assert!(collect(child).outcome().canceled);
+}
+
+#[test]
+fn an_interpreter_that_is_not_there_is_a_failure_and_no_exit_code() {
+    let machine = Machine::new();
+    let mut spec = machine.script("echo");
+    spec.interpreter = "/usr/bin/no-such-interpreter".into();
+    let report = run(&spec);
+    let (stage, reason) = report.failure();
+    assert_eq!(stage, Stage::Interpreter);
+    assert!(reason.contains("/usr/bin/no-such-interpreter") && reason.contains("ENOENT"), "{reason}");
+    assert_eq!(std::fs::read_dir(machine.workspaces()).unwrap().count(), 0);
+}
+
+#[test]
+fn output_over_the_limit_keeps_head_and_tail_and_counts_the_rest() {
+    let machine = Machine::new();
+    let mut spec = machine.script("for i in {100000..199999}; do echo $i; done; echo oops >&2");
+    spec.limits.output = 1000;
+    let report = run(&spec);
+    let outcome = report.outcome();
+    assert_eq!(outcome.limit_hit, Some(LimitHit::Output));
+    let kept = report.stdout();
+    assert!(kept.starts_with("100000\n") && kept.ends_with("199999\n"), "{kept}");
+    assert_eq!(report.stderr(), "oops\n");
+    assert_eq!(kept.len() as u64 + outcome.lost.stdout, 700_000);
+    assert_eq!(outcome.lost.stderr, 0);
+    let gap = report.events.iter().position(|e| matches!(e, Event::Lost { stream: Stream::Stdout, bytes } if *bytes == outcome.lost.stdout));
+    assert!(gap.is_some());
+}
+
+#[test]
+fn output_that_just_fits_is_complete() {
+    let machine = Machine::new();
+    let mut spec = machine.script("head -c 1000 /dev/zero | tr '\\0' x");
+    spec.limits.output = 1000;
+    let report = run(&spec);
+    assert_eq!(report.stdout(), "x".repeat(1000));
+    assert_eq!(report.outcome().limit_hit, None);
+}
+
+#[test]
+fn a_flood_costs_a_bounded_amount() {
+    let machine = Machine::new();
+    let mut spec = machine.script("head -c 300000000 /dev/zero");
+    spec.limits.output = 65536;
+    let report = run(&spec);
+    assert_eq!(report.bytes(Stream::Stdout).len(), 65536);
+    assert_eq!(report.outcome().lost.stdout, 300_000_000 - 65536);
+    let spooled = std::fs::metadata(machine.path().join("spool/events")).unwrap().len();
+    assert!(spooled < 2 * 65536, "{spooled}");
+}
+
+#[test]
+fn a_script_that_closes_its_streams_still_has_a_time_limit_and_an_exit_code() {
+    let machine = Machine::new();
+    let mut spec = machine.script("exec >&- 2>&-; sleep 30");
+    spec.limits.time = Duration::from_millis(200);
+    assert!(run(&spec).outcome().timed_out);
+    assert_eq!(Machine::new().run("exec >&- 2>&-; sleep 0.2; exit 7").outcome().end, End::Code(7));
+}
+
+#[test]
+fn a_write_beyond_the_file_size_limit_is_named() {
+    let machine = Machine::new();
+    let mut spec = machine.script(&format!("exec head -c 100000 /dev/zero > {}/big", machine.path().display()));
+    spec.limits.file_size = Some(4096);
+    let report = run(&spec);
+    assert_eq!(report.outcome().limit_hit, Some(LimitHit::FileSize), "{report:?}");
+}

@@ -1,0 +1,14 @@
+//! Starting scripts: who runs them, with what, and the shim that owns them.
+//!
+//! The modules in the order an operation meets them:
+//! [`users`] resolves the requested user against the machine owner's list, [`interpreter`] finds the program and checks
+//! its flags, [`environment`] composes the variables, [`spawn`] gives all of it to a shim and streams what it reports,
+//! and [`spool`] picks up an operation whose shim outlived an agent.
+//!
+//! Nothing here forks the agent: a shim is started by `posix_spawn`, whose cost does not grow with the agent's memory.
+
+pub mod environment;
+pub mod interpreter;
+pub mod spawn;
+pub mod spool;
+pub mod users;

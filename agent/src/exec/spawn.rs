@@ -1,0 +1,357 @@
+//! Giving an operation to a shim, and what it reports.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, Uid};
+use sluice_shim::event::Event;
+use sluice_shim::frame::Decoder;
+use sluice_shim::spec::Spec;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::sync::Mutex;
+
+use crate::exec::spool::{FollowError, Follower};
+
+/// Why no shim took the operation. No script was started.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The agent does not know where it is itself.
+    #[error("the agent's own program cannot be found")]
+    OwnProgram(#[source] std::io::Error),
+    /// Not beside the agent.
+    #[error("{} is missing: it belongs beside the agent's own program", path.display())]
+    Missing {
+        /// Where it should be.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Others could replace it.
+    #[error("{} is not used: it or a directory on the way to it is not root's alone", .0.display())]
+    Unsafe(PathBuf),
+    /// The process could not be made.
+    #[error("{} cannot be started", path.display())]
+    Spawn {
+        /// Which program.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The shim ended before it had read everything.
+    #[error("the shim did not take the operation")]
+    HandOver(#[source] std::io::Error),
+}
+
+/// Starts shims. One spare waits ready, so that an operation does not wait for a process to be made.
+#[derive(Debug, Clone)]
+pub struct Launcher {
+    shim: PathBuf,
+    spare: Arc<Mutex<Option<Child>>>,
+}
+
+/// A running operation, as its shim tells it. Dropping this does not end the operation.
+#[derive(Debug)]
+pub struct Operation {
+    child: Child,
+    source: Source,
+    /// Events given out so far.
+    seen: usize,
+    spool: PathBuf,
+}
+
+#[derive(Debug)]
+enum Source {
+    Pipe { stdout: ChildStdout, decoder: Decoder, buffer: Vec<u8> },
+    /// The pipe ended before the last event: the shim gave up waiting for a slow agent, or was killed.
+    Spool(Follower),
+    Ended,
+}
+
+impl Launcher {
+    /// With the shim beside the agent's own program.
+    ///
+    /// # Errors
+    /// There is none, or (for an agent that is root) one that others could replace.
+    pub fn beside_this_program() -> Result<Self, LaunchError> {
+        let own = std::env::current_exe().map_err(LaunchError::OwnProgram)?;
+        Self::with_shim(&own.with_file_name("sluice-shim"))
+    }
+
+    /// With a shim at a path.
+    ///
+    /// # Errors
+    /// As [`Self::beside_this_program`].
+    pub fn with_shim(path: &Path) -> Result<Self, LaunchError> {
+        let missing = |source| LaunchError::Missing { path: path.to_owned(), source };
+        let path = path.canonicalize().map_err(missing)?;
+        if Uid::effective().is_root() {
+            for part in path.ancestors() {
+                let meta = std::fs::metadata(part).map_err(missing)?;
+                // A sticky directory such as /tmp lets nobody replace what is root's in it.
+                let others_write = meta.mode() & 0o022 != 0 && !(meta.is_dir() && meta.mode() & 0o1000 != 0);
+                if meta.uid() != 0 || others_write {
+                    return Err(LaunchError::Unsafe(part.to_owned()));
+                }
+            }
+        }
+        Ok(Self { shim: path, spare: Arc::default() })
+    }
+
+    /// Makes a shim that waits for an operation, unless there is one. It ends by itself when the agent does.
+    ///
+    /// # Errors
+    /// The process cannot be made.
+    pub async fn prepare_spare(&self) -> Result<(), LaunchError> {
+        let mut spare = self.spare.lock().await;
+        if !spare.as_mut().is_some_and(is_alive) {
+            *spare = Some(self.spawn()?);
+        }
+        Ok(())
+    }
+
+    /// Gives an operation to a shim. When this returns the shim has all of it, and the operation goes on whatever happens
+    /// to the agent.
+    ///
+    /// # Errors
+    /// No shim could be started, or it did not take the operation; the script was not started.
+    pub async fn start(&self, spec: &Spec) -> Result<Operation, LaunchError> {
+        let bytes = spec.to_bytes();
+        let spare = self.spare.lock().await.take();
+        let handed = match spare {
+            // One that was killed meanwhile is replaced: it has not read the whole description, so it starts nothing.
+            Some(spare) => match hand_over(spare, &bytes).await {
+                Ok(handed) => handed,
+                Err(error) => {
+                    tracing::debug!(%error, "the spare shim was gone");
+                    hand_over(self.spawn()?, &bytes).await.map_err(LaunchError::HandOver)?
+                }
+            },
+            None => hand_over(self.spawn()?, &bytes).await.map_err(LaunchError::HandOver)?,
+        };
+        let (child, stdout) = handed;
+        let source = Source::Pipe { stdout, decoder: Decoder::default(), buffer: vec![0; 64 * 1024] };
+        Ok(Operation { child, source, seen: 0, spool: spec.spool.clone() })
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "DESIGN.md: exec is one of the places that start processes")]
+    fn spawn(&self) -> Result<Child, LaunchError> {
+        // Nothing here may need code between fork and exec: then the standard library uses posix_spawn. The shim itself
+        // leaves the agent's session and directory.
+        Command::new(&self.shim)
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|source| LaunchError::Spawn { path: self.shim.clone(), source })
+    }
+}
+
+impl Operation {
+    /// The next event; `None` after the last.
+    ///
+    /// # Errors
+    /// [`FollowError::Interrupted`] when the shim was killed. What it left has then been ended and removed.
+    pub async fn next(&mut self) -> Result<Option<Event>, FollowError> {
+        loop {
+            let event = match &mut self.source {
+                Source::Ended => return Ok(None),
+                Source::Spool(follower) => follower.next().await?,
+                Source::Pipe { stdout, decoder, buffer } => match decoder.next_event() {
+                    Ok(Some(event)) => Some(event),
+                    Ok(None) => match stdout.read(buffer).await {
+                        Ok(length) if length > 0 => {
+                            decoder.push(&buffer[..length]);
+                            continue;
+                        }
+                        _ => None,
+                    },
+                    Err(source) => return Err(FollowError::Damaged { path: self.spool.clone(), source }),
+                },
+            };
+            match (event, &self.source) {
+                (Some(event), _) => {
+                    self.seen += 1;
+                    if event.is_last() {
+                        self.source = Source::Ended;
+                    }
+                    return Ok(Some(event));
+                }
+                (None, Source::Pipe { .. }) => self.source = Source::Spool(Follower::after(&self.spool, self.seen)),
+                (None, _) => self.source = Source::Ended,
+            }
+        }
+    }
+
+    /// Asks for the end: SIGTERM to every process of the operation, SIGKILL after the grace. The events go on to the last.
+    pub fn cancel(&self) {
+        // The id is there as long as the shim was not waited for, so it is the shim's.
+        if let Some(pid) = self.child.id().and_then(|id| i32::try_from(id).ok())
+            && let Err(error) = kill(Pid::from_raw(pid), Signal::SIGTERM)
+        {
+            tracing::debug!(%error, pid, "the shim had ended before it could be asked to cancel");
+        }
+    }
+}
+
+async fn hand_over(mut shim: Child, bytes: &[u8]) -> std::io::Result<(Child, ChildStdout)> {
+    let gone = || std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+    let mut stdin = shim.stdin.take().ok_or_else(gone)?;
+    let stdout = shim.stdout.take().ok_or_else(gone)?;
+    stdin.write_all(bytes).await?;
+    stdin.shutdown().await?;
+    Ok((shim, stdout))
+}
+
+fn is_alive(child: &mut Child) -> bool {
+    matches!(child.try_wait(), Ok(None))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::Duration;
+
+    use sluice_shim::event::End;
+    use sluice_shim::spec::{Attachments, Limits, Script};
+
+    use super::*;
+    use crate::exec::{spool, users};
+
+    struct Bench {
+        directory: tempfile::TempDir,
+        launcher: Launcher,
+    }
+
+    /// The shim beside this test's program, two folders up from where cargo puts test programs.
+    fn bench() -> Option<Bench> {
+        let own = std::env::current_exe().unwrap();
+        let shim = own.ancestors().nth(2).unwrap().join("sluice-shim");
+        if !shim.exists() {
+            eprintln!("LEFT OUT: {} is not built (cargo build -p sluice-shim)", shim.display());
+            return None;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o711)).unwrap();
+        Some(Bench { directory, launcher: Launcher::with_shim(&shim).unwrap() })
+    }
+
+    impl Bench {
+        fn spec(&self, name: &str, script: &str) -> Spec {
+            let path = self.directory.path();
+            Spec {
+                operation: format!("spawn-{}-{name}", std::process::id()),
+                spool: path.join(name),
+                workspace_base: path.join("run"),
+                interpreter: "/bin/sh".into(),
+                flags: vec![],
+                script: Script { name: "script".into(), bytes: script.as_bytes().to_vec().into() },
+                arguments: vec![],
+                environment: vec![],
+                user: users::RunAs::Named(users::own_user().unwrap()).to_spec(),
+                attachments: Attachments::default(),
+                secrets: vec![],
+                limits: Limits {
+                    time: Duration::from_secs(20),
+                    grace: Duration::from_millis(200),
+                    output: 1000,
+                    memory: None,
+                    processes: None,
+                    cpu_percent: None,
+                    file_size: None,
+                    open_files: None,
+                },
+                no_new_privs: true,
+            }
+        }
+    }
+
+    fn end_of(event: Option<&Event>) -> Option<End> {
+        if let Some(Event::Exited(outcome)) = event { Some(outcome.end.clone()) } else { None }
+    }
+
+    async fn all(operation: &mut Operation) -> Vec<Event> {
+        let mut events = Vec::new();
+        while let Some(event) = operation.next().await.unwrap() {
+            events.push(event);
+        }
+        events
+    }
+
+    #[tokio::test]
+    async fn an_operation_runs_with_a_spare_shim_with_a_dead_one_and_without() {
+        let Some(bench) = bench() else { return };
+        for name in ["without", "spare", "dead"] {
+            if name != "without" {
+                bench.launcher.prepare_spare().await.unwrap();
+            }
+            if name == "dead" {
+                bench.launcher.spare.lock().await.as_mut().unwrap().kill().await.unwrap();
+            }
+            let mut operation = bench.launcher.start(&bench.spec(name, "echo hello; exit 3")).await.unwrap();
+            let events = all(&mut operation).await;
+            assert_eq!(end_of(events.last()), Some(End::Code(3)), "{name}: {events:?}");
+            assert!(events.iter().any(|e| matches!(e, Event::Output { bytes, .. } if bytes.as_slice() == b"hello\n")), "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn cancel_ends_it_and_the_events_go_on_to_the_last() {
+        let Some(bench) = bench() else { return };
+        let mut operation = bench.launcher.start(&bench.spec("cancel", "echo up; sleep 30")).await.unwrap();
+        while !matches!(operation.next().await.unwrap(), Some(Event::Output { .. })) {}
+        operation.cancel();
+        let events = all(&mut operation).await;
+        assert!(matches!(events.last(), Some(Event::Exited(outcome)) if outcome.canceled), "{events:?}");
+    }
+
+    #[tokio::test]
+    async fn an_operation_is_adopted_by_another_agent_with_all_its_events() {
+        let Some(bench) = bench() else { return };
+        let spec = bench.spec("adopt", "echo one; sleep 0.4; echo two; exit 4");
+        drop(bench.launcher.start(&spec).await.unwrap());
+        tokio::time::timeout(Duration::from_secs(5), async {
+            while !sluice_shim::spool::is_running(&spec.spool).unwrap() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        })
+        .await
+        .unwrap();
+        let mut follower = spool::adopt(&spec.spool);
+        let mut events = Vec::new();
+        while let Some(event) = follower.next().await.unwrap() {
+            events.push(event);
+        }
+        assert_eq!(end_of(events.last()), Some(End::Code(4)));
+        assert_eq!(events.iter().filter(|e| matches!(e, Event::Output { .. })).count(), 2, "{events:?}");
+    }
+
+    #[tokio::test]
+    async fn a_killed_shim_is_an_interruption_and_no_outcome() {
+        let Some(bench) = bench() else { return };
+        let spec = bench.spec("killed", "echo up; sleep 30");
+        let mut operation = bench.launcher.start(&spec).await.unwrap();
+        while !matches!(operation.next().await.unwrap(), Some(Event::Output { .. })) {}
+        operation.child.start_kill().unwrap();
+        assert!(matches!(operation.next().await, Err(FollowError::Interrupted { notes }) if notes.is_empty()));
+        assert_eq!(std::fs::read_dir(&spec.workspace_base).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_spool_that_never_started_is_given_up_for_good() {
+        let Some(bench) = bench() else { return };
+        let spec = bench.spec("late", "echo ran");
+        let mut follower = spool::adopt(&spec.spool);
+        assert!(matches!(follower.next().await.unwrap(), Some(Event::Failed { .. })));
+        let mut late = bench.launcher.start(&spec).await.unwrap();
+        let events = all(&mut late).await;
+        assert!(matches!(events.as_slice(), [Event::Failed { .. }]), "{events:?}");
+    }
+}

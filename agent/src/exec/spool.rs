@@ -1,0 +1,143 @@
+//! Picking up an operation whose shim outlived an agent, or whose pipe ended early.
+
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sluice_shim::event::{Event, Stage};
+use sluice_shim::frame::{Decoder, FrameError};
+use sluice_shim::spool::{self, SpoolError, State};
+
+/// How often the events of a running shim are looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Why the rest of an operation cannot be told.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    /// The shim was killed or the machine restarted: the script may have run, and its outcome is unknown. What it left was
+    /// ended and removed, except for what the notes say.
+    #[error("the process that owned the operation is gone, and its outcome is unknown")]
+    Interrupted {
+        /// What could not be cleaned.
+        notes: Vec<String>,
+    },
+    /// The spool cannot be read.
+    #[error("the operation's spool cannot be used")]
+    Spool(#[from] SpoolError),
+    /// The spool cannot be read.
+    #[error("the events of {} cannot be read", path.display())]
+    Read {
+        /// The spool.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The spool has something else in it.
+    #[error("the events of {} are damaged", path.display())]
+    Damaged {
+        /// The spool.
+        path: PathBuf,
+        /// How.
+        #[source]
+        source: FrameError,
+    },
+}
+
+/// The events of one operation, read from its spool while its shim writes them.
+#[derive(Debug)]
+pub struct Follower {
+    spool: PathBuf,
+    offset: u64,
+    decoder: Decoder,
+    skip: usize,
+    ended: bool,
+}
+
+/// Follows an operation from its first event. For an agent that starts again, for each operation that its ledger has as
+/// started and not ended.
+#[must_use]
+pub fn adopt(spool: &Path) -> Follower {
+    Follower::after(spool, 0)
+}
+
+/// Asks the shim of an adopted operation to cancel it. False when none runs.
+///
+/// # Errors
+/// The spool cannot be read, or the shim not be signaled.
+pub fn cancel(spool: &Path) -> Result<bool, SpoolError> {
+    spool::cancel(spool)
+}
+
+impl Follower {
+    /// Leaves out the events that were seen already.
+    pub(crate) fn after(spool: &Path, skip: usize) -> Self {
+        Self { spool: spool.to_owned(), offset: 0, decoder: Decoder::default(), skip, ended: false }
+    }
+
+    /// The next event; `None` after the last.
+    ///
+    /// # Errors
+    /// [`FollowError::Interrupted`] when there will be no last event.
+    pub async fn next(&mut self) -> Result<Option<Event>, FollowError> {
+        while !self.ended {
+            // The order matters: what was written before the shim ended is read after it was seen to have ended.
+            let running = self.blocking(spool::is_running).await?;
+            self.read_more()?;
+            while let Some(event) = self.decoder.next_event().map_err(|source| FollowError::Damaged { path: self.spool.clone(), source })? {
+                self.ended = event.is_last();
+                if self.skip == 0 {
+                    return Ok(Some(event));
+                }
+                self.skip -= 1;
+            }
+            if !running && !self.ended {
+                return self.without_shim().await.map(Some);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(None)
+    }
+
+    async fn without_shim(&mut self) -> Result<Event, FollowError> {
+        self.ended = true;
+        if self.blocking(spool::state).await? == State::NotStarted {
+            let reason = "the agent ended before the script was started";
+            self.blocking(move |path| spool::abandon(path, reason).or_else(given_up_before)).await?;
+            return Ok(Event::Failed { stage: Stage::Shim, reason: reason.into() });
+        }
+        let notes = self.blocking(spool::recover).await?;
+        Err(FollowError::Interrupted { notes })
+    }
+
+    fn read_more(&mut self) -> Result<(), FollowError> {
+        let failed = |source| FollowError::Read { path: self.spool.clone(), source };
+        let mut file = match std::fs::File::open(self.spool.join("events")) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut bytes = Vec::new();
+        file.seek(SeekFrom::Start(self.offset)).and_then(|_| file.take(1024 * 1024).read_to_end(&mut bytes)).map_err(failed)?;
+        self.offset += bytes.len() as u64;
+        self.decoder.push(&bytes);
+        Ok(())
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Path) -> Result<T, SpoolError> + Send + 'static,
+    ) -> Result<T, FollowError> {
+        let path = self.spool.clone();
+        let done = tokio::task::spawn_blocking(move || work(&path)).await;
+        done.map_err(|source| FollowError::Read { path: self.spool.clone(), source: source.into() })?.map_err(FollowError::Spool)
+    }
+}
+
+/// An events file without a beginning, left by a power cut: there is nothing to give up.
+fn given_up_before(error: SpoolError) -> Result<(), SpoolError> {
+    match error {
+        SpoolError::Taken(_) => Ok(()),
+        other => Err(other),
+    }
+}

@@ -1,0 +1,218 @@
+//! `/v1/jobs`: what an operator asked, perhaps for many machines.
+
+use serde::{Deserialize, Serialize};
+use sluice_protocol::digest::Digest;
+use sluice_protocol::ending::{State, Status};
+use sluice_protocol::ids::{JobId, OperationId};
+use sluice_protocol::units::{ByteSize, Span};
+
+use crate::bytes::Base64;
+
+/// The request header that makes a submission safe to repeat: the same key with the same body is the same job, with
+/// another body it is refused.
+pub const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+
+/// `POST /v1/jobs`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SubmitJob {
+    /// The tenant's name; the operator's own where absent.
+    #[serde(default)]
+    pub tenant: Option<String>,
+    /// The bytes of the script.
+    pub script: Base64,
+    /// Wins over the script's `#!` line.
+    #[serde(default)]
+    pub interpreter: Option<String>,
+    /// Names or ids of machines. The targets are these and the machines that have the `tags`; or `all`, alone.
+    #[serde(default)]
+    pub machines: Vec<String>,
+    /// Machines that have every one of these tags.
+    #[serde(default)]
+    pub tags: Vec<Tag>,
+    /// Every machine of the tenant.
+    #[serde(default)]
+    pub all: bool,
+    /// The user; the machine's default where absent.
+    #[serde(default)]
+    pub run_as: Option<String>,
+    /// Names are unique.
+    #[serde(default)]
+    pub parameters: Vec<Variable>,
+    /// Names are unique.
+    #[serde(default)]
+    pub environment: Vec<Variable>,
+    /// Blobs that were uploaded before.
+    #[serde(default)]
+    pub attachments: Vec<AttachmentRef>,
+    /// Absent ones are the machine's to choose.
+    #[serde(default)]
+    pub limits: JobLimits,
+    /// How long the job may wait before it starts.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "1h")]
+    pub expires: Option<Span>,
+    /// Fail at once on machines that are not connected.
+    #[serde(default)]
+    pub no_queue: bool,
+    /// Whose variables the script expects besides our own.
+    #[serde(default)]
+    pub compat: Option<Compat>,
+    /// Leave out scanners that the host bound. Needs the permission `SkipSecurityScan`.
+    #[serde(default)]
+    pub no_security_scan: bool,
+}
+
+/// A tag of a machine.
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,
+)]
+#[serde(deny_unknown_fields)]
+pub struct Tag {
+    /// The name.
+    pub key: String,
+    /// The value.
+    pub value: String,
+}
+
+/// A parameter or an environment variable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Variable {
+    /// The name.
+    pub name: String,
+    /// The value, as text; the script's declaration gives it a type.
+    pub value: String,
+}
+
+/// A file that comes with the script.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AttachmentRef {
+    /// A single safe path component.
+    pub name: String,
+    /// Of the blob.
+    #[schema(value_type = String)]
+    pub sha256: Digest,
+    /// In bytes.
+    pub size: u64,
+}
+
+/// Limits, as asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JobLimits {
+    /// How long the script may run.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "30s")]
+    pub time: Option<Span>,
+    /// How much output is kept.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "1MiB")]
+    pub output: Option<ByteSize>,
+    /// How much memory its processes may have.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "512MiB")]
+    pub memory: Option<ByteSize>,
+}
+
+/// Another product whose scripts run here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Compat {
+    /// The `LANDSCAPE_*` variables.
+    Landscape,
+}
+
+/// A job and its operations. The answer to `POST /v1/jobs` (201) and `GET /v1/jobs/{job}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Job {
+    /// Its id.
+    #[schema(value_type = String)]
+    pub job: JobId,
+    /// The tenant's name.
+    pub tenant: String,
+    /// Who asked.
+    pub operator: String,
+    /// RFC 3339.
+    pub submitted_at: String,
+    /// Of the bytes submitted.
+    #[schema(value_type = String)]
+    pub script_sha256: Digest,
+    /// One for each target, in the order of the request.
+    pub operations: Vec<OperationSummary>,
+}
+
+/// A job in a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct JobSummary {
+    /// Its id.
+    #[schema(value_type = String)]
+    pub job: JobId,
+    /// The tenant's name.
+    pub tenant: String,
+    /// Who asked.
+    pub operator: String,
+    /// RFC 3339.
+    pub submitted_at: String,
+    /// Of the bytes submitted.
+    #[schema(value_type = String)]
+    pub script_sha256: Digest,
+    /// How many operations it has.
+    pub operations: u64,
+    /// How many of them have ended.
+    pub ended: u64,
+    /// How many of them succeeded.
+    pub succeeded: u64,
+}
+
+/// An operation in a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct OperationSummary {
+    /// Its id.
+    #[schema(value_type = String)]
+    pub operation: OperationId,
+    /// The machine's name, or what was typed where there is none of that name.
+    pub machine: String,
+    /// Where it is.
+    #[schema(value_type = String)]
+    pub state: State,
+    /// What it came to, once it has ended.
+    #[schema(value_type = Option<String>)]
+    pub status: Option<Status>,
+    /// For people, once it has ended.
+    pub message: Option<String>,
+    /// The script's, 128+n for signal n, -1 where no process ended; null while it has not ended.
+    pub exit_code: Option<i32>,
+}
+
+/// The answer to `POST /v1/jobs/{job}/cancel`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Canceled {
+    /// How many operations had not ended and were told to.
+    pub canceled: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_needs_only_a_script_and_refuses_unknown_fields() {
+        let request: SubmitJob = serde_json::from_str(
+            r#"{"script":"aGk=","machines":["web-1"],"limits":{"time":"30s"}}"#,
+        )
+        .expect("reads");
+        assert_eq!(request.script.0, b"hi");
+        assert_eq!(request.limits.time, Some(Span::seconds(30)));
+        for wrong in [
+            r#"{"script":"aGk=","machine":"web-1"}"#,
+            r#"{"script":"aGk=","limits":{"tme":"30s"}}"#,
+            r#"{"script":"aGk=","limits":{"time":30}}"#,
+            r#"{"script":"aGk=","tags":[{"key":"a","value":"b","c":1}]}"#,
+            r#"{"script":"aGk=","compat":"puppet"}"#,
+        ] {
+            assert!(serde_json::from_str::<SubmitJob>(wrong).is_err(), "{wrong}");
+        }
+    }
+}

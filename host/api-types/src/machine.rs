@@ -1,0 +1,91 @@
+//! `/v1/machines`: the fleet.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use sluice_protocol::ids::MachineId;
+
+use crate::job::Tag;
+
+/// A machine, as the host knows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Machine {
+    /// Its id, which never changes.
+    #[schema(value_type = String)]
+    pub id: MachineId,
+    /// Its name.
+    pub name: String,
+    /// The tenant's name.
+    pub tenant: String,
+    /// Whether its agent is connected.
+    pub connected: bool,
+    /// Whether it was revoked.
+    pub revoked: bool,
+    /// RFC 3339.
+    pub enrolled_at: String,
+    /// RFC 3339; null where it never connected.
+    pub last_seen: Option<String>,
+    /// The version of its agent; null where it never connected.
+    pub agent_version: Option<String>,
+    /// Sorted by key.
+    pub tags: Vec<Tag>,
+    /// What the machine says about itself: claims.
+    #[schema(value_type = Object)]
+    pub facts: BTreeMap<String, serde_json::Value>,
+    /// What the machine said about gates that it could not take in; operations that need them are blocked.
+    #[serde(default)]
+    pub gate_problems: Vec<String>,
+}
+
+/// Query of `GET /v1/machines`.
+#[derive(
+    Debug,
+    Clone,
+    PartialEq,
+    Eq,
+    Default,
+    Serialize,
+    Deserialize,
+    utoipa::ToSchema,
+    utoipa::IntoParams,
+)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct MachineQuery {
+    /// `next` of the part before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// How many at most; the host has a ceiling of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// The tenant's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// Only machines with this tag, written `key=value`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+}
+
+/// `PATCH /v1/machines/{machine}`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PatchMachine {
+    /// A new name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Changes to its tags.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tags: Option<PatchTags>,
+}
+
+/// Changes to the tags of a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PatchTags {
+    /// Added, or given another value.
+    #[serde(default)]
+    pub set: Vec<Tag>,
+    /// Keys that go.
+    #[serde(default)]
+    pub remove: Vec<String>,
+}

@@ -1,0 +1,49 @@
+//! `/v1/tokens`: operators' tokens.
+
+use serde::{Deserialize, Serialize};
+use sluice_protocol::units::Span;
+
+/// `POST /v1/tokens`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateToken {
+    /// The operator's name, as it will stand in the audit log.
+    pub name: String,
+    /// Names such as `RemoteExecution`; none beyond the maker's own.
+    pub permissions: Vec<String>,
+    /// How long it is good; until revoked where absent.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "30d")]
+    pub expires: Option<Span>,
+    /// The tenant's name; the operator's own where absent.
+    #[serde(default)]
+    pub tenant: Option<String>,
+}
+
+/// The token. The host keeps its hash alone: this is the only time it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct CreatedToken {
+    /// For revoking it.
+    pub id: String,
+    /// The bearer token.
+    pub token: String,
+}
+
+/// A token in a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Token {
+    /// Its id.
+    pub id: String,
+    /// The operator's name.
+    pub name: String,
+    /// The tenant's name.
+    pub tenant: String,
+    /// What it may do.
+    pub permissions: Vec<String>,
+    /// RFC 3339.
+    pub created_at: String,
+    /// RFC 3339; null where it does not.
+    pub expires_at: Option<String>,
+    /// Whether it was revoked.
+    pub revoked: bool,
+}

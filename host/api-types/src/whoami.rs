@@ -1,0 +1,16 @@
+//! `GET /v1/whoami`.
+
+use serde::{Deserialize, Serialize};
+
+/// Who the token belongs to, and what it may do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct WhoAmI {
+    /// The operator's name.
+    pub operator: String,
+    /// The name of the tenant that requests without one are for.
+    pub tenant: String,
+    /// Names such as `RemoteExecution`.
+    pub permissions: Vec<String>,
+    /// The version of the host's software.
+    pub host_version: String,
+}

@@ -1,0 +1,231 @@
+//! The command line: the options that every command takes, and the commands.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands::{audit, doctor, job, login, machine, plugin, run, token};
+use crate::error::Error;
+
+/// Run scripts on a fleet of machines, through gates, on the record.
+#[derive(Debug, Parser)]
+#[command(name = "sluice", version, propagate_version = true, disable_help_subcommand = true)]
+pub struct CommandLine {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Global {
+    /// The host's URL, for example http://127.0.0.1:7480. [env: SLUICE_HOST]
+    #[arg(long, global = true, value_name = "URL", help_heading = "Connection")]
+    pub(crate) host: Option<String>,
+    /// The operator's token; other users of this computer may see it here, the environment is safer. [env: SLUICE_TOKEN]
+    #[arg(long, global = true, value_name = "TOKEN", help_heading = "Connection")]
+    pub(crate) token: Option<String>,
+    /// Trust this certificate authority, and no other, for the host. [env: SLUICE_CA]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Connection")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Print JSON, one object on each line.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a script on machines and follow its output
+    Run(Box<run::RunArgs>),
+    /// Look at jobs, and end them
+    #[command(subcommand)]
+    Job(job::JobCommand),
+    /// The fleet: enroll, list, tag, rename, revoke
+    #[command(subcommand)]
+    Machine(machine::MachineCommand),
+    /// The script library (not implemented in this version)
+    #[command(hide = true, disable_help_flag = true)]
+    Script(Later),
+    /// Schedules (not implemented in this version)
+    #[command(hide = true, disable_help_flag = true)]
+    Schedule(Later),
+    /// Gates: trust, install, bind, sign
+    #[command(subcommand)]
+    Plugin(plugin::PluginCommand),
+    /// Operators' tokens
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// The audit log: list, export, verify
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    /// Save a host and a token for later commands
+    Login(login::LoginArgs),
+    /// Find out why commands do not work
+    Doctor(doctor::DoctorArgs),
+}
+
+/// Whatever stands behind a command that a later version will have.
+#[derive(Debug, Args)]
+pub(crate) struct Later {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    _rest: Vec<OsString>,
+}
+
+/// What a command line comes to.
+#[derive(Debug)]
+pub(crate) enum Parsed {
+    /// A command.
+    Command(Box<CommandLine>),
+    /// Help or version, to be printed.
+    Text(String),
+}
+
+/// Reads the arguments, the program's name first.
+pub(crate) fn parse(arguments: &[OsString]) -> Result<Parsed, Error> {
+    match CommandLine::try_parse_from(arguments) {
+        Ok(command_line) => Ok(Parsed::Command(Box::new(command_line))),
+        Err(error) => match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Parsed::Text(error.render().to_string())),
+            _ => Err(Error::Usage(sentence(&error))),
+        },
+    }
+}
+
+/// Whether errors are to be JSON. Asked before, and also where, the command line cannot be read.
+pub(crate) fn asks_for_json(arguments: &[OsString]) -> bool {
+    arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json")
+}
+
+/// clap's message on one line, without its usage block.
+fn sentence(error: &clap::Error) -> String {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+        || error.kind() == ErrorKind::MissingSubcommand
+    {
+        return "which command? see --help".to_owned();
+    }
+    let text = error.render().to_string();
+    let words: Vec<_> = text
+        .lines()
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
+        .flat_map(str::split_whitespace)
+        .collect();
+    let sentence = words.join(" ");
+    let sentence = sentence.strip_prefix("error: ").unwrap_or(&sentence);
+    let usage = match error.get(ContextKind::Usage) {
+        Some(ContextValue::StyledStr(usage)) => usage.to_string(),
+        _ => String::new(),
+    };
+    // "Usage: sluice run [OPTIONS] ..." names the command whose help has the answer
+    let command: Vec<_> = usage
+        .trim_start_matches("Usage:")
+        .split_whitespace()
+        .take_while(|word| word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') && !word.starts_with('-'))
+        .collect();
+    let command = if command.is_empty() { "sluice".to_owned() } else { command.join(" ") };
+    format!("{sentence}; nothing was done, see {command} --help")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse_words(words: &str) -> Result<Parsed, Error> {
+        parse(&words.split(' ').map(OsString::from).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn the_command_line_holds_together() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn help_and_version_are_no_errors() {
+        for words in ["sluice --help", "sluice --version", "sluice run --help", "sluice machine tag --help"] {
+            assert!(matches!(parse_words(words), Ok(Parsed::Text(_))), "{words}");
+        }
+    }
+
+    #[test]
+    fn usage_errors_are_one_sentence() {
+        for words in ["sluice", "sluice run", "sluice frobnicate", "sluice run x --on a --time-limit 30", "sluice job"] {
+            let error = parse_words(words).expect_err("is wrong");
+            let text = error.to_string();
+            assert_eq!((error.code(), error.exit_code()), ("usage", 125), "{words}");
+            assert!(!text.contains('\n') && !text.contains("Usage") && text.contains("--help"), "{words}: {text}");
+        }
+        let text = parse_words("sluice run x --on a --time-limit 30").expect_err("is wrong").to_string();
+        assert!(text.contains("not a duration") && text.ends_with("see sluice run --help"), "{text}");
+    }
+
+    #[test]
+    fn every_command_of_the_design_is_there() {
+        let commands = [
+            "run x --on a --on b --tag k=v --tenant t --as u --param a=b --param-file a=f --attach f --env A=b --interpreter sh \
+             --time-limit 30s --output-limit 1MiB --memory-limit 512MiB --expires 1h --no-queue --detach --compat landscape \
+             --no-security-scan --idempotency-key k --json",
+            "run - --all",
+            "job list",
+            "job show j",
+            "job output j",
+            "job cancel j",
+            "job halt j",
+            "job approve j",
+            "machine enroll-token --uses 3 --expires 1d",
+            "machine list",
+            "machine show m",
+            "machine tag m a=b c-",
+            "machine rename m n",
+            "machine revoke m",
+            "script add f",
+            "script list",
+            "script show s",
+            "script versions s",
+            "schedule add s --every 1h",
+            "schedule list",
+            "schedule show s",
+            "schedule pause s",
+            "schedule resume s",
+            "schedule remove s",
+            "plugin new n",
+            "plugin build",
+            "plugin test",
+            "plugin inspect f",
+            "plugin sign f --key k",
+            "plugin list",
+            "plugin unbind b",
+            "plugin replay r",
+            "plugin backtest p",
+            "plugin trust ed25519:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA= --tenant t",
+            "plugin untrust ed25519:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+            "plugin install f",
+            "plugin install oci://x/y",
+            "plugin bind scanner --settings s.toml --mode monitor --tenant t --tag k=v",
+            "token create ci --permission RemoteExecution --expires 30d",
+            "token list",
+            "token revoke t",
+            "audit list",
+            "audit verify",
+            "audit verify f",
+            "audit export",
+            "login",
+            "doctor",
+        ];
+        for command in commands {
+            let words: Vec<_> = std::iter::once("sluice").chain(command.split_whitespace()).map(OsString::from).collect();
+            assert!(matches!(parse(&words), Ok(Parsed::Command(_))), "{command}: {:?}", parse(&words));
+        }
+    }
+
+    #[test]
+    fn json_is_asked_for_before_the_end_of_options() {
+        let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
+        assert!(asks_for_json(&words("sluice frobnicate --json")));
+        assert!(!asks_for_json(&words("sluice run -- --json")));
+    }
+}

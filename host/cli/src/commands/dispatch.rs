@@ -1,0 +1,30 @@
+//! From a command line to the command.
+
+use crate::command_line::{Command, CommandLine};
+use crate::commands::{audit, doctor, job, login, machine, plugin, run as run_command, token};
+use crate::error::Error;
+
+/// Runs a command to its exit code.
+pub(crate) fn run(command_line: CommandLine) -> Result<u8, Error> {
+    // One TLS provider for the whole program. An error means that there is one already, which is the same one.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::System { action: "start the asynchronous run time", source })?;
+    let CommandLine { global, command } = command_line;
+    runtime.block_on(async {
+        match command {
+            Command::Run(arguments) => run_command::run(&global, *arguments).await,
+            Command::Job(command) => job::run(&global, command).await,
+            Command::Machine(command) => machine::run(&global, command).await,
+            Command::Script(_) => Err(Error::NotImplemented("sluice script")),
+            Command::Schedule(_) => Err(Error::NotImplemented("sluice schedule")),
+            Command::Plugin(command) => plugin::run(&global, command).await,
+            Command::Token(command) => token::run(&global, command).await,
+            Command::Audit(command) => audit::run(&global, command).await,
+            Command::Login(arguments) => login::run(&global, arguments).await,
+            Command::Doctor(arguments) => doctor::run(&global, arguments).await,
+        }
+    })
+}

@@ -1,0 +1,226 @@
+//! `sluice job`: look at jobs, and end them.
+
+use clap::Subcommand;
+use sluice_api_types::job::{Canceled, Job, JobSummary};
+use sluice_api_types::operation::OperationResult;
+use sluice_protocol::ids::OperationId;
+use sluice_protocol::message::operation::OutputStream;
+use sluice_protocol::report::CheckStatus;
+
+use super::run::Console;
+use crate::command_line::Global;
+use crate::error::Error;
+use crate::host::Client;
+use crate::output::{self, List};
+use crate::exit;
+
+/// Commands about jobs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum JobCommand {
+    /// List jobs
+    List {
+        /// The tenant
+        #[arg(long, value_name = "T")]
+        tenant: Option<String>,
+        /// How many at most
+        #[arg(long, value_name = "N")]
+        limit: Option<u64>,
+    },
+    /// Show a job and how each of its operations went; with --json one object per operation
+    Show {
+        /// The job's id
+        job: String,
+    },
+    /// Print the stored output of a job
+    Output {
+        /// The job's id
+        job: String,
+        /// Only of this machine
+        #[arg(long, value_name = "MACHINE")]
+        on: Option<String>,
+        /// Only this stream: stdout or stderr
+        #[arg(long, value_name = "STREAM", value_parser = stream)]
+        stream: Option<OutputStream>,
+    },
+    /// End the operations of a job that have not ended
+    Cancel {
+        /// The job's id
+        job: String,
+    },
+    /// Start no further operations of a job (not implemented in this version)
+    Halt {
+        /// The job's id
+        job: String,
+    },
+    /// Approve what gates held (not implemented in this version)
+    Approve {
+        /// The job's id
+        job: String,
+    },
+}
+
+fn stream(word: &str) -> Result<OutputStream, String> {
+    match word {
+        "stdout" => Ok(OutputStream::Stdout),
+        "stderr" => Ok(OutputStream::Stderr),
+        _ => Err("stdout or stderr".to_owned()),
+    }
+}
+
+/// Runs the command.
+pub(crate) async fn run(global: &Global, command: JobCommand) -> Result<u8, Error> {
+    match command {
+        JobCommand::List { tenant, limit } => list(global, tenant.as_deref(), limit).await,
+        JobCommand::Show { job } => show(global, &job).await,
+        JobCommand::Output { job, on, stream } => print_output(global, &job, on.as_deref(), stream).await,
+        JobCommand::Cancel { job } => cancel(global, &job).await,
+        JobCommand::Halt { .. } => Err(Error::NotImplemented("sluice job halt")),
+        JobCommand::Approve { .. } => Err(Error::NotImplemented("sluice job approve")),
+    }
+}
+
+async fn list(global: &Global, tenant: Option<&str>, limit: Option<u64>) -> Result<u8, Error> {
+    let client = Client::new(global)?;
+    let mut list = List::new(&["job", "submitted", "operator", "operations", "ended", "succeeded"], global.json);
+    let each = |jobs: Vec<JobSummary>| {
+        list.write(&jobs, |job| {
+            vec![
+                job.job.to_string(),
+                job.submitted_at.clone(),
+                job.operator.clone(),
+                job.operations.to_string(),
+                job.ended.to_string(),
+                job.succeeded.to_string(),
+            ]
+        })?;
+        Ok(true)
+    };
+    client.pages(&["jobs"], &[("tenant", tenant)], None, limit, each).await?;
+    Ok(exit::SUCCESS)
+}
+
+async fn show(global: &Global, job: &str) -> Result<u8, Error> {
+    let client = Client::new(global)?;
+    let job: Job = client.get(&["jobs", job])?.json().await?;
+    if !global.json {
+        output::print(&output::record(&[
+            ("job", Some(job.job.to_string())),
+            ("tenant", Some(job.tenant.clone())),
+            ("operator", Some(job.operator.clone())),
+            ("submitted", Some(job.submitted_at.clone())),
+            ("script sha256", Some(job.script_sha256.to_string())),
+        ]))?;
+    }
+    for operation in &job.operations {
+        let value: serde_json::Value =
+            client.get(&["operations", &operation.operation.to_string()])?.json().await?;
+        if global.json {
+            output::json_line(&value)?;
+        } else {
+            let result = serde_json::from_value(value).map_err(|error| Error::Answer(error.to_string()))?;
+            output::print(&describe(&result))?;
+        }
+    }
+    Ok(exit::SUCCESS)
+}
+
+/// What an operator wants to know about an operation, without its output.
+fn describe(result: &OperationResult) -> String {
+    let duration = result.duration_ms.map(|ms| format!("{}.{:03} s", ms / 1000, ms % 1000));
+    let mut fields = vec![
+        ("machine", Some(result.machine.clone())),
+        ("operation", Some(result.operation.to_string())),
+        ("state", Some(result.state.as_str().to_owned())),
+        ("message", result.message.clone()),
+        ("exit code", result.exit_code.map(|code| code.to_string())),
+        ("code", result.code.clone()),
+        ("ran as", result.run_as.clone()),
+        ("started", result.started_at.clone()),
+        ("finished", result.finished_at.clone()),
+        ("took", duration),
+        ("bundle sha256", result.bundle_sha256.map(|digest| digest.to_string())),
+    ];
+    for finding in &result.findings {
+        let place = match (finding.line, finding.column) {
+            (Some(line), Some(column)) => format!("{} line {line}, column {column}", finding.subject),
+            _ => finding.subject.clone(),
+        };
+        let severity = format!("{:?}", finding.severity).to_lowercase();
+        fields.push(("finding", Some(format!("{severity} {} ({place}): {}", finding.rule, finding.message))));
+    }
+    for check in result.checks.iter().filter(|check| check.status != CheckStatus::Met) {
+        fields.push(("unmet", Some(format!("{}: {}", check.id, check.message))));
+    }
+    let notes = result.why.iter().map(|why| ("waits for", why)).chain(result.notes.iter().map(|note| ("note", note)));
+    fields.extend(notes.map(|(name, text)| (name, Some(text.clone()))));
+    format!("\n{}", output::record(&fields))
+}
+
+/// How much output is asked for at once.
+const PIECE: u64 = 1 << 20;
+
+async fn print_output(global: &Global, job: &str, on: Option<&str>, only: Option<OutputStream>) -> Result<u8, Error> {
+    let client = Client::new(global)?;
+    let job: Job = client.get(&["jobs", job])?.json().await?;
+    let operations: Vec<_> =
+        job.operations.iter().filter(|operation| on.is_none_or(|machine| machine == operation.machine)).collect();
+    if operations.is_empty() {
+        return Err(Error::Usage(format!(
+            "job {} did not run on {}; see sluice job show",
+            job.job,
+            on.unwrap_or("any machine")
+        )));
+    }
+    let mut console = Console::of_process(operations.len() > 1);
+    for operation in operations {
+        if global.json {
+            let value: serde_json::Value =
+                client.get(&["operations", &operation.operation.to_string()])?.json().await?;
+            output::json_line(&value)?;
+            continue;
+        }
+        for stream in [OutputStream::Stdout, OutputStream::Stderr] {
+            if only.is_none_or(|only| only == stream) {
+                copy(&client, &mut console, operation.operation, &operation.machine, stream).await?;
+            }
+        }
+        console.finish(operation.operation);
+    }
+    Ok(exit::SUCCESS)
+}
+
+async fn copy(
+    client: &Client,
+    console: &mut Console<std::io::Stdout, std::io::Stderr>,
+    operation: OperationId,
+    machine: &str,
+    stream: OutputStream,
+) -> Result<(), Error> {
+    let name = match stream {
+        OutputStream::Stdout => "stdout",
+        OutputStream::Stderr => "stderr",
+    };
+    let (id, length) = (operation.to_string(), PIECE.to_string());
+    let mut offset = 0;
+    loop {
+        let at = u64::to_string(&offset);
+        let query = [("stream", Some(name)), ("offset", Some(at.as_str())), ("length", Some(length.as_str()))];
+        let response = client.get(&["operations", &id, "output"])?.query(&query).send().await?;
+        let bytes = response.bytes().await.map_err(|error| Error::Answer(error.to_string()))?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        console.output(operation, machine, stream, offset, &bytes);
+        offset += bytes.len() as u64;
+    }
+}
+
+async fn cancel(global: &Global, job: &str) -> Result<u8, Error> {
+    let canceled: Canceled = Client::new(global)?.post(&["jobs", job, "cancel"])?.json().await?;
+    if global.json {
+        output::json_line(&canceled)?;
+    } else {
+        output::print(&format!("canceled {} operations that had not ended\n", canceled.canceled))?;
+    }
+    Ok(exit::SUCCESS)
+}

@@ -1,0 +1,204 @@
+//! `sluice machine`: the fleet.
+
+use clap::Subcommand;
+use reqwest::Method;
+use sluice_api_types::enroll_token::{CreateEnrollToken, EnrollToken};
+use sluice_api_types::job::Tag;
+use sluice_api_types::machine::{Machine, PatchMachine, PatchTags};
+use sluice_protocol::units::Span;
+
+use super::run::KeyValue;
+use crate::command_line::Global;
+use crate::error::Error;
+use crate::host::Client;
+use crate::output::{self, List};
+use crate::exit;
+
+/// Commands about machines.
+#[derive(Debug, Subcommand)]
+pub(crate) enum MachineCommand {
+    /// Make a token that lets machines join, and print it
+    EnrollToken {
+        /// How many machines may join with it (1 where absent)
+        #[arg(long, value_name = "N")]
+        uses: Option<u32>,
+        /// How long it is good, for example 1d
+        #[arg(long, value_name = "D")]
+        expires: Option<Span>,
+        /// The tenant
+        #[arg(long, value_name = "T")]
+        tenant: Option<String>,
+    },
+    /// List machines
+    List {
+        /// The tenant
+        #[arg(long, value_name = "T")]
+        tenant: Option<String>,
+        /// Only machines with this tag
+        #[arg(long, value_name = "K=V")]
+        tag: Option<KeyValue>,
+    },
+    /// Show what the host knows about a machine
+    Show {
+        /// Name or id
+        machine: String,
+    },
+    /// Set tags (k=v) and remove them (k-)
+    Tag {
+        /// Name or id
+        machine: String,
+        /// k=v sets a tag, k- removes one
+        #[arg(required = true, value_name = "K=V|K-")]
+        changes: Vec<TagChange>,
+    },
+    /// Give a machine another name
+    Rename {
+        /// Name or id
+        machine: String,
+        /// The new name
+        name: String,
+    },
+    /// Revoke a machine's certificate: its connection ends, and it cannot come back without a new token
+    Revoke {
+        /// Name or id
+        machine: String,
+    },
+}
+
+/// `k=v` or `k-`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TagChange {
+    Set(Tag),
+    Remove(String),
+}
+
+impl std::str::FromStr for TagChange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some((key, value)) = text.split_once('=').filter(|(key, _)| !key.is_empty()) {
+            return Ok(Self::Set(Tag { key: key.to_owned(), value: value.to_owned() }));
+        }
+        match text.strip_suffix('-') {
+            Some(key) if !key.is_empty() && !key.contains('=') => Ok(Self::Remove(key.to_owned())),
+            _ => Err("write K=V to set a tag, K- to remove it".to_owned()),
+        }
+    }
+}
+
+/// Runs the command.
+pub(crate) async fn run(global: &Global, command: MachineCommand) -> Result<u8, Error> {
+    let client = Client::new(global)?;
+    match command {
+        MachineCommand::EnrollToken { uses, expires, tenant } => {
+            let request = CreateEnrollToken { uses, expires, tenant };
+            let token: EnrollToken = client.post(&["enroll-tokens"])?.body(&request).json().await?;
+            if global.json { output::json_line(&token)? } else { output::print(&format!("{}\n", token.token))? }
+        }
+        MachineCommand::List { tenant, tag } => {
+            let tag = tag.map(|tag| format!("{}={}", tag.key, tag.value));
+            list(&client, global.json, tenant.as_deref(), tag.as_deref()).await?;
+        }
+        MachineCommand::Show { machine } => {
+            let machine: serde_json::Value = client.get(&["machines", &machine])?.json().await?;
+            show(machine, global.json)?;
+        }
+        MachineCommand::Tag { machine, changes } => {
+            let mut tags = PatchTags::default();
+            for change in changes {
+                match change {
+                    TagChange::Set(tag) => tags.set.push(tag),
+                    TagChange::Remove(key) => tags.remove.push(key),
+                }
+            }
+            patch(&client, global.json, &machine, &PatchMachine { name: None, tags: Some(tags) }).await?;
+        }
+        MachineCommand::Rename { machine, name } => {
+            patch(&client, global.json, &machine, &PatchMachine { name: Some(name), tags: None }).await?;
+        }
+        MachineCommand::Revoke { machine } => {
+            client.delete(&["machines", &machine])?.send().await?;
+            let text = format!("revoked {machine}; its connection ends, and it needs a new enroll token to come back\n");
+            if !global.json {
+                output::print(&text)?;
+            }
+        }
+    }
+    Ok(exit::SUCCESS)
+}
+
+async fn list(client: &Client, json: bool, tenant: Option<&str>, tag: Option<&str>) -> Result<(), Error> {
+    let mut list = List::new(&["name", "id", "state", "last seen", "tags"], json);
+    let each = |machines: Vec<Machine>| {
+        list.write(&machines, |machine| {
+            vec![
+                machine.name.clone(),
+                machine.id.to_string(),
+                state(machine).to_owned(),
+                machine.last_seen.clone().unwrap_or_default(),
+                tags(machine),
+            ]
+        })?;
+        Ok(true)
+    };
+    client.pages(&["machines"], &[("tenant", tenant), ("tag", tag)], None, None, each).await
+}
+
+const fn state(machine: &Machine) -> &'static str {
+    match machine {
+        Machine { revoked: true, .. } => "revoked",
+        Machine { connected: true, .. } => "connected",
+        _ => "away",
+    }
+}
+
+fn tags(machine: &Machine) -> String {
+    machine.tags.iter().map(|tag| format!("{}={}", tag.key, tag.value)).collect::<Vec<_>>().join(",")
+}
+
+fn show(value: serde_json::Value, json: bool) -> Result<(), Error> {
+    if json {
+        return output::json_line(&value);
+    }
+    let machine: Machine = serde_json::from_value(value).map_err(|error| Error::Answer(error.to_string()))?;
+    let mut fields = vec![
+        ("name", Some(machine.name.clone())),
+        ("id", Some(machine.id.to_string())),
+        ("tenant", Some(machine.tenant.clone())),
+        ("state", Some(state(&machine).to_owned())),
+        ("enrolled", Some(machine.enrolled_at.clone())),
+        ("last seen", machine.last_seen.clone()),
+        ("agent version", machine.agent_version.clone()),
+        ("tags", Some(tags(&machine)).filter(|tags| !tags.is_empty())),
+    ];
+    fields.extend(machine.gate_problems.iter().map(|problem| ("gate problem", Some(problem.clone()))));
+    let text = |value: &serde_json::Value| match value {
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    fields.extend(machine.facts.iter().map(|(name, value)| (name.as_str(), Some(text(value)))));
+    output::print(&output::record(&fields))
+}
+
+async fn patch(client: &Client, json: bool, machine: &str, change: &PatchMachine) -> Result<(), Error> {
+    let value: serde_json::Value =
+        client.request(Method::PATCH, &["machines", machine])?.body(change).json().await?;
+    show(value, json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_set_and_removed() {
+        let set = |key: &str, value: &str| TagChange::Set(Tag { key: key.to_owned(), value: value.to_owned() });
+        assert_eq!("a=b".parse(), Ok(set("a", "b")));
+        assert_eq!("a=b-".parse(), Ok(set("a", "b-")));
+        assert_eq!("a=".parse(), Ok(set("a", "")));
+        assert_eq!("a-".parse(), Ok(TagChange::Remove("a".to_owned())));
+        for wrong in ["a", "=b", "-", ""] {
+            assert!(wrong.parse::<TagChange>().is_err(), "{wrong}");
+        }
+    }
+}

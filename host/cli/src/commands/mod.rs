@@ -1,0 +1,14 @@
+//! One file for each command; `run` and `plugin` have folders.
+
+mod dispatch;
+
+pub(crate) mod audit;
+pub(crate) mod doctor;
+pub(crate) mod job;
+pub(crate) mod login;
+pub(crate) mod machine;
+pub(crate) mod plugin;
+pub(crate) mod run;
+pub(crate) mod token;
+
+pub(crate) use dispatch::run;

@@ -1,0 +1,227 @@
+//! Following a job to its end: events in, output and outcomes out.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use serde::de::DeserializeOwned;
+use sluice_api_types::event;
+use sluice_api_types::event::OutputEvent;
+use sluice_api_types::job::{Canceled, Job};
+use sluice_api_types::operation::OperationResult;
+use sluice_protocol::ids::OperationId;
+use tokio::sync::mpsc;
+
+use super::console::Console;
+use super::interrupt::{Action, Interrupt};
+use crate::error::Error;
+use crate::host::{Client, Event, EventParser};
+use crate::{exit, output};
+
+/// How long a lost connection is tried again.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A host that says nothing for this long, not even a comment, is asked again.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// Follows one job.
+pub(super) struct Follower<'a> {
+    client: &'a Client,
+    job: Job,
+    json: bool,
+    console: Console<std::io::Stdout, std::io::Stderr>,
+    results: HashMap<OperationId, Ended>,
+    interrupt: Interrupt,
+}
+
+/// An operation that has ended: what the exit code is made of, and the object as the host wrote it.
+struct Ended {
+    result: OperationResult,
+    text: String,
+}
+
+/// Why a connection is over.
+enum Over {
+    /// Every operation has ended.
+    End,
+    /// The connection was lost; something was heard on it, or not.
+    Lost { heard: bool },
+    /// The operator left.
+    Detached,
+}
+
+impl<'a> Follower<'a> {
+    /// A follower of `job`, which was just submitted.
+    pub(super) fn new(client: &'a Client, job: Job, json: bool) -> Self {
+        let console = Console::of_process(job.operations.len() > 1);
+        Self { client, job, json, console, results: HashMap::new(), interrupt: Interrupt::default() }
+    }
+
+    /// Follows the job to its end, or until the operator leaves.
+    pub(super) async fn follow(mut self, mut presses: mpsc::UnboundedReceiver<()>) -> Result<u8, Error> {
+        let mut last_heard = Instant::now();
+        let mut pause = Duration::from_millis(100);
+        loop {
+            match self.connection(&mut presses).await? {
+                Over::End => break,
+                Over::Detached => return Ok(exit::CANCELED),
+                Over::Lost { heard: true } => {
+                    last_heard = Instant::now();
+                    pause = Duration::from_millis(100);
+                }
+                Over::Lost { heard: false } if last_heard.elapsed() > PATIENCE => {
+                    return Err(Error::Lost { job: self.job.job.to_string() });
+                }
+                Over::Lost { heard: false } => {}
+            }
+            let until = Instant::now() + pause;
+            pause = (pause * 2).min(Duration::from_secs(5));
+            while Instant::now() < until {
+                let wake = self.interrupt.leaves_at().map_or(until, |leaves| leaves.min(until));
+                tokio::select! {
+                    Some(()) = presses.recv() => self.press().await?,
+                    () = tokio::time::sleep_until(wake.into()) => {}
+                }
+                if self.interrupt.leaves_at().is_some_and(|leaves| leaves <= Instant::now()) {
+                    return Ok(exit::CANCELED);
+                }
+            }
+        }
+        self.finish().await
+    }
+
+    /// One connection, from its beginning to its end.
+    async fn connection(&mut self, presses: &mut mpsc::UnboundedReceiver<()>) -> Result<Over, Error> {
+        let job = self.job.job.to_string();
+        let request = self.client.get(&["jobs", &job, "events"])?.header("accept", "text/event-stream");
+        let sending = request.send();
+        tokio::pin!(sending);
+        let mut response = None;
+        let mut parser = EventParser::default();
+        let mut heard = false;
+        let mut silent_at = Instant::now() + SILENCE;
+        loop {
+            let far = Instant::now() + SILENCE;
+            let leaves = self.interrupt.leaves_at();
+            let bytes = tokio::select! {
+                Some(()) = presses.recv() => {
+                    self.press().await?;
+                    continue;
+                }
+                () = tokio::time::sleep_until(leaves.unwrap_or(far).into()), if leaves.is_some() => {
+                    return Ok(Over::Detached);
+                }
+                () = tokio::time::sleep_until(silent_at.into()) => return Ok(Over::Lost { heard }),
+                answer = &mut sending, if response.is_none() => match answer {
+                    Ok(answer) => {
+                        response = Some(answer);
+                        continue;
+                    }
+                    Err(Error::Unreachable { .. }) => return Ok(Over::Lost { heard }),
+                    // The host is starting or stopping: it will be there again.
+                    Err(Error::Refused(problem)) if problem.status >= 500 => return Ok(Over::Lost { heard }),
+                    Err(error) => return Err(error),
+                },
+                chunk = next(&mut response), if response.is_some() => match chunk {
+                    Ok(Some(bytes)) => bytes,
+                    Ok(None) | Err(_) => return Ok(Over::Lost { heard }),
+                },
+            };
+            heard = true;
+            silent_at = Instant::now() + SILENCE;
+            for event in parser.push(&bytes) {
+                if self.event(&event)? {
+                    return Ok(Over::End);
+                }
+            }
+        }
+    }
+
+    /// Handles one event; true for the last one. Events of later versions are passed over.
+    fn event(&mut self, event: &Event) -> Result<bool, Error> {
+        match event.name.as_str() {
+            event::OUTPUT if !self.json => {
+                let output: OutputEvent = read(&event.data)?;
+                // What an operation wrote is not told again once it has ended, whatever the host repeats.
+                if !self.results.contains_key(&output.operation) {
+                    self.console.output(output.operation, &output.machine, output.stream, output.offset, &output.data.0);
+                }
+            }
+            event::RESULT => {
+                let result: OperationResult = read(&event.data)?;
+                self.ended(result, event.data.clone());
+            }
+            event::END => return Ok(true),
+            _ => {}
+        }
+        Ok(false)
+    }
+
+    fn ended(&mut self, result: OperationResult, text: String) {
+        if self.results.contains_key(&result.operation) || !result.state.is_terminal() {
+            return;
+        }
+        if !self.json {
+            let message = result.message.as_deref().unwrap_or_else(|| result.state.as_str());
+            self.console.outcome(result.operation, &result.machine, message);
+        }
+        self.results.insert(result.operation, Ended { result, text });
+    }
+
+    async fn press(&mut self) -> Result<(), Error> {
+        let job = self.job.job;
+        match self.interrupt.press(Instant::now()) {
+            Some(Action::NameTheJob) => {
+                output::complain(&format!(
+                    "sluice: leaving job {job} to go on; Ctrl-C again within 2 s cancels it"
+                ));
+            }
+            Some(Action::Cancel) => {
+                output::complain(&format!("sluice: canceling job {job}"));
+                let _: Canceled = self.client.post(&["jobs", &job.to_string(), "cancel"])?.json().await?;
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Prints what is left, and makes the exit code.
+    async fn finish(mut self) -> Result<u8, Error> {
+        let operations: Vec<OperationId> = self.job.operations.iter().map(|operation| operation.operation).collect();
+        let mut endings = Vec::with_capacity(operations.len());
+        for operation in operations {
+            if !self.results.contains_key(&operation) {
+                let value: serde_json::Value =
+                    self.client.get(&["operations", &operation.to_string()])?.json().await?;
+                let text = value.to_string();
+                self.ended(read(&text)?, text);
+            }
+            let Some(ended) = self.results.get(&operation) else {
+                return Err(Error::Answer(format!("operation {operation} has not ended, though its job has")));
+            };
+            if self.json {
+                output::print(&format!("{}\n", one_object(&ended.text)?))?;
+            }
+            endings.push((ended.result.state, ended.result.exit_code));
+        }
+        let canceled = self.interrupt == Interrupt::Canceling;
+        Ok(if canceled { exit::CANCELED } else { exit::of_operations(&endings) })
+    }
+}
+
+async fn next(response: &mut Option<reqwest::Response>) -> reqwest::Result<Option<Vec<u8>>> {
+    match response {
+        Some(response) => Ok(response.chunk().await?.map(|bytes| bytes.to_vec())),
+        None => Ok(None),
+    }
+}
+
+fn read<T: DeserializeOwned>(data: &str) -> Result<T, Error> {
+    serde_json::from_str(data).map_err(|error| Error::Answer(error.to_string()))
+}
+
+/// The object on one line, as the host wrote it where it is on one.
+fn one_object(text: &str) -> Result<String, Error> {
+    if text.contains(['\n', '\r']) {
+        return read::<serde_json::Value>(text).map(|value| value.to_string());
+    }
+    Ok(text.trim().to_owned())
+}

@@ -1,0 +1,12 @@
+//! `sluice run`: submit a script, follow it, end with its exit code.
+
+mod arguments;
+mod attachment;
+mod console;
+mod follow;
+mod interrupt;
+mod story;
+
+pub(crate) use arguments::{KeyValue, RunArgs, tag};
+pub(crate) use console::Console;
+pub(crate) use story::run;

@@ -1,0 +1,48 @@
+//! The story of `sluice run`, from files to an exit code.
+
+use sluice_api_types::job::{IDEMPOTENCY_KEY, Job, SubmitJob};
+use sluice_protocol::ids::JobId;
+
+use super::arguments::{Prepared, RunArgs};
+use super::follow::Follower;
+use super::{attachment, interrupt};
+use crate::command_line::Global;
+use crate::error::Error;
+use crate::host::Client;
+use crate::{exit, output};
+
+/// How often a submission is sent whose answer got lost.
+const ATTEMPTS: u32 = 3;
+
+/// Runs the command.
+pub(crate) async fn run(global: &Global, arguments: RunArgs) -> Result<u8, Error> {
+    let detach = arguments.detach;
+    let Prepared { mut request, attachments, idempotency_key } = Prepared::read(arguments)?;
+    let client = Client::new(global)?;
+    for (name, path) in attachments {
+        request.attachments.push(attachment::upload(&client, request.tenant.as_deref(), name, &path).await?);
+    }
+    // From here on Ctrl-C is about the job: a press while it is submitted counts once its id is known.
+    let presses = interrupt::presses();
+    let job = submit(&client, &request, idempotency_key).await?;
+    if detach {
+        return if global.json { output::json_line(&job) } else { output::print(&format!("{}\n", job.job)) }
+            .map(|()| exit::SUCCESS);
+    }
+    if job.operations.is_empty() {
+        return Err(Error::Answer(format!("job {} has no operations", job.job)));
+    }
+    Follower::new(&client, job, global.json).follow(presses).await
+}
+
+/// Submits the job. An answer that got lost is asked for again under the same key, so that there is one job.
+async fn submit(client: &Client, request: &SubmitJob, key: Option<String>) -> Result<Job, Error> {
+    let key = key.unwrap_or_else(|| JobId::generate().to_string());
+    let mut attempt = 1;
+    loop {
+        match client.post(&["jobs"])?.header(IDEMPOTENCY_KEY, &key).body(request).json().await {
+            Err(Error::Unreachable { source, .. }) if attempt < ATTEMPTS && !source.is_connect() => attempt += 1,
+            other => return other,
+        }
+    }
+}

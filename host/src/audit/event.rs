@@ -1,0 +1,209 @@
+//! What is recorded.
+
+use serde_json::{Map, Value};
+use sluice_protocol::digest::Digest;
+use sluice_protocol::ending::Ending;
+use sluice_protocol::ids::{JobId, OperationId};
+
+use crate::operators::Actor;
+
+/// The events of the audit log. Words are never changed, only added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the words say it")]
+pub enum EventKind {
+    HostInitialized,
+    AuthenticationFailed,
+    PermissionDenied,
+    RequestRefused,
+    RequestRepeated,
+    ScriptExecutionAttempt,
+    ScriptQueued,
+    ScriptStarted,
+    ScriptGateVerdict,
+    ScriptExecuted,
+    ScriptSecurityThreat,
+    ScriptBlocked,
+    ScriptExecutionError,
+    ScriptCancelRequested,
+    ScriptCanceled,
+    ScriptExpired,
+    ScriptLateReport,
+    MachineEnrolled,
+    MachineEnrollmentRefused,
+    MachineCertificateRenewed,
+    MachineRenamed,
+    MachineTagged,
+    MachineRevoked,
+    MachineGateProblems,
+    MachineProtocolViolation,
+    EnrollTokenCreated,
+    TokenCreated,
+    TokenRevoked,
+    PublisherTrusted,
+    PublisherUntrusted,
+    PluginInstalled,
+    PluginRefused,
+    PluginBound,
+    PluginUnbound,
+}
+
+impl EventKind {
+    /// The word in the log.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::HostInitialized => "host_initialized",
+            Self::AuthenticationFailed => "authentication_failed",
+            Self::PermissionDenied => "permission_denied",
+            Self::RequestRefused => "request_refused",
+            Self::RequestRepeated => "request_repeated",
+            Self::ScriptExecutionAttempt => "script_execution_attempt",
+            Self::ScriptQueued => "script_queued",
+            Self::ScriptStarted => "script_started",
+            Self::ScriptGateVerdict => "script_gate_verdict",
+            Self::ScriptExecuted => "script_executed",
+            Self::ScriptSecurityThreat => "script_security_threat",
+            Self::ScriptBlocked => "script_blocked",
+            Self::ScriptExecutionError => "script_execution_error",
+            Self::ScriptCancelRequested => "script_cancel_requested",
+            Self::ScriptCanceled => "script_canceled",
+            Self::ScriptExpired => "script_expired",
+            Self::ScriptLateReport => "script_late_report",
+            Self::MachineEnrolled => "machine_enrolled",
+            Self::MachineEnrollmentRefused => "machine_enrollment_refused",
+            Self::MachineCertificateRenewed => "machine_certificate_renewed",
+            Self::MachineRenamed => "machine_renamed",
+            Self::MachineTagged => "machine_tagged",
+            Self::MachineRevoked => "machine_revoked",
+            Self::MachineGateProblems => "machine_gate_problems",
+            Self::MachineProtocolViolation => "machine_protocol_violation",
+            Self::EnrollTokenCreated => "enroll_token_created",
+            Self::TokenCreated => "token_created",
+            Self::TokenRevoked => "token_revoked",
+            Self::PublisherTrusted => "publisher_trusted",
+            Self::PublisherUntrusted => "publisher_untrusted",
+            Self::PluginInstalled => "plugin_installed",
+            Self::PluginRefused => "plugin_refused",
+            Self::PluginBound => "plugin_bound",
+            Self::PluginUnbound => "plugin_unbound",
+        }
+    }
+
+    /// What the end of an operation is recorded as.
+    #[must_use]
+    pub const fn of_ending(ending: &Ending) -> Self {
+        match ending {
+            Ending::Succeeded | Ending::ExitCode(_) | Ending::Signal(_) | Ending::TimedOut(_) => Self::ScriptExecuted,
+            Ending::ThreatFound(_) => Self::ScriptSecurityThreat,
+            Ending::Blocked(_) => Self::ScriptBlocked,
+            Ending::Canceled(_) => Self::ScriptCanceled,
+            Ending::Expired => Self::ScriptExpired,
+            Ending::MachineNotFound
+            | Ending::AgentNotConnected
+            | Ending::Unsupported(_)
+            | Ending::Error(_)
+            | Ending::Interrupted => Self::ScriptExecutionError,
+        }
+    }
+}
+
+/// An entry before it has its place in the chain.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// What happened.
+    pub kind: EventKind,
+    /// The machine's name, or what was typed.
+    pub machine: Option<String>,
+    /// The job.
+    pub job: Option<JobId>,
+    /// The operation.
+    pub operation: Option<OperationId>,
+    /// Who did it.
+    pub operator: Option<String>,
+    /// Where it came from: an operator's address, `agent` or `host`.
+    pub source: String,
+    /// Of the bytes submitted.
+    pub script_sha256: Option<Digest>,
+    /// Of what the gates saw.
+    pub bundle_sha256: Option<Digest>,
+    /// What there is to say beyond. Never a secret, a token or a script's text.
+    pub details: Map<String, Value>,
+}
+
+impl Event {
+    /// Something that the host did by itself.
+    #[must_use]
+    pub fn by_host(kind: EventKind) -> Self {
+        Self::from_source(kind, "host")
+    }
+
+    /// Something that a machine said.
+    #[must_use]
+    pub fn by_agent(kind: EventKind, machine: &str) -> Self {
+        Self { machine: Some(machine.to_owned()), ..Self::from_source(kind, "agent") }
+    }
+
+    /// Something that an operator did.
+    #[must_use]
+    pub fn by(kind: EventKind, actor: &Actor) -> Self {
+        Self { operator: Some(actor.name.clone()), ..Self::from_source(kind, &actor.source) }
+    }
+
+    /// Something that came from somewhere else.
+    #[must_use]
+    pub fn from_source(kind: EventKind, source: &str) -> Self {
+        Self {
+            kind,
+            machine: None,
+            job: None,
+            operation: None,
+            operator: None,
+            source: source.to_owned(),
+            script_sha256: None,
+            bundle_sha256: None,
+            details: Map::new(),
+        }
+    }
+
+    /// About this machine.
+    #[must_use]
+    pub fn on(mut self, machine: &str) -> Self {
+        self.machine = Some(machine.to_owned());
+        self
+    }
+
+    /// About this job.
+    #[must_use]
+    pub const fn of_job(mut self, job: JobId) -> Self {
+        self.job = Some(job);
+        self
+    }
+
+    /// About this operation.
+    #[must_use]
+    pub const fn of_operation(mut self, operation: OperationId) -> Self {
+        self.operation = Some(operation);
+        self
+    }
+
+    /// About this script.
+    #[must_use]
+    pub const fn with_script(mut self, sha256: Digest) -> Self {
+        self.script_sha256 = Some(sha256);
+        self
+    }
+
+    /// About this bundle.
+    #[must_use]
+    pub const fn with_bundle(mut self, sha256: Option<Digest>) -> Self {
+        self.bundle_sha256 = sha256;
+        self
+    }
+
+    /// A detail.
+    #[must_use]
+    pub fn detail(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.details.insert(key.to_owned(), value.into());
+        self
+    }
+}

@@ -1,0 +1,82 @@
+//! What machines are called.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// The name of a machine: plain characters alone, so that two names that look the same are the same.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct MachineName(String);
+
+const LONGEST: usize = 120;
+
+impl MachineName {
+    /// The name that a machine asks for, made plain: what is not allowed becomes a dash.
+    #[must_use]
+    pub fn from_wish(wish: &str) -> Self {
+        let plain: String = wish.chars().take(LONGEST).map(|c| if is_plain(c) { c } else { '-' }).collect();
+        let plain = plain.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+        Self(if plain.is_empty() { "machine".to_owned() } else { plain.to_owned() })
+    }
+
+    /// The same name with a number behind it.
+    #[must_use]
+    pub fn numbered(&self, number: u32) -> Self {
+        Self(format!("{}-{number}", self.0))
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+fn is_plain(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')
+}
+
+impl fmt::Display for MachineName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for MachineName {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let valid = (1..=LONGEST).contains(&text.len())
+            && text.chars().all(is_plain)
+            && text.starts_with(|c: char| c.is_ascii_alphanumeric());
+        if valid { Ok(Self(text.to_owned())) } else { Err(InvalidName(text.to_owned())) }
+    }
+}
+
+/// The text is no name for a machine.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{} is no name for a machine (1 to {LONGEST} letters, digits and - _ ., the first a letter or digit)", .0.escape_debug())]
+pub struct InvalidName(String);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_plain() {
+        for name in ["web-1", "db.example.org", "A_1", "0"] {
+            assert_eq!(name.parse::<MachineName>().map(|name| name.0).as_deref(), Ok(name));
+        }
+        for name in ["", "-x", ".", "a b", "w\u{435}b", "a\n", "a\u{202e}", &"a".repeat(121)] {
+            assert!(name.parse::<MachineName>().is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn wishes_become_names() {
+        for (wish, name) in [("web-1", "web-1"), ("", "machine"), ("--", "machine"), ("my pc\n", "my-pc"), ("\u{202e}x", "x")] {
+            assert_eq!(MachineName::from_wish(wish).as_str(), name);
+            assert!(name.parse::<MachineName>().is_ok());
+        }
+        assert!(MachineName::from_wish(&"ä".repeat(500)).as_str().len() <= LONGEST);
+    }
+}

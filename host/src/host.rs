@@ -1,0 +1,45 @@
+//! What the parts of a host share.
+
+use std::sync::Arc;
+
+use sluice_protocol::digest::Digest;
+
+use crate::blobs::BlobStore;
+use crate::fleet::Presence;
+use crate::jobs::Events;
+use crate::metrics::Metrics;
+use crate::plugins::Gates;
+use crate::store::Store;
+
+/// A running host: made once by [`crate::server`], and handed to whoever needs it.
+#[derive(Debug)]
+pub struct Host {
+    /// The truth.
+    pub store: Store,
+    /// Big bytes.
+    pub blobs: BlobStore,
+    /// Who is connected.
+    pub presence: Presence,
+    /// Who follows which job.
+    pub events: Events,
+    /// The gates of the preflight.
+    pub gates: Gates,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Where it is reached.
+    pub addresses: Addresses,
+}
+
+/// A handle on the host.
+pub type SharedHost = Arc<Host>;
+
+/// Where a host is reached, and how its authority is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addresses {
+    /// `address:port` for agents, in the order in which they try; written into enrollment tokens.
+    pub agents: Vec<String>,
+    /// The URL of the REST API.
+    pub api: String,
+    /// The SHA-256 of the root certificate's DER; written into enrollment tokens.
+    pub authority: Digest,
+}

@@ -1,0 +1,120 @@
+//! Ending what has not ended: by an operator's wish, or because the machine is revoked.
+
+use sluice_protocol::ending::{Ending, State};
+use sluice_protocol::ids::{JobId, MachineId};
+use sluice_protocol::report::Report;
+use sqlx::SqliteConnection;
+
+use super::outcome::{Ended, events_of_end};
+use crate::audit::{self, Event, EventKind};
+use crate::clock::UnixMillis;
+use crate::fleet::Command;
+use crate::host::SharedHost;
+use crate::operators::Actor;
+use crate::store::operations::{self, From, OperationRow};
+use crate::store::{StoreError, jobs};
+
+/// Cancels a job: what was not sent ends here and now, the rest is told to the machines, which may be too late. Says how
+/// many operations that concerns.
+///
+/// # Errors
+///
+/// There is no such job of the operator's tenant, or the database cannot be written.
+pub async fn cancel(host: &SharedHost, actor: &Actor, job: JobId, now: UnixMillis) -> Result<u64, CancelError> {
+    let asked = actor.clone();
+    let (ended, told) = host
+        .store
+        .write(move |conn| {
+            Box::pin(async move {
+                if jobs::not_after(&mut *conn, asked.tenant.id, job).await?.is_none() {
+                    return Err(CancelError::NoJob(job));
+                }
+                let script_sha256 = jobs::script_sha256(&mut *conn, asked.tenant.id, job).await?;
+                let (mut ended, mut told, mut events) = (0_u64, Vec::new(), Vec::new());
+                for operation in operations::of_job(&mut *conn, asked.tenant.id, job).await? {
+                    if operation.state.is_terminal() {
+                        continue;
+                    }
+                    events.push(
+                        Event::by(EventKind::ScriptCancelRequested, &asked)
+                            .on(&operation.machine_name)
+                            .of_job(job)
+                            .of_operation(operation.id)
+                            .with_script(script_sha256)
+                            .with_bundle(operation.bundle_sha256),
+                    );
+                    let report = Report::without_process(Ending::Canceled(asked.name.clone()), now.to_wire());
+                    if operations::end(&mut *conn, operation.id, From::NotSent, &report).await? {
+                        let over = Ended { operation: &operation, script_sha256, report: &report };
+                        events.extend(events_of_end(&Event::by(EventKind::ScriptCanceled, &asked), &over));
+                        ended += 1;
+                    } else {
+                        operations::set_cancel(&mut *conn, operation.id, &asked.name).await?;
+                        told.extend(operation.machine.map(|machine| (operation.id, machine)));
+                    }
+                }
+                audit::append(conn, &asked.tenant, now, events).await?;
+                Ok((ended, told))
+            })
+        })
+        .await?;
+    for _ in 0..ended {
+        host.metrics.operation_ended(State::Canceled);
+    }
+    host.events.notify(job);
+    for (operation, machine) in &told {
+        if let Some(session) = host.presence.get(*machine) {
+            session.send(Command::Cancel { operation: *operation, by: actor.name.clone() });
+        }
+    }
+    Ok(ended + told.len() as u64)
+}
+
+/// Ends every open operation of a machine that is being revoked, in the caller's transaction: what was not sent is
+/// canceled, and of the rest nobody will ever know. Gives the jobs to notify.
+///
+/// # Errors
+///
+/// Where the database cannot be written.
+pub async fn end_all_of_machine(
+    conn: &mut SqliteConnection,
+    actor: &Actor,
+    machine: MachineId,
+    now: UnixMillis,
+) -> Result<Vec<(JobId, State)>, StoreError> {
+    let (mut ended, mut events) = (Vec::new(), Vec::new());
+    for operation in operations::open_of_machine(&mut *conn, actor.tenant.id, machine).await? {
+        let ending = match operation.state {
+            State::Held | State::Queued => Ending::Canceled(actor.name.clone()),
+            _ => Ending::Interrupted,
+        };
+        let report = Report::without_process(ending, now.to_wire());
+        if operations::end(&mut *conn, operation.id, From::Open, &report).await? {
+            events.extend(end_events(conn, actor, &operation, &report).await?);
+            ended.push((operation.job, report.ending.state()));
+        }
+    }
+    audit::append(conn, &actor.tenant, now, events).await?;
+    Ok(ended)
+}
+
+async fn end_events(
+    conn: &mut SqliteConnection,
+    actor: &Actor,
+    operation: &OperationRow,
+    report: &Report,
+) -> Result<Vec<Event>, StoreError> {
+    let script_sha256 = jobs::script_sha256(conn, actor.tenant.id, operation.job).await?;
+    Ok(events_of_end(&Event::by(EventKind::ScriptCanceled, actor), &Ended { operation, script_sha256, report }))
+}
+
+/// Nothing was canceled.
+#[derive(Debug, thiserror::Error)]
+pub enum CancelError {
+    /// Unknown, or another tenant's: the answer is the same.
+    #[error("there is no job {0}")]
+    NoJob(JobId),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

@@ -1,0 +1,170 @@
+//! From the store to the machine.
+//!
+//! An operation is recorded as delivered before its first byte is sent, never after: as long as it says `queued`, the host
+//! alone may end it. A machine that gets an operation twice starts it once.
+
+use sluice_protocol::ending::{Ending, State};
+use sluice_protocol::ids::{JobId, MachineId, OperationId};
+use sluice_protocol::message::operation::Operation;
+use sluice_protocol::report::Report;
+use sqlx::SqliteConnection;
+
+use super::outcome::{Ended, events_of_end};
+use super::record::Queued;
+use crate::audit::{self, Event, EventKind};
+use crate::clock::UnixMillis;
+use crate::fleet::{Command, Session};
+use crate::host::SharedHost;
+use crate::store::StoreError;
+use crate::store::jobs::{self, JobRow};
+use crate::store::operations::{self, From, OperationRow};
+use crate::store::tenants::Tenant;
+
+/// The message for an operation; none where the host made no bundle for it, and so never meant to deliver it.
+pub(super) fn message(job: &JobRow, operation: &OperationRow) -> Option<Operation> {
+    Some(Operation {
+        operation: operation.id,
+        job: job.id,
+        submission: job.submission.clone(),
+        bundle_sha256: operation.bundle_sha256?,
+        not_after: job.not_after.to_wire(),
+        gates_revision: job.gates_revision,
+        skip_security_scan: job.skip_security_scan,
+        targets: job.targets,
+        operator: job.operator.clone(),
+        submitted_at: job.submitted.to_string(),
+        authorizations: Vec::new(),
+    })
+}
+
+/// Sends what was just recorded to the machines that are connected. One that connected in the meantime gets what is
+/// queued for it.
+pub(super) async fn deliver_to_all(host: &SharedHost, queued: &[Queued]) -> Result<(), StoreError> {
+    for operation in queued {
+        let Some(session) = host.presence.get(operation.machine) else { continue };
+        match &operation.message {
+            Some(message) => session.send(Command::Deliver(Box::new(message.clone()))),
+            None => match deliver_pending(host, &session, &[]).await {
+                Ok(()) => {}
+                Err(DeliverError::Store(error)) => return Err(error),
+            },
+        }
+    }
+    Ok(())
+}
+
+/// What a machine that has connected is owed.
+#[derive(Debug, Default)]
+pub struct Pending {
+    /// To be sent, the oldest first: recorded as delivered by now.
+    pub deliver: Vec<OperationRow>,
+    /// To be ended, and who wants that.
+    pub cancel: Vec<(OperationId, String)>,
+    /// Jobs of which an operation was canceled that had never arrived.
+    pub canceled: Vec<JobId>,
+}
+
+/// Finds what a machine is owed, apart from the operations that it says it has. What was queued counts as delivered from
+/// here on.
+///
+/// # Errors
+///
+/// Where the database cannot be written.
+pub async fn pending(
+    host: &SharedHost,
+    tenant: &Tenant,
+    machine: MachineId,
+    has: &[OperationId],
+    now: UnixMillis,
+) -> Result<Pending, DeliverError> {
+    let (tenant, has) = (tenant.clone(), has.to_vec());
+    let pending = host
+        .store
+        .write(move |conn| {
+            Box::pin(async move {
+                let mut pending = Pending::default();
+                for mut operation in operations::open_of_machine(&mut *conn, tenant.id, machine).await? {
+                    if has.contains(&operation.id) {
+                        if let Some(by) = operation.cancel_by.clone() {
+                            pending.cancel.push((operation.id, by));
+                        }
+                        continue;
+                    }
+                    if let (State::Delivered, Some(by)) = (operation.state, &operation.cancel_by) {
+                        // The machine has only this connection and has not got the operation, so it never will.
+                        pending.canceled.push(end_unsent(&mut *conn, &tenant, &operation, by, now).await?);
+                        continue;
+                    }
+                    let overdue = jobs::not_after(&mut *conn, tenant.id, operation.job).await?.is_none_or(|not_after| not_after < now);
+                    match operation.state {
+                        // The sweeper ends those.
+                        State::Queued if overdue => {}
+                        State::Queued => {
+                            if operations::set_delivered(&mut *conn, operation.id).await? {
+                                operation.state = State::Delivered;
+                                pending.deliver.push(operation);
+                            }
+                        }
+                        State::Delivered => pending.deliver.push(operation),
+                        _ => {}
+                    }
+                }
+                Ok::<_, StoreError>(pending)
+            })
+        })
+        .await?;
+    for job in pending.deliver.iter().map(|operation| operation.job).chain(pending.canceled.iter().copied()) {
+        host.events.notify(job);
+    }
+    for _ in &pending.canceled {
+        host.metrics.operation_ended(State::Canceled);
+    }
+    Ok(pending)
+}
+
+/// Ends an operation that was canceled after it was recorded as delivered, and that never arrived.
+async fn end_unsent(
+    conn: &mut SqliteConnection,
+    tenant: &Tenant,
+    operation: &OperationRow,
+    by: &str,
+    now: UnixMillis,
+) -> Result<JobId, StoreError> {
+    let report = Report::without_process(Ending::Canceled(by.to_owned()), now.to_wire());
+    if operations::end(&mut *conn, operation.id, From::Open, &report).await? {
+        let script_sha256 = jobs::script_sha256(&mut *conn, tenant.id, operation.job).await?;
+        let ended = Ended { operation, script_sha256, report: &report };
+        audit::append(conn, tenant, now, events_of_end(&Event::by_host(EventKind::ScriptCanceled), &ended)).await?;
+    }
+    Ok(operation.job)
+}
+
+/// Sends a connected machine what it is owed.
+///
+/// # Errors
+///
+/// Where the database cannot be used.
+pub async fn deliver_pending(host: &SharedHost, session: &Session, has: &[OperationId]) -> Result<(), DeliverError> {
+    let pending = pending(host, &session.tenant, session.machine, has, UnixMillis::now()).await?;
+    for operation in pending.deliver {
+        // One at a time: a machine may be owed more than should be in memory at once.
+        let mut conn = host.store.read().await?;
+        let job = jobs::find(&mut conn, session.tenant.id, operation.job).await?;
+        drop(conn);
+        if let Some(message) = job.and_then(|job| message(&job, &operation)) {
+            session.send_wait(Command::Deliver(Box::new(message))).await;
+        }
+    }
+    for (operation, by) in pending.cancel {
+        session.send_wait(Command::Cancel { operation, by }).await;
+    }
+    Ok(())
+}
+
+/// Operations cannot be delivered now; they are still queued.
+#[derive(Debug, thiserror::Error)]
+pub enum DeliverError {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

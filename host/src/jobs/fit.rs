@@ -1,0 +1,60 @@
+//! Whether a script is for a machine's system at all: asked before any gate, of what the machine said last.
+
+use sluice_protocol::bundle::Source;
+use sluice_protocol::ending::Ending;
+use sluice_protocol::message::control::{Fact, FactValue};
+
+/// The end of an operation whose script is for other systems; none where it fits, or nobody knows yet.
+#[must_use]
+pub fn misfit(source: &Source, facts: &[Fact]) -> Option<Ending> {
+    let wanted = &source.header.as_ref()?.requires.os;
+    let family = facts.iter().find_map(|fact| match &fact.value {
+        FactValue::Text(text) if fact.key == "os.family" => Some(text.as_str()),
+        _ => None,
+    })?;
+    let fits = wanted.is_empty() || wanted.iter().any(|os| os.eq_ignore_ascii_case(family));
+    (!fits).then(|| Ending::Unsupported(display_name(family).to_owned()))
+}
+
+/// The name of a system as people write it.
+fn display_name(family: &str) -> &str {
+    match family {
+        "linux" => "Linux",
+        "windows" => "Windows",
+        "macos" => "macOS",
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_protocol::bundle::{Compatibility, Limits, Submission};
+
+    use super::*;
+
+    fn source(script: &str) -> Source {
+        Source::read(&Submission {
+            script: script.as_bytes().to_vec(),
+            interpreter: None,
+            parameters: Vec::new(),
+            environment: Vec::new(),
+            attachments: Vec::new(),
+            secrets: Vec::new(),
+            run_as: None,
+            limits: Limits::default(),
+            compatibility: Compatibility::None,
+        })
+        .expect("reads")
+    }
+
+    #[test]
+    fn a_script_for_another_system_does_not_fit() {
+        let linux = [Fact { key: "os.family".to_owned(), value: FactValue::Text("linux".to_owned()) }];
+        let windows = source("#!/bin/sh\n# /// sluice\n# [requires]\n# os = [\"windows\", \"macos\"]\n# ///\n");
+        let message = misfit(&windows, &linux).map(|ending| ending.message());
+        assert_eq!(message.as_deref(), Some("Script not supported on target environment: Linux"));
+        assert_eq!(misfit(&windows, &[]), None, "a machine that was never connected is asked itself");
+        assert_eq!(misfit(&source("#!/bin/sh\n"), &linux), None);
+        assert_eq!(misfit(&source("#!/bin/sh\n# /// sluice\n# [requires]\n# os = [\"linux\"]\n# ///\n"), &linux), None);
+    }
+}

@@ -1,0 +1,35 @@
+//! Jobs and operations: from a request to a result.
+//!
+//! ```text
+//! submit   audit the attempt -> authorise -> look the machines up -> script fits? -> preflight -> record -> deliver
+//! deliver  queued -> delivered (durable before the first byte is sent) -> the machine
+//! progress accepted, checking, running, output     (rides along with other commits)
+//! outcome  report -> stored result -> audit -> acknowledge after the commit
+//! expire   what could not start in time, and what fell silent
+//! ```
+
+mod cancel;
+mod deliver;
+mod events;
+mod expire;
+mod fit;
+mod follow;
+mod outcome;
+mod preflight;
+mod progress;
+mod record;
+mod request;
+mod result;
+mod submit;
+mod targets;
+
+pub use cancel::{CancelError, cancel, end_all_of_machine};
+pub use deliver::{DeliverError, deliver_pending, pending};
+pub use events::{Events, Subscription};
+pub use expire::sweep;
+pub use follow::{Followed, Follower};
+pub use outcome::{Machine, Outcome, store_report};
+pub use progress::{store_output, store_step};
+pub use request::{Order, RequestError, Selection};
+pub use result::{job, operation_result};
+pub use submit::{SubmitError, submit};

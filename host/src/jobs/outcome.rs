@@ -1,0 +1,197 @@
+//! A machine's report becomes a result: stored and recorded in one transaction, acknowledged after it.
+
+use sluice_protocol::digest::Digest;
+use sluice_protocol::ending::Ending;
+use sluice_protocol::ids::{MachineId, OperationId};
+use sluice_protocol::report::Report;
+use sqlx::SqliteConnection;
+
+use crate::audit::{self, Event, EventKind};
+use crate::clock::UnixMillis;
+use crate::host::SharedHost;
+use crate::store::operations::{self, From, OperationRow};
+use crate::store::tenants::Tenant;
+use crate::store::{self, StoreError, jobs};
+
+/// The machine that a connection belongs to, by its certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machine {
+    /// Its tenant.
+    pub tenant: Tenant,
+    /// Its id.
+    pub id: MachineId,
+    /// Its name, for the audit log.
+    pub name: String,
+}
+
+/// What became of a report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is stored, or was before: the machine may forget the operation.
+    Acknowledge {
+        /// The head of the tenant's audit chain after the commit.
+        audit_head: Digest,
+    },
+    /// The machine has no such operation, or says what only a host may: it broke the protocol.
+    Violation(&'static str),
+}
+
+/// Stores a report. The first one that comes wins; one for an operation that has ended is kept beside the result where it
+/// says something else.
+///
+/// # Errors
+///
+/// Where the database cannot be written. The machine reports again.
+pub async fn store_report(
+    host: &SharedHost,
+    machine: &Machine,
+    operation: OperationId,
+    report: Report,
+    now: UnixMillis,
+) -> Result<Outcome, StoreError> {
+    if matches!(report.ending, Ending::MachineNotFound | Ending::AgentNotConnected | Ending::Expired | Ending::Interrupted)
+        && !may_say(&report.ending)
+    {
+        return Ok(Outcome::Violation("a machine reported what only a host can know"));
+    }
+    let machine = machine.clone();
+    let state = report.ending.state();
+    let (outcome, ended) = host
+        .store
+        .write(move |conn| Box::pin(async move { write(conn, &machine, operation, &report, now).await }))
+        .await?;
+    if let Some(job) = ended {
+        host.metrics.operation_ended(state);
+        host.events.notify(job);
+    }
+    Ok(outcome)
+}
+
+/// An agent checks `not_after` itself, and knows after a crash that it does not know.
+const fn may_say(ending: &Ending) -> bool {
+    matches!(ending, Ending::Expired | Ending::Interrupted)
+}
+
+async fn write(
+    conn: &mut SqliteConnection,
+    machine: &Machine,
+    id: OperationId,
+    report: &Report,
+    now: UnixMillis,
+) -> Result<(Outcome, Option<sluice_protocol::ids::JobId>), StoreError> {
+    let tenant = &machine.tenant;
+    let Some(operation) = operations::find(&mut *conn, tenant.id, id).await? else {
+        // The host's database may be an older copy. There is nothing to store it with, and a machine that is not told so
+        // would come back with it for ever.
+        let event = Event::by_agent(EventKind::ScriptLateReport, &machine.name)
+            .of_operation(id)
+            .with_bundle(report.bundle_sha256)
+            .detail("state", report.ending.state().as_str())
+            .detail("unknown_operation", true);
+        let audit_head = audit::append(conn, tenant, now, [event]).await?;
+        return Ok((Outcome::Acknowledge { audit_head }, None));
+    };
+    if operation.machine != Some(machine.id) {
+        let event = Event::by_agent(EventKind::MachineProtocolViolation, &machine.name)
+            .of_operation(id)
+            .detail("reason", "reported an operation of another machine");
+        audit::append(conn, tenant, now, [event]).await?;
+        return Ok((Outcome::Violation("a machine reported an operation of another"), None));
+    }
+    let script_sha256 = jobs::script_sha256(&mut *conn, tenant.id, operation.job).await?;
+    let ended = Ended { operation: &operation, script_sha256, report };
+    if operations::end(&mut *conn, id, From::Open, report).await? {
+        let events = events_of_end(&Event::by_agent(EventKind::ScriptExecuted, &machine.name), &ended);
+        let audit_head = audit::append(conn, tenant, now, events).await?;
+        return Ok((Outcome::Acknowledge { audit_head }, Some(operation.job)));
+    }
+    let late = operations::keep_late_report(&mut *conn, id, report).await?.then(|| {
+        ended
+            .event(&Event::by_agent(EventKind::ScriptLateReport, &machine.name), EventKind::ScriptLateReport)
+            .detail("recorded_state", operation.state.as_str())
+    });
+    let audit_head = match late {
+        Some(event) => audit::append(conn, tenant, now, [event]).await?,
+        None => store::audit::head(conn, tenant.id).await?.1,
+    };
+    Ok((Outcome::Acknowledge { audit_head }, None))
+}
+
+/// An operation and how it ended.
+pub(super) struct Ended<'a> {
+    /// As it was before its end.
+    pub(super) operation: &'a OperationRow,
+    /// Of the job's script.
+    pub(super) script_sha256: Digest,
+    /// How it ended.
+    pub(super) report: &'a Report,
+}
+
+impl Ended<'_> {
+    fn event(&self, source: &Event, kind: EventKind) -> Event {
+        let ending = &self.report.ending;
+        Event { kind, ..source.clone() }
+            .on(&self.operation.machine_name)
+            .of_job(self.operation.job)
+            .of_operation(self.operation.id)
+            .with_script(self.script_sha256)
+            .with_bundle(self.report.bundle_sha256.or(self.operation.bundle_sha256))
+            .detail("state", ending.state().as_str())
+            .detail("message", ending.message())
+            .detail("exit_code", self.report.exit_code())
+    }
+}
+
+/// What the end of an operation is on the record as: that it was started, where nothing said so before; what the gates
+/// said; and the end. `source` is where the news came from.
+pub(super) fn events_of_end(source: &Event, ended: &Ended<'_>) -> Vec<Event> {
+    let report = ended.report;
+    let mut events = Vec::new();
+    if let (Some(started), None) = (report.started_at, ended.operation.started) {
+        events.push(started_event(source, ended.operation, ended.script_sha256, UnixMillis::from_wire(started)));
+    }
+    if !report.receipts.is_empty() {
+        let gates: Vec<serde_json::Value> = report
+            .receipts
+            .iter()
+            .map(|receipt| {
+                serde_json::json!({
+                    "plugin": receipt.plugin,
+                    "version": receipt.version,
+                    "component_sha256": receipt.component_sha256.to_string(),
+                    "verdict": receipt.verdict,
+                    "verdict_sha256": receipt.verdict_sha256.to_string(),
+                    "mode": receipt.mode,
+                })
+            })
+            .collect();
+        let mut event = ended.event(source, EventKind::ScriptGateVerdict).detail("gates", gates);
+        for key in ["state", "message", "exit_code"] {
+            event.details.remove(key);
+        }
+        events.push(event);
+    }
+    let mut end = ended.event(source, EventKind::of_ending(&report.ending));
+    if !report.findings.is_empty() {
+        let rules: Vec<serde_json::Value> = report
+            .findings
+            .iter()
+            .take(50)
+            .map(|finding| serde_json::json!({"gate": finding.gate, "rule": finding.rule, "severity": finding.severity, "subject": finding.subject}))
+            .collect();
+        end = end.detail("findings", rules);
+    }
+    events.push(end);
+    events
+}
+
+/// That a process was started.
+pub(super) fn started_event(source: &Event, operation: &OperationRow, script_sha256: Digest, started: UnixMillis) -> Event {
+    Event { kind: EventKind::ScriptStarted, ..source.clone() }
+        .on(&operation.machine_name)
+        .of_job(operation.job)
+        .of_operation(operation.id)
+        .with_script(script_sha256)
+        .with_bundle(operation.bundle_sha256)
+        .detail("started_at", started.to_string())
+}

@@ -1,0 +1,85 @@
+//! What a machine says while it works. Nobody waits for these writes: they ride along with the next commit, which for a
+//! short script is the one of its report.
+
+use sluice_protocol::ending::State;
+use sluice_protocol::ids::OperationId;
+use sluice_protocol::message::operation::Chunk;
+
+use super::outcome::{Machine, started_event};
+use crate::audit::{self, Event, EventKind};
+use crate::clock::UnixMillis;
+use crate::host::SharedHost;
+use crate::store::operations;
+use crate::store::output::{self, Kept};
+use crate::store::{StoreError, jobs};
+
+/// Stores a step: accepted, checking, or running since `started` by the machine's clock.
+///
+/// # Errors
+///
+/// Where the writer has stopped.
+pub async fn store_step(
+    host: &SharedHost,
+    machine: &Machine,
+    operation: OperationId,
+    state: State,
+    started: Option<UnixMillis>,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let (machine, host_after) = (machine.clone(), host.clone());
+    host.store
+        .write_lazily(
+            move |conn| {
+                Box::pin(async move {
+                    if !operations::set_progress(&mut *conn, machine.id, operation, state, started).await? {
+                        return Ok(None);
+                    }
+                    let Some(row) = operations::find(&mut *conn, machine.tenant.id, operation).await? else { return Ok(None) };
+                    if let Some(started) = started {
+                        let script_sha256 = jobs::script_sha256(&mut *conn, machine.tenant.id, row.job).await?;
+                        let source = Event::by_agent(EventKind::ScriptStarted, &machine.name);
+                        audit::append(conn, &machine.tenant, now, [started_event(&source, &row, script_sha256, started)]).await?;
+                    }
+                    Ok(Some(row.job))
+                })
+            },
+            move |stored| match stored {
+                Ok(Some(job)) => host_after.events.notify(job),
+                Ok(None) => {}
+                Err(error) => tracing::error!(%operation, %error, "a machine's progress could not be stored; its report will tell the end"),
+            },
+        )
+        .await
+}
+
+/// Stores a piece of output of an operation that has not ended.
+///
+/// # Errors
+///
+/// Where the writer has stopped.
+pub async fn store_output(host: &SharedHost, machine: &Machine, operation: OperationId, chunk: Chunk) -> Result<(), StoreError> {
+    let (machine, host_after) = (machine.clone(), host.clone());
+    host.store
+        .write_lazily(
+            move |conn| {
+                Box::pin(async move {
+                    let row = operations::find(&mut *conn, machine.tenant.id, operation).await?;
+                    let Some(row) = row.filter(|row| row.machine == Some(machine.id) && !row.state.is_terminal()) else {
+                        return Ok(None);
+                    };
+                    let kept = output::append(conn, operation, &chunk, row.output_limit).await?;
+                    Ok(Some((row.job, kept)))
+                })
+            },
+            move |stored| match stored {
+                Ok(Some((job, Kept::Stored))) => host_after.events.notify(job),
+                Ok(Some((_, Kept::Dropped))) => {
+                    host_after.metrics.output_dropped();
+                    tracing::debug!(%operation, "a piece of output was dropped: over the limit, or after a gap");
+                }
+                Ok(Some((_, Kept::Known)) | None) => {}
+                Err(error) => tracing::error!(%operation, %error, "a piece of output could not be stored; the result will say that it is lost"),
+            },
+        )
+        .await
+}

@@ -1,0 +1,277 @@
+//! What [`super::submit`] writes down: the attempt, the refusal, or the job with its operations.
+
+use std::collections::HashSet;
+use std::future::Future;
+
+use sluice_api_types::job::SubmitJob;
+use sluice_protocol::digest::Digest;
+use sluice_protocol::ending::{Ending, State};
+use sluice_protocol::ids::{JobId, MachineId, OperationId};
+use sluice_protocol::message::operation::Operation;
+use sluice_protocol::report::Report;
+use sluice_protocol::units::{ByteSize, Span};
+use sqlx::SqliteConnection;
+
+use super::outcome::{Ended, events_of_end};
+use super::preflight::Plan;
+use super::targets::Target;
+use super::{Order, SubmitError, deliver};
+use crate::audit::{self, Event, EventKind};
+use crate::clock::UnixMillis;
+use crate::host::SharedHost;
+use crate::operators::Actor;
+use crate::store::jobs::{self, JobRow};
+use crate::store::operations::{self, From, OperationRow};
+use crate::store::StoreError;
+
+/// The time limit that a machine takes where the job asks for none.
+const DEFAULT_TIME: Span = Span::seconds(600);
+/// The output that a machine keeps where the job asks for none.
+const DEFAULT_OUTPUT: ByteSize = ByteSize::mib(1);
+/// How long a machine may be silent after an operation should have ended.
+const SILENCE: Span = Span::seconds(24 * 3600);
+/// The most names of targets that an audit entry spells out.
+const NAMES_IN_ENTRY: usize = 50;
+
+/// Records that somebody asks for scripts to be run: one entry for each machine that is named, and one for tags or all.
+/// Answers at once with what becomes of that; the entries stand before any that follows from them.
+pub(super) async fn attempt(
+    host: &SharedHost,
+    actor: &Actor,
+    job: JobId,
+    script: Digest,
+    request: &SubmitJob,
+    now: UnixMillis,
+) -> Result<impl Future<Output = Result<(), StoreError>> + Send + use<>, StoreError> {
+    let base = Event::by(EventKind::ScriptExecutionAttempt, actor)
+        .of_job(job)
+        .with_script(script)
+        .detail("run_as", request.run_as.clone())
+        .detail("no_security_scan", request.no_security_scan);
+    let mut events: Vec<Event> = request.machines.iter().map(|typed| base.clone().on(&cut(typed))).collect();
+    if request.all {
+        events.push(base.clone().detail("all", true));
+    } else if !request.tags.is_empty() || events.is_empty() {
+        let tags: Vec<String> = request.tags.iter().take(NAMES_IN_ENTRY).map(|tag| cut(&format!("{}={}", tag.key, tag.value))).collect();
+        events.push(base.clone().detail("tags", tags));
+    }
+    // A request that spells out too many machines is refused; its attempt is one entry.
+    if events.len() > super::request::MOST_NAMES {
+        events = vec![base.detail("machines", request.machines.len())];
+    }
+    let tenant = actor.tenant.clone();
+    host.store
+        .enqueue(move |conn| Box::pin(async move { audit::append(conn, &tenant, now, events).await.map(|_| ()) }))
+        .await
+}
+
+/// Records that a request was refused.
+pub(super) async fn refused(
+    host: &SharedHost,
+    actor: &Actor,
+    job: JobId,
+    script: Digest,
+    error: &SubmitError,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let event = match error {
+        SubmitError::Denied(denied) => {
+            host.metrics.request_refused();
+            Event::by(EventKind::PermissionDenied, actor).detail("permission", denied.permission.as_str())
+        }
+        _ => Event::by(EventKind::RequestRefused, actor),
+    };
+    let event = event.of_job(job).with_script(script).detail("reason", cut(&error.to_string()));
+    let tenant = actor.tenant.clone();
+    host.store.write(move |conn| Box::pin(async move { audit::append(conn, &tenant, now, [event]).await.map(|_| ()) })).await
+}
+
+/// The job that this request made before, where it comes with a key.
+pub(super) async fn earlier(
+    host: &SharedHost,
+    actor: &Actor,
+    job: JobId,
+    key: Option<&str>,
+    order: &Order,
+    now: UnixMillis,
+) -> Result<Option<JobId>, SubmitError> {
+    let Some(key) = key else { return Ok(None) };
+    if !(1..=200).contains(&key.len()) || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(SubmitError::InvalidKey);
+    }
+    let mut conn = host.store.read().await?;
+    let found = repetition(&mut conn, actor, Some(key), order.digest).await?;
+    drop(conn);
+    if let Some(earlier) = found {
+        let (tenant, event) = (actor.tenant.clone(), repeated(actor, job, earlier));
+        host.store.write(move |conn| Box::pin(async move { audit::append(conn, &tenant, now, [event]).await.map(|_| ()) })).await?;
+    }
+    Ok(found)
+}
+
+async fn repetition(conn: &mut SqliteConnection, actor: &Actor, key: Option<&str>, request: Digest) -> Result<Option<JobId>, SubmitError> {
+    let Some(key) = key else { return Ok(None) };
+    match jobs::find_by_key(conn, actor.tenant.id, actor.token, key).await? {
+        Some((earlier, digest)) if digest == request => Ok(Some(earlier)),
+        Some((earlier, _)) => Err(SubmitError::KeyReused(earlier)),
+        None => Ok(None),
+    }
+}
+
+fn repeated(actor: &Actor, job: JobId, earlier: JobId) -> Event {
+    Event::by(EventKind::RequestRepeated, actor).of_job(earlier).detail("attempt", job.to_string())
+}
+
+/// An operation to deliver.
+#[derive(Debug)]
+pub(super) struct Queued {
+    /// The machine.
+    pub(super) machine: MachineId,
+    /// The message, where the operation is recorded as delivered: the machine was connected.
+    pub(super) message: Option<Operation>,
+}
+
+/// What was recorded.
+pub(super) enum Recorded {
+    /// A new job.
+    New(Vec<Queued>),
+    /// The request was made before; its repetition was faster here than elsewhere.
+    Repeated(JobId),
+}
+
+/// Records the job and its operations: those that the preflight ended, those to deliver now, and those that wait.
+#[expect(clippy::too_many_arguments, reason = "everything that a job consists of; called in one place")]
+pub(super) async fn job(
+    host: &SharedHost,
+    actor: &Actor,
+    id: JobId,
+    key: Option<String>,
+    order: Order,
+    targets: Vec<Target>,
+    plans: Vec<Plan>,
+    gates_revision: u64,
+    now: UnixMillis,
+) -> Result<Recorded, SubmitError> {
+    let not_after = now.plus(order.expires);
+    let time = order.submission.limits.time.unwrap_or(DEFAULT_TIME);
+    let output = order.submission.limits.output.unwrap_or(DEFAULT_OUTPUT);
+    let job = JobRow {
+        id,
+        token: actor.token,
+        operator: actor.name.clone(),
+        script_sha256: Digest::of(&order.submission.script),
+        submission: order.submission,
+        submitted: now,
+        not_after,
+        targets: targets.len() as u64,
+        skip_security_scan: order.skip_security_scan,
+        gates_revision,
+        idempotency_key: key,
+        request_sha256: order.digest,
+    };
+    // A machine that is connected now gets its operation right after the commit. It counts as delivered from the commit
+    // on: if the host stops in between, nobody may believe that no byte was sent.
+    let mut connected = HashSet::new();
+    let operations: Vec<(OperationRow, Option<Report>)> = targets
+        .iter()
+        .zip(plans)
+        .enumerate()
+        .map(|(position, (target, plan))| {
+            let machine = match target {
+                Target::Machine(machine) => Some(machine.id),
+                Target::NotFound(_) => None,
+            };
+            let present = machine.is_some_and(|machine| host.presence.get(machine).is_some());
+            let ended = match plan.ended {
+                None if order.no_queue && !present => Some(Report::without_process(Ending::AgentNotConnected, now.to_wire())),
+                ended => ended,
+            };
+            let operation = OperationRow {
+                id: OperationId::generate(),
+                tenant: actor.tenant.id,
+                job: id,
+                machine,
+                machine_name: target.name().to_owned(),
+                position: position as u64,
+                state: if present && ended.is_none() { State::Delivered } else { State::Queued },
+                bundle_sha256: plan.bundle_sha256,
+                silence_after: not_after.plus(time).plus(SILENCE),
+                // Head, tail and the rounding of both; what is beyond is a machine that lies.
+                output_limit: output.0.saturating_mul(2).saturating_add(64 << 10),
+                started: None,
+                message: None,
+                exit_code: None,
+                cancel_by: None,
+            };
+            if operation.state == State::Delivered {
+                connected.insert(operation.id);
+            }
+            (operation, ended)
+        })
+        .collect();
+    let queued = operations
+        .iter()
+        .filter(|(_, ended)| ended.is_none())
+        .filter_map(|(operation, _)| {
+            let machine = operation.machine?;
+            let message = connected.contains(&operation.id).then(|| deliver::message(&job, operation)).flatten();
+            Some(Queued { machine, message })
+        })
+        .collect();
+    let count = operations.len() as u64;
+    let ends: Vec<State> = operations.iter().filter_map(|(_, ended)| ended.as_ref().map(|report| report.ending.state())).collect();
+    let writer = actor.clone();
+    let earlier = host
+        .store
+        .write(move |conn| Box::pin(async move { write_job(conn, &writer, &job, operations, now).await }))
+        .await?;
+    if let Some(earlier) = earlier {
+        return Ok(Recorded::Repeated(earlier));
+    }
+    host.metrics.operations_submitted(count);
+    for state in ends {
+        host.metrics.operation_ended(state);
+    }
+    Ok(Recorded::New(queued))
+}
+
+async fn write_job(
+    conn: &mut SqliteConnection,
+    actor: &Actor,
+    job: &JobRow,
+    operations: Vec<(OperationRow, Option<Report>)>,
+    now: UnixMillis,
+) -> Result<Option<JobId>, SubmitError> {
+    if let Some(earlier) = repetition(&mut *conn, actor, job.idempotency_key.as_deref(), job.request_sha256).await? {
+        audit::append(conn, &actor.tenant, now, [repeated(actor, job.id, earlier)]).await?;
+        return Ok(Some(earlier));
+    }
+    jobs::insert(&mut *conn, actor.tenant.id, job).await?;
+    let mut events = Vec::with_capacity(operations.len());
+    for (operation, ended) in operations {
+        operations::insert(&mut *conn, &operation).await?;
+        match ended {
+            None => events.push(
+                Event::by(EventKind::ScriptQueued, actor)
+                    .on(&operation.machine_name)
+                    .of_job(job.id)
+                    .of_operation(operation.id)
+                    .with_script(job.script_sha256)
+                    .with_bundle(operation.bundle_sha256),
+            ),
+            Some(report) => {
+                operations::end(&mut *conn, operation.id, From::NotSent, &report).await?;
+                let ended = Ended { operation: &operation, script_sha256: job.script_sha256, report: &report };
+                events.extend(events_of_end(&Event::by_host(EventKind::ScriptExecuted), &ended));
+            }
+        }
+    }
+    audit::append(conn, &actor.tenant, now, events).await?;
+    Ok(None)
+}
+
+/// Text from a request, short enough for the log.
+fn cut(text: &str) -> String {
+    const LONGEST: usize = 500;
+    text.chars().take(LONGEST).collect()
+}

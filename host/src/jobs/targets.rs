@@ -1,0 +1,61 @@
+//! Which machines a request means.
+
+use std::collections::HashSet;
+
+use sqlx::SqliteConnection;
+
+use super::Selection;
+use crate::operators::Actor;
+use crate::store::machines::{self, MachineRow};
+use crate::store::StoreError;
+
+/// A target of a job.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Target {
+    /// A machine of the operator's tenant.
+    Machine(Box<MachineRow>),
+    /// What was typed, where there is no such machine, or none that the operator could know of.
+    NotFound(String),
+}
+
+impl Target {
+    /// The machine's name, or what was typed.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Machine(machine) => &machine.name,
+            Self::NotFound(typed) => typed,
+        }
+    }
+}
+
+/// Looks the machines up, each once, in the order of the request.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub async fn look_up(conn: &mut SqliteConnection, actor: &Actor, selection: &Selection) -> Result<Vec<Target>, StoreError> {
+    let mut found = Vec::new();
+    match selection {
+        Selection::All => found.extend(machines::with_tags(conn, actor.tenant.id, &[]).await?.into_iter().map(machine)),
+        Selection::Some { named, tags } => {
+            for typed in named {
+                let row = machines::find_live(&mut *conn, actor.tenant.id, typed).await?;
+                found.push(row.map_or_else(|| Target::NotFound(typed.clone()), machine));
+            }
+            if !tags.is_empty() {
+                found.extend(machines::with_tags(conn, actor.tenant.id, tags).await?.into_iter().map(machine));
+            }
+        }
+    }
+    let (mut ids, mut names) = (HashSet::new(), HashSet::new());
+    found.retain(|target| match target {
+        Target::Machine(machine) => ids.insert(machine.id),
+        Target::NotFound(typed) => names.insert(typed.clone()),
+    });
+    Ok(found)
+}
+
+fn machine(row: MachineRow) -> Target {
+    Target::Machine(Box::new(row))
+}

@@ -1,0 +1,9 @@
+//! Who may do what: operators act by bearer tokens, and a token has permissions.
+
+mod actor;
+mod permission;
+mod token;
+
+pub use actor::{Actor, AuthenticationError, Denied, authenticate};
+pub use permission::{InvalidPermission, Permission};
+pub use token::{BearerToken, CreateTokenError, create};

@@ -1,0 +1,134 @@
+//! Whether an answer keeps the contract. A guest may say anything; what breaks a rule is an error, and an error blocks.
+
+use std::collections::HashSet;
+
+use sluice_gate_types::answer::{Answer, CallError, Check, Decision, Finding, Prepared, Span};
+use sluice_gate_types::input::Bundle;
+use sluice_gate_types::manifest::Manifest;
+use sluice_protocol::ending::one_line;
+
+const MAX_FINDINGS: usize = 500;
+const MAX_CHECKS: usize = 200;
+const MAX_VALUES: usize = 500;
+const MAX_REASONS: usize = 200;
+/// Characters of a text that people read; more are cut.
+const MAX_TEXT: usize = 1000;
+
+/// Checks `answer` and makes its texts inert: one line, no control characters, bounded.
+pub(crate) fn check(answer: Answer, manifest: &Manifest, bundle: Option<&Bundle>) -> Result<Answer, CallError> {
+    match answer {
+        Answer::Checks(checks) => checks_of(checks).map(Answer::Checks),
+        Answer::Prepared(prepared) => prepared_of(prepared).map(Answer::Prepared),
+        Answer::Findings(findings) => findings_of(findings, manifest, bundle).map(Answer::Findings),
+        Answer::Decision(decision) => decision_of(decision).map(Answer::Decision),
+    }
+}
+
+/// The text that a finding's `subject` names, or none where it names nothing.
+pub(crate) fn subject<'a>(bundle: &'a Bundle, subject: &str) -> Option<&'a str> {
+    match subject.split_once(':') {
+        None if subject == "script" => Some(&bundle.script.text),
+        Some(("argument", index)) => bundle.arguments.get(index.parse::<usize>().ok()?).map(String::as_str),
+        Some(("environment", name)) => {
+            bundle.environment.iter().find(|binding| binding.name == name).map(|binding| binding.value.as_str())
+        }
+        Some(("attachment", name)) => {
+            bundle.attachments.iter().find(|attachment| attachment.name == name)?.text.as_deref().or(Some(""))
+        }
+        _ => None,
+    }
+}
+
+/// Line and column of a byte offset, both counted from 1; the column in characters.
+pub(crate) fn place(text: &str, offset: u64) -> Option<(u32, u32)> {
+    let before = text.get(..usize::try_from(offset).ok()?)?;
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    Some((u32::try_from(line).ok()?, u32::try_from(column).ok()?))
+}
+
+fn broken<T>(what: impl Into<String>) -> Result<T, CallError> {
+    Err(CallError::Contract(what.into()))
+}
+
+fn at_most(what: &str, count: usize, max: usize) -> Result<(), CallError> {
+    if count > max { Err(CallError::TooLarge(format!("{count} {what}, over the limit of {max}"))) } else { Ok(()) }
+}
+
+fn inert(text: &str) -> String {
+    let mut text: String = one_line(text);
+    if let Some((end, _)) = text.char_indices().nth(MAX_TEXT) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
+fn checks_of(checks: Vec<Check>) -> Result<Vec<Check>, CallError> {
+    at_most("checks", checks.len(), MAX_CHECKS)?;
+    Ok(checks.into_iter().map(|check| Check { id: inert(&check.id), message: inert(&check.message), ..check }).collect())
+}
+
+fn prepared_of(prepared: Prepared) -> Result<Prepared, CallError> {
+    match prepared {
+        Prepared::Planned(values) => {
+            at_most("values", values.len(), MAX_VALUES)?;
+            let mut seen = HashSet::new();
+            match values.iter().find(|planned| !seen.insert(planned.name.as_str())) {
+                Some(planned) => broken(format!("the parameter {} is planned twice", inert(&planned.name))),
+                None => Ok(Prepared::Planned(values)),
+            }
+        }
+        Prepared::Refused(problems) if problems.is_empty() => broken("it refuses and names no reason"),
+        Prepared::Refused(mut problems) => {
+            at_most("problems", problems.len(), MAX_REASONS)?;
+            for problem in &mut problems {
+                problem.parameter = inert(&problem.parameter);
+                problem.message = inert(&problem.message);
+            }
+            Ok(Prepared::Refused(problems))
+        }
+    }
+}
+
+fn findings_of(findings: Vec<Finding>, manifest: &Manifest, bundle: Option<&Bundle>) -> Result<Vec<Finding>, CallError> {
+    at_most("findings", findings.len(), MAX_FINDINGS)?;
+    let rules: HashSet<&str> = manifest.rules.iter().map(|rule| rule.id.as_str()).collect();
+    let mut checked = Vec::with_capacity(findings.len());
+    for finding in findings {
+        if !rules.contains(finding.rule.as_str()) {
+            return broken(format!("the rule {} is not in its table", inert(&finding.rule)));
+        }
+        let Some(text) = bundle.and_then(|bundle| subject(bundle, &finding.subject)) else {
+            return broken(format!("the subject {} does not exist", inert(&finding.subject)));
+        };
+        at_most("places of one finding", finding.related.len(), 100)?;
+        at_most("attributes of one finding", finding.attributes.len(), 50)?;
+        if let Some(span) = finding.primary.iter().chain(&finding.related).find(|span| !inside(text, **span)) {
+            return broken(format!("the span {}..{} is not inside {}", span.start, span.end, inert(&finding.subject)));
+        }
+        checked.push(Finding {
+            message: inert(&finding.message),
+            remediation: finding.remediation.as_deref().map(inert),
+            ..finding
+        });
+    }
+    Ok(checked)
+}
+
+fn inside(text: &str, span: Span) -> bool {
+    match (usize::try_from(span.start), usize::try_from(span.end)) {
+        (Ok(start), Ok(end)) => text.get(start..end).is_some(),
+        _ => false,
+    }
+}
+
+fn decision_of(decision: Decision) -> Result<Decision, CallError> {
+    at_most("reasons", decision.reasons.len(), MAX_REASONS)?;
+    let reasons = decision.reasons.into_iter().map(|mut reason| {
+        reason.code = inert(&reason.code);
+        reason.message = inert(&reason.message);
+        reason
+    });
+    Ok(Decision { verdict: decision.verdict, reasons: reasons.collect() })
+}

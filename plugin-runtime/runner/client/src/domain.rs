@@ -1,0 +1,373 @@
+//! A trust domain: the plugins of one owner, in at most one runner process.
+
+use std::collections::HashSet;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use sha2::{Digest as _, Sha256};
+use sluice_gate_types::admission::{Admitted, Refused};
+use sluice_gate_types::answer::{CallError, SettingsProblem};
+use sluice_gate_types::input::{Question, Value};
+use sluice_gate_types::limits::CallLimits;
+use sluice_gate_types::manifest::{Manifest, World};
+use sluice_protocol::report::Mode;
+use tokio::sync::Mutex;
+
+use crate::cache::{Cache, Entry, Key};
+use crate::process::{Gone, Process, Start, beside_own_executable, compile, gate_user};
+use crate::wire::{Called, CompileRequest, CompileResponse, Configure, Load, Ready, Request, Response, Snapshot};
+
+/// What comes on top of a call's own time limit before the runner is killed: host calls are outside fuel and epochs.
+const GRACE: Duration = Duration::from_secs(2);
+/// A runner that nobody asked for this long is ended.
+const IDLE: Duration = Duration::from_secs(300);
+
+/// How a domain is set up.
+#[derive(Debug, Clone)]
+pub struct DomainOptions {
+    /// For logs, for example `owner` or a tenant's id.
+    pub name: String,
+    /// Tells domains of one parent apart where they drop to unassigned users.
+    pub slot: u32,
+    /// A directory of this domain alone for compiled components.
+    pub cache: PathBuf,
+    /// The runner's binary; beside our own executable where none is given.
+    pub runner: Option<PathBuf>,
+}
+
+/// One trust domain. Cloning gives another handle to the same one.
+#[derive(Clone)]
+pub struct GateDomain(Arc<Inner>);
+
+struct Inner {
+    name: String,
+    start: Start,
+    cache: Cache,
+    next: AtomicU64,
+    running: Mutex<Running>,
+}
+
+#[derive(Default)]
+struct Running {
+    process: Option<Arc<Process>>,
+    loaded: HashSet<u64>,
+    last_used: Option<Instant>,
+}
+
+/// A plugin to put to use. Its signature has been checked against the digest of these very bytes.
+#[derive(Debug, Clone)]
+pub struct BindRequest {
+    /// The component.
+    pub component: Vec<u8>,
+    /// Settings as given.
+    pub settings: Vec<(String, Value)>,
+    /// Whether it can block.
+    pub mode: Mode,
+    /// Whether the machine's owner bound it, so that no permission of an operator leaves it out.
+    pub owner: bool,
+}
+
+/// A plugin that is admitted, configured and ready. Cloning gives another handle.
+#[derive(Clone)]
+pub struct BoundGate(Arc<Bound>);
+
+struct Bound {
+    domain: GateDomain,
+    number: u64,
+    key: Key,
+    manifest: Manifest,
+    limits: CallLimits,
+    configure: Configure,
+    not_snapshotted: Option<String>,
+    runtime: String,
+    mode: Mode,
+    owner: bool,
+}
+
+impl GateDomain {
+    /// A domain. Its runner is started when it is first needed.
+    ///
+    /// # Errors
+    ///
+    /// Where the cache cannot be opened, or no user can be found to drop to.
+    pub fn new(options: DomainOptions) -> io::Result<Self> {
+        let program = match options.runner {
+            Some(program) => program,
+            None => beside_own_executable("sluice-gate-runner")?,
+        };
+        Ok(Self(Arc::new(Inner {
+            name: options.name,
+            start: Start { program, user: gate_user(options.slot)? },
+            cache: Cache::open(&options.cache)?,
+            next: AtomicU64::new(1),
+            running: Mutex::default(),
+        })))
+    }
+
+    /// What a component says and shows, read by a walled child.
+    ///
+    /// # Errors
+    ///
+    /// Every reason why it may not be a plugin.
+    pub async fn inspect(&self, component: &[u8]) -> Result<Admitted, BindError> {
+        let request = CompileRequest::Inspect(component.to_vec().into());
+        match compile(&self.0.start, request).await.map_err(BindError::Runner)? {
+            CompileResponse::Inspected(result) => (*result).map_err(BindError::Refused),
+            _ => Err(BindError::Runner(io::Error::other("it answered another question"))),
+        }
+    }
+
+    /// Admits, configures, snapshots, compiles and loads a plugin, or finds all that in the cache.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps it from being called; nothing is bound then.
+    pub async fn bind(&self, request: BindRequest) -> Result<BoundGate, BindError> {
+        let process = self.process().await.map_err(BindError::Runner)?;
+        let settings = serde_json::to_vec(&request.settings).map_err(|error| BindError::Runner(io::Error::other(error)))?;
+        let key = Key {
+            engine: process.ready.compatibility,
+            component: Sha256::digest(&request.component).into(),
+            configuration: Sha256::digest(&settings).into(),
+        };
+        let entry = match self.0.cache.get(&key) {
+            Some(entry) => entry,
+            None => {
+                let entry = self.build(&process, &request).await?;
+                self.0.cache.put(&key, &entry).map_err(BindError::Cache)?;
+                entry
+            }
+        };
+        let manifest = entry.admitted.manifest.clone();
+        let settings = manifest.settings(&request.settings).map_err(BindError::Settings)?;
+        let limits = CallLimits::granted(&manifest.limits).map_err(|reasons| BindError::Refused(Refused(reasons)))?;
+        let gate = BoundGate(Arc::new(Bound {
+            domain: self.clone(),
+            number: self.0.next.fetch_add(1, Ordering::Relaxed),
+            key,
+            manifest,
+            limits,
+            configure: Configure { settings, data: Vec::new() },
+            not_snapshotted: entry.not_snapshotted.clone(),
+            runtime: process.ready.runtime.clone(),
+            mode: request.mode,
+            owner: request.owner,
+        }));
+        gate.load(Some(entry)).await.map_err(BindError::Call)?;
+        Ok(gate)
+    }
+
+    /// Asks every gate's runner to be there, and says which walls it has.
+    ///
+    /// # Errors
+    ///
+    /// Where no runner can be started, or a mandatory wall cannot be put up.
+    pub async fn ready(&self) -> io::Result<Ready> {
+        self.process().await.map(|process| process.ready.clone())
+    }
+
+    /// Ends the runner where nobody asked it for a while. Called now and then by whoever owns the domain.
+    pub async fn end_if_idle(&self) {
+        let mut running = self.0.running.lock().await;
+        if running.last_used.is_some_and(|used| used.elapsed() > IDLE) {
+            *running = Running::default();
+        }
+    }
+
+    async fn build(&self, process: &Process, request: &BindRequest) -> Result<Entry, BindError> {
+        let start = &self.0.start;
+        let wrong = || BindError::Runner(io::Error::other("it answered another question"));
+        let component = || serde_bytes::ByteBuf::from(request.component.clone());
+        let instrumented = compile(start, CompileRequest::Instrument(component())).await.map_err(BindError::Runner)?;
+        let CompileResponse::Instrumented(result) = instrumented else { return Err(wrong()) };
+        let (admitted, instrumented) = (*result).map_err(BindError::Refused)?;
+        let settings = admitted.manifest.settings(&request.settings).map_err(BindError::Settings)?;
+        let (to_compile, not_snapshotted) = match instrumented {
+            Ok(artifact) => {
+                let snapshot = Snapshot {
+                    world: admitted.manifest.world,
+                    component: request.component.clone(),
+                    artifact: artifact.into_vec(),
+                    configure: Configure { settings, data: Vec::new() },
+                };
+                let limit = Duration::from_millis(CallLimits::CONFIGURE.time_ms) + GRACE;
+                match process.ask(Request::Snapshot(Box::new(snapshot)), limit).await {
+                    Ok(Response::Snapshot(Ok(component))) => (component, None),
+                    Ok(Response::Snapshot(Err(error))) => return Err(BindError::Call(error)),
+                    Ok(_) => return Err(wrong()),
+                    Err(gone) => return Err(BindError::Call(gone.into_error(CallLimits::CONFIGURE.time_ms))),
+                }
+            }
+            Err(reason) => (component(), Some(reason)),
+        };
+        match compile(start, CompileRequest::Compile(to_compile)).await.map_err(BindError::Runner)? {
+            CompileResponse::Compiled(Ok(artifact)) => Ok(Entry { admitted, not_snapshotted, artifact: artifact.into_vec() }),
+            CompileResponse::Compiled(Err(error)) => Err(BindError::Refused(Refused(vec![error]))),
+            _ => Err(wrong()),
+        }
+    }
+
+    async fn process(&self) -> io::Result<Arc<Process>> {
+        let mut running = self.0.running.lock().await;
+        running.last_used = Some(Instant::now());
+        if let Some(process) = running.process.as_ref().filter(|process| !process.is_dead()) {
+            return Ok(Arc::clone(process));
+        }
+        let process = Arc::new(Process::start(&self.0.start).await?);
+        tracing::info!(domain = self.0.name, walls = process.ready.walls.join(","), "gate runner started");
+        running.loaded.clear();
+        running.process = Some(Arc::clone(&process));
+        Ok(process)
+    }
+}
+
+impl BoundGate {
+    /// What the plugin says about itself.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.0.manifest
+    }
+
+    /// Which gate it is.
+    #[must_use]
+    pub fn world(&self) -> World {
+        self.0.manifest.world
+    }
+
+    /// Whether it can block.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.0.mode
+    }
+
+    /// Whether the machine's owner bound it.
+    #[must_use]
+    pub fn is_owners(&self) -> bool {
+        self.0.owner
+    }
+
+    /// The digest of the component.
+    #[must_use]
+    pub fn component_sha256(&self) -> [u8; 32] {
+        self.0.key.component
+    }
+
+    /// The digest of the settings as given.
+    #[must_use]
+    pub fn settings_sha256(&self) -> [u8; 32] {
+        self.0.key.configuration
+    }
+
+    /// The runtime that it was compiled for.
+    #[must_use]
+    pub fn runtime(&self) -> &str {
+        &self.0.runtime
+    }
+
+    /// Why it is configured on every call, where it could not be snapshotted.
+    #[must_use]
+    pub fn not_snapshotted(&self) -> Option<&str> {
+        self.0.not_snapshotted.as_deref()
+    }
+
+    /// Asks the gate. A runner that dies in the middle is started again, and the question is asked once more; it is a
+    /// pure function, so that changes nothing. Then there is no answer, which blocks.
+    pub async fn ask(&self, question: Question) -> Called {
+        let failed = |error| Called { answer: Err(error), fuel: 0, duration_us: 0, log: Vec::new() };
+        for again in [true, false] {
+            let process = match self.load(None).await {
+                Ok(process) => process,
+                Err(error) => return failed(error),
+            };
+            let limit = Duration::from_millis(self.0.limits.time_ms) + GRACE;
+            match process.ask(Request::Call { gate: self.0.number, question: question.clone() }, limit).await {
+                Ok(Response::Called(called)) => return *called,
+                Ok(_) => {
+                    process.kill().await;
+                    return failed(CallError::Runner("it answered another question".to_owned()));
+                }
+                Err(Gone::Died) if again => tracing::warn!(gate = self.0.manifest.id, "the gate runner died; asking again"),
+                Err(gone) => return failed(gone.into_error(self.0.limits.time_ms)),
+            }
+        }
+        failed(Gone::Died.into_error(0))
+    }
+
+    /// The runner, with this gate loaded.
+    async fn load(&self, entry: Option<Entry>) -> Result<Arc<Process>, CallError> {
+        let bound = &self.0;
+        let process = bound.domain.process().await.map_err(|error| CallError::Runner(error.to_string()))?;
+        let mut running = bound.domain.0.running.lock().await;
+        if running.loaded.contains(&bound.number) {
+            return Ok(process);
+        }
+        let entry = entry.or_else(|| bound.domain.0.cache.get(&bound.key)).ok_or_else(|| {
+            CallError::Runner("its compiled form is gone from the cache; restart to compile it again".to_owned())
+        })?;
+        let load = Load {
+            gate: bound.number,
+            world: bound.manifest.world,
+            artifact: entry.artifact,
+            limits: bound.limits,
+            configure: bound.not_snapshotted.as_ref().map(|_| bound.configure.clone()),
+        };
+        match process.ask(Request::Load(Box::new(load)), Duration::from_secs(20)).await {
+            Ok(Response::Loaded(Ok(()))) => {
+                running.loaded.insert(bound.number);
+                Ok(Arc::clone(&process))
+            }
+            Ok(Response::Loaded(Err(error))) => Err(error),
+            Ok(_) => Err(CallError::Runner("it answered another question".to_owned())),
+            Err(gone) => Err(gone.into_error(20_000)),
+        }
+    }
+}
+
+impl Drop for Bound {
+    /// The runner keeps a gate that is bound no longer until it ends; it is told, and not waited for.
+    fn drop(&mut self) {
+        let (domain, gate) = (self.domain.clone(), self.number);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                let mut running = domain.0.running.lock().await;
+                let process = running.process.clone().filter(|_| running.loaded.remove(&gate));
+                drop(running);
+                if let Some(process) = process {
+                    let _ = process.ask(Request::Unload { gate }, Duration::from_secs(20)).await;
+                }
+            });
+        }
+    }
+}
+
+impl Gone {
+    fn into_error(self, limit_ms: u64) -> CallError {
+        match self {
+            Self::Died => CallError::Runner("its process ended unexpectedly".to_owned()),
+            Self::TimedOut => CallError::Deadline(limit_ms),
+        }
+    }
+}
+
+/// Why a plugin is not bound.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The bytes may not be a plugin.
+    #[error("the plugin is refused: {0}")]
+    Refused(Refused),
+    /// Its settings are not valid.
+    #[error("the settings are not valid: {}", .0.iter().map(|p| format!("{} {}", p.key, p.message)).collect::<Vec<_>>().join("; "))]
+    Settings(Vec<SettingsProblem>),
+    /// It does not come up.
+    #[error("the plugin cannot be configured: {0}")]
+    Call(CallError),
+    /// No runner, or one that fails.
+    #[error("the gate runner failed: {0}")]
+    Runner(#[source] io::Error),
+    /// The compiled component cannot be kept.
+    #[error("the compiled plugin cannot be kept: {0}")]
+    Cache(#[source] io::Error),
+}

@@ -1,0 +1,199 @@
+//! The runner as a process: started with an empty environment and one socket, asked, timed, and killed on any doubt.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedReadHalf;
+use tokio::process::{Child, Command};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::timeout;
+
+use crate::wire::{self, CompileRequest, CompileResponse, FrameId, FromRunner, Ready, Request, Response, ToRunner};
+
+/// How long a runner may take to put up its walls.
+const START: Duration = Duration::from_secs(10);
+/// How long one compilation may take. Its memory and processor time are limited by the child's own walls.
+const COMPILE: Duration = Duration::from_secs(120);
+
+/// What is needed to start a runner.
+#[derive(Debug, Clone)]
+pub(crate) struct Start {
+    /// The binary.
+    pub(crate) program: PathBuf,
+    /// The unassigned user that it drops to, where the parent is root.
+    pub(crate) user: Option<u32>,
+}
+
+/// A serving runner. Dropping it kills the process.
+pub(crate) struct Process {
+    pub(crate) ready: Ready,
+    next: AtomicU64,
+    outgoing: mpsc::UnboundedSender<(FrameId, Vec<u8>, oneshot::Sender<Response>)>,
+    dead: Arc<AtomicBool>,
+    child: Mutex<Child>,
+}
+
+type Waiting = Arc<std::sync::Mutex<HashMap<FrameId, oneshot::Sender<Response>>>>;
+
+impl Process {
+    pub(crate) async fn start(start: &Start) -> io::Result<Self> {
+        let (child, socket) = spawn(start, "serve")?;
+        let (mut reader, mut writer) = socket.into_split();
+        let ready = match timeout(START, read_frame::<FromRunner>(&mut reader)).await {
+            Ok(Ok(Some(FromRunner { id: 0, response: Response::Ready(ready) }))) => ready,
+            Ok(Ok(_)) => return Err(io::Error::other("it ended before its walls stood; its message is in the log")),
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Err(io::Error::other("it did not put up its walls in time")),
+        };
+        let dead = Arc::new(AtomicBool::new(false));
+        let waiting = Waiting::default();
+        let (outgoing, mut queue) = mpsc::unbounded_channel::<(FrameId, Vec<u8>, oneshot::Sender<Response>)>();
+        let (awaited, down) = (Arc::clone(&waiting), Arc::clone(&dead));
+        tokio::spawn(async move {
+            while let Some((id, frame, answer)) = queue.recv().await {
+                lock(&awaited).insert(id, answer);
+                if writer.write_all(&frame).await.is_err() {
+                    down.store(true, Ordering::Release);
+                    lock(&awaited).clear();
+                    return;
+                }
+            }
+        });
+        let down = Arc::clone(&dead);
+        tokio::spawn(async move {
+            // An answer nobody waits for, or bytes that are no frame, are reason enough to give the runner up.
+            while let Ok(Some(frame)) = read_frame::<FromRunner>(&mut reader).await {
+                let Some(answer) = lock(&waiting).remove(&frame.id) else { break };
+                let _ = answer.send(frame.response);
+            }
+            down.store(true, Ordering::Release);
+            lock(&waiting).clear();
+        });
+        Ok(Self { ready, next: AtomicU64::new(1), outgoing, dead, child: Mutex::new(child) })
+    }
+
+    /// Asks and waits; when `limit` passes the runner is killed, because nothing else can be relied on to stop it.
+    pub(crate) async fn ask(&self, request: Request, limit: Duration) -> Result<Response, Gone> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let frame = wire::encode(&ToRunner { id, request }).map_err(|_| Gone::Died)?;
+        let (sender, receiver) = oneshot::channel();
+        if self.is_dead() || self.outgoing.send((id, frame, sender)).is_err() {
+            return Err(Gone::Died);
+        }
+        match timeout(limit, receiver).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(_)) => Err(Gone::Died),
+            Err(_) => {
+                self.kill().await;
+                Err(Gone::TimedOut)
+            }
+        }
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Acquire)
+    }
+
+    pub(crate) async fn kill(&self) {
+        self.dead.store(true, Ordering::Release);
+        if let Err(error) = self.child.lock().await.kill().await {
+            tracing::warn!(%error, "the gate runner could not be killed");
+        }
+    }
+}
+
+/// Why a runner gave no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gone {
+    Died,
+    TimedOut,
+}
+
+/// Asks a one-shot child, which runs no guest code.
+pub(crate) async fn compile(start: &Start, request: CompileRequest) -> io::Result<CompileResponse> {
+    let (mut child, socket) = spawn(start, "compile")?;
+    let (mut reader, mut writer) = socket.into_split();
+    let frame = wire::encode(&request)?;
+    let exchange = async {
+        writer.write_all(&frame).await?;
+        read_frame::<CompileResponse>(&mut reader).await?.ok_or_else(|| {
+            io::Error::other("compiling it ran into the limits of time or memory")
+        })
+    };
+    let response = match timeout(COMPILE, exchange).await {
+        Ok(response) => response,
+        Err(_) => Err(io::Error::other(format!("compiling it took longer than {} s", COMPILE.as_secs()))),
+    };
+    child.kill().await?;
+    response
+}
+
+#[allow(clippy::disallowed_methods, reason = "the gate runner is started here and nowhere else")]
+fn spawn(start: &Start, mode: &str) -> io::Result<(Child, UnixStream)> {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    let mut command = Command::new(&start.program);
+    command
+        .arg(mode)
+        .env_clear()
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::inherit())
+        .kill_on_drop(true);
+    if let Some(user) = start.user {
+        command.arg(user.to_string());
+    }
+    let child = command.spawn().map_err(|error| {
+        io::Error::new(error.kind(), format!("{} cannot be started: {error}", start.program.display()))
+    })?;
+    Ok((child, UnixStream::from_std(ours)?))
+}
+
+/// The user that runners of this parent drop to: `sluice-gate` where that user exists, else the `slot`-th uid without a
+/// user in systemd's dynamic range (61184..=65519), which is never a run-as uid. None where the parent is not root.
+pub(crate) fn gate_user(slot: u32) -> io::Result<Option<u32>> {
+    use nix::unistd::{Uid, User};
+    if !Uid::effective().is_root() {
+        return Ok(None);
+    }
+    if let Ok(Some(user)) = User::from_name("sluice-gate") {
+        return Ok(Some(user.uid.as_raw()));
+    }
+    (61_184..=65_519_u32)
+        .filter(|uid| matches!(User::from_uid(Uid::from_raw(*uid)), Ok(None)))
+        .nth(slot as usize)
+        .map(Some)
+        .ok_or_else(|| io::Error::other("no unassigned user id between 61184 and 65519; add a user named sluice-gate"))
+}
+
+/// Where the runner's binary is: beside our own.
+pub(crate) fn beside_own_executable(name: &str) -> io::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    Ok(own.parent().unwrap_or(Path::new("/")).join(name))
+}
+
+async fn read_frame<T: serde::de::DeserializeOwned>(reader: &mut OwnedReadHalf) -> io::Result<Option<T>> {
+    let mut length = [0; 4];
+    match reader.read_exact(&mut length).await {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        result => result?,
+    };
+    let length = wire::checked_length(length)?;
+    let mut bytes = Vec::new();
+    if reader.take(length as u64).read_to_end(&mut bytes).await? < length {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    wire::decode(&bytes).map(Some)
+}
+
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

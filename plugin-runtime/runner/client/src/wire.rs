@@ -1,0 +1,219 @@
+//! Frames between a parent and its runner: four bytes of length (little endian) and CBOR.
+//!
+//! The runner is not believed: frames are capped before they are read, decoded into these types, and what a gate answers
+//! is checked again by the parent.
+
+use std::io::{self, Read, Write};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use sluice_gate_types::admission::{Admitted, Refused};
+use sluice_gate_types::answer::{Answer, CallError};
+use sluice_gate_types::input::{Attribute, DataPack, Question};
+use sluice_gate_types::limits::CallLimits;
+use sluice_gate_types::manifest::World;
+
+/// The longest frame, in bytes: a compiled component with its instrumented twin.
+pub const MAX_FRAME: usize = 96 << 20;
+
+/// A frame's number: an answer has that of its question.
+pub type FrameId = u64;
+
+/// From the parent to a serving runner.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ToRunner {
+    /// Chosen by the parent.
+    pub id: FrameId,
+    /// What is asked.
+    pub request: Request,
+}
+
+/// What a serving runner is asked.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// Load a compiled component under this number.
+    Load(Box<Load>),
+    /// Ask a loaded gate.
+    Call {
+        /// The number it was loaded under.
+        gate: u64,
+        /// The question.
+        question: Question,
+    },
+    /// Configure an instrumented component and snapshot it.
+    Snapshot(Box<Snapshot>),
+    /// Forget a loaded gate.
+    Unload {
+        /// The number it was loaded under.
+        gate: u64,
+    },
+}
+
+/// A compiled component to load.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Load {
+    /// The number to load it under.
+    pub gate: u64,
+    /// Its world.
+    pub world: World,
+    /// The compiled component.
+    #[serde(with = "serde_bytes")]
+    pub artifact: Vec<u8>,
+    /// Limits of each call.
+    pub limits: CallLimits,
+    /// Settings for a component that is configured on every call.
+    pub configure: Option<Configure>,
+}
+
+/// What `configure` gets.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "as in wit/")]
+pub struct Configure {
+    pub settings: Vec<Attribute>,
+    pub data: Vec<DataPack>,
+}
+
+/// A component to configure and snapshot.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Snapshot {
+    /// Its world.
+    pub world: World,
+    /// The original bytes.
+    #[serde(with = "serde_bytes")]
+    pub component: Vec<u8>,
+    /// The instrumented component, compiled with little effort.
+    #[serde(with = "serde_bytes")]
+    pub artifact: Vec<u8>,
+    /// What `configure` gets.
+    pub configure: Configure,
+}
+
+/// From a serving runner.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FromRunner {
+    /// Of the request; 0 for [`Response::Ready`].
+    pub id: FrameId,
+    /// The answer.
+    pub response: Response,
+}
+
+/// What a serving runner answers.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Response {
+    /// The first frame: the walls stand.
+    Ready(Ready),
+    /// To `Load` and `Unload`.
+    Loaded(Result<(), CallError>),
+    /// To `Call`.
+    Called(Box<Called>),
+    /// To `Snapshot`: the new component.
+    Snapshot(Result<serde_bytes::ByteBuf, CallError>),
+}
+
+/// What a runner says about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ready {
+    /// The walls that were put up, for example `seccomp`, `landlock`.
+    pub walls: Vec<String>,
+    /// What compiled components must have been made with.
+    #[serde(with = "serde_bytes")]
+    pub compatibility: [u8; 32],
+    /// The runtime's version, for receipts.
+    pub runtime: String,
+}
+
+/// What a call came to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Called {
+    /// The answer, or why there is none.
+    pub answer: Result<Answer, CallError>,
+    /// Fuel that was burned.
+    pub fuel: u64,
+    /// Microseconds inside the runner.
+    pub duration_us: u64,
+    /// What the guest logged, unescaped.
+    pub log: Vec<String>,
+}
+
+/// From the parent to a compiling child, which answers once and ends.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum CompileRequest {
+    /// Read the bytes without compiling them.
+    Inspect(serde_bytes::ByteBuf),
+    /// Admit the bytes, instrument them and compile the result with little effort.
+    Instrument(serde_bytes::ByteBuf),
+    /// Compile with full effort: a snapshot, or a component that cannot be snapshotted.
+    Compile(serde_bytes::ByteBuf),
+}
+
+/// From a compiling child.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum CompileResponse {
+    /// To `Inspect`.
+    Inspected(Box<Result<Admitted, Refused>>),
+    /// To `Instrument`; the artifact is the reason where the component cannot be snapshotted.
+    Instrumented(Box<Result<(Admitted, Result<serde_bytes::ByteBuf, String>), Refused>>),
+    /// To `Compile`.
+    Compiled(Result<serde_bytes::ByteBuf, String>),
+}
+
+/// Writes one frame.
+///
+/// # Errors
+///
+/// Where the other side is gone or the value is too large.
+pub fn write<T: Serialize>(writer: &mut impl Write, value: &T) -> io::Result<()> {
+    writer.write_all(&encode(value)?)
+}
+
+/// Reads one frame; none at the end of the stream.
+///
+/// # Errors
+///
+/// Where the other side breaks off, or sends what is no frame.
+pub fn read<T: DeserializeOwned>(reader: &mut impl Read) -> io::Result<Option<T>> {
+    let mut length = [0; 4];
+    match reader.read_exact(&mut length) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        result => result?,
+    }
+    let length = checked_length(length)?;
+    let mut bytes = Vec::new();
+    if reader.take(length as u64).read_to_end(&mut bytes)? < length {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    decode(&bytes).map(Some)
+}
+
+/// A frame with its length before it.
+pub(crate) fn encode<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; 4];
+    ciborium::into_writer(value, &mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
+    let length = u32::try_from(bytes.len() - 4).ok().filter(|length| *length as usize <= MAX_FRAME);
+    let length = length.ok_or_else(|| io::Error::other("frame too large"))?;
+    bytes[..4].copy_from_slice(&length.to_le_bytes());
+    Ok(bytes)
+}
+
+pub(crate) fn checked_length(bytes: [u8; 4]) -> io::Result<usize> {
+    let length = u32::from_le_bytes(bytes) as usize;
+    if length > MAX_FRAME { Err(io::Error::other("frame too large")) } else { Ok(length) }
+}
+
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
+    let mut rest = bytes;
+    let value = ciborium::de::from_reader_with_recursion_limit(&mut rest, 32)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+    if rest.is_empty() { Ok(value) } else { Err(io::Error::new(io::ErrorKind::InvalidData, "trailing bytes in a frame")) }
+}

@@ -1,0 +1,106 @@
+//! Loads and calls gates. One thread reads, a few work, and answers go out as they are ready.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, mpsc};
+use std::thread;
+
+use sluice_gate_client::wire::{self, Called, FromRunner, Load, Ready, Request, Response, Snapshot, ToRunner};
+use sluice_gate_types::answer::CallError;
+use sluice_plugin_runtime::engine::{Allocation, Effort, GateEngine};
+use sluice_plugin_runtime::gate::Gate;
+use sluice_plugin_runtime::{RUNTIME, snapshot};
+
+/// Threads that call gates. More requests wait in the queue; none fails for want of a thread.
+const WORKERS: usize = 4;
+
+struct Server {
+    engine: GateEngine,
+    /// For snapshots alone: made when the first is taken.
+    snapshots: OnceLock<Result<GateEngine, String>>,
+    gates: RwLock<HashMap<u64, Arc<Gate>>>,
+    socket: Mutex<UnixStream>,
+}
+
+pub(crate) fn run(mut socket: UnixStream, walls: Vec<String>) -> io::Result<()> {
+    let engine = GateEngine::new(Allocation::Pool, Effort::Full)
+        .or_else(|_| GateEngine::new(Allocation::OnDemand, Effort::Full))
+        .map_err(|error| io::Error::other(format!("the engine does not start: {error:#}")))?;
+    let compatibility = engine.compatibility();
+    let server = Arc::new(Server {
+        engine,
+        snapshots: OnceLock::new(),
+        gates: RwLock::default(),
+        socket: Mutex::new(socket.try_clone()?),
+    });
+    server.answer(0, Response::Ready(Ready { walls, compatibility, runtime: RUNTIME.to_owned() }))?;
+    let (queue, work) = mpsc::channel::<ToRunner>();
+    let work = Arc::new(Mutex::new(work));
+    for _ in 0..WORKERS {
+        let (server, work) = (Arc::clone(&server), Arc::clone(&work));
+        thread::Builder::new().name("gate".to_owned()).spawn(move || {
+            loop {
+                let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                let Ok(ToRunner { id, request }) = next else { return };
+                if server.answer(id, server.handle(request)).is_err() {
+                    // the parent is gone, and so are we
+                    std::process::exit(0);
+                }
+            }
+        })?;
+    }
+    while let Some(frame) = wire::read::<ToRunner>(&mut socket)? {
+        if queue.send(frame).is_err() {
+            return Err(io::Error::other("the workers are gone"));
+        }
+    }
+    Ok(())
+}
+
+impl Server {
+    fn handle(&self, request: Request) -> Response {
+        match request {
+            Request::Load(load) => Response::Loaded(self.load(*load)),
+            Request::Unload { gate } => {
+                self.gates.write().unwrap_or_else(PoisonError::into_inner).remove(&gate);
+                Response::Loaded(Ok(()))
+            }
+            Request::Call { gate, question } => {
+                let loaded = self.gates.read().unwrap_or_else(PoisonError::into_inner).get(&gate).cloned();
+                Response::Called(Box::new(match loaded {
+                    Some(gate) => {
+                        let called = gate.call(&self.engine, &question);
+                        Called { answer: called.answer, fuel: called.fuel, duration_us: called.duration_us, log: called.log }
+                    }
+                    None => {
+                        let answer = Err(CallError::Runner("the gate is not loaded".to_owned()));
+                        Called { answer, fuel: 0, duration_us: 0, log: Vec::new() }
+                    }
+                }))
+            }
+            Request::Snapshot(snapshot) => Response::Snapshot(self.snapshot(&snapshot).map(Into::into)),
+        }
+    }
+
+    fn load(&self, load: Load) -> Result<(), CallError> {
+        let configure = load.configure.map(|configure| (configure.settings, configure.data));
+        let gate = Gate::load(&self.engine, load.world, &load.artifact, load.limits, configure)?;
+        self.gates.write().unwrap_or_else(PoisonError::into_inner).insert(load.gate, Arc::new(gate));
+        Ok(())
+    }
+
+    fn snapshot(&self, request: &Snapshot) -> Result<Vec<u8>, CallError> {
+        let engine = self.snapshots.get_or_init(|| {
+            GateEngine::new(Allocation::OnDemand, Effort::Little).map_err(|error| format!("{error:#}"))
+        });
+        let engine = engine.as_ref().map_err(|error| CallError::Instantiation(error.clone()))?;
+        let (settings, data) = (&request.configure.settings, &request.configure.data);
+        snapshot::take(engine, request.world, &request.component, &request.artifact, settings, data)
+    }
+
+    fn answer(&self, id: u64, response: Response) -> io::Result<()> {
+        let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        wire::write(&mut *socket, &FromRunner { id, response })
+    }
+}

@@ -1,0 +1,251 @@
+//! What a submission fixes, and its digest.
+//!
+//! The host records and delivers a [`Submission`]. Host and agent each make the [`Bundle`] from it with the same code:
+//! normalise the text, read the interpreter, render what the preparers planned. The digest of the bundle's one encoding
+//! is `bundle_sha256`; the same submission has the same digest on every machine and whenever it is submitted again.
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec;
+use crate::digest::Digest;
+use crate::script::{Header, HeaderError, Interpreter, InterpreterError, ScriptText, TextError};
+use crate::units::{ByteSize, Span};
+
+/// What an operator submitted, as it was submitted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Submission {
+    /// The bytes of the script.
+    #[serde(with = "serde_bytes")]
+    pub script: Vec<u8>,
+    /// `--interpreter`, which wins over the `#!` line.
+    pub interpreter: Option<String>,
+    /// Parameters in the order given; names are unique.
+    pub parameters: Vec<Variable>,
+    /// Variables in the order given; names are unique.
+    pub environment: Vec<Variable>,
+    /// Attachments in the order given; names are unique.
+    pub attachments: Vec<Attachment>,
+    /// Names of secrets.
+    pub secrets: Vec<String>,
+    /// The user asked for, or none where the machine's default is to be taken.
+    pub run_as: Option<String>,
+    /// Limits asked for.
+    pub limits: Limits,
+    /// Names of another product's variables that the script expects.
+    pub compatibility: Compatibility,
+}
+
+/// A name and its value.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Variable {
+    /// The name.
+    pub name: String,
+    /// The value.
+    pub value: String,
+}
+
+/// A file that comes with a script.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attachment {
+    /// A single safe path component.
+    pub name: String,
+    /// In bytes.
+    pub size: u64,
+    /// Of the content.
+    pub sha256: Digest,
+}
+
+/// Limits as asked; absent where the job did not ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// How long the script may run.
+    pub time: Option<Span>,
+    /// How much output is kept.
+    pub output: Option<ByteSize>,
+    /// How much memory its processes may have.
+    pub memory: Option<ByteSize>,
+}
+
+/// Variables of another product that a script may expect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compatibility {
+    /// None.
+    #[default]
+    None,
+    /// The `LANDSCAPE_*` names.
+    Landscape,
+}
+
+/// Everything about a run that a submission fixes: what the gates see is what runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bundle {
+    /// The interpreter and its flags.
+    pub interpreter: Interpreter,
+    /// The text as it will run.
+    pub script: String,
+    /// What stands behind the script on the command line.
+    pub arguments: Vec<String>,
+    /// The job's variables and what preparers set, sorted by name.
+    pub environment: Vec<Variable>,
+    /// Sorted by name.
+    pub attachments: Vec<Attachment>,
+    /// Names of secrets, sorted.
+    pub secrets: Vec<String>,
+    /// As asked.
+    pub run_as: Option<String>,
+    /// As asked.
+    pub limits: Limits,
+}
+
+impl Bundle {
+    /// `bundle_sha256`: the digest of the deterministic encoding.
+    ///
+    /// # Errors
+    ///
+    /// Never for this type; see [`codec::encode_sorted`].
+    pub fn digest(&self) -> Result<Digest, codec::EncodeError> {
+        codec::encode_sorted(self).map(|bytes| Digest::of(&bytes))
+    }
+}
+
+/// A submission that has been read: the script's text, interpreter and header.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Source {
+    /// The normalised text, placeholders still in it.
+    pub text: ScriptText,
+    /// Which interpreter is asked for.
+    pub interpreter: Interpreter,
+    /// What the script declares, where it has a header block.
+    pub header: Option<Header>,
+}
+
+impl Source {
+    /// Reads the script of `submission`.
+    ///
+    /// # Errors
+    ///
+    /// The request is refused: no operation exists.
+    pub fn read(submission: &Submission) -> Result<Self, SourceError> {
+        let text = ScriptText::parse(&submission.script)?;
+        let interpreter = match &submission.interpreter {
+            Some(command) => Interpreter::from_command(command)?,
+            None => Interpreter::from_shebang(text.as_str())?,
+        };
+        let text = text.normalise_for(interpreter.language());
+        let header = Header::find(text.as_str())?;
+        Ok(Self { text, interpreter, header })
+    }
+}
+
+/// What the preparers' plan comes to, rendered: the last input to a bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Prepared {
+    /// The text with its placeholders filled, or none where it has no placeholders.
+    pub script: Option<String>,
+    /// Arguments in order.
+    pub arguments: Vec<String>,
+    /// Variables for parameters.
+    pub environment: Vec<Variable>,
+}
+
+/// Makes the bundle of a submission.
+#[must_use]
+pub fn assemble(submission: &Submission, source: &Source, prepared: Prepared) -> Bundle {
+    let mut environment = submission.environment.clone();
+    environment.extend(prepared.environment);
+    environment.sort();
+    let mut attachments = submission.attachments.clone();
+    attachments.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut secrets = submission.secrets.clone();
+    secrets.sort();
+    Bundle {
+        interpreter: source.interpreter.clone(),
+        script: prepared.script.unwrap_or_else(|| source.text.as_str().to_owned()),
+        arguments: prepared.arguments,
+        environment,
+        attachments,
+        secrets,
+        run_as: submission.run_as.clone(),
+        limits: submission.limits,
+    }
+}
+
+/// A submission whose script cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SourceError {
+    /// The bytes are no script text.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// No usable interpreter is named.
+    #[error(transparent)]
+    Interpreter(#[from] InterpreterError),
+    /// The header block cannot be read.
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn submission() -> Submission {
+        Submission {
+            script: b"#!/bin/bash\necho hi\n".to_vec(),
+            interpreter: None,
+            parameters: Vec::new(),
+            environment: vec![
+                Variable { name: "B".to_owned(), value: "2".to_owned() },
+                Variable { name: "A".to_owned(), value: "1".to_owned() },
+            ],
+            attachments: Vec::new(),
+            secrets: Vec::new(),
+            run_as: None,
+            limits: Limits::default(),
+            compatibility: Compatibility::None,
+        }
+    }
+
+    fn digest(submission: &Submission) -> Digest {
+        let source = Source::read(submission).expect("reads");
+        assemble(submission, &source, Prepared::default()).digest().expect("encodes")
+    }
+
+    #[test]
+    fn the_same_submission_has_the_same_digest() {
+        let mut other = submission();
+        other.environment.reverse();
+        assert_eq!(digest(&submission()), digest(&other));
+    }
+
+    #[test]
+    fn the_digest_is_pinned() {
+        // It stands in records that outlive this program: a change of the encoding is a new protocol version.
+        assert_eq!(digest(&submission()).to_string(), PINNED);
+    }
+
+    const PINNED: &str = "0719d3b93024bbb947f06202e3e726bd0fef094b5a9aa5ae9bc0339ac8c69ef5";
+
+    #[test]
+    fn everything_that_runs_changes_the_digest() {
+        let changes: &[fn(&mut Submission)] = &[
+            |s| s.script.push(b'#'),
+            |s| s.interpreter = Some("bash -e".to_owned()),
+            |s| s.environment[0].value.push('x'),
+            |s| s.attachments.push(Attachment { name: "a".to_owned(), size: 0, sha256: Digest::of(b"") }),
+            |s| s.secrets.push("s".to_owned()),
+            |s| s.run_as = Some("root".to_owned()),
+            |s| s.limits.time = Some(Span::seconds(1)),
+        ];
+        for change in changes {
+            let mut changed = submission();
+            change(&mut changed);
+            assert_ne!(digest(&submission()), digest(&changed));
+        }
+    }
+}

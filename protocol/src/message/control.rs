@@ -1,0 +1,127 @@
+//! The control stream: who is there, which gates apply, and what is acknowledged.
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::gates::GateSet;
+use crate::ids::OperationId;
+
+/// From the agent. The first one is `Hello`, and no other is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum FromAgent {
+    /// The handshake.
+    Hello(Box<Hello>),
+    /// Facts have changed.
+    Facts(Vec<Fact>),
+    /// A gate set was taken in: problems are for the operator, and operations that need a gate with one are blocked.
+    GatesReady {
+        /// Of the gate set.
+        revision: u64,
+        /// One line each.
+        problems: Vec<String>,
+    },
+    /// Half of the certificate's life is over: a new one, please. DER of a PKCS#10 request.
+    Renew {
+        /// DER.
+        #[serde(with = "serde_bytes")]
+        request: Vec<u8>,
+    },
+}
+
+/// From the host. The first one is `Welcome`, and no other is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum FromHost {
+    /// The answer to `Hello`.
+    Welcome(Box<Welcome>),
+    /// The gates that apply from now on.
+    Gates(Box<GateSet>),
+    /// Name or tags of the machine have changed.
+    Identity(Identity),
+    /// End this operation.
+    Cancel {
+        /// Which.
+        operation: OperationId,
+        /// The operator, for the message.
+        by: String,
+    },
+    /// The report is stored; the agent may forget the operation.
+    Acknowledge {
+        /// Which.
+        operation: OperationId,
+        /// The head of the tenant's audit chain, which the agent remembers.
+        audit_head: Digest,
+    },
+    /// The answer to `Renew`: DER of the new certificate and its issuer.
+    Renewed {
+        /// Leaf first.
+        chain: Vec<serde_bytes::ByteBuf>,
+    },
+}
+
+/// What an agent says first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hello {
+    /// Protocol versions that the agent speaks.
+    pub versions: Vec<u16>,
+    /// The agent's own version, for people.
+    pub software: String,
+    /// The machine, as far as the agent knows it.
+    pub facts: Vec<Fact>,
+    /// Operations that it has accepted and that the host has not acknowledged.
+    pub open: Vec<OperationId>,
+    /// The head of its ledger's chain.
+    pub ledger_head: Option<Digest>,
+}
+
+/// What a host answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Welcome {
+    /// The version that is spoken from here on.
+    pub version: u16,
+    /// Milliseconds since 1970 by the host's clock.
+    pub time: u64,
+    /// What the machine is called.
+    pub identity: Identity,
+    /// The head of the tenant's audit chain.
+    pub audit_head: Digest,
+}
+
+/// What a machine is called. For people and for scripts' variables; who it *is* comes from its certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// The tenant's name.
+    pub tenant: String,
+    /// The machine's name.
+    pub name: String,
+    /// `key=value`, sorted.
+    pub tags: Vec<String>,
+    /// The address of the host's API as operators use it.
+    pub url: String,
+}
+
+/// Something that an agent knows of its machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fact {
+    /// For example `os.family`.
+    pub key: String,
+    /// Its value.
+    pub value: FactValue,
+}
+
+/// The types of facts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[expect(missing_docs, reason = "the words say it")]
+pub enum FactValue {
+    Boolean(bool),
+    Integer(i64),
+    Decimal(f64),
+    Text(String),
+    Texts(Vec<String>),
+}

@@ -1,0 +1,96 @@
+//! An operation on its way to a machine, and what comes back.
+
+use serde::{Deserialize, Serialize};
+
+use crate::bundle::Submission;
+use crate::digest::Digest;
+use crate::ids::{JobId, OperationId};
+use crate::report::Report;
+
+/// What a host asks of a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Operation {
+    /// Starts at most once, whatever happens to this message.
+    pub operation: OperationId,
+    /// The job that it belongs to.
+    pub job: JobId,
+    /// What is to run. The agent makes the bundle from it.
+    pub submission: Submission,
+    /// The digest of the bundle that the host made and recorded. The agent blocks where its own is another.
+    pub bundle_sha256: Digest,
+    /// Milliseconds since 1970 after which it must not start.
+    pub not_after: u64,
+    /// The revision of the gate set that the host's preflight used; the agent waits for it, or has a later one.
+    pub gates_revision: u64,
+    /// The submitter holds the permission to leave out the host's scanners. The owner's are never left out.
+    pub skip_security_scan: bool,
+    /// On how many machines the job runs.
+    pub targets: u64,
+    /// The operator's name, for gates and for the script's variables.
+    pub operator: String,
+    /// RFC 3339.
+    pub submitted_at: String,
+    /// Signed statements over bundle, targets, user and not-after. Empty in this version, and refused otherwise.
+    pub authorizations: Vec<Authorization>,
+}
+
+/// A signed statement. No version writes one yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Authorization {
+    /// Who signed, written `ed25519:<base64>`.
+    pub signer: String,
+    /// The statement's one encoding.
+    #[serde(with = "serde_bytes")]
+    pub statement: Vec<u8>,
+    /// Over the statement.
+    #[serde(with = "serde_bytes")]
+    pub signature: Vec<u8>,
+}
+
+/// How an operation goes. The first one on a stream is `Of`, and no other is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Progress {
+    /// Which operation this stream is about.
+    Of(OperationId),
+    /// It is in the ledger, on disk.
+    Accepted,
+    /// Gates are at work.
+    Checking,
+    /// A process was started.
+    Running {
+        /// Milliseconds since 1970 by the machine's clock.
+        started_at: u64,
+    },
+    /// A piece of output.
+    Output(Chunk),
+    /// The end. The host answers with `Acknowledge` on the control stream once it is stored.
+    Finished(Box<Report>),
+}
+
+/// A piece of one output stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Chunk {
+    /// Which stream.
+    pub stream: OutputStream,
+    /// How many bytes of that stream were kept before this piece.
+    pub offset: u64,
+    /// At most [`MAX_CHUNK`].
+    #[serde(with = "serde_bytes")]
+    pub bytes: Vec<u8>,
+}
+
+/// The longest piece of output in one message, in bytes.
+pub const MAX_CHUNK: usize = 256 << 10;
+
+/// The two output streams of a script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the words say it")]
+pub enum OutputStream {
+    Stdout,
+    Stderr,
+}

@@ -1,0 +1,9 @@
+//! An agent's end: connect to a host, or enroll with one.
+
+mod connect;
+mod connection;
+mod enroll;
+
+pub use connect::connect;
+pub use connection::AgentConnection;
+pub use enroll::{EnrollError, Enrollment, enroll};

@@ -1,0 +1,78 @@
+//! The certificate that a host shows. Issued by the host's own authority, and anew when half of its life is over, so that
+//! a host that runs for long needs no one to think of it.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use sluice_protocol::ids::HostId;
+use sluice_protocol::message::ALPN_ENROLL;
+
+use crate::identity::{Authority, crypto_provider};
+
+pub(super) struct HostCertificates {
+    authority: Authority,
+    host: HostId,
+    current: Mutex<Current>,
+}
+
+#[derive(Clone)]
+struct Current {
+    /// Leaf and intermediate, for machines, which have the root.
+    machines: Arc<CertifiedKey>,
+    /// The root too, for those who know its fingerprint alone.
+    enrollment: Arc<CertifiedKey>,
+    renew_at: SystemTime,
+}
+
+impl HostCertificates {
+    pub(super) fn new(authority: Authority, host: HostId) -> Result<Self, String> {
+        let current = Mutex::new(issue(&authority, host, SystemTime::now())?);
+        Ok(Self { authority, host, current })
+    }
+
+    fn current(&self) -> Current {
+        let now = SystemTime::now();
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if now >= current.renew_at {
+            match issue(&self.authority, self.host, now) {
+                Ok(renewed) => *current = renewed,
+                // The old one is still good for as long again.
+                Err(error) => tracing::error!(%error, "cannot renew the certificate of this host"),
+            }
+        }
+        current.clone()
+    }
+}
+
+fn issue(authority: &Authority, host: HostId, now: SystemTime) -> Result<Current, String> {
+    let issued = authority.issue_host(host, now).map_err(|error| error.to_string())?;
+    let key = PrivatePkcs8KeyDer::from(issued.key.as_slice()).clone_key();
+    let key = crypto_provider().key_provider.load_private_key(key.into()).map_err(|error| error.to_string())?;
+    let chain: Vec<CertificateDer<'static>> = issued.chain.iter().cloned().map(CertificateDer::from).collect();
+    let mut whole = chain.clone();
+    whole.push(CertificateDer::from(authority.root_der().to_vec()));
+    let life = issued.expires.duration_since(now).unwrap_or_default();
+    Ok(Current {
+        machines: Arc::new(CertifiedKey::new(chain, Arc::clone(&key))),
+        enrollment: Arc::new(CertifiedKey::new(whole, key)),
+        renew_at: now + life / 2,
+    })
+}
+
+impl ResolvesServerCert for HostCertificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let current = self.current();
+        let enrolls = hello.alpn().is_some_and(|mut offered| offered.any(|alpn| alpn == ALPN_ENROLL));
+        Some(if enrolls { current.enrollment } else { current.machines })
+    }
+}
+
+impl fmt::Debug for HostCertificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostCertificates").field("host", &self.host).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,124 @@
+//! A connection that may enroll and nothing else: one stream, one request, one answer, within one time limit.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use sluice_protocol::message::enroll::{Answer, Request};
+use sluice_protocol::message::{CloseCode, Direction, StreamKind};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+
+use crate::error::LinkError;
+use crate::frame::{Receiver, Sender, stream_kind};
+use crate::limits;
+use crate::link::{Link, Opened};
+
+/// Somebody who wants to enroll. Nothing about them is verified; the request has to speak for itself. Dropped without an
+/// answer, it closes the connection.
+#[derive(Debug)]
+pub struct EnrollConnection {
+    request: Request,
+    sender: Option<Sender>,
+    link: Link,
+    deadline: Instant,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl EnrollConnection {
+    /// What is asked for.
+    #[must_use]
+    pub const fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// Where it comes from.
+    #[must_use]
+    pub fn remote(&self) -> SocketAddr {
+        self.link.remote()
+    }
+
+    /// Answers, and waits until the other side has the answer and closes, or its time is over.
+    ///
+    /// # Errors
+    ///
+    /// Where the connection is no more: whether the answer arrived is then unknown.
+    pub async fn answer(mut self, answer: &Answer) -> Result<(), LinkError> {
+        let Some(mut sender) = self.sender.take() else { return Err(LinkError::Misuse("a second answer")) };
+        let answered = async {
+            sender.send(answer).await?;
+            sender.finish()?;
+            match self.link.closed().await {
+                LinkError::Done => Ok(()),
+                error => Err(error),
+            }
+        };
+        timeout_at(self.deadline, answered).await.unwrap_or(Err(LinkError::Lost { reason: "no time left".to_owned() }))
+    }
+}
+
+impl Drop for EnrollConnection {
+    fn drop(&mut self) {
+        self.link.close(CloseCode::Done, "");
+    }
+}
+
+/// Waits for the request. None where it does not come, or is not what is allowed here.
+pub(super) async fn arrive(link: Link, enrollments: Arc<Semaphore>) -> Option<EnrollConnection> {
+    let Ok(permit) = enrollments.try_acquire_owned() else {
+        link.close(CloseCode::Busy, "too many enrollments at a time; try again later");
+        return None;
+    };
+    let deadline = Instant::now() + limits::ENROLL_TIME_LIMIT;
+    let (sender, request) = match timeout_at(deadline, request(&link)).await {
+        Ok(Ok(request)) => request,
+        Ok(Err(error)) => {
+            tracing::info!(remote = %link.remote(), %error, "an enrollment failed");
+            return None;
+        }
+        Err(_) => {
+            link.close(CloseCode::Busy, "no request came in time");
+            return None;
+        }
+    };
+    tokio::spawn(watch(link.clone(), deadline));
+    Some(EnrollConnection { request, sender: Some(sender), link, deadline, _permit: permit })
+}
+
+/// The one request, on the one stream.
+async fn request(link: &Link) -> Result<(Sender, Request), LinkError> {
+    let stream = link.accept().await?;
+    let first = async {
+        let (kind, send, receive) = match stream {
+            Opened::Bidirectional(send, mut receive) => {
+                let kind = stream_kind(link, &mut receive, Direction::Bidirectional).await?;
+                (kind, send, receive)
+            }
+            Opened::Unidirectional(mut receive) => {
+                stream_kind(link, &mut receive, Direction::Unidirectional).await?;
+                return Err(link.violation("a stream of the wrong direction"));
+            }
+        };
+        let request = Receiver::new(link, receive, kind).expect(StreamKind::Enroll.max_frame()).await?;
+        Ok((Sender::answer(link, send, kind, limits::priority::CONTROL), request))
+    };
+    tokio::select! {
+        biased;
+        request = first => request,
+        second = link.accept() => Err(second.map_or_else(|error| error, |_| one_stream(link))),
+    }
+}
+
+/// Holds the peer to one stream and one time limit, for as long as the connection lasts.
+async fn watch(link: Link, deadline: Instant) {
+    match timeout_at(deadline, link.accept()).await {
+        Ok(Ok(_second)) => {
+            one_stream(&link);
+        }
+        Ok(Err(_closed)) => {}
+        Err(_) => link.close(CloseCode::Busy, "the enrollment took too long"),
+    }
+}
+
+fn one_stream(link: &Link) -> LinkError {
+    link.violation("more than one stream on a connection that enrolls")
+}

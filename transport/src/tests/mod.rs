@@ -1,0 +1,10 @@
+//! Both ends over loopback, and hostile ones made of bare quinn.
+
+mod chains;
+mod exchange;
+mod fixture;
+mod frames;
+mod hosts;
+mod messages;
+mod raw;
+mod streams;
