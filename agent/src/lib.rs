@@ -1,3 +1,31 @@
-//! placeholder
+//! `sluice-agent`: the daemon on a machine.
+//!
+//! It keeps a link to its host, takes operations into its ledger, puts them before the gates, and has `sluice-shim` run
+//! what they let pass. In reading order:
+//!
+//! - [`operation`]: the story of one operation, from the ledger to the report.
+//! - [`config`]: the machine owner's policy, `agent.toml`.
+//! - [`policy`]: what that policy says about an operation.
+//! - [`gates`]: the owner's gates and the host's, each in a runner of its own.
+//! - [`facts`]: what is known about the machine.
+//! - [`attachments`]: blobs that are fetched and verified.
+//! - [`exec`]: users, interpreters, environment, and the shim.
+//! - [`ledger`], [`audit`]: what must survive, and what is on the record.
+//! - [`journal`], [`link`]: what is told to the host, and how.
+//! - [`enroll`], [`state`]: how a machine joins, and where it keeps things.
+//! - [`supervisor`]: starts and stops the parts.
 
+pub mod attachments;
+pub mod audit;
+pub mod config;
+pub mod enroll;
 pub mod exec;
+pub mod facts;
+pub mod gates;
+pub mod journal;
+pub mod ledger;
+pub mod link;
+pub mod operation;
+pub mod policy;
+pub mod state;
+pub mod supervisor;

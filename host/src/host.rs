@@ -8,6 +8,7 @@ use crate::blobs::BlobStore;
 use crate::fleet::Presence;
 use crate::jobs::Events;
 use crate::metrics::Metrics;
+use crate::operators::Failures;
 use crate::plugins::Gates;
 use crate::store::Store;
 
@@ -26,6 +27,8 @@ pub struct Host {
     pub gates: Gates,
     /// What is counted.
     pub metrics: Metrics,
+    /// Requests with tokens that are nobody's.
+    pub failures: Failures,
     /// Where it is reached.
     pub addresses: Addresses,
 }

@@ -1,1 +1,39 @@
-//! placeholder
+//! The host: the server that operators ask and machines connect to. In reading order:
+//!
+//! - [`jobs`]: from a request to a result. Start with `jobs/submit.rs`.
+//! - [`link`]: the machines' connections.
+//! - [`plugins`]: gates: trusted, installed, bound.
+//! - [`fleet`]: machines: names, tags, presence, enrollment.
+//! - [`operators`]: tokens and permissions.
+//! - [`audit`]: the record.
+//! - [`rest`]: the API for operators.
+//! - [`store`], [`blobs`]: what is kept, and how.
+//! - [`config`], [`directory`], [`init`], [`server`]: how a host is set up and runs.
+//! - [`host`], [`metrics`], [`clock`], [`random`]: what the parts share.
+
+pub mod jobs;
+
+pub mod link;
+
+pub mod plugins;
+
+pub mod fleet;
+
+pub mod operators;
+
+pub mod audit;
+
+pub mod rest;
+
+pub mod blobs;
+pub mod store;
+
+pub mod config;
+pub mod directory;
+pub mod init;
+pub mod server;
+
+pub mod clock;
+pub mod host;
+pub mod metrics;
+pub mod random;

@@ -119,7 +119,11 @@ impl<In: ControlMessage> ControlReceiver<In> {
     /// Where the connection is no more, or the peer broke the protocol (which closes it). The end of the stream is
     /// [`LinkError::Interrupted`]: without control there is no link, so close it.
     pub async fn receive(&mut self) -> Result<In, LinkError> {
-        let message: In = self.receiver.receive().await?.ok_or(LinkError::Interrupted)?;
+        let message: In = match self.receiver.receive().await? {
+            Some(message) => message,
+            None if self.opened => return Err(LinkError::Interrupted),
+            None => return Err(self.receiver.link().violation("a control stream without its opening message")),
+        };
         if message.is_opening() == self.opened {
             return Err(self.receiver.link().violation("a control message out of turn"));
         }

@@ -4,7 +4,10 @@
 //! wrong before the exec comes back as an error, so it is never mistaken for an exit code of the script.
 //!
 //! The shim has one thread, so the child of its fork may allocate and use the standard library.
-#![allow(unsafe_code, reason = "fork, clone3, close_range and signal dispositions have no safe form")]
+#![allow(
+    unsafe_code,
+    reason = "fork, clone3, close_range and signal dispositions have no safe form"
+)]
 
 use std::ffi::CString;
 use std::fs::File;
@@ -22,7 +25,10 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{ForkResult, Gid, Pid, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, fork, pipe2, read, setsid};
+use nix::unistd::{
+    ForkResult, Gid, Pid, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, fork, pipe2,
+    read, setsid,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::containment::Containment;
@@ -76,13 +82,23 @@ pub(crate) struct Child {
 impl Child {
     pub(crate) fn fork(plan: &Plan<'_>, containment: &Containment) -> Result<Self, ChildError> {
         let setup = |what: &'static str| move |errno: Errno| ChildError::setup(what, errno);
-        let (control, childs_control) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
-            .map_err(setup("make a socket pair"))?;
+        let (control, childs_control) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        )
+        .map_err(setup("make a socket pair"))?;
         let (stdout, childs_stdout) = pipe2(OFlag::O_CLOEXEC).map_err(setup("make a pipe"))?;
         let (stderr, childs_stderr) = pipe2(OFlag::O_CLOEXEC).map_err(setup("make a pipe"))?;
         let (side, in_group) = split(containment.unified()).map_err(setup("fork"))?;
         match side {
-            ForkResult::Parent { child } => Ok(Self { pid: child, stdout, stderr, control }),
+            ForkResult::Parent { child } => Ok(Self {
+                pid: child,
+                stdout,
+                stderr,
+                control,
+            }),
             ForkResult::Child => {
                 drop(control);
                 if !in_group && let Some(group) = containment.unified() {
@@ -100,12 +116,14 @@ impl Child {
 
     /// Waits until the child has become what it should be.
     pub(crate) fn ready(&self) -> Result<Ready, ChildError> {
-        self.receive()?.unwrap_or_else(|| Err(ChildError::died("before it was set up")))
+        self.receive()?
+            .unwrap_or_else(|| Err(ChildError::died("before it was set up")))
     }
 
     /// Lets it execute the interpreter. Returns once it did.
     pub(crate) fn go(&self) -> Result<(), ChildError> {
-        nix::unistd::write(&self.control, b"!").map_err(|errno| ChildError::setup("let the child go", errno))?;
+        nix::unistd::write(&self.control, b"!")
+            .map_err(|errno| ChildError::setup("let the child go", errno))?;
         // The child's end is closed by the exec that works.
         match self.receive()? {
             None => Ok(()),
@@ -121,7 +139,9 @@ impl Child {
                 Ok(0) => return Ok(None),
                 Ok(length) => {
                     let message = ciborium::from_reader(&buffer[..length]);
-                    return message.map(Some).map_err(|_| ChildError::died("in the middle of a report"));
+                    return message
+                        .map(Some)
+                        .map_err(|_| ChildError::died("in the middle of a report"));
                 }
                 Err(Errno::EINTR) => {}
                 Err(errno) => return Err(ChildError::setup("read the child's report", errno)),
@@ -132,11 +152,17 @@ impl Child {
 
 impl ChildError {
     fn setup(what: &str, error: impl std::fmt::Display) -> Self {
-        Self { stage: Stage::Setup, reason: format!("cannot {what}: {error}") }
+        Self {
+            stage: Stage::Setup,
+            reason: format!("cannot {what}: {error}"),
+        }
     }
 
     fn died(when: &str) -> Self {
-        Self { stage: Stage::Setup, reason: format!("the script's process ended {when}") }
+        Self {
+            stage: Stage::Setup,
+            reason: format!("the script's process ended {when}"),
+        }
     }
 }
 
@@ -150,10 +176,23 @@ fn split(group: Option<&Path>) -> nix::Result<(ForkResult, bool)> {
         args.cgroup = group.as_raw_fd().unsigned_abs().into();
         // SAFETY: without CLONE_VM and a stack this is a fork. The pointer and size are those of a live structure that
         // the kernel only reads. The shim has one thread, so no lock is held by a thread that the child lacks.
-        let result = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_clone3,
+                &raw const args,
+                size_of::<libc::clone_args>(),
+            )
+        };
         match result {
             0 => return Ok((ForkResult::Child, true)),
-            1.. => return Ok((ForkResult::Parent { child: Pid::from_raw(i32::try_from(result).unwrap_or(i32::MAX)) }, true)),
+            1.. => {
+                return Ok((
+                    ForkResult::Parent {
+                        child: Pid::from_raw(i32::try_from(result).unwrap_or(i32::MAX)),
+                    },
+                    true,
+                ));
+            }
             // Kernels before 5.7 and some seccomp profiles of containers: enter by writing instead.
             _ => {}
         }
@@ -178,11 +217,22 @@ fn become_script(
     default_signals();
     let mut notes = Vec::new();
     for mut tasks in containment.tasks() {
-        tasks.write_all(b"0").map_err(|e| ChildError::setup("enter a cgroup", e))?;
+        tasks
+            .write_all(b"0")
+            .map_err(|e| ChildError::setup("enter a cgroup", e))?;
     }
-    let confinement = if plan.private { make_private(plan, &mut notes)? } else { Confinement::default() };
+    let confinement = if plan.private {
+        make_private(plan, &mut notes)?
+    } else {
+        Confinement::default()
+    };
     limit_resources(plan, containment)?;
-    let null = open("/dev/null", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).map_err(|e| ChildError::setup("open /dev/null", e))?;
+    let null = open(
+        "/dev/null",
+        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(|e| ChildError::setup("open /dev/null", e))?;
     dup2_stdin(&null).map_err(|e| ChildError::setup("set standard input", e))?;
     dup2_stdout(stdout).map_err(|e| ChildError::setup("set standard output", e))?;
     dup2_stderr(stderr).map_err(|e| ChildError::setup("set standard error", e))?;
@@ -191,24 +241,39 @@ fn become_script(
         prctl::set_no_new_privs().map_err(|e| ChildError::setup("set no_new_privs", e))?;
     }
     if let Some((uid, gid, groups)) = &plan.user {
-        privileges::become_user(*uid, *gid, groups).map_err(|e| ChildError { stage: Stage::User, reason: e.to_string() })?;
+        privileges::become_user(*uid, *gid, groups).map_err(|e| ChildError {
+            stage: Stage::User,
+            reason: e.to_string(),
+        })?;
     }
     // After the change of user, which clears it: nothing goes on when the shim itself is killed.
-    prctl::set_pdeathsig(Signal::SIGKILL).map_err(|e| ChildError::setup("tie the script to the shim", e))?;
+    prctl::set_pdeathsig(Signal::SIGKILL)
+        .map_err(|e| ChildError::setup("tie the script to the shim", e))?;
     let cwd = enter(plan.home, &mut notes)?;
     umask(Mode::from_bits_truncate(0o022));
-    report(control, &Ok(Ready { cwd, confinement, notes }));
+    report(
+        control,
+        &Ok(Ready {
+            cwd,
+            confinement,
+            notes,
+        }),
+    );
     let mut go = [0];
     if read(control, &mut go) != Ok(1) {
         return Err(ChildError::died("with the shim"));
     }
-    let program = CString::new(plan.interpreter.as_os_str().as_bytes()).map_err(|e| ChildError::setup("name the interpreter", e))?;
+    let program = CString::new(plan.interpreter.as_os_str().as_bytes())
+        .map_err(|e| ChildError::setup("name the interpreter", e))?;
     let Err(errno) = execve(&program, &plan.argv, &plan.envp);
     let reason = match errno {
         Errno::E2BIG => "arguments and environment are too large for the kernel".to_owned(),
         errno => format!("{} cannot be executed: {errno}", plan.interpreter.display()),
     };
-    Err(ChildError { stage: Stage::Interpreter, reason })
+    Err(ChildError {
+        stage: Stage::Interpreter,
+        reason,
+    })
 }
 
 fn report(control: &OwnedFd, message: &Result<Ready, ChildError>) {
@@ -228,20 +293,45 @@ fn default_signals() {
     for number in 1..=64 {
         // SAFETY: the pointer is to a live, large enough and only read structure, and SIG_DFL installs no code.
         // SIGKILL and SIGSTOP are refused, which changes nothing.
-        unsafe { libc::syscall(libc::SYS_rt_sigaction, number, default.as_ptr(), std::ptr::null::<u8>(), 8) };
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                number,
+                default.as_ptr(),
+                std::ptr::null::<u8>(),
+                8,
+            )
+        };
     }
     let _cannot_fail = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
 }
 
 fn close_others_at_exec() -> Result<(), ChildError> {
     // SAFETY: the flag only marks descriptors close-on-exec; none that is in use here is closed.
-    let result = unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_int) };
-    if result == 0 { Ok(()) } else { Err(ChildError::setup("mark descriptors for closing", Errno::last())) }
+    let result = unsafe {
+        libc::close_range(
+            3,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC as libc::c_int,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(ChildError::setup(
+            "mark descriptors for closing",
+            Errno::last(),
+        ))
+    }
 }
 
 fn limit_resources(plan: &Plan<'_>, containment: &Containment) -> Result<(), ChildError> {
     let limits = plan.limits;
-    let mut set = vec![(Resource::RLIMIT_CORE, Some(0)), (Resource::RLIMIT_FSIZE, limits.file_size), (Resource::RLIMIT_NOFILE, limits.open_files)];
+    let mut set = vec![
+        (Resource::RLIMIT_CORE, Some(0)),
+        (Resource::RLIMIT_FSIZE, limits.file_size),
+        (Resource::RLIMIT_NOFILE, limits.open_files),
+    ];
     if !containment.limits_memory() {
         set.push((Resource::RLIMIT_DATA, limits.memory));
     }
@@ -254,7 +344,11 @@ fn limit_resources(plan: &Plan<'_>, containment: &Containment) -> Result<(), Chi
         let failed = |e| ChildError::setup(&format!("set {resource:?}"), e);
         let (_, hard) = getrlimit(resource).map_err(failed)?;
         // Only root may raise a hard limit; a lower one that is there already is as good.
-        let value = if Uid::effective().is_root() { value } else { value.min(hard) };
+        let value = if Uid::effective().is_root() {
+            value
+        } else {
+            value.min(hard)
+        };
         setrlimit(resource, value, value).map_err(failed)?;
     }
     Ok(())
@@ -266,7 +360,10 @@ fn enter(home: &Path, notes: &mut Vec<String>) -> Result<PathBuf, ChildError> {
         Ok(()) => Ok(home.to_owned()),
         Err(errno) => {
             chdir("/").map_err(|e| ChildError::setup("enter /", e))?;
-            notes.push(format!("the working directory is / as the home directory {} cannot be entered: {errno}", home.display()));
+            notes.push(format!(
+                "the working directory is / as the home directory {} cannot be entered: {errno}",
+                home.display()
+            ));
             Ok("/".into())
         }
     }
@@ -277,7 +374,9 @@ fn make_private(plan: &Plan<'_>, notes: &mut Vec<String>) -> Result<Confinement,
     let mut done = Confinement::default();
     match unshare(CloneFlags::CLONE_NEWIPC) {
         Ok(()) => done.private_ipc = true,
-        Err(errno) => notes.push(format!("IPC is shared with other users of this machine: {errno}")),
+        Err(errno) => notes.push(format!(
+            "IPC is shared with other users of this machine: {errno}"
+        )),
     }
     match unshare(CloneFlags::CLONE_NEWNS) {
         Ok(()) => {
@@ -285,28 +384,46 @@ fn make_private(plan: &Plan<'_>, notes: &mut Vec<String>) -> Result<Confinement,
             mount_private_directories(plan)?;
             done.private_tmp = true;
         }
-        Err(errno) => notes.push(format!("/tmp, /var/tmp and /dev/shm are shared with other users of this machine: {errno}")),
+        Err(errno) => notes.push(format!(
+            "/tmp, /var/tmp and /dev/shm are shared with other users of this machine: {errno}"
+        )),
     }
     Ok(done)
 }
 
 fn mount_private_directories(plan: &Plan<'_>) -> Result<(), ChildError> {
     let none = None::<&str>;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(|e| ChildError::setup("make mounts private", e))?;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .map_err(|e| ChildError::setup("make mounts private", e))?;
     // Opened in the new namespace: a mount of another one cannot be bound here.
-    let workspace = open(plan.workspace, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
-        .map_err(|e| ChildError::setup("open the private directory", e))?;
-    let size = plan.limits.memory.map_or_else(|| "50%".to_owned(), |bytes| bytes.to_string());
+    let workspace = open(
+        plan.workspace,
+        OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(|e| ChildError::setup("open the private directory", e))?;
+    let size = plan
+        .limits
+        .memory
+        .map_or_else(|| "50%".to_owned(), |bytes| bytes.to_string());
     let options = format!("mode=1777,size={size}");
     let mut covered: Vec<PathBuf> = Vec::new();
     for directory in SHARED_DIRECTORIES {
         // One that is a link to another (as /var/tmp to /tmp) is covered with it.
-        let Ok(real) = Path::new(directory).canonicalize() else { continue };
+        let Ok(real) = Path::new(directory).canonicalize() else {
+            continue;
+        };
         if covered.contains(&real) {
             continue;
         }
-        mount(Some("tmpfs"), &real, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(options.as_str()))
-            .map_err(|e| ChildError::setup(&format!("mount on {directory}"), e))?;
+        mount(
+            Some("tmpfs"),
+            &real,
+            Some("tmpfs"),
+            MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+            Some(options.as_str()),
+        )
+        .map_err(|e| ChildError::setup(&format!("mount on {directory}"), e))?;
         covered.push(real);
     }
     // A private directory that was just covered is shown again at its place.
@@ -316,8 +433,14 @@ fn mount_private_directories(plan: &Plan<'_>) -> Result<(), ChildError> {
         umask(before);
         made.map_err(|e| ChildError::setup("show the private directory", e))?;
         let source = format!("/proc/self/fd/{}", workspace.as_raw_fd());
-        mount(Some(source.as_str()), plan.workspace, none, MsFlags::MS_BIND, none)
-            .map_err(|e| ChildError::setup("show the private directory", e))?;
+        mount(
+            Some(source.as_str()),
+            plan.workspace,
+            none,
+            MsFlags::MS_BIND,
+            none,
+        )
+        .map_err(|e| ChildError::setup("show the private directory", e))?;
     }
     Ok(())
 }

@@ -36,16 +36,30 @@ pub(crate) struct Containment {
 
 impl Containment {
     pub(crate) fn make(operation: &str, limits: &Limits, notes: &mut Vec<String>) -> Self {
-        let mut made = Self { unified: None, memory: None, processes: None, version_1: Vec::new() };
+        let mut made = Self {
+            unified: None,
+            memory: None,
+            processes: None,
+            version_1: Vec::new(),
+        };
         let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         made.make_unified(&own, operation, limits);
         if made.memory.is_none() {
-            made.memory = made.make_version_1(&own, "memory", operation, |group| limit_memory_1(group, limits));
+            made.memory = made.make_version_1(&own, "memory", operation, |group| {
+                limit_memory_1(group, limits)
+            });
         }
         if made.processes.is_none() {
-            made.processes = made.make_version_1(&own, "pids", operation, |group| limit_processes(group, limits));
+            made.processes = made.make_version_1(&own, "pids", operation, |group| {
+                limit_processes(group, limits)
+            });
         }
-        if limits.cpu_percent.is_some() && !made.unified.as_ref().is_some_and(|group| group.join("cpu.max").exists()) {
+        if limits.cpu_percent.is_some()
+            && !made
+                .unified
+                .as_ref()
+                .is_some_and(|group| group.join("cpu.max").exists())
+        {
             made.make_version_1(&own, "cpu", operation, |group| limit_cpu_1(group, limits));
         }
         if limits.memory.is_some() && made.memory.is_none() {
@@ -81,7 +95,11 @@ impl Containment {
     }
 
     pub(crate) fn paths(&self) -> Vec<PathBuf> {
-        self.unified.iter().chain(self.version_1.iter().map(|(path, _)| path)).cloned().collect()
+        self.unified
+            .iter()
+            .chain(self.version_1.iter().map(|(path, _)| path))
+            .cloned()
+            .collect()
     }
 
     pub(crate) fn members(&self) -> BTreeSet<i32> {
@@ -99,12 +117,21 @@ impl Containment {
     pub(crate) fn limit_hit(&self) -> Option<LimitHit> {
         let counter = |group: &Option<PathBuf>, files: &[&str], key: &str| {
             let group = group.as_ref()?;
-            files.iter().find_map(|file| value_of(&std::fs::read_to_string(group.join(file)).ok()?, key))
+            files
+                .iter()
+                .find_map(|file| value_of(&std::fs::read_to_string(group.join(file)).ok()?, key))
         };
-        if counter(&self.memory, &["memory.events", "memory.oom_control"], "oom_kill").is_some_and(|n| n > 0) {
+        if counter(
+            &self.memory,
+            &["memory.events", "memory.oom_control"],
+            "oom_kill",
+        )
+        .is_some_and(|n| n > 0)
+        {
             return Some(LimitHit::Memory);
         }
-        (counter(&self.processes, &["pids.events"], "max").is_some_and(|n| n > 0)).then_some(LimitHit::Processes)
+        (counter(&self.processes, &["pids.events"], "max").is_some_and(|n| n > 0))
+            .then_some(LimitHit::Processes)
     }
 
     pub(crate) fn remove(self, notes: &mut Vec<String>) {
@@ -115,7 +142,11 @@ impl Containment {
 
     fn make_unified(&mut self, own: &str, operation: &str, limits: &Limits) {
         let pure = Path::new(ROOT).join("cgroup.controllers").exists();
-        let mount = if pure { PathBuf::from(ROOT) } else { Path::new(ROOT).join("unified") };
+        let mount = if pure {
+            PathBuf::from(ROOT)
+        } else {
+            Path::new(ROOT).join("unified")
+        };
         if !mount.join("cgroup.procs").exists() {
             return;
         }
@@ -127,7 +158,8 @@ impl Containment {
         for directory in [&base, &parent] {
             for controller in ["+memory", "+pids", "+cpu"] {
                 // Refused where the hierarchy does not have the controller, or the group has processes of its own.
-                let _seen_by_the_files_below = write(&directory.join("cgroup.subtree_control"), controller);
+                let _seen_by_the_files_below =
+                    write(&directory.join("cgroup.subtree_control"), controller);
             }
         }
         let group = parent.join(operation);
@@ -144,22 +176,37 @@ impl Containment {
             self.processes = Some(group.clone());
         }
         if let Some(percent) = limits.cpu_percent {
-            let _no_controller = write(&group.join("cpu.max"), &format!("{} 100000", u64::from(percent) * 1000));
+            let _no_controller = write(
+                &group.join("cpu.max"),
+                &format!("{} 100000", u64::from(percent) * 1000),
+            );
         }
         self.unified = Some(group);
     }
 
-    fn make_version_1(&mut self, own: &str, controller: &str, operation: &str, limit: impl FnOnce(&Path) -> bool) -> Option<PathBuf> {
+    fn make_version_1(
+        &mut self,
+        own: &str,
+        controller: &str,
+        operation: &str,
+        limit: impl FnOnce(&Path) -> bool,
+    ) -> Option<PathBuf> {
         let mount = Path::new(ROOT).join(controller);
         if !mount.join("tasks").exists() {
             return None;
         }
-        let parent = own_group(&mount, own, |controllers| controllers.split(',').any(|c| c == controller)).join("sluice");
+        let parent = own_group(&mount, own, |controllers| {
+            controllers.split(',').any(|c| c == controller)
+        })
+        .join("sluice");
         let group = parent.join(operation);
         if !make_directory(&parent) || std::fs::create_dir(&group).is_err() {
             return None;
         }
-        let tasks = OpenOptions::new().write(true).custom_flags(libc::O_CLOEXEC).open(group.join("tasks"));
+        let tasks = OpenOptions::new()
+            .write(true)
+            .custom_flags(libc::O_CLOEXEC)
+            .open(group.join("tasks"));
         match tasks {
             Ok(tasks) if limit(&group) => {
                 self.version_1.push((group.clone(), tasks));
@@ -178,7 +225,12 @@ pub(crate) fn end(groups: &[PathBuf], notes: &mut Vec<String>) {
     // Only ever a directory of ours, whatever a spool says.
     let ours: Vec<PathBuf> = groups
         .iter()
-        .filter(|path| path.starts_with(ROOT) && path.parent().is_some_and(|parent| parent.ends_with("sluice")))
+        .filter(|path| {
+            path.starts_with(ROOT)
+                && path
+                    .parent()
+                    .is_some_and(|parent| parent.ends_with("sluice"))
+        })
         .cloned()
         .collect();
     let until = Instant::now() + Duration::from_secs(2);
@@ -204,9 +256,14 @@ fn remove(groups: &[PathBuf], notes: &mut Vec<String>) {
                 Ok(()) => break,
                 Err(e) if e.kind() == ErrorKind::NotFound => break,
                 // The last process is reaped but not yet out of its group.
-                Err(e) if e.kind() == ErrorKind::ResourceBusy && Instant::now() < until => std::thread::sleep(Duration::from_micros(200)),
+                Err(e) if e.kind() == ErrorKind::ResourceBusy && Instant::now() < until => {
+                    std::thread::sleep(Duration::from_micros(200))
+                }
                 Err(e) => {
-                    notes.push(format!("the cgroup {} could not be removed: {e}", group.display()));
+                    notes.push(format!(
+                        "the cgroup {} could not be removed: {e}",
+                        group.display()
+                    ));
                     break;
                 }
             }
@@ -233,7 +290,9 @@ fn own_group(mount: &Path, own: &str, is_it: impl Fn(&str) -> bool) -> PathBuf {
 }
 
 fn limit_memory_1(group: &Path, limits: &Limits) -> bool {
-    let Some(bytes) = limits.memory else { return false };
+    let Some(bytes) = limits.memory else {
+        return false;
+    };
     let bytes = bytes.to_string();
     if !write(&group.join("memory.limit_in_bytes"), &bytes) {
         return false;
@@ -243,13 +302,20 @@ fn limit_memory_1(group: &Path, limits: &Limits) -> bool {
 }
 
 fn limit_processes(group: &Path, limits: &Limits) -> bool {
-    limits.processes.is_some_and(|count| write(&group.join("pids.max"), &count.to_string()))
+    limits
+        .processes
+        .is_some_and(|count| write(&group.join("pids.max"), &count.to_string()))
 }
 
 fn limit_cpu_1(group: &Path, limits: &Limits) -> bool {
-    let Some(percent) = limits.cpu_percent else { return false };
+    let Some(percent) = limits.cpu_percent else {
+        return false;
+    };
     write(&group.join("cpu.cfs_period_us"), "100000")
-        && write(&group.join("cpu.cfs_quota_us"), &(u64::from(percent) * 1000).to_string())
+        && write(
+            &group.join("cpu.cfs_quota_us"),
+            &(u64::from(percent) * 1000).to_string(),
+        )
 }
 
 fn make_directory(path: &Path) -> bool {
@@ -261,11 +327,16 @@ fn make_directory(path: &Path) -> bool {
 
 /// Writes to a control file that exists; one that does not is never made.
 fn write(path: &Path, text: &str) -> bool {
-    OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(text.as_bytes())).is_ok()
+    OpenOptions::new()
+        .write(true)
+        .open(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .is_ok()
 }
 
 fn value_of(text: &str, key: &str) -> Option<u64> {
-    text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok())
+    text.lines()
+        .find_map(|line| line.strip_prefix(key)?.trim().parse().ok())
 }
 
 #[cfg(test)]
@@ -283,8 +354,17 @@ mod tests {
     #[test]
     fn the_own_group_is_found_or_the_root_of_the_hierarchy_stands_in() {
         let own = "4:cpu,memory:/no/such/group\n0::/\n";
-        assert_eq!(own_group(Path::new("/proc"), own, |c| c == "cpu,memory"), Path::new("/proc"));
-        assert_eq!(own_group(Path::new("/proc"), "1:memory:/self\n", |c| c == "memory"), Path::new("/proc/self"));
-        assert_eq!(own_group(Path::new("/proc"), "1:memory:/../etc\n", |c| c == "memory"), Path::new("/proc"));
+        assert_eq!(
+            own_group(Path::new("/proc"), own, |c| c == "cpu,memory"),
+            Path::new("/proc")
+        );
+        assert_eq!(
+            own_group(Path::new("/proc"), "1:memory:/self\n", |c| c == "memory"),
+            Path::new("/proc/self")
+        );
+        assert_eq!(
+            own_group(Path::new("/proc"), "1:memory:/../etc\n", |c| c == "memory"),
+            Path::new("/proc")
+        );
     }
 }

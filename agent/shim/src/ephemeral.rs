@@ -26,7 +26,10 @@ pub(crate) struct Lease {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LeaseError {
     #[error("cannot use {}: {source}", path.display())]
-    Io { path: PathBuf, source: std::io::Error },
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("{} is not a directory that only root can write to", .0.display())]
     Unsafe(PathBuf),
     #[error("all {} ephemeral users of this machine are in use", LAST_UID - FIRST_UID + 1)]
@@ -35,8 +38,15 @@ pub(crate) enum LeaseError {
 
 impl Lease {
     pub(crate) fn take(locks: &Path) -> Result<Self, LeaseError> {
-        let io = |path: &Path, source| LeaseError::Io { path: path.to_owned(), source };
-        DirBuilder::new().recursive(true).mode(0o700).create(locks).map_err(|e| io(locks, e))?;
+        let io = |path: &Path, source| LeaseError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(locks)
+            .map_err(|e| io(locks, e))?;
         let meta = std::fs::symlink_metadata(locks).map_err(|e| io(locks, e))?;
         if !meta.is_dir() || meta.uid() != 0 || meta.mode() & 0o022 != 0 {
             return Err(LeaseError::Unsafe(locks.to_owned()));
@@ -48,7 +58,11 @@ impl Lease {
             let uid = FIRST_UID + (start + offset) % size;
             let path = locks.join(uid.to_string());
             if let Some(lock) = lock_if_free(&path).map_err(|e| io(&path, e))? {
-                return Ok(Self { uid, path, _lock: lock });
+                return Ok(Self {
+                    uid,
+                    path,
+                    _lock: lock,
+                });
             }
         }
         Err(LeaseError::Exhausted)
@@ -58,13 +72,22 @@ impl Lease {
     pub(crate) fn release(self, notes: &mut Vec<String>) {
         // The lock is still held: whoever opened this file before it was removed notices that it is not there any more.
         if let Err(error) = std::fs::remove_file(&self.path) {
-            notes.push(format!("{} could not be removed: {error}", self.path.display()));
+            notes.push(format!(
+                "{} could not be removed: {error}",
+                self.path.display()
+            ));
         }
     }
 }
 
 fn lock_if_free(path: &Path) -> std::io::Result<Option<Flock<File>>> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)?;
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)?;
     let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => lock,
         Err((_, Errno::EWOULDBLOCK)) => return Ok(None),

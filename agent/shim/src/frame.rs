@@ -26,7 +26,9 @@ pub fn encode(event: &Event) -> Vec<u8> {
     // Writing to a Vec cannot fail; what CBOR cannot hold (a path that is not UTF-8) becomes a note that says so.
     if ciborium::into_writer(event, &mut frame).is_err() {
         frame.truncate(4);
-        let note = Event::Note { text: "an event could not be written: it has a path that is not UTF-8".into() };
+        let note = Event::Note {
+            text: "an event could not be written: it has a path that is not UTF-8".into(),
+        };
         let _infallible = ciborium::into_writer(&note, &mut frame);
     }
     let length = u32::try_from(frame.len() - 4).unwrap_or(u32::MAX);
@@ -57,12 +59,16 @@ impl Decoder {
     /// The bytes are not frames of events; nothing after this is meaningful.
     pub fn next_event(&mut self) -> Result<Option<Event>, FrameError> {
         let rest = &self.buffer[self.start..];
-        let Some((head, rest)) = rest.split_first_chunk::<4>() else { return Ok(None) };
+        let Some((head, rest)) = rest.split_first_chunk::<4>() else {
+            return Ok(None);
+        };
         let length = u32::from_be_bytes(*head) as usize;
         if length > MAX_FRAME {
             return Err(FrameError::TooLong(length));
         }
-        let Some(mut body) = rest.get(..length) else { return Ok(None) };
+        let Some(mut body) = rest.get(..length) else {
+            return Ok(None);
+        };
         let event = ciborium::from_reader(&mut body).map_err(FrameError::Decode)?;
         if !body.is_empty() {
             return Err(FrameError::TrailingBytes(body.len()));
@@ -84,9 +90,15 @@ mod tests {
     #[test]
     fn events_come_back_whatever_the_pieces_they_arrive_in() {
         let events = [
-            Event::Output { stream: Stream::Stderr, bytes: ByteBuf::from(vec![0, 255, 10]) },
+            Event::Output {
+                stream: Stream::Stderr,
+                bytes: ByteBuf::from(vec![0, 255, 10]),
+            },
             Event::Note { text: "é".into() },
-            Event::Failed { stage: Stage::User, reason: "no".into() },
+            Event::Failed {
+                stage: Stage::User,
+                reason: "no".into(),
+            },
         ];
         let bytes: Vec<u8> = events.iter().flat_map(encode).collect();
         for piece in 1..bytes.len() {
@@ -105,7 +117,9 @@ mod tests {
     #[test]
     fn a_torn_frame_is_not_an_event_and_a_huge_one_is_an_error() {
         let mut decoder = Decoder::default();
-        let frame = encode(&Event::Note { text: "whole".into() });
+        let frame = encode(&Event::Note {
+            text: "whole".into(),
+        });
         decoder.push(&frame[..frame.len() - 1]);
         assert!(decoder.next_event().unwrap().is_none());
         let mut decoder = Decoder::default();

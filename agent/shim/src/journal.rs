@@ -29,8 +29,13 @@ impl Journal {
         let agent = std::io::stdout();
         // Without this a stalled agent would stop the shim, and with it the operation's time limit.
         let blocking = fcntl(agent.as_fd(), FcntlArg::F_GETFL).map(OFlag::from_bits_retain);
-        let set = blocking.and_then(|flags| fcntl(agent.as_fd(), FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)));
-        Self { spool: None, agent: set.is_ok().then_some(agent), queue: VecDeque::new() }
+        let set = blocking
+            .and_then(|flags| fcntl(agent.as_fd(), FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)));
+        Self {
+            spool: None,
+            agent: set.is_ok().then_some(agent),
+            queue: VecDeque::new(),
+        }
     }
 
     pub(crate) fn attach(&mut self, spool: File) {
@@ -39,7 +44,10 @@ impl Journal {
 
     pub(crate) fn emit(&mut self, event: &Event) {
         let bytes = frame::encode(event);
-        let spooled = self.spool.as_mut().map_or(Ok(()), |file| file.write_all(&bytes));
+        let spooled = self
+            .spool
+            .as_mut()
+            .map_or(Ok(()), |file| file.write_all(&bytes));
         if self.agent.is_some() {
             self.queue.extend(&bytes);
         }
@@ -47,7 +55,9 @@ impl Journal {
             // The disk is full or broken. The operation goes on, for the agent that reads along; a torn frame must not
             // be followed by others.
             self.spool = None;
-            let text = format!("the spool could not be written ({error}); an agent that restarts cannot pick this operation up");
+            let text = format!(
+                "the spool could not be written ({error}); an agent that restarts cannot pick this operation up"
+            );
             self.queue.extend(&frame::encode(&Event::Note { text }));
         }
         self.send();
@@ -60,7 +70,10 @@ impl Journal {
 
     /// The agent's pipe, while there is something to write to it.
     pub(crate) fn waiting(&self) -> Option<BorrowedFd<'_>> {
-        self.agent.as_ref().filter(|_| !self.queue.is_empty()).map(AsFd::as_fd)
+        self.agent
+            .as_ref()
+            .filter(|_| !self.queue.is_empty())
+            .map(AsFd::as_fd)
     }
 
     /// Writes what the agent's pipe takes now.
@@ -92,7 +105,10 @@ impl Journal {
                 return;
             }
             let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
-            let _retried_by_the_loop = poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
+            let _retried_by_the_loop = poll(
+                &mut fds,
+                PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX),
+            );
             self.send();
         }
     }

@@ -34,11 +34,18 @@ pub fn run() -> ExitCode {
     let signals = match stand_alone() {
         Ok(signals) => signals,
         Err(errno) => {
-            return fail(&mut Journal::new(), Stage::Shim, format!("the shim cannot be set up: {errno}"));
+            return fail(
+                &mut Journal::new(),
+                Stage::Shim,
+                format!("the shim cannot be set up: {errno}"),
+            );
         }
     };
     let mut bytes = Vec::new();
-    let read = std::io::stdin().lock().take(MAX_SPEC).read_to_end(&mut bytes);
+    let read = std::io::stdin()
+        .lock()
+        .take(MAX_SPEC)
+        .read_to_end(&mut bytes);
     let mut journal = Journal::new();
     match read {
         Err(error) => return fail(&mut journal, Stage::Spec, error.to_string()),
@@ -67,32 +74,54 @@ pub fn run() -> ExitCode {
         Err(ChildError { stage, reason }) => journal.emit(&Event::Failed { stage, reason }),
     }
     if let Err(error) = journal.sync() {
-        journal.emit(&Event::Note { text: format!("the spool could not be made durable: {error}") });
+        journal.emit(&Event::Note {
+            text: format!("the spool could not be made durable: {error}"),
+        });
     }
     journal.finish();
     ExitCode::SUCCESS
 }
 
 /// Takes the user and makes the directory and the groups, runs the script, and gives all of it back.
-fn perform(spec: &Spec, signals: &SignalFd, journal: &mut Journal, notes: &mut Vec<String>) -> Result<Outcome, ChildError> {
+fn perform(
+    spec: &Spec,
+    signals: &SignalFd,
+    journal: &mut Journal,
+    notes: &mut Vec<String>,
+) -> Result<Outcome, ChildError> {
     let user = Identity::take(&spec.user)?;
     let workspace = match Workspace::make(spec, user.owner(), notes) {
         Ok(workspace) => workspace,
         Err(error) => {
             user.release(false, notes);
-            return Err(ChildError { stage: Stage::Workspace, reason: error.to_string() });
+            return Err(ChildError {
+                stage: Stage::Workspace,
+                reason: error.to_string(),
+            });
         }
     };
     let containment = Containment::make(&spec.operation, &spec.limits, notes);
     let mut private_tmp = false;
-    let result = start_and_supervise(spec, &user, &workspace, &containment, signals, journal, notes, &mut private_tmp);
+    let result = start_and_supervise(
+        spec,
+        &user,
+        &workspace,
+        &containment,
+        signals,
+        journal,
+        notes,
+        &mut private_tmp,
+    );
     containment.remove(notes);
     workspace.remove(notes);
     user.release(!private_tmp, notes);
     result
 }
 
-#[expect(clippy::too_many_arguments, reason = "one step of `perform`, apart so that all ways out of it lead through the cleaning")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one step of `perform`, apart so that all ways out of it lead through the cleaning"
+)]
 fn start_and_supervise(
     spec: &Spec,
     user: &Identity,
@@ -116,17 +145,24 @@ fn start_and_supervise(
     // While the child sets itself up: what was prepared must be on disk before anything can have started.
     let synced = journal.sync();
     let gone = |error: ChildError| {
-        let _reaped = nix::sys::signal::kill(child.pid, Signal::SIGKILL).and_then(|()| waitpid(child.pid, None));
+        let _reaped = nix::sys::signal::kill(child.pid, Signal::SIGKILL)
+            .and_then(|()| waitpid(child.pid, None));
         error
     };
     let ready = child.ready().map_err(gone)?;
     *private_tmp = ready.confinement.private_tmp;
     notes.extend(ready.notes);
     if let Err(error) = synced {
-        return Err(gone(ChildError { stage: Stage::Spool, reason: format!("the start could not be recorded on disk: {error}") }));
+        return Err(gone(ChildError {
+            stage: Stage::Spool,
+            reason: format!("the start could not be recorded on disk: {error}"),
+        }));
     }
     if canceled(signals) {
-        return Err(gone(ChildError { stage: Stage::Canceled, reason: "canceled before it started".into() }));
+        return Err(gone(ChildError {
+            stage: Stage::Canceled,
+            reason: "canceled before it started".into(),
+        }));
     }
     journal.emit(&Event::Started(Started {
         at: UnixMillis::now(),
@@ -154,8 +190,17 @@ fn start_and_supervise(
     Ok(supervise(running, journal, notes))
 }
 
-fn plan<'a>(spec: &'a Spec, user: &Identity, workspace: &'a Workspace) -> Result<Plan<'a>, ChildError> {
-    let text = |bytes: &[u8]| CString::new(bytes).map_err(|e| ChildError { stage: Stage::Spec, reason: e.to_string() });
+fn plan<'a>(
+    spec: &'a Spec,
+    user: &Identity,
+    workspace: &'a Workspace,
+) -> Result<Plan<'a>, ChildError> {
+    let text = |bytes: &[u8]| {
+        CString::new(bytes).map_err(|e| ChildError {
+            stage: Stage::Spec,
+            reason: e.to_string(),
+        })
+    };
     let argv = std::iter::once(spec.interpreter.as_os_str().as_bytes())
         .chain(spec.flags.iter().map(String::as_bytes))
         .chain([workspace.script.as_os_str().as_bytes()])
@@ -169,12 +214,17 @@ fn plan<'a>(spec: &'a Spec, user: &Identity, workspace: &'a Workspace) -> Result
         }
     }
     environment.extend(workspace.variables.iter().cloned());
-    let envp = environment.iter().map(|v| text(format!("{}={}", v.name, v.value).as_bytes())).collect::<Result<_, _>>()?;
+    let envp = environment
+        .iter()
+        .map(|v| text(format!("{}={}", v.name, v.value).as_bytes()))
+        .collect::<Result<_, _>>()?;
     Ok(Plan {
         interpreter: &spec.interpreter,
         argv,
         envp,
-        user: Uid::effective().is_root().then(|| (user.uid, user.gid, user.groups.clone())),
+        user: Uid::effective()
+            .is_root()
+            .then(|| (user.uid, user.gid, user.groups.clone())),
         home: match &spec.user {
             User::Ephemeral { .. } => "/".as_ref(),
             User::Named { home, .. } => home,
@@ -196,21 +246,44 @@ struct Identity {
 
 impl Identity {
     fn take(user: &User) -> Result<Self, ChildError> {
-        let refuse = |reason: String| ChildError { stage: Stage::User, reason };
+        let refuse = |reason: String| ChildError {
+            stage: Stage::User,
+            reason,
+        };
         let me = Uid::effective();
         match user {
-            User::Ephemeral { .. } if !me.is_root() => Err(refuse("an ephemeral user needs an agent that is root".into())),
+            User::Ephemeral { .. } if !me.is_root() => Err(refuse(
+                "an ephemeral user needs an agent that is root".into(),
+            )),
             User::Ephemeral { locks } => {
                 let lease = Lease::take(locks).map_err(|e| refuse(e.to_string()))?;
                 let gid = Gid::from_raw(lease.uid);
-                Ok(Self { uid: Uid::from_raw(lease.uid), gid, groups: vec![gid], lease: Some(lease) })
+                Ok(Self {
+                    uid: Uid::from_raw(lease.uid),
+                    gid,
+                    groups: vec![gid],
+                    lease: Some(lease),
+                })
             }
-            User::Named { name, uid, gid, groups, .. } => {
+            User::Named {
+                name,
+                uid,
+                gid,
+                groups,
+                ..
+            } => {
                 if !me.is_root() && me.as_raw() != *uid {
-                    return Err(refuse(format!("an agent that is not root can run scripts only as its own user, not as `{name}`")));
+                    return Err(refuse(format!(
+                        "an agent that is not root can run scripts only as its own user, not as `{name}`"
+                    )));
                 }
                 let groups = groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
-                Ok(Self { uid: Uid::from_raw(*uid), gid: Gid::from_raw(*gid), groups, lease: None })
+                Ok(Self {
+                    uid: Uid::from_raw(*uid),
+                    gid: Gid::from_raw(*gid),
+                    groups,
+                    lease: None,
+                })
             }
         }
     }
@@ -226,12 +299,22 @@ impl Identity {
 
     fn gids(&self) -> Vec<u32> {
         let others = self.groups.iter().filter(|gid| **gid != self.gid);
-        std::iter::once(&self.gid).chain(others).map(|gid| gid.as_raw()).collect()
+        std::iter::once(&self.gid)
+            .chain(others)
+            .map(|gid| gid.as_raw())
+            .collect()
     }
 
     fn variables(&self) -> Vec<Variable> {
-        let Some(uid) = self.ephemeral_uid() else { return Vec::new() };
-        ["USER", "LOGNAME"].map(|name| Variable { name: name.into(), value: format!("sluice-{uid}") }).into()
+        let Some(uid) = self.ephemeral_uid() else {
+            return Vec::new();
+        };
+        ["USER", "LOGNAME"]
+            .map(|name| Variable {
+                name: name.into(),
+                value: format!("sluice-{uid}"),
+            })
+            .into()
     }
 
     fn release(self, files_were_shared: bool, notes: &mut Vec<String>) {
@@ -248,7 +331,15 @@ impl Identity {
 fn stand_alone() -> nix::Result<SignalFd> {
     // Refused for the leader of a group, such as a shim started by hand from a shell: then it stays in its session.
     let _already_a_leader = setsid();
-    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGPIPE, Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU] {
+    for signal in [
+        Signal::SIGHUP,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGPIPE,
+        Signal::SIGTSTP,
+        Signal::SIGTTIN,
+        Signal::SIGTTOU,
+    ] {
         ignore(signal)?;
     }
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGCHLD].into_iter().collect();
@@ -267,7 +358,8 @@ fn ignore(signal: Signal) -> nix::Result<SigHandler> {
 
 /// True when SIGTERM came while everything was being prepared. Children are not looked at: there is but one.
 fn canceled(signals: &SignalFd) -> bool {
-    std::iter::from_fn(|| signals.read_signal().ok().flatten()).any(|info| info.ssi_signo == Signal::SIGTERM as u32)
+    std::iter::from_fn(|| signals.read_signal().ok().flatten())
+        .any(|info| info.ssi_signo == Signal::SIGTERM as u32)
 }
 
 fn fail(journal: &mut Journal, stage: Stage, reason: String) -> ExitCode {

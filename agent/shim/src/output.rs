@@ -80,7 +80,16 @@ impl Capture {
             pieces.push((stream, piece.to_vec()));
             bytes = rest;
         }
-        (head, Tail { lost: LostBytes { stdout: self.lost[0], stderr: self.lost[1] }, pieces })
+        (
+            head,
+            Tail {
+                lost: LostBytes {
+                    stdout: self.lost[0],
+                    stderr: self.lost[1],
+                },
+                pieces,
+            },
+        )
     }
 
     fn split(&mut self, stream: Stream, mut chunk: Vec<u8>, more_may_come: bool) -> Vec<u8> {
@@ -90,7 +99,11 @@ impl Capture {
         };
         let room = self.limit / 2 - *used;
         if chunk.len() <= room {
-            let held = if more_may_come { incomplete_suffix(&chunk) } else { 0 };
+            let held = if more_may_come {
+                incomplete_suffix(&chunk)
+            } else {
+                0
+            };
             self.pending[index(stream)] = chunk.split_off(chunk.len() - held);
             *used += chunk.len();
             return chunk;
@@ -104,7 +117,9 @@ impl Capture {
     }
 
     fn keep(&mut self, stream: Stream, mut bytes: &[u8]) {
-        let Head::Closed { ring_limit } = self.head else { return };
+        let Head::Closed { ring_limit } = self.head else {
+            return;
+        };
         if bytes.len() > ring_limit {
             self.forget(self.ring.len());
             self.lost[index(stream)] += (bytes.len() - ring_limit) as u64;
@@ -118,15 +133,29 @@ impl Capture {
         // A limit beyond 2 GiB would not fit a run; the ceiling of a machine is far below.
         let length = u32::try_from(bytes.len()).unwrap_or(STDERR_BIT - 1) & !STDERR_BIT;
         match self.runs.back_mut() {
-            Some(run) if decode_run(*run).0 == stream && decode_run(*run).1 + bytes.len() < STDERR_BIT as usize => *run += length,
-            _ => self.runs.push_back(length | if stream == Stream::Stderr { STDERR_BIT } else { 0 }),
+            Some(run)
+                if decode_run(*run).0 == stream
+                    && decode_run(*run).1 + bytes.len() < STDERR_BIT as usize =>
+            {
+                *run += length
+            }
+            _ => self.runs.push_back(
+                length
+                    | if stream == Stream::Stderr {
+                        STDERR_BIT
+                    } else {
+                        0
+                    },
+            ),
         }
     }
 
     fn forget(&mut self, mut count: usize) {
         self.ring.drain(..count);
         while count > 0 {
-            let Some(run) = self.runs.front_mut() else { return };
+            let Some(run) = self.runs.front_mut() else {
+                return;
+            };
             let (stream, length) = decode_run(*run);
             let gone = length.min(count);
             self.lost[index(stream)] += gone as u64;
@@ -155,7 +184,9 @@ impl Capture {
                     run += 1;
                     continue;
                 }
-                let broken = (0..length.min(3 - trimmed)).take_while(|i| self.ring[at + i] & 0xc0 == 0x80).count();
+                let broken = (0..length.min(3 - trimmed))
+                    .take_while(|i| self.ring[at + i] & 0xc0 == 0x80)
+                    .count();
                 self.ring.drain(at..at + broken);
                 self.runs[run] -= u32::try_from(broken).unwrap_or(0);
                 trimmed += broken;
@@ -178,7 +209,11 @@ fn index(stream: Stream) -> usize {
 }
 
 fn decode_run(run: u32) -> (Stream, usize) {
-    let stream = if run & STDERR_BIT == 0 { Stream::Stdout } else { Stream::Stderr };
+    let stream = if run & STDERR_BIT == 0 {
+        Stream::Stdout
+    } else {
+        Stream::Stderr
+    };
     (stream, (run & !STDERR_BIT) as usize)
 }
 
@@ -226,7 +261,8 @@ mod tests {
         for (out, err) in [(0, 10), (5, 5), (10, 0), (3, 7), (1, 2)] {
             let (out, err) = (vec![b'o'; out], vec![b'e'; err]);
             for piece in 1..=10 {
-                let mut chunks: Vec<(Stream, &[u8])> = out.chunks(piece).map(|c| (Stream::Stdout, c)).collect();
+                let mut chunks: Vec<(Stream, &[u8])> =
+                    out.chunks(piece).map(|c| (Stream::Stdout, c)).collect();
                 chunks.extend(err.chunks(piece).map(|c| (Stream::Stderr, c)));
                 let [stdout, stderr] = run(10, &chunks);
                 assert_eq!((stdout.1, stderr.1), (0, 0));
@@ -245,13 +281,35 @@ mod tests {
     #[test]
     fn head_and_tail_survive_and_every_byte_is_counted() {
         let all: Vec<u8> = (0..100_000_u32).map(|i| b'a' + (i % 26) as u8).collect();
-        let chunks: Vec<(Stream, &[u8])> =
-            all.chunks(777).enumerate().map(|(i, c)| (if i % 3 == 0 { Stream::Stderr } else { Stream::Stdout }, c)).collect();
+        let chunks: Vec<(Stream, &[u8])> = all
+            .chunks(777)
+            .enumerate()
+            .map(|(i, c)| {
+                (
+                    if i % 3 == 0 {
+                        Stream::Stderr
+                    } else {
+                        Stream::Stdout
+                    },
+                    c,
+                )
+            })
+            .collect();
         let [stdout, stderr] = run(1000, &chunks);
-        assert_eq!(stdout.0.len() + stdout.2.len() + stderr.0.len() + stderr.2.len(), 1000);
+        assert_eq!(
+            stdout.0.len() + stdout.2.len() + stderr.0.len() + stderr.2.len(),
+            1000
+        );
         for (stream, (head, lost, tail)) in [(Stream::Stdout, stdout), (Stream::Stderr, stderr)] {
-            let of: Vec<u8> = chunks.iter().filter(|c| c.0 == stream).flat_map(|c| c.1.to_vec()).collect();
-            assert_eq!(head.len() as u64 + lost + tail.len() as u64, of.len() as u64);
+            let of: Vec<u8> = chunks
+                .iter()
+                .filter(|c| c.0 == stream)
+                .flat_map(|c| c.1.to_vec())
+                .collect();
+            assert_eq!(
+                head.len() as u64 + lost + tail.len() as u64,
+                of.len() as u64
+            );
             assert!(of.starts_with(&head) && of.ends_with(&tail));
         }
     }
@@ -261,11 +319,24 @@ mod tests {
         let text = "aé€😀".repeat(50);
         for limit in 1..80 {
             for piece in 1..9 {
-                let chunks: Vec<(Stream, &[u8])> = text.as_bytes().chunks(piece).map(|c| (Stream::Stdout, c)).collect();
+                let chunks: Vec<(Stream, &[u8])> = text
+                    .as_bytes()
+                    .chunks(piece)
+                    .map(|c| (Stream::Stdout, c))
+                    .collect();
                 let [(head, lost, tail), _] = run(limit, &chunks);
-                assert!(std::str::from_utf8(&head).is_ok(), "head of {limit} in pieces of {piece}");
-                assert!(std::str::from_utf8(&tail).is_ok(), "tail of {limit} in pieces of {piece}");
-                assert_eq!(head.len() as u64 + lost + tail.len() as u64, text.len() as u64);
+                assert!(
+                    std::str::from_utf8(&head).is_ok(),
+                    "head of {limit} in pieces of {piece}"
+                );
+                assert!(
+                    std::str::from_utf8(&tail).is_ok(),
+                    "tail of {limit} in pieces of {piece}"
+                );
+                assert_eq!(
+                    head.len() as u64 + lost + tail.len() as u64,
+                    text.len() as u64
+                );
                 assert!(head.len() + tail.len() <= usize::try_from(limit).unwrap_or(0));
             }
         }
@@ -288,7 +359,11 @@ mod tests {
             capture.push(Stream::Stdout, &chunk);
             capture.push(Stream::Stderr, &chunk[..1]);
         }
-        assert!(capture.ring.capacity() <= 256 * 1024, "{}", capture.ring.capacity());
+        assert!(
+            capture.ring.capacity() <= 256 * 1024,
+            "{}",
+            capture.ring.capacity()
+        );
         assert!(capture.runs.len() < 8);
     }
 }

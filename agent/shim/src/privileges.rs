@@ -9,9 +9,15 @@ use nix::unistd::{Gid, Uid, getgroups, getresgid, getresuid, setgroups, setresgi
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PrivilegeError {
     #[error("cannot {what}: {source}")]
-    Errno { what: &'static str, source: nix::Error },
+    Errno {
+        what: &'static str,
+        source: nix::Error,
+    },
     #[error("cannot {what}: {source}")]
-    Caps { what: &'static str, source: caps::errors::CapsError },
+    Caps {
+        what: &'static str,
+        source: caps::errors::CapsError,
+    },
     #[error("{0} are not what was asked for after the change of user")]
     NotApplied(&'static str),
 }
@@ -48,11 +54,26 @@ fn verify(uid: Uid, gid: Gid, groups: &[Gid]) -> Result<(), PrivilegeError> {
     if uid.is_root() {
         return Ok(());
     }
-    if setresuid(Uid::from_raw(u32::MAX), Uid::from_raw(0), Uid::from_raw(u32::MAX)).is_ok() {
+    if setresuid(
+        Uid::from_raw(u32::MAX),
+        Uid::from_raw(0),
+        Uid::from_raw(u32::MAX),
+    )
+    .is_ok()
+    {
         return Err(PrivilegeError::NotApplied("user ids"));
     }
-    for which in [CapSet::Bounding, CapSet::Permitted, CapSet::Effective, CapSet::Inheritable, CapSet::Ambient] {
-        if !caps::read(None, which).map_err(caps_error("read a capability set"))?.is_empty() {
+    for which in [
+        CapSet::Bounding,
+        CapSet::Permitted,
+        CapSet::Effective,
+        CapSet::Inheritable,
+        CapSet::Ambient,
+    ] {
+        if !caps::read(None, which)
+            .map_err(caps_error("read a capability set"))?
+            .is_empty()
+        {
             return Err(PrivilegeError::NotApplied("capability sets"));
         }
     }
@@ -62,7 +83,12 @@ fn verify(uid: Uid, gid: Gid, groups: &[Gid]) -> Result<(), PrivilegeError> {
 /// What the shim keeps after the start: to kill the script's processes, and to remove its directory, which belongs to
 /// another user (`DAC_OVERRIDE` to enter it whatever its mode, `FOWNER` for directories that the script made sticky).
 pub(crate) fn keep_what_ending_needs() -> Result<(), PrivilegeError> {
-    let keep: CapsHashSet = [Capability::CAP_KILL, Capability::CAP_DAC_OVERRIDE, Capability::CAP_FOWNER].into();
+    let keep: CapsHashSet = [
+        Capability::CAP_KILL,
+        Capability::CAP_DAC_OVERRIDE,
+        Capability::CAP_FOWNER,
+    ]
+    .into();
     let had = caps::read(None, CapSet::Permitted).map_err(caps_error("read a capability set"))?;
     let keep = keep.intersection(&had).copied().collect();
     for which in [CapSet::Effective, CapSet::Permitted] {

@@ -128,7 +128,10 @@ pub struct Secret {
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Secret").field("variable", &self.variable).field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Secret")
+            .field("variable", &self.variable)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -218,8 +221,16 @@ impl Spec {
 
     fn check(&self) -> Result<(), SpecError> {
         let id = &self.operation;
-        if id.is_empty() || id.len() > 64 || !id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
-            return Err(SpecError::Name { what: "operation", name: id.escape_debug().to_string() });
+        if id.is_empty()
+            || id.len() > 64
+            || !id
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        {
+            return Err(SpecError::Name {
+                what: "operation",
+                name: id.escape_debug().to_string(),
+            });
         }
         absolute("spool", &self.spool)?;
         absolute("workspace base", &self.workspace_base)?;
@@ -254,27 +265,50 @@ impl Spec {
 
 fn absolute(what: &'static str, path: &Path) -> Result<(), SpecError> {
     let text = path.to_string_lossy();
-    if !path.is_absolute() || text.contains('\0') || path.components().any(|c| c == Component::ParentDir) {
-        return Err(SpecError::Relative { what, path: path.to_owned() });
+    if !path.is_absolute()
+        || text.contains('\0')
+        || path.components().any(|c| c == Component::ParentDir)
+    {
+        return Err(SpecError::Relative {
+            what,
+            path: path.to_owned(),
+        });
     }
     Ok(())
 }
 
 fn component(what: &'static str, name: &str) -> Result<(), SpecError> {
-    let safe = !name.is_empty() && name.len() <= 255 && name != "." && name != ".." && !name.contains(['/', '\0']);
-    if safe { Ok(()) } else { Err(SpecError::Name { what, name: name.escape_debug().to_string() }) }
+    let safe = !name.is_empty()
+        && name.len() <= 255
+        && name != "."
+        && name != ".."
+        && !name.contains(['/', '\0']);
+    if safe {
+        Ok(())
+    } else {
+        Err(SpecError::Name {
+            what,
+            name: name.escape_debug().to_string(),
+        })
+    }
 }
 
 fn no_nul(what: &'static str, text: &str) -> Result<(), SpecError> {
     if text.contains('\0') {
-        return Err(SpecError::Text { what, text: text.escape_debug().take(80).collect() });
+        return Err(SpecError::Text {
+            what,
+            text: text.escape_debug().take(80).collect(),
+        });
     }
     Ok(())
 }
 
 fn variable_name(name: &str) -> Result<(), SpecError> {
     if name.is_empty() || name.contains(['=', '\0']) {
-        return Err(SpecError::Text { what: "variable", text: name.escape_debug().take(80).collect() });
+        return Err(SpecError::Text {
+            what: "variable",
+            text: name.escape_debug().take(80).collect(),
+        });
     }
     Ok(())
 }
@@ -292,12 +326,24 @@ mod tests {
             workspace_base: "/var/lib/sluice/run".into(),
             interpreter: "/bin/sh".into(),
             flags: vec![],
-            script: Script { name: "script".into(), bytes: ByteBuf::from(b"echo".to_vec()) },
+            script: Script {
+                name: "script".into(),
+                bytes: ByteBuf::from(b"echo".to_vec()),
+            },
             arguments: vec![],
-            environment: vec![Variable { name: "LANG".into(), value: "C".into() }],
-            user: User::Ephemeral { locks: "/run/sluice/uids".into() },
+            environment: vec![Variable {
+                name: "LANG".into(),
+                value: "C".into(),
+            }],
+            user: User::Ephemeral {
+                locks: "/run/sluice/uids".into(),
+            },
             attachments: Attachments::default(),
-            secrets: vec![Secret { variable: "SLUICE_SECRET_T".into(), name: "t".into(), value: ByteBuf::from(b"hunter2".to_vec()) }],
+            secrets: vec![Secret {
+                variable: "SLUICE_SECRET_T".into(),
+                name: "t".into(),
+                value: ByteBuf::from(b"hunter2".to_vec()),
+            }],
             limits: Limits {
                 time: Duration::from_secs(1),
                 grace: Duration::from_secs(1),
@@ -317,15 +363,30 @@ mod tests {
         let mut bytes = spec().to_bytes();
         assert_eq!(Spec::from_bytes(&bytes).unwrap(), spec());
         bytes.push(0xf6);
-        assert!(matches!(Spec::from_bytes(&bytes), Err(SpecError::TrailingBytes(1))));
+        assert!(matches!(
+            Spec::from_bytes(&bytes),
+            Err(SpecError::TrailingBytes(1))
+        ));
     }
 
     #[test]
     fn names_that_leave_their_directory_are_refused() {
         for name in ["", ".", "..", "../x", "a/b", "/etc/passwd", "a\0b"] {
             let mut bad = spec();
-            bad.attachments.files.push(Attachment { name: name.into(), content: Content::Bytes(ByteBuf::new()) });
-            assert!(matches!(Spec::from_bytes(&bad.to_bytes()), Err(SpecError::Name { what: "attachment", .. })), "{name:?}");
+            bad.attachments.files.push(Attachment {
+                name: name.into(),
+                content: Content::Bytes(ByteBuf::new()),
+            });
+            assert!(
+                matches!(
+                    Spec::from_bytes(&bad.to_bytes()),
+                    Err(SpecError::Name {
+                        what: "attachment",
+                        ..
+                    })
+                ),
+                "{name:?}"
+            );
             let mut bad = spec();
             bad.operation = name.into();
             assert!(Spec::from_bytes(&bad.to_bytes()).is_err(), "{name:?}");
@@ -336,13 +397,25 @@ mod tests {
     fn relative_paths_and_nul_bytes_are_refused() {
         let mut bad = spec();
         bad.interpreter = "sh".into();
-        assert!(matches!(Spec::from_bytes(&bad.to_bytes()), Err(SpecError::Relative { what: "interpreter", .. })));
+        assert!(matches!(
+            Spec::from_bytes(&bad.to_bytes()),
+            Err(SpecError::Relative {
+                what: "interpreter",
+                ..
+            })
+        ));
         let mut bad = spec();
         bad.environment[0].value = "a\0b".into();
-        assert!(matches!(Spec::from_bytes(&bad.to_bytes()), Err(SpecError::Text { .. })));
+        assert!(matches!(
+            Spec::from_bytes(&bad.to_bytes()),
+            Err(SpecError::Text { .. })
+        ));
         let mut bad = spec();
         bad.environment[0].name = "A=B".into();
-        assert!(matches!(Spec::from_bytes(&bad.to_bytes()), Err(SpecError::Text { .. })));
+        assert!(matches!(
+            Spec::from_bytes(&bad.to_bytes()),
+            Err(SpecError::Text { .. })
+        ));
     }
 
     #[test]

@@ -84,7 +84,9 @@ pub fn state(spool: &Path) -> Result<State, SpoolError> {
 /// # Errors
 /// The lock cannot be opened for another reason than that it is not there.
 pub fn is_running(spool: &Path) -> Result<bool, SpoolError> {
-    let Some(file) = open_lock(spool)? else { return Ok(false) };
+    let Some(file) = open_lock(spool)? else {
+        return Ok(false);
+    };
     match Flock::lock(file, FlockArg::LockSharedNonblock) {
         Ok(_released_on_drop) => Ok(false),
         Err((_, Errno::EWOULDBLOCK)) => Ok(true),
@@ -97,7 +99,9 @@ pub fn is_running(spool: &Path) -> Result<bool, SpoolError> {
 /// # Errors
 /// The lock cannot be opened or waited for.
 pub fn wait(spool: &Path) -> Result<(), SpoolError> {
-    let Some(mut file) = open_lock(spool)? else { return Ok(()) };
+    let Some(mut file) = open_lock(spool)? else {
+        return Ok(());
+    };
     loop {
         match Flock::lock(file, FlockArg::LockShared) {
             Ok(_released_on_drop) => return Ok(()),
@@ -112,10 +116,15 @@ pub fn wait(spool: &Path) -> Result<(), SpoolError> {
 /// # Errors
 /// The lock cannot be read, or the signal cannot be sent.
 pub fn cancel(spool: &Path) -> Result<bool, SpoolError> {
-    let Some(mut file) = open_lock(spool)? else { return Ok(false) };
+    let Some(mut file) = open_lock(spool)? else {
+        return Ok(false);
+    };
     let mut text = String::new();
-    file.read_to_string(&mut text).map_err(|e| io("read", &spool.join("lock"), e))?;
-    let Ok(pid) = text.trim().parse::<i32>() else { return Ok(false) };
+    file.read_to_string(&mut text)
+        .map_err(|e| io("read", &spool.join("lock"), e))?;
+    let Ok(pid) = text.trim().parse::<i32>() else {
+        return Ok(false);
+    };
     // The lock is held by the process that wrote the pid, so while it is held the pid is its.
     if pid <= 1 || !is_running(spool)? {
         return Ok(false);
@@ -155,8 +164,14 @@ pub fn read_events(spool: &Path) -> Result<Vec<Event>, SpoolError> {
 pub fn abandon(spool: &Path, reason: &str) -> Result<(), SpoolError> {
     let (_lock, mut events) = open(spool)?;
     let path = spool.join("events");
-    let last = Event::Failed { stage: Stage::Shim, reason: reason.to_owned() };
-    events.write_all(&frame::encode(&last)).and_then(|()| events.sync_data()).map_err(|e| io("write", &path, e))
+    let last = Event::Failed {
+        stage: Stage::Shim,
+        reason: reason.to_owned(),
+    };
+    events
+        .write_all(&frame::encode(&last))
+        .and_then(|()| events.sync_data())
+        .map_err(|e| io("write", &path, e))
 }
 
 /// Ends and removes what a shim that was killed left behind: processes in its cgroups or of its ephemeral uid, the
@@ -167,7 +182,17 @@ pub fn abandon(spool: &Path, reason: &str) -> Result<(), SpoolError> {
 pub fn recover(spool: &Path) -> Result<Vec<String>, SpoolError> {
     let mut notes = Vec::new();
     for event in read_events(spool)? {
-        let Event::Prepared(Prepared { workspace, device, inode, cgroups, ephemeral_uid, .. }) = event else { continue };
+        let Event::Prepared(Prepared {
+            workspace,
+            device,
+            inode,
+            cgroups,
+            ephemeral_uid,
+            ..
+        }) = event
+        else {
+            continue;
+        };
         containment::end(&cgroups, &mut notes);
         if let Some(uid) = ephemeral_uid {
             processes::kill_all_of(uid);
@@ -190,13 +215,19 @@ pub(crate) fn open(spool: &Path) -> Result<(Flock<File>, File), SpoolError> {
         return Err(SpoolError::Unsafe(spool.to_owned()));
     }
     let path = spool.join("lock");
-    let lock = private().create(true).truncate(false).open(&path).map_err(|e| io("open", &path, e))?;
+    let lock = private()
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(|e| io("open", &path, e))?;
     let mut lock = match Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => lock,
         Err((_, Errno::EWOULDBLOCK)) => return Err(SpoolError::Busy(spool.to_owned())),
         Err((_, errno)) => return Err(io("lock", &path, errno.into())),
     };
-    lock.set_len(0).and_then(|()| write!(lock, "{}", std::process::id())).map_err(|e| io("write", &path, e))?;
+    lock.set_len(0)
+        .and_then(|()| write!(lock, "{}", std::process::id()))
+        .map_err(|e| io("write", &path, e))?;
     let path = spool.join("events");
     match private().create_new(true).append(true).open(&path) {
         Ok(events) => Ok((lock, events)),
@@ -207,13 +238,20 @@ pub(crate) fn open(spool: &Path) -> Result<(Flock<File>, File), SpoolError> {
 
 fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.write(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    options
+        .write(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW);
     options
 }
 
 fn open_lock(spool: &Path) -> Result<Option<File>, SpoolError> {
     let path = spool.join("lock");
-    match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(&path) {
+    match OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(&path)
+    {
         Ok(file) => Ok(Some(file)),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(io("open", &path, e)),
@@ -221,5 +259,9 @@ fn open_lock(spool: &Path) -> Result<Option<File>, SpoolError> {
 }
 
 fn io(what: &'static str, path: &Path, source: std::io::Error) -> SpoolError {
-    SpoolError::Io { what, path: path.to_owned(), source }
+    SpoolError::Io {
+        what,
+        path: path.to_owned(),
+        source,
+    }
 }

@@ -56,10 +56,16 @@ pub(crate) struct Running<'a> {
 }
 
 /// Runs until every process is gone and all output that is kept has been emitted.
-pub(crate) fn supervise(running: Running<'_>, journal: &mut Journal, notes: &mut Vec<String>) -> Outcome {
+pub(crate) fn supervise(
+    running: Running<'_>,
+    journal: &mut Journal,
+    notes: &mut Vec<String>,
+) -> Outcome {
     let started = Instant::now();
     let mut supervisor = Supervisor {
-        phase: Phase::Running { until: started + running.limits.time },
+        phase: Phase::Running {
+            until: started + running.limits.time,
+        },
         capture: Capture::new(running.limits.output),
         pipes: [Some(running.stdout), Some(running.stderr)],
         pid: running.pid,
@@ -111,18 +117,59 @@ enum Act {
 impl Phase {
     #[must_use]
     fn next(self, facts: Facts) -> (Self, Act) {
-        let Facts { now, script_ended, childless, streams_ended, cancel_asked, grace } = facts;
+        let Facts {
+            now,
+            script_ended,
+            childless,
+            streams_ended,
+            cancel_asked,
+            grace,
+        } = facts;
         let closing = Self::Closing { until: now + CLOSE };
-        let killing = Self::Killing { next: now + KILL_AGAIN, until: now + KILL_FOR };
+        let killing = Self::Killing {
+            next: now + KILL_AGAIN,
+            until: now + KILL_FOR,
+        };
         match self {
-            Self::Running { .. } | Self::Terminating { .. } | Self::Draining { .. } | Self::Killing { .. } if childless => (closing, Act::Nothing),
-            Self::Running { .. } if script_ended => (Self::Draining { until: now + if streams_ended { STRAGGLE } else { DRAIN } }, Act::Nothing),
-            Self::Running { .. } if cancel_asked => (Self::Terminating { until: now + grace }, Act::Terminate { timed_out: false }),
-            Self::Running { until } if now >= until => (Self::Terminating { until: now + grace }, Act::Terminate { timed_out: true }),
-            Self::Draining { until } if streams_ended && until > now + STRAGGLE => (Self::Draining { until: now + STRAGGLE }, Act::Nothing),
-            Self::Terminating { until } | Self::Draining { until } if now >= until => (killing, Act::Kill),
+            Self::Running { .. }
+            | Self::Terminating { .. }
+            | Self::Draining { .. }
+            | Self::Killing { .. }
+                if childless =>
+            {
+                (closing, Act::Nothing)
+            }
+            Self::Running { .. } if script_ended => (
+                Self::Draining {
+                    until: now + if streams_ended { STRAGGLE } else { DRAIN },
+                },
+                Act::Nothing,
+            ),
+            Self::Running { .. } if cancel_asked => (
+                Self::Terminating { until: now + grace },
+                Act::Terminate { timed_out: false },
+            ),
+            Self::Running { until } if now >= until => (
+                Self::Terminating { until: now + grace },
+                Act::Terminate { timed_out: true },
+            ),
+            Self::Draining { until } if streams_ended && until > now + STRAGGLE => (
+                Self::Draining {
+                    until: now + STRAGGLE,
+                },
+                Act::Nothing,
+            ),
+            Self::Terminating { until } | Self::Draining { until } if now >= until => {
+                (killing, Act::Kill)
+            }
             Self::Killing { until, .. } if now >= until => (closing, Act::GiveUp),
-            Self::Killing { next, until } if now >= next => (Self::Killing { next: now + KILL_AGAIN, until }, Act::Kill),
+            Self::Killing { next, until } if now >= next => (
+                Self::Killing {
+                    next: now + KILL_AGAIN,
+                    until,
+                },
+                Act::Kill,
+            ),
             Self::Closing { until } if streams_ended || now >= until => (Self::Done, Act::Nothing),
             same => (same, Act::Nothing),
         }
@@ -130,7 +177,10 @@ impl Phase {
 
     fn wakes_at(self) -> Option<Instant> {
         match self {
-            Self::Running { until } | Self::Terminating { until } | Self::Draining { until } | Self::Closing { until } => Some(until),
+            Self::Running { until }
+            | Self::Terminating { until }
+            | Self::Draining { until }
+            | Self::Closing { until } => Some(until),
             Self::Killing { next, .. } => Some(next),
             Self::Done => None,
         }
@@ -181,8 +231,12 @@ impl Supervisor<'_> {
                 }
                 Act::Kill => self.kill(),
                 Act::GiveUp => {
-                    let left: Vec<String> = self.members().iter().map(ToString::to_string).collect();
-                    notes.push(format!("the kernel does not let go of process {}, which was killed", left.join(", ")));
+                    let left: Vec<String> =
+                        self.members().iter().map(ToString::to_string).collect();
+                    notes.push(format!(
+                        "the kernel does not let go of process {}, which was killed",
+                        left.join(", ")
+                    ));
                 }
             }
             if !moved {
@@ -193,9 +247,12 @@ impl Supervisor<'_> {
 
     /// Sleeps until something happens, and takes it in.
     fn wait(&mut self, journal: &mut Journal, buffer: &mut [u8]) {
-        let left = self.phase.wakes_at().map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()));
+        let left = self.phase.wakes_at().map_or(Duration::ZERO, |at| {
+            at.saturating_duration_since(Instant::now())
+        });
         // Rounded up to the clock of poll, or the loop would spin through the last millisecond.
-        let timeout = PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX);
+        let timeout =
+            PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX);
         let mut fds = Vec::with_capacity(4);
         fds.push(PollFd::new(self.signals.as_fd(), PollFlags::POLLIN));
         let readable: Vec<(Stream, usize)> = [Stream::Stdout, Stream::Stderr]
@@ -283,7 +340,10 @@ impl Supervisor<'_> {
         for (stream, bytes) in head {
             emit_output(journal, stream, bytes);
         }
-        for (stream, bytes) in [(Stream::Stdout, tail.lost.stdout), (Stream::Stderr, tail.lost.stderr)] {
+        for (stream, bytes) in [
+            (Stream::Stdout, tail.lost.stdout),
+            (Stream::Stderr, tail.lost.stderr),
+        ] {
             if bytes > 0 {
                 journal.emit(&Event::Lost { stream, bytes });
             }
@@ -323,7 +383,10 @@ impl Supervisor<'_> {
 
 fn emit_output(journal: &mut Journal, stream: Stream, bytes: Vec<u8>) {
     if !bytes.is_empty() {
-        journal.emit(&Event::Output { stream, bytes: ByteBuf::from(bytes) });
+        journal.emit(&Event::Output {
+            stream,
+            bytes: ByteBuf::from(bytes),
+        });
     }
 }
 
@@ -332,16 +395,23 @@ fn end(status: WaitStatus) -> End {
         WaitStatus::Exited(_, code) => End::Code(code),
         WaitStatus::Signaled(_, signal, core_dumped) => {
             let name = signal.as_str();
-            End::Signal { number: signal as i32, name: name.strip_prefix("SIG").unwrap_or(name).to_owned(), core_dumped }
+            End::Signal {
+                number: signal as i32,
+                name: name.strip_prefix("SIG").unwrap_or(name).to_owned(),
+                core_dumped,
+            }
         }
         _ => End::Unkillable,
     }
 }
 
 fn usage() -> Usage {
-    let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else { return Usage::default() };
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else {
+        return Usage::default();
+    };
     let time = |value: nix::sys::time::TimeVal| {
-        Duration::from_secs(value.tv_sec().unsigned_abs()) + Duration::from_micros(value.tv_usec().unsigned_abs())
+        Duration::from_secs(value.tv_sec().unsigned_abs())
+            + Duration::from_micros(value.tv_usec().unsigned_abs())
     };
     Usage {
         user: time(usage.user_time()),
@@ -355,7 +425,14 @@ mod tests {
     use super::*;
 
     fn facts(now: Instant) -> Facts {
-        Facts { now, script_ended: false, childless: false, streams_ended: false, cancel_asked: false, grace: Duration::from_secs(5) }
+        Facts {
+            now,
+            script_ended: false,
+            childless: false,
+            streams_ended: false,
+            cancel_asked: false,
+            grace: Duration::from_secs(5),
+        }
     }
 
     #[test]
@@ -365,44 +442,107 @@ mod tests {
         let (terminating, act) = running.next(facts(t));
         assert_eq!(act, Act::Terminate { timed_out: true });
         // The script alone ending does not end the grace of the others.
-        let (same, act) = terminating.next(Facts { script_ended: true, ..facts(t) });
+        let (same, act) = terminating.next(Facts {
+            script_ended: true,
+            ..facts(t)
+        });
         assert_eq!((same, act), (terminating, Act::Nothing));
         let later = t + Duration::from_secs(5);
         let (killing, act) = terminating.next(facts(later));
         assert_eq!(act, Act::Kill);
         let (killing, act) = killing.next(facts(later + KILL_AGAIN));
         assert_eq!(act, Act::Kill);
-        assert!(matches!(killing.next(Facts { childless: true, ..facts(later) }), (Phase::Closing { .. }, Act::Nothing)));
-        assert!(matches!(killing.next(facts(later + KILL_FOR)), (Phase::Closing { .. }, Act::GiveUp)));
+        assert!(matches!(
+            killing.next(Facts {
+                childless: true,
+                ..facts(later)
+            }),
+            (Phase::Closing { .. }, Act::Nothing)
+        ));
+        assert!(matches!(
+            killing.next(facts(later + KILL_FOR)),
+            (Phase::Closing { .. }, Act::GiveUp)
+        ));
     }
 
     #[test]
     fn a_request_to_cancel_counts_only_while_the_script_runs() {
         let t = Instant::now();
-        let running = Phase::Running { until: t + Duration::from_secs(60) };
-        let asked = Facts { cancel_asked: true, ..facts(t) };
+        let running = Phase::Running {
+            until: t + Duration::from_secs(60),
+        };
+        let asked = Facts {
+            cancel_asked: true,
+            ..facts(t)
+        };
         assert_eq!(running.next(asked).1, Act::Terminate { timed_out: false });
-        assert_eq!(running.next(Facts { script_ended: true, ..asked }).1, Act::Nothing);
-        assert_eq!(running.next(Facts { childless: true, ..asked }).1, Act::Nothing);
+        assert_eq!(
+            running
+                .next(Facts {
+                    script_ended: true,
+                    ..asked
+                })
+                .1,
+            Act::Nothing
+        );
+        assert_eq!(
+            running
+                .next(Facts {
+                    childless: true,
+                    ..asked
+                })
+                .1,
+            Act::Nothing
+        );
     }
 
     #[test]
     fn what_the_script_leaves_behind_gets_a_short_drain_and_less_without_the_streams() {
         let t = Instant::now();
-        let ended = Facts { script_ended: true, ..facts(t) };
+        let ended = Facts {
+            script_ended: true,
+            ..facts(t)
+        };
         let (draining, _) = Phase::Running { until: t }.next(ended);
         assert_eq!(draining, Phase::Draining { until: t + DRAIN });
-        let (draining, _) = draining.next(Facts { streams_ended: true, ..ended });
-        assert_eq!(draining, Phase::Draining { until: t + STRAGGLE });
-        assert_eq!(draining.next(Facts { now: t + STRAGGLE, ..ended }).1, Act::Kill);
+        let (draining, _) = draining.next(Facts {
+            streams_ended: true,
+            ..ended
+        });
+        assert_eq!(
+            draining,
+            Phase::Draining {
+                until: t + STRAGGLE
+            }
+        );
+        assert_eq!(
+            draining
+                .next(Facts {
+                    now: t + STRAGGLE,
+                    ..ended
+                })
+                .1,
+            Act::Kill
+        );
     }
 
     #[test]
     fn the_pipes_are_not_waited_for_longer_than_a_moment() {
         let t = Instant::now();
-        let (closing, _) = Phase::Running { until: t }.next(Facts { childless: true, ..facts(t) });
+        let (closing, _) = Phase::Running { until: t }.next(Facts {
+            childless: true,
+            ..facts(t)
+        });
         assert_eq!(closing.next(facts(t)).0, closing);
         assert_eq!(closing.next(facts(t + CLOSE)).0, Phase::Done);
-        assert_eq!(closing.next(Facts { streams_ended: true, ..facts(t) }).0, Phase::Done);
+        assert_eq!(
+            closing
+                .next(Facts {
+                    streams_ended: true,
+                    ..facts(t)
+                })
+                .0,
+            Phase::Done
+        );
     }
 }

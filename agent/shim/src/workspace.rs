@@ -28,7 +28,11 @@ pub(crate) const SHARED_DIRECTORIES: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WorkspaceError {
     #[error("cannot {what} {}: {source}", path.display())]
-    Io { what: &'static str, path: PathBuf, source: std::io::Error },
+    Io {
+        what: &'static str,
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("{} could be changed by other users: it and its parents must belong to root and not be writable by others", .0.display())]
     Unsafe(PathBuf),
     #[error("{} cannot be entered by the script's user: it and its parents need mode 0711 or wider", .0.display())]
@@ -47,9 +51,14 @@ pub(crate) struct Workspace {
 
 impl Workspace {
     /// Makes the directory and everything in it. `owner` is absent when the shim cannot change owners: then all is its own.
-    pub(crate) fn make(spec: &Spec, owner: Option<(Uid, Gid)>, notes: &mut Vec<String>) -> Result<Self, WorkspaceError> {
+    pub(crate) fn make(
+        spec: &Spec,
+        owner: Option<(Uid, Gid)>,
+        notes: &mut Vec<String>,
+    ) -> Result<Self, WorkspaceError> {
         let base = checked_base(&spec.workspace_base, owner.is_some())?;
-        let path = mkdtemp(&base.join(format!("{}.XXXXXX", spec.operation))).map_err(io("make a directory in", &base))?;
+        let path = mkdtemp(&base.join(format!("{}.XXXXXX", spec.operation)))
+            .map_err(io("make a directory in", &base))?;
         let meta = std::fs::symlink_metadata(&path).map_err(|e| fail("look at", &path, e))?;
         let mut made = Self {
             script: path.join("run").join(&spec.script.name),
@@ -73,10 +82,12 @@ impl Workspace {
     fn fill(&mut self, spec: &Spec, owner: Option<(Uid, Gid)>) -> Result<(), WorkspaceError> {
         let root = open(&self.path, DIRECTORY, Mode::empty()).map_err(io("open", &self.path))?;
         if owner.is_some() {
-            fchmod(&root, Mode::from_bits_truncate(0o711)).map_err(io("change the mode of", &self.path))?;
+            fchmod(&root, Mode::from_bits_truncate(0o711))
+                .map_err(io("change the mode of", &self.path))?;
         }
         let run = Folder::make(&root, self.path.join("run"), owner)?;
-        run.file(&spec.script.name, 0o700)?.write(&spec.script.bytes)?;
+        run.file(&spec.script.name, 0o700)?
+            .write(&spec.script.bytes)?;
         run.hand_over()?;
         if !spec.attachments.files.is_empty() {
             let folder = Folder::make(&root, self.path.join("attachments"), owner)?;
@@ -112,20 +123,30 @@ pub(crate) fn remove(path: &Path, identity: (u64, u64), notes: &mut Vec<String>)
         Err(e) => return notes.push(format!("{} was not removed: {e}", path.display())),
         // A script that ran as root may have put something else there. That is not ours to remove, whatever it is.
         Ok(meta) if (meta.dev(), meta.ino()) != identity || !meta.is_dir() => {
-            return notes.push(format!("{} was replaced by the script and is left as it is", path.display()));
+            return notes.push(format!(
+                "{} was replaced by the script and is left as it is",
+                path.display()
+            ));
         }
         Ok(_) => {}
     }
     // `remove_dir_all` works on descriptors and does not follow links (CVE-2022-21658).
     let mut result = std::fs::remove_dir_all(path);
-    if result.as_ref().is_err_and(|e| e.kind() == ErrorKind::PermissionDenied) && !Uid::effective().is_root() {
+    if result
+        .as_ref()
+        .is_err_and(|e| e.kind() == ErrorKind::PermissionDenied)
+        && !Uid::effective().is_root()
+    {
         open_up(path);
         result = std::fs::remove_dir_all(path);
     }
     match result {
         Ok(()) => {}
         Err(e) if e.kind() == ErrorKind::NotFound => {}
-        Err(e) => notes.push(format!("{} could not be removed completely: {e}", path.display())),
+        Err(e) => notes.push(format!(
+            "{} could not be removed completely: {e}",
+            path.display()
+        )),
     }
 }
 
@@ -134,19 +155,31 @@ pub(crate) fn remove_files_of(uid: u32, notes: &mut Vec<String>) {
     for directory in SHARED_DIRECTORIES {
         for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
             let path = entry.path();
-            let Ok(meta) = std::fs::symlink_metadata(&path) else { continue };
+            let Ok(meta) = std::fs::symlink_metadata(&path) else {
+                continue;
+            };
             if meta.uid() != uid {
                 continue;
             }
-            let removed = if meta.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+            let removed = if meta.is_dir() {
+                std::fs::remove_dir_all(&path)
+            } else {
+                std::fs::remove_file(&path)
+            };
             if let Err(e) = removed {
-                notes.push(format!("{} of the ephemeral user {uid} could not be removed: {e}", path.display()));
+                notes.push(format!(
+                    "{} of the ephemeral user {uid} could not be removed: {e}",
+                    path.display()
+                ));
             }
         }
     }
 }
 
-const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC).union(OFlag::O_RDONLY);
+const DIRECTORY: OFlag = OFlag::O_DIRECTORY
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_CLOEXEC)
+    .union(OFlag::O_RDONLY);
 
 /// A 0700 directory that is filled while it is the shim's and then given to the user.
 struct Folder {
@@ -156,21 +189,34 @@ struct Folder {
 }
 
 impl Folder {
-    fn make(root: &OwnedFd, path: PathBuf, owner: Option<(Uid, Gid)>) -> Result<Self, WorkspaceError> {
+    fn make(
+        root: &OwnedFd,
+        path: PathBuf,
+        owner: Option<(Uid, Gid)>,
+    ) -> Result<Self, WorkspaceError> {
         let name = path.file_name().unwrap_or_default();
         mkdirat(root, name, Mode::S_IRWXU).map_err(io("make", &path))?;
         let directory = openat(root, name, DIRECTORY, Mode::empty()).map_err(io("open", &path))?;
-        Ok(Self { directory, path, owner })
+        Ok(Self {
+            directory,
+            path,
+            owner,
+        })
     }
 
     fn file(&self, name: &str, mode: u32) -> Result<NewFile, WorkspaceError> {
         let path = self.path.join(name);
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = openat(&self.directory, name, flags, Mode::from_bits_truncate(mode)).map_err(io("make", &path))?;
+        let flags =
+            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = openat(&self.directory, name, flags, Mode::from_bits_truncate(mode))
+            .map_err(io("make", &path))?;
         // The mode again, as the umask may have narrowed it; the owner before any content.
         fchmod(&file, Mode::from_bits_truncate(mode)).map_err(io("change the mode of", &path))?;
         give(&file, self.owner, &path)?;
-        Ok(NewFile { file: file.into(), path })
+        Ok(NewFile {
+            file: file.into(),
+            path,
+        })
     }
 
     fn hand_over(self) -> Result<(), WorkspaceError> {
@@ -185,7 +231,9 @@ struct NewFile {
 
 impl NewFile {
     fn write(mut self, bytes: &[u8]) -> Result<(), WorkspaceError> {
-        self.file.write_all(bytes).map_err(|e| fail("write", &self.path, e))
+        self.file
+            .write_all(bytes)
+            .map_err(|e| fail("write", &self.path, e))
     }
 
     fn copy(mut self, source: &Path) -> Result<(), WorkspaceError> {
@@ -195,14 +243,22 @@ impl NewFile {
             .open(source)
             .map_err(|e| fail("open", source, e))?;
         if !from.metadata().is_ok_and(|meta| meta.is_file()) {
-            return Err(fail("copy", source, std::io::Error::new(ErrorKind::InvalidInput, "not a regular file")));
+            return Err(fail(
+                "copy",
+                source,
+                std::io::Error::new(ErrorKind::InvalidInput, "not a regular file"),
+            ));
         }
-        std::io::copy(&mut from, &mut self.file).map(drop).map_err(|e| fail("copy", source, e))
+        std::io::copy(&mut from, &mut self.file)
+            .map(drop)
+            .map_err(|e| fail("copy", source, e))
     }
 }
 
 fn give(fd: impl AsFd, owner: Option<(Uid, Gid)>, path: &Path) -> Result<(), WorkspaceError> {
-    let Some((uid, gid)) = owner else { return Ok(()) };
+    let Some((uid, gid)) = owner else {
+        return Ok(());
+    };
     fchown(fd, Some(uid), Some(gid)).map_err(io("change the owner of", path))
 }
 
@@ -211,7 +267,8 @@ fn checked_base(base: &Path, as_root: bool) -> Result<PathBuf, WorkspaceError> {
     let mode = if as_root { 0o711 } else { 0o700 };
     match DirBuilder::new().mode(mode).create(base) {
         // The umask of the shim is narrow.
-        Ok(()) => std::fs::set_permissions(base, PermissionsExt::from_mode(mode)).map_err(|e| fail("make", base, e))?,
+        Ok(()) => std::fs::set_permissions(base, PermissionsExt::from_mode(mode))
+            .map_err(|e| fail("make", base, e))?,
         Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
         Err(e) => return Err(fail("make", base, e)),
     }
@@ -244,7 +301,10 @@ fn open_up(path: &Path) {
 }
 
 fn variable(name: &str, path: &Path) -> Variable {
-    Variable { name: name.to_owned(), value: path.to_string_lossy().into_owned() }
+    Variable {
+        name: name.to_owned(),
+        value: path.to_string_lossy().into_owned(),
+    }
 }
 
 fn io(what: &'static str, path: &Path) -> impl FnOnce(nix::Error) -> WorkspaceError {
@@ -252,5 +312,9 @@ fn io(what: &'static str, path: &Path) -> impl FnOnce(nix::Error) -> WorkspaceEr
 }
 
 fn fail(what: &'static str, path: &Path, source: std::io::Error) -> WorkspaceError {
-    WorkspaceError::Io { what, path: path.to_owned(), source }
+    WorkspaceError::Io {
+        what,
+        path: path.to_owned(),
+        source,
+    }
 }

@@ -56,7 +56,9 @@ pub enum VariableError {
     #[error("{0} is reserved: names that begin with SLUICE_ are set by Sluice alone")]
     Reserved(String),
     /// It makes a program load other code.
-    #[error("{0} could make the script run code that no gate has seen; the machine's owner can permit it with `[environment] allow`")]
+    #[error(
+        "{0} could make the script run code that no gate has seen; the machine's owner can permit it with `[environment] allow`"
+    )]
     Loader(String),
     /// A relative part, or an empty one, which means the working directory.
     #[error("PATH has the relative part `{0}`")]
@@ -68,7 +70,12 @@ impl Locale {
     #[must_use]
     pub fn of_this_process() -> Self {
         let known = ["LANG", "LC_ALL", "LC_CTYPE"];
-        Self(known.into_iter().filter_map(|name| Some(variable(name, std::env::var(name).ok()?))).collect())
+        Self(
+            known
+                .into_iter()
+                .filter_map(|name| Some(variable(name, std::env::var(name).ok()?)))
+                .collect(),
+        )
     }
 }
 
@@ -76,7 +83,13 @@ impl Locale {
 /// not). The shim adds what it alone knows: `USER` and `LOGNAME` of an ephemeral user, where the job did not set them,
 /// and the paths of attachments and secrets.
 #[must_use]
-pub fn compose(user: &RunAs, locale: &Locale, job: &[Variable], identity: &Identity, names: Names) -> Vec<Variable> {
+pub fn compose(
+    user: &RunAs,
+    locale: &Locale,
+    job: &[Variable],
+    identity: &Identity,
+    names: Names,
+) -> Vec<Variable> {
     let mut all = vec![variable("PATH", PATH)];
     match user {
         RunAs::Ephemeral => all.extend([variable("HOME", "/"), variable("SHELL", "/bin/sh")]),
@@ -114,10 +127,15 @@ pub fn attachment_names(names: Names) -> Vec<String> {
 pub fn check(job: &[Variable], allow: &[String]) -> Result<(), VariableError> {
     job.iter().try_for_each(|one| {
         let name = &one.name;
-        let valid = name.chars().enumerate().all(|(i, c)| c == '_' || c.is_ascii_alphabetic() || (i > 0 && c.is_ascii_digit()));
+        let valid = name
+            .chars()
+            .enumerate()
+            .all(|(i, c)| c == '_' || c.is_ascii_alphabetic() || (i > 0 && c.is_ascii_digit()));
         // An exported function of bash has a name that no variable has, and is refused for what it is.
         if is_loader(name) && !allow.contains(name) {
-            return Err(VariableError::Loader(name.escape_debug().take(80).collect()));
+            return Err(VariableError::Loader(
+                name.escape_debug().take(80).collect(),
+            ));
         }
         if name.is_empty() || !valid {
             return Err(VariableError::Name(name.escape_debug().take(80).collect()));
@@ -129,7 +147,9 @@ pub fn check(job: &[Variable], allow: &[String]) -> Result<(), VariableError> {
             return Err(VariableError::Reserved(name.clone()));
         }
         match one.value.split(':').find(|part| !part.starts_with('/')) {
-            Some(part) if name == "PATH" => Err(VariableError::RelativePath(part.escape_debug().take(80).collect())),
+            Some(part) if name == "PATH" => Err(VariableError::RelativePath(
+                part.escape_debug().take(80).collect(),
+            )),
             _ => Ok(()),
         }
     })
@@ -165,8 +185,24 @@ impl Identity {
 }
 
 const LOADERS: [&str; 18] = [
-    "BASH_ENV", "ENV", "SHELLOPTS", "BASHOPTS", "PS4", "IFS", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PERL5LIB", "PERL5OPT",
-    "RUBYLIB", "RUBYOPT", "NODE_OPTIONS", "NODE_PATH", "GCONV_PATH", "LOCPATH", "PERLLIB",
+    "BASH_ENV",
+    "ENV",
+    "SHELLOPTS",
+    "BASHOPTS",
+    "PS4",
+    "IFS",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "PYTHONSTARTUP",
+    "PERL5LIB",
+    "PERL5OPT",
+    "RUBYLIB",
+    "RUBYOPT",
+    "NODE_OPTIONS",
+    "NODE_PATH",
+    "GCONV_PATH",
+    "LOCPATH",
+    "PERLLIB",
 ];
 
 fn is_loader(name: &str) -> bool {
@@ -174,7 +210,10 @@ fn is_loader(name: &str) -> bool {
 }
 
 fn variable(name: &str, value: impl AsRef<str>) -> Variable {
-    Variable { name: name.to_owned(), value: value.as_ref().to_owned() }
+    Variable {
+        name: name.to_owned(),
+        value: value.as_ref().to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -199,7 +238,14 @@ mod tests {
     }
 
     fn ann() -> RunAs {
-        RunAs::Named(NamedUser { name: "ann".into(), uid: 1, gid: 1, groups: vec![], home: "/home/ann".into(), shell: "/bin/bash".into() })
+        RunAs::Named(NamedUser {
+            name: "ann".into(),
+            uid: 1,
+            gid: 1,
+            groups: vec![],
+            home: "/home/ann".into(),
+            shell: "/bin/bash".into(),
+        })
     }
 
     fn value<'a>(all: &'a [Variable], name: &str) -> Option<&'a str> {
@@ -211,7 +257,12 @@ mod tests {
 
     #[test]
     fn a_job_overrides_the_base_and_not_the_identity() {
-        let job = [variable("PATH", "/opt/bin"), variable("HOME", "/x"), variable("SLUICE_TENANT", "other"), variable("SLUICE_PARAM_A", "1")];
+        let job = [
+            variable("PATH", "/opt/bin"),
+            variable("HOME", "/x"),
+            variable("SLUICE_TENANT", "other"),
+            variable("SLUICE_PARAM_A", "1"),
+        ];
         let all = compose(&ann(), &Locale::default(), &job, &identity(), Names::Sluice);
         assert_eq!(value(&all, "PATH"), Some("/opt/bin"));
         assert_eq!(value(&all, "HOME"), Some("/x"));
@@ -225,7 +276,13 @@ mod tests {
 
     #[test]
     fn an_ephemeral_user_has_the_root_as_home_and_gets_its_name_from_the_shim() {
-        let all = compose(&RunAs::Ephemeral, &Locale(vec![variable("LANG", "C.UTF-8")]), &[], &identity(), Names::SluiceAndLandscape);
+        let all = compose(
+            &RunAs::Ephemeral,
+            &Locale(vec![variable("LANG", "C.UTF-8")]),
+            &[],
+            &identity(),
+            Names::SluiceAndLandscape,
+        );
         assert_eq!(value(&all, "HOME"), Some("/"));
         assert_eq!(value(&all, "SHELL"), Some("/bin/sh"));
         assert_eq!(value(&all, "USER"), None);
@@ -236,22 +293,68 @@ mod tests {
 
     #[test]
     fn variables_that_load_code_are_refused_unless_the_owner_permits_them() {
-        for name in ["LD_PRELOAD", "LD_AUDIT", "BASH_ENV", "ENV", "BASH_FUNC_ls%%", "PS4", "IFS", "PYTHONPATH", "PERL5OPT", "RUBYOPT", "NODE_OPTIONS", "GCONV_PATH"] {
-            assert!(matches!(check(&[variable(name, "x")], &[]), Err(VariableError::Loader(_))), "{name}");
+        for name in [
+            "LD_PRELOAD",
+            "LD_AUDIT",
+            "BASH_ENV",
+            "ENV",
+            "BASH_FUNC_ls%%",
+            "PS4",
+            "IFS",
+            "PYTHONPATH",
+            "PERL5OPT",
+            "RUBYOPT",
+            "NODE_OPTIONS",
+            "GCONV_PATH",
+        ] {
+            assert!(
+                matches!(
+                    check(&[variable(name, "x")], &[]),
+                    Err(VariableError::Loader(_))
+                ),
+                "{name}"
+            );
         }
-        assert_eq!(check(&[variable("PYTHONPATH", "/opt")], &["PYTHONPATH".into()]), Ok(()));
+        assert_eq!(
+            check(&[variable("PYTHONPATH", "/opt")], &["PYTHONPATH".into()]),
+            Ok(())
+        );
     }
 
     #[test]
     fn names_values_and_paths_are_checked() {
-        assert_eq!(check(&[variable("PATH", "/a:/b"), variable("_x1", "zwölf\n")], &[]), Ok(()));
+        assert_eq!(
+            check(
+                &[variable("PATH", "/a:/b"), variable("_x1", "zwölf\n")],
+                &[]
+            ),
+            Ok(())
+        );
         for name in ["", "A=B", "A B", "1A", "ä", "A\0", "A-B"] {
-            assert!(matches!(check(&[variable(name, "x")], &[]), Err(VariableError::Name(_))), "{name:?}");
+            assert!(
+                matches!(
+                    check(&[variable(name, "x")], &[]),
+                    Err(VariableError::Name(_))
+                ),
+                "{name:?}"
+            );
         }
-        assert!(matches!(check(&[variable("A", "x\0y")], &[]), Err(VariableError::Value(_))));
-        assert!(matches!(check(&[variable("SLUICE_X", "y")], &["SLUICE_X".into()]), Err(VariableError::Reserved(_))));
+        assert!(matches!(
+            check(&[variable("A", "x\0y")], &[]),
+            Err(VariableError::Value(_))
+        ));
+        assert!(matches!(
+            check(&[variable("SLUICE_X", "y")], &["SLUICE_X".into()]),
+            Err(VariableError::Reserved(_))
+        ));
         for path in ["", "bin", "/a::/b", "/a:", ".:/a"] {
-            assert!(matches!(check(&[variable("PATH", path)], &[]), Err(VariableError::RelativePath(_))), "{path:?}");
+            assert!(
+                matches!(
+                    check(&[variable("PATH", path)], &[]),
+                    Err(VariableError::RelativePath(_))
+                ),
+                "{path:?}"
+            );
         }
     }
 }

@@ -10,7 +10,14 @@ use std::path::{Path, PathBuf};
 use nix::unistd::Uid;
 
 /// Where interpreters are looked for.
-pub const SEARCH: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+pub const SEARCH: [&str; 6] = [
+    "/usr/local/sbin",
+    "/usr/local/bin",
+    "/usr/sbin",
+    "/usr/bin",
+    "/sbin",
+    "/bin",
+];
 
 /// An interpreter that may run, ready for the shim.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +51,9 @@ pub enum InterpreterError {
         reason: &'static str,
     },
     /// A flag that is not on the language's list.
-    #[error("flag `{flag}` of interpreter `{interpreter}` is not allowed: it could run code that no gate has seen")]
+    #[error(
+        "flag `{flag}` of interpreter `{interpreter}` is not allowed: it could run code that no gate has seen"
+    )]
     Flag {
         /// Of which interpreter.
         interpreter: String,
@@ -65,27 +74,44 @@ impl InterpreterError {
 ///
 /// # Errors
 /// Every reason not to run it; see [`InterpreterError`].
-pub fn resolve(command: &str, flags: &[String], allowed: &[String]) -> Result<Interpreter, InterpreterError> {
+pub fn resolve(
+    command: &str,
+    flags: &[String],
+    allowed: &[String],
+) -> Result<Interpreter, InterpreterError> {
     let name = name_of(command)?;
-    if !allowed.iter().any(|entry| entry == name || entry == command) {
+    if !allowed
+        .iter()
+        .any(|entry| entry == name || entry == command)
+    {
         return Err(InterpreterError::NotAllowed(command.to_owned()));
     }
     let language = Language::of(name);
     let flags_asked = language.check(name, flags)?;
     let candidates: Vec<PathBuf> = if command.starts_with('/') {
         // By path only where the name would have been looked for as well, or where the owner wrote the path.
-        let parent = Path::new(command).parent().and_then(Path::to_str).unwrap_or_default();
+        let parent = Path::new(command)
+            .parent()
+            .and_then(Path::to_str)
+            .unwrap_or_default();
         if !SEARCH.contains(&parent) && !allowed.iter().any(|entry| entry == command) {
             return Err(InterpreterError::NotAllowed(command.to_owned()));
         }
         vec![command.into()]
     } else {
-        SEARCH.iter().map(|directory| Path::new(directory).join(name)).collect()
+        SEARCH
+            .iter()
+            .map(|directory| Path::new(directory).join(name))
+            .collect()
     };
     let (path, real) = first_safe(&candidates, command)?;
     let mut flags = language.fixed_flags(&real);
     flags.extend(flags_asked);
-    Ok(Interpreter { path, flags, script_name: language.script_name() })
+    Ok(Interpreter {
+        path,
+        flags,
+        script_name: language.script_name(),
+    })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,7 +139,11 @@ impl Language {
     }
 
     fn script_name(self) -> &'static str {
-        if self == Self::PowerShell { "script.ps1" } else { "script" }
+        if self == Self::PowerShell {
+            "script.ps1"
+        } else {
+            "script"
+        }
     }
 
     /// What every script gets. For Python: no packages of the user's home, and (from 3.11) not the script's directory.
@@ -133,21 +163,36 @@ impl Language {
         let mut passed = Vec::new();
         let mut rest = flags.iter();
         while let Some(flag) = rest.next() {
-            let refuse = || InterpreterError::Flag { interpreter: name.to_owned(), flag: flag.escape_debug().take(80).collect() };
+            let refuse = || InterpreterError::Flag {
+                interpreter: name.to_owned(),
+                flag: flag.escape_debug().take(80).collect(),
+            };
             match self {
                 Self::Shell if flag == "-o" || flag == "+o" => {
-                    let option = rest.next().filter(|option| SHELL_OPTIONS.contains(&option.as_str())).ok_or_else(refuse)?;
+                    let option = rest
+                        .next()
+                        .filter(|option| SHELL_OPTIONS.contains(&option.as_str()))
+                        .ok_or_else(refuse)?;
                     passed.push(flag.clone());
                     passed.push(option.clone());
                 }
                 // `-eo pipefail`
-                Self::Shell if flag.ends_with('o') && letters(flag.trim_end_matches('o'), SHELL_LETTERS) => {
-                    let option = rest.next().filter(|option| SHELL_OPTIONS.contains(&option.as_str())).ok_or_else(refuse)?;
+                Self::Shell
+                    if flag.ends_with('o')
+                        && letters(flag.trim_end_matches('o'), SHELL_LETTERS) =>
+                {
+                    let option = rest
+                        .next()
+                        .filter(|option| SHELL_OPTIONS.contains(&option.as_str()))
+                        .ok_or_else(refuse)?;
                     passed.push(flag.clone());
                     passed.push(option.clone());
                 }
                 // PowerShell gets these anyway, in the order it wants them.
-                Self::PowerShell if POWERSHELL_WORDS.iter().any(|word| word.eq_ignore_ascii_case(flag)) => {}
+                Self::PowerShell
+                    if POWERSHELL_WORDS
+                        .iter()
+                        .any(|word| word.eq_ignore_ascii_case(flag)) => {}
                 _ if self.allows(flag) => passed.push(flag.clone()),
                 _ => return Err(refuse()),
             }
@@ -157,25 +202,60 @@ impl Language {
 
     fn allows(self, flag: &str) -> bool {
         match self {
-            Self::Shell => letters(flag, SHELL_LETTERS) || ["--norc", "--noprofile", "--posix"].contains(&flag),
+            Self::Shell => {
+                letters(flag, SHELL_LETTERS) || ["--norc", "--noprofile", "--posix"].contains(&flag)
+            }
             Self::Python => letters(flag, "uBbOsSPEIvq"),
             Self::Perl => letters(flag, "wWtTX"),
-            Self::Ruby => letters(flag, "wU") || ["-W0", "-W1", "-W2", "-W:no-deprecated", "--disable-gems", "--disable=gems"].contains(&flag),
-            Self::Node => NODE_FLAGS.contains(&flag) || flag.strip_prefix("--max-old-space-size=").is_some_and(is_number),
+            Self::Ruby => {
+                letters(flag, "wU")
+                    || [
+                        "-W0",
+                        "-W1",
+                        "-W2",
+                        "-W:no-deprecated",
+                        "--disable-gems",
+                        "--disable=gems",
+                    ]
+                    .contains(&flag)
+            }
+            Self::Node => {
+                NODE_FLAGS.contains(&flag)
+                    || flag
+                        .strip_prefix("--max-old-space-size=")
+                        .is_some_and(is_number)
+            }
             Self::PowerShell | Self::Other => false,
         }
     }
 }
 
 const SHELL_LETTERS: &str = "euxfvnCpBET";
-const SHELL_OPTIONS: [&str; 9] = ["errexit", "nounset", "xtrace", "pipefail", "noglob", "verbose", "noclobber", "errtrace", "functrace"];
-const NODE_FLAGS: [&str; 6] =
-    ["--no-warnings", "--trace-warnings", "--no-deprecation", "--use-strict", "--unhandled-rejections=strict", "--enable-source-maps"];
+const SHELL_OPTIONS: [&str; 9] = [
+    "errexit",
+    "nounset",
+    "xtrace",
+    "pipefail",
+    "noglob",
+    "verbose",
+    "noclobber",
+    "errtrace",
+    "functrace",
+];
+const NODE_FLAGS: [&str; 6] = [
+    "--no-warnings",
+    "--trace-warnings",
+    "--no-deprecation",
+    "--use-strict",
+    "--unhandled-rejections=strict",
+    "--enable-source-maps",
+];
 const POWERSHELL_WORDS: [&str; 4] = ["-NoLogo", "-NoProfile", "-NonInteractive", "-File"];
 
 /// A dash and one or more of the letters.
 fn letters(flag: &str, allowed: &str) -> bool {
-    flag.strip_prefix('-').is_some_and(|rest| !rest.is_empty() && rest.chars().all(|c| allowed.contains(c)))
+    flag.strip_prefix('-')
+        .is_some_and(|rest| !rest.is_empty() && rest.chars().all(|c| allowed.contains(c)))
 }
 
 fn is_number(text: &str) -> bool {
@@ -185,21 +265,40 @@ fn is_number(text: &str) -> bool {
 fn name_of(command: &str) -> Result<&str, InterpreterError> {
     let refuse = || InterpreterError::NotAName(command.escape_debug().take(80).collect());
     let path = Path::new(command);
-    let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(refuse)?;
-    let plain = !command.contains(|c: char| c.is_control()) && !path.components().any(|part| part.as_os_str() == "..");
-    let shape = command == name || (command.starts_with('/') && command.ends_with(&format!("/{name}")));
-    if plain && shape { Ok(name) } else { Err(refuse()) }
+    let name = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .ok_or_else(refuse)?;
+    let plain = !command.contains(|c: char| c.is_control())
+        && !path.components().any(|part| part.as_os_str() == "..");
+    let shape =
+        command == name || (command.starts_with('/') && command.ends_with(&format!("/{name}")));
+    if plain && shape {
+        Ok(name)
+    } else {
+        Err(refuse())
+    }
 }
 
 /// The first that can be trusted, with its path without links.
-fn first_safe(candidates: &[PathBuf], command: &str) -> Result<(PathBuf, PathBuf), InterpreterError> {
+fn first_safe(
+    candidates: &[PathBuf],
+    command: &str,
+) -> Result<(PathBuf, PathBuf), InterpreterError> {
     let mut refused = None;
     for path in candidates {
         // Not there, or a link to nowhere.
-        let Ok(real) = path.canonicalize() else { continue };
+        let Ok(real) = path.canonicalize() else {
+            continue;
+        };
         match unsafe_because(path, &real) {
             None => return Ok((path.clone(), real)),
-            Some(reason) => refused = refused.or(Some(InterpreterError::Unsafe { path: path.clone(), reason })),
+            Some(reason) => {
+                refused = refused.or(Some(InterpreterError::Unsafe {
+                    path: path.clone(),
+                    reason,
+                }))
+            }
         }
     }
     Err(refused.unwrap_or_else(|| InterpreterError::NotInstalled(command.to_owned())))
@@ -216,13 +315,21 @@ fn unsafe_because(path: &Path, real: &Path) -> Option<&'static str> {
     }
     // The file, the directories on the way to it, and those on the way to the link by which it is called.
     let link_directory = path.parent().and_then(|parent| parent.canonicalize().ok());
-    for part in real.ancestors().chain(link_directory.iter().flat_map(|directory| directory.ancestors())) {
-        let Ok(meta) = std::fs::metadata(part) else { return Some("a directory on the way to it cannot be read") };
+    for part in real.ancestors().chain(
+        link_directory
+            .iter()
+            .flat_map(|directory| directory.ancestors()),
+    ) {
+        let Ok(meta) = std::fs::metadata(part) else {
+            return Some("a directory on the way to it cannot be read");
+        };
         if meta.uid() != 0 && meta.uid() != me {
             return Some("it, or a directory on the way to it, does not belong to root");
         }
         if meta.mode() & 0o022 != 0 {
-            return Some("it, or a directory on the way to it, is writable by its group or by everyone");
+            return Some(
+                "it, or a directory on the way to it, is writable by its group or by everyone",
+            );
         }
     }
     None
@@ -230,10 +337,37 @@ fn unsafe_because(path: &Path, real: &Path) -> Option<&'static str> {
 
 /// `-P` came with Python 3.11. The version is in the name of the real file, as every distribution has it.
 fn has_safe_path(real: &Path) -> bool {
-    let name = real.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let minor = name.strip_prefix("python3.").map(|rest| rest.chars().take_while(char::is_ascii_digit).collect::<String>());
-    minor.and_then(|minor| minor.parse::<u32>().ok()).is_some_and(|minor| minor >= 11)
+    let name = real
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
+    let minor = name.strip_prefix("python3.").map(|rest| {
+        rest.chars()
+            .take_while(char::is_ascii_digit)
+            .collect::<String>()
+    });
+    minor
+        .and_then(|minor| minor.parse::<u32>().ok())
+        .is_some_and(|minor| minor >= 11)
 }
+
+/// The version that an interpreter says it has, for requirements such as `>=3.9`: the first number with a dot in what
+/// `--version` prints. None where it does not say within [`VERSION_TIME`].
+pub async fn version(interpreter: &Interpreter) -> Option<String> {
+    #[allow(clippy::disallowed_methods, reason = "DESIGN.md: exec is one of the places that start processes")]
+    let mut command = tokio::process::Command::new(&interpreter.path);
+    command.arg("--version").env_clear().current_dir("/").stdin(std::process::Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(VERSION_TIME, command.output()).await.ok()?.ok()?;
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    text.split(|c: char| !c.is_ascii_digit() && c != '.')
+        .map(|word| word.trim_matches('.'))
+        .find(|word| word.contains('.'))
+        .map(str::to_owned)
+}
+
+/// How long an interpreter may take to say its version.
+const VERSION_TIME: std::time::Duration = std::time::Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
@@ -248,7 +382,20 @@ mod tests {
     }
 
     fn ask(command: &str, flags: &[&str]) -> Result<Interpreter, InterpreterError> {
-        resolve(command, &strings(flags), &strings(&["sh", "bash", "python3", "perl", "ruby", "node", "pwsh", "no-such-thing"]))
+        resolve(
+            command,
+            &strings(flags),
+            &strings(&[
+                "sh",
+                "bash",
+                "python3",
+                "perl",
+                "ruby",
+                "node",
+                "pwsh",
+                "no-such-thing",
+            ]),
+        )
     }
 
     #[test]
@@ -256,51 +403,158 @@ mod tests {
         let found = ask("bash", &["-eu", "-o", "pipefail"]).unwrap();
         assert!(found.path.is_absolute() && found.path.ends_with("bash"));
         assert_eq!(found.flags, ["-eu", "-o", "pipefail"]);
-        assert_eq!(ask("/bin/bash", &["-euo", "pipefail"]).unwrap().path, Path::new("/bin/bash"));
+        assert_eq!(
+            ask("/bin/bash", &["-euo", "pipefail"]).unwrap().path,
+            Path::new("/bin/bash")
+        );
     }
 
     #[test]
     fn what_is_not_listed_or_not_a_name_is_refused() {
-        assert!(matches!(ask("awk", &[]), Err(InterpreterError::NotAllowed(name)) if name == "awk"));
-        assert!(matches!(ask("/tmp/bash", &[]), Err(InterpreterError::NotAllowed(_))));
+        assert!(
+            matches!(ask("awk", &[]), Err(InterpreterError::NotAllowed(name)) if name == "awk")
+        );
+        assert!(matches!(
+            ask("/tmp/bash", &[]),
+            Err(InterpreterError::NotAllowed(_))
+        ));
         assert!(matches!(ask("no-such-thing", &[]), Err(error) if error.is_unsupported()));
-        for command in ["", "bash\n", "ba\0sh", "./bash", "../bin/bash", "/bin/../tmp/bash", "bin/bash", "/", "/bin/bash/"] {
-            assert!(matches!(ask(command, &[]), Err(InterpreterError::NotAName(_))), "{command:?}");
+        for command in [
+            "",
+            "bash\n",
+            "ba\0sh",
+            "./bash",
+            "../bin/bash",
+            "/bin/../tmp/bash",
+            "bin/bash",
+            "/",
+            "/bin/bash/",
+        ] {
+            assert!(
+                matches!(ask(command, &[]), Err(InterpreterError::NotAName(_))),
+                "{command:?}"
+            );
         }
     }
 
     #[test]
     fn flags_that_bring_in_code_are_refused_in_every_language() {
         let bad: [(&str, &[&[&str]]); 5] = [
-            ("bash", &[&["-c"], &["-ec"], &["--rcfile"], &["--init-file"], &["-s"], &["-i"], &["-l"], &["-o"], &["-o", "evil"], &["-eo"], &["x"], &["-"], &["--"]]),
-            ("python3", &[&["-c"], &["-m"], &["-uc"], &["-i"], &["-W", "x"], &["-X", "y"], &["-"]]),
-            ("perl", &[&["-e"], &["-E"], &["-M"], &["-Mevil"], &["-I/tmp"], &["-we"], &["-x"], &["-d"]]),
-            ("ruby", &[&["-e"], &["-r"], &["-rx"], &["-I"], &["-x"], &["-C"]]),
-            ("node", &[&["-e"], &["-p"], &["-r"], &["--require=x"], &["--import=x"], &["--eval"], &["--inspect"], &["--max-old-space-size=x"]]),
+            (
+                "bash",
+                &[
+                    &["-c"],
+                    &["-ec"],
+                    &["--rcfile"],
+                    &["--init-file"],
+                    &["-s"],
+                    &["-i"],
+                    &["-l"],
+                    &["-o"],
+                    &["-o", "evil"],
+                    &["-eo"],
+                    &["x"],
+                    &["-"],
+                    &["--"],
+                ],
+            ),
+            (
+                "python3",
+                &[
+                    &["-c"],
+                    &["-m"],
+                    &["-uc"],
+                    &["-i"],
+                    &["-W", "x"],
+                    &["-X", "y"],
+                    &["-"],
+                ],
+            ),
+            (
+                "perl",
+                &[
+                    &["-e"],
+                    &["-E"],
+                    &["-M"],
+                    &["-Mevil"],
+                    &["-I/tmp"],
+                    &["-we"],
+                    &["-x"],
+                    &["-d"],
+                ],
+            ),
+            (
+                "ruby",
+                &[&["-e"], &["-r"], &["-rx"], &["-I"], &["-x"], &["-C"]],
+            ),
+            (
+                "node",
+                &[
+                    &["-e"],
+                    &["-p"],
+                    &["-r"],
+                    &["--require=x"],
+                    &["--import=x"],
+                    &["--eval"],
+                    &["--inspect"],
+                    &["--max-old-space-size=x"],
+                ],
+            ),
         ];
         for (interpreter, lists) in bad {
             for flags in lists {
                 let language = Language::of(interpreter);
                 let result = language.check(interpreter, &strings(flags));
-                assert!(matches!(result, Err(InterpreterError::Flag { .. })), "{interpreter} {flags:?}");
+                assert!(
+                    matches!(result, Err(InterpreterError::Flag { .. })),
+                    "{interpreter} {flags:?}"
+                );
             }
         }
-        assert!(matches!(ask("bash", &["-c"]), Err(InterpreterError::Flag { .. })));
+        assert!(matches!(
+            ask("bash", &["-c"]),
+            Err(InterpreterError::Flag { .. })
+        ));
     }
 
     #[test]
     fn powershell_gets_its_flags_once_and_a_file_name_it_accepts() {
-        assert_eq!(Language::PowerShell.check("pwsh", &strings(&["-noprofile"])).unwrap(), Vec::<String>::new());
-        assert!(Language::PowerShell.check("pwsh", &strings(&["-Command"])).is_err());
-        assert!(Language::PowerShell.check("pwsh", &strings(&["-EncodedCommand"])).is_err());
-        assert_eq!(Language::PowerShell.fixed_flags(Path::new("/opt/pwsh")), ["-NoLogo", "-NoProfile", "-NonInteractive", "-File"]);
+        assert_eq!(
+            Language::PowerShell
+                .check("pwsh", &strings(&["-noprofile"]))
+                .unwrap(),
+            Vec::<String>::new()
+        );
+        assert!(
+            Language::PowerShell
+                .check("pwsh", &strings(&["-Command"]))
+                .is_err()
+        );
+        assert!(
+            Language::PowerShell
+                .check("pwsh", &strings(&["-EncodedCommand"]))
+                .is_err()
+        );
+        assert_eq!(
+            Language::PowerShell.fixed_flags(Path::new("/opt/pwsh")),
+            ["-NoLogo", "-NoProfile", "-NonInteractive", "-File"]
+        );
         assert_eq!(Language::PowerShell.script_name(), "script.ps1");
     }
 
     #[test]
     fn python_is_kept_from_the_directory_of_the_script_where_it_can_be() {
-        for (name, flags) in [("python3.9", vec!["-s"]), ("python3.11", vec!["-s", "-P"]), ("python3.12d", vec!["-s", "-P"]), ("python3", vec!["-s"])] {
-            assert_eq!(Language::Python.fixed_flags(&Path::new("/usr/bin").join(name)), flags, "{name}");
+        for (name, flags) in [
+            ("python3.9", vec!["-s"]),
+            ("python3.11", vec!["-s", "-P"]),
+            ("python3.12d", vec!["-s", "-P"]),
+            ("python3", vec!["-s"]),
+        ] {
+            assert_eq!(
+                Language::Python.fixed_flags(&Path::new("/usr/bin").join(name)),
+                flags,
+                "{name}"
+            );
         }
     }
 
@@ -310,12 +564,20 @@ mod tests {
         let directory = directory.path().canonicalize().unwrap();
         let file = directory.join("tool");
         std::fs::write(&file, "").unwrap();
-        let mode = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+        let mode = |path: &Path, mode| {
+            std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap()
+        };
         mode(&file, 0o755);
         let link = directory.join("link");
         symlink(&file, &link).unwrap();
-        if directory.ancestors().skip(1).any(|part| std::fs::metadata(part).unwrap().mode() & 0o022 != 0) {
-            return eprintln!("LEFT OUT: the checkout is below a directory that others can write to");
+        if directory
+            .ancestors()
+            .skip(1)
+            .any(|part| std::fs::metadata(part).unwrap().mode() & 0o022 != 0)
+        {
+            return eprintln!(
+                "LEFT OUT: the checkout is below a directory that others can write to"
+            );
         }
         assert_eq!(unsafe_because(&link, &file), None);
         for bad in [0o775, 0o757, 0o644, 0o4755] {
@@ -325,7 +587,10 @@ mod tests {
         mode(&file, 0o755);
         mode(&directory, 0o777);
         assert!(unsafe_because(&link, &file).is_some());
-        assert!(matches!(first_safe(&[link], "link"), Err(InterpreterError::Unsafe { .. })));
+        assert!(matches!(
+            first_safe(&[link], "link"),
+            Err(InterpreterError::Unsafe { .. })
+        ));
         mode(&directory, 0o700);
     }
 }

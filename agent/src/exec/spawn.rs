@@ -67,7 +67,11 @@ pub struct Operation {
 
 #[derive(Debug)]
 enum Source {
-    Pipe { stdout: ChildStdout, decoder: Decoder, buffer: Vec<u8> },
+    Pipe {
+        stdout: ChildStdout,
+        decoder: Decoder,
+        buffer: Vec<u8>,
+    },
     /// The pipe ended before the last event: the shim gave up waiting for a slow agent, or was killed.
     Spool(Follower),
     Ended,
@@ -88,19 +92,26 @@ impl Launcher {
     /// # Errors
     /// As [`Self::beside_this_program`].
     pub fn with_shim(path: &Path) -> Result<Self, LaunchError> {
-        let missing = |source| LaunchError::Missing { path: path.to_owned(), source };
+        let missing = |source| LaunchError::Missing {
+            path: path.to_owned(),
+            source,
+        };
         let path = path.canonicalize().map_err(missing)?;
         if Uid::effective().is_root() {
             for part in path.ancestors() {
                 let meta = std::fs::metadata(part).map_err(missing)?;
                 // A sticky directory such as /tmp lets nobody replace what is root's in it.
-                let others_write = meta.mode() & 0o022 != 0 && !(meta.is_dir() && meta.mode() & 0o1000 != 0);
+                let others_write =
+                    meta.mode() & 0o022 != 0 && !(meta.is_dir() && meta.mode() & 0o1000 != 0);
                 if meta.uid() != 0 || others_write {
                     return Err(LaunchError::Unsafe(part.to_owned()));
                 }
             }
         }
-        Ok(Self { shim: path, spare: Arc::default() })
+        Ok(Self {
+            shim: path,
+            spare: Arc::default(),
+        })
     }
 
     /// Makes a shim that waits for an operation, unless there is one. It ends by itself when the agent does.
@@ -129,17 +140,33 @@ impl Launcher {
                 Ok(handed) => handed,
                 Err(error) => {
                     tracing::debug!(%error, "the spare shim was gone");
-                    hand_over(self.spawn()?, &bytes).await.map_err(LaunchError::HandOver)?
+                    hand_over(self.spawn()?, &bytes)
+                        .await
+                        .map_err(LaunchError::HandOver)?
                 }
             },
-            None => hand_over(self.spawn()?, &bytes).await.map_err(LaunchError::HandOver)?,
+            None => hand_over(self.spawn()?, &bytes)
+                .await
+                .map_err(LaunchError::HandOver)?,
         };
         let (child, stdout) = handed;
-        let source = Source::Pipe { stdout, decoder: Decoder::default(), buffer: vec![0; 64 * 1024] };
-        Ok(Operation { child, source, seen: 0, spool: spec.spool.clone() })
+        let source = Source::Pipe {
+            stdout,
+            decoder: Decoder::default(),
+            buffer: vec![0; 64 * 1024],
+        };
+        Ok(Operation {
+            child,
+            source,
+            seen: 0,
+            spool: spec.spool.clone(),
+        })
     }
 
-    #[allow(clippy::disallowed_methods, reason = "DESIGN.md: exec is one of the places that start processes")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "DESIGN.md: exec is one of the places that start processes"
+    )]
     fn spawn(&self) -> Result<Child, LaunchError> {
         // Nothing here may need code between fork and exec: then the standard library uses posix_spawn. The shim itself
         // leaves the agent's session and directory.
@@ -148,7 +175,10 @@ impl Launcher {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .map_err(|source| LaunchError::Spawn { path: self.shim.clone(), source })
+            .map_err(|source| LaunchError::Spawn {
+                path: self.shim.clone(),
+                source,
+            })
     }
 }
 
@@ -162,7 +192,11 @@ impl Operation {
             let event = match &mut self.source {
                 Source::Ended => return Ok(None),
                 Source::Spool(follower) => follower.next().await?,
-                Source::Pipe { stdout, decoder, buffer } => match decoder.next_event() {
+                Source::Pipe {
+                    stdout,
+                    decoder,
+                    buffer,
+                } => match decoder.next_event() {
                     Ok(Some(event)) => Some(event),
                     Ok(None) => match stdout.read(buffer).await {
                         Ok(length) if length > 0 => {
@@ -171,7 +205,12 @@ impl Operation {
                         }
                         _ => None,
                     },
-                    Err(source) => return Err(FollowError::Damaged { path: self.spool.clone(), source }),
+                    Err(source) => {
+                        return Err(FollowError::Damaged {
+                            path: self.spool.clone(),
+                            source,
+                        });
+                    }
                 },
             };
             match (event, &self.source) {
@@ -182,7 +221,9 @@ impl Operation {
                     }
                     return Ok(Some(event));
                 }
-                (None, Source::Pipe { .. }) => self.source = Source::Spool(Follower::after(&self.spool, self.seen)),
+                (None, Source::Pipe { .. }) => {
+                    self.source = Source::Spool(Follower::after(&self.spool, self.seen))
+                }
                 (None, _) => self.source = Source::Ended,
             }
         }
@@ -235,12 +276,18 @@ mod tests {
         let own = std::env::current_exe().unwrap();
         let shim = own.ancestors().nth(2).unwrap().join("sluice-shim");
         if !shim.exists() {
-            eprintln!("LEFT OUT: {} is not built (cargo build -p sluice-shim)", shim.display());
+            eprintln!(
+                "LEFT OUT: {} is not built (cargo build -p sluice-shim)",
+                shim.display()
+            );
             return None;
         }
         let directory = tempfile::tempdir().unwrap();
         std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o711)).unwrap();
-        Some(Bench { directory, launcher: Launcher::with_shim(&shim).unwrap() })
+        Some(Bench {
+            directory,
+            launcher: Launcher::with_shim(&shim).unwrap(),
+        })
     }
 
     impl Bench {
@@ -252,7 +299,10 @@ mod tests {
                 workspace_base: path.join("run"),
                 interpreter: "/bin/sh".into(),
                 flags: vec![],
-                script: Script { name: "script".into(), bytes: script.as_bytes().to_vec().into() },
+                script: Script {
+                    name: "script".into(),
+                    bytes: script.as_bytes().to_vec().into(),
+                },
                 arguments: vec![],
                 environment: vec![],
                 user: users::RunAs::Named(users::own_user().unwrap()).to_spec(),
@@ -274,7 +324,11 @@ mod tests {
     }
 
     fn end_of(event: Option<&Event>) -> Option<End> {
-        if let Some(Event::Exited(outcome)) = event { Some(outcome.end.clone()) } else { None }
+        if let Some(Event::Exited(outcome)) = event {
+            Some(outcome.end.clone())
+        } else {
+            None
+        }
     }
 
     async fn all(operation: &mut Operation) -> Vec<Event> {
@@ -293,23 +347,52 @@ mod tests {
                 bench.launcher.prepare_spare().await.unwrap();
             }
             if name == "dead" {
-                bench.launcher.spare.lock().await.as_mut().unwrap().kill().await.unwrap();
+                bench
+                    .launcher
+                    .spare
+                    .lock()
+                    .await
+                    .as_mut()
+                    .unwrap()
+                    .kill()
+                    .await
+                    .unwrap();
             }
-            let mut operation = bench.launcher.start(&bench.spec(name, "echo hello; exit 3")).await.unwrap();
+            let mut operation = bench
+                .launcher
+                .start(&bench.spec(name, "echo hello; exit 3"))
+                .await
+                .unwrap();
             let events = all(&mut operation).await;
-            assert_eq!(end_of(events.last()), Some(End::Code(3)), "{name}: {events:?}");
-            assert!(events.iter().any(|e| matches!(e, Event::Output { bytes, .. } if bytes.as_slice() == b"hello\n")), "{name}");
+            assert_eq!(
+                end_of(events.last()),
+                Some(End::Code(3)),
+                "{name}: {events:?}"
+            );
+            assert!(
+                events.iter().any(
+                    |e| matches!(e, Event::Output { bytes, .. } if bytes.as_slice() == b"hello\n")
+                ),
+                "{name}"
+            );
         }
     }
 
     #[tokio::test]
     async fn cancel_ends_it_and_the_events_go_on_to_the_last() {
         let Some(bench) = bench() else { return };
-        let mut operation = bench.launcher.start(&bench.spec("cancel", "echo up; sleep 30")).await.unwrap();
+        let mut operation = bench
+            .launcher
+            .start(&bench.spec("cancel", "echo up; sleep 30"))
+            .await
+            .unwrap();
         while !matches!(operation.next().await.unwrap(), Some(Event::Output { .. })) {}
         operation.cancel();
         let events = all(&mut operation).await;
-        assert!(matches!(events.last(), Some(Event::Exited(outcome)) if outcome.canceled), "{events:?}");
+        assert!(
+            matches!(events.last(), Some(Event::Exited(outcome)) if outcome.canceled),
+            "{events:?}"
+        );
     }
 
     #[tokio::test]
@@ -330,7 +413,14 @@ mod tests {
             events.push(event);
         }
         assert_eq!(end_of(events.last()), Some(End::Code(4)));
-        assert_eq!(events.iter().filter(|e| matches!(e, Event::Output { .. })).count(), 2, "{events:?}");
+        assert_eq!(
+            events
+                .iter()
+                .filter(|e| matches!(e, Event::Output { .. }))
+                .count(),
+            2,
+            "{events:?}"
+        );
     }
 
     #[tokio::test]
@@ -340,7 +430,9 @@ mod tests {
         let mut operation = bench.launcher.start(&spec).await.unwrap();
         while !matches!(operation.next().await.unwrap(), Some(Event::Output { .. })) {}
         operation.child.start_kill().unwrap();
-        assert!(matches!(operation.next().await, Err(FollowError::Interrupted { notes }) if notes.is_empty()));
+        assert!(
+            matches!(operation.next().await, Err(FollowError::Interrupted { notes }) if notes.is_empty())
+        );
         assert_eq!(std::fs::read_dir(&spec.workspace_base).unwrap().count(), 0);
     }
 
@@ -349,9 +441,15 @@ mod tests {
         let Some(bench) = bench() else { return };
         let spec = bench.spec("late", "echo ran");
         let mut follower = spool::adopt(&spec.spool);
-        assert!(matches!(follower.next().await.unwrap(), Some(Event::Failed { .. })));
+        assert!(matches!(
+            follower.next().await.unwrap(),
+            Some(Event::Failed { .. })
+        ));
         let mut late = bench.launcher.start(&spec).await.unwrap();
         let events = all(&mut late).await;
-        assert!(matches!(events.as_slice(), [Event::Failed { .. }]), "{events:?}");
+        assert!(
+            matches!(events.as_slice(), [Event::Failed { .. }]),
+            "{events:?}"
+        );
     }
 }

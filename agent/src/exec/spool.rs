@@ -72,7 +72,13 @@ pub fn cancel(spool: &Path) -> Result<bool, SpoolError> {
 impl Follower {
     /// Leaves out the events that were seen already.
     pub(crate) fn after(spool: &Path, skip: usize) -> Self {
-        Self { spool: spool.to_owned(), offset: 0, decoder: Decoder::default(), skip, ended: false }
+        Self {
+            spool: spool.to_owned(),
+            offset: 0,
+            decoder: Decoder::default(),
+            skip,
+            ended: false,
+        }
     }
 
     /// The next event; `None` after the last.
@@ -84,7 +90,14 @@ impl Follower {
             // The order matters: what was written before the shim ended is read after it was seen to have ended.
             let running = self.blocking(spool::is_running).await?;
             self.read_more()?;
-            while let Some(event) = self.decoder.next_event().map_err(|source| FollowError::Damaged { path: self.spool.clone(), source })? {
+            while let Some(event) =
+                self.decoder
+                    .next_event()
+                    .map_err(|source| FollowError::Damaged {
+                        path: self.spool.clone(),
+                        source,
+                    })?
+            {
                 self.ended = event.is_last();
                 if self.skip == 0 {
                     return Ok(Some(event));
@@ -103,22 +116,31 @@ impl Follower {
         self.ended = true;
         if self.blocking(spool::state).await? == State::NotStarted {
             let reason = "the agent ended before the script was started";
-            self.blocking(move |path| spool::abandon(path, reason).or_else(given_up_before)).await?;
-            return Ok(Event::Failed { stage: Stage::Shim, reason: reason.into() });
+            self.blocking(move |path| spool::abandon(path, reason).or_else(given_up_before))
+                .await?;
+            return Ok(Event::Failed {
+                stage: Stage::Shim,
+                reason: reason.into(),
+            });
         }
         let notes = self.blocking(spool::recover).await?;
         Err(FollowError::Interrupted { notes })
     }
 
     fn read_more(&mut self) -> Result<(), FollowError> {
-        let failed = |source| FollowError::Read { path: self.spool.clone(), source };
+        let failed = |source| FollowError::Read {
+            path: self.spool.clone(),
+            source,
+        };
         let mut file = match std::fs::File::open(self.spool.join("events")) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(failed(error)),
         };
         let mut bytes = Vec::new();
-        file.seek(SeekFrom::Start(self.offset)).and_then(|_| file.take(1024 * 1024).read_to_end(&mut bytes)).map_err(failed)?;
+        file.seek(SeekFrom::Start(self.offset))
+            .and_then(|_| file.take(1024 * 1024).read_to_end(&mut bytes))
+            .map_err(failed)?;
         self.offset += bytes.len() as u64;
         self.decoder.push(&bytes);
         Ok(())
@@ -130,7 +152,11 @@ impl Follower {
     ) -> Result<T, FollowError> {
         let path = self.spool.clone();
         let done = tokio::task::spawn_blocking(move || work(&path)).await;
-        done.map_err(|source| FollowError::Read { path: self.spool.clone(), source: source.into() })?.map_err(FollowError::Spool)
+        done.map_err(|source| FollowError::Read {
+            path: self.spool.clone(),
+            source: source.into(),
+        })?
+        .map_err(FollowError::Spool)
     }
 }
 

@@ -66,7 +66,9 @@ pub enum UserError {
     #[error("user `{0}` is root by another name, and root is not allowed on this machine")]
     AliasOfRoot(String),
     /// The agent has no right to change users.
-    #[error("user `{asked}` is not possible: the agent is not root and can run scripts only as its own user `{own}`")]
+    #[error(
+        "user `{asked}` is not possible: the agent is not root and can run scripts only as its own user `{own}`"
+    )]
     AgentIsNotRoot {
         /// Who was asked for.
         asked: String,
@@ -98,10 +100,23 @@ impl RunAs {
     #[must_use]
     pub fn to_spec(&self) -> spec::User {
         match self {
-            Self::Ephemeral => spec::User::Ephemeral { locks: EPHEMERAL_LOCKS.into() },
-            Self::Named(NamedUser { name, uid, gid, groups, home, .. }) => {
-                spec::User::Named { name: name.clone(), uid: *uid, gid: *gid, groups: groups.clone(), home: home.clone() }
-            }
+            Self::Ephemeral => spec::User::Ephemeral {
+                locks: EPHEMERAL_LOCKS.into(),
+            },
+            Self::Named(NamedUser {
+                name,
+                uid,
+                gid,
+                groups,
+                home,
+                ..
+            }) => spec::User::Named {
+                name: name.clone(),
+                uid: *uid,
+                gid: *gid,
+                groups: groups.clone(),
+                home: home.clone(),
+            },
         }
     }
 }
@@ -117,7 +132,10 @@ pub fn resolve(asked: &str, allowed: &Allowed) -> Result<RunAs, UserError> {
         return if asked == own.name {
             Ok(RunAs::Named(own))
         } else {
-            Err(UserError::AgentIsNotRoot { asked: printable(asked), own: own.name })
+            Err(UserError::AgentIsNotRoot {
+                asked: printable(asked),
+                own: own.name,
+            })
         };
     }
     if asked == EPHEMERAL {
@@ -125,10 +143,16 @@ pub fn resolve(asked: &str, allowed: &Allowed) -> Result<RunAs, UserError> {
             Allowed::All => true,
             Allowed::Names(names) => names.iter().any(|name| name == EPHEMERAL),
         };
-        return if listed { Ok(RunAs::Ephemeral) } else { Err(UserError::NotAllowed(EPHEMERAL.into())) };
+        return if listed {
+            Ok(RunAs::Ephemeral)
+        } else {
+            Err(UserError::NotAllowed(EPHEMERAL.into()))
+        };
     }
     let user = look_up(asked)?;
-    permit(asked, user.uid.as_raw(), allowed, |name| look_up(name).ok().map(|user| user.uid.as_raw()))?;
+    permit(asked, user.uid.as_raw(), allowed, |name| {
+        look_up(name).ok().map(|user| user.uid.as_raw())
+    })?;
     with_groups(user).map(RunAs::Named)
 }
 
@@ -138,38 +162,74 @@ pub fn resolve(asked: &str, allowed: &Allowed) -> Result<RunAs, UserError> {
 /// The user has no name in the machine's data base.
 pub fn own_user() -> Result<NamedUser, UserError> {
     let me = Uid::effective();
-    let lookup = |source| UserError::Lookup { name: me.to_string(), source };
-    let user = User::from_uid(me).map_err(lookup)?.ok_or_else(|| UserError::Unknown(me.to_string()))?;
+    let lookup = |source| UserError::Lookup {
+        name: me.to_string(),
+        source,
+    };
+    let user = User::from_uid(me)
+        .map_err(lookup)?
+        .ok_or_else(|| UserError::Unknown(me.to_string()))?;
     with_groups(user)
 }
 
 /// The rule, apart from the data base: users are compared by uid, so that a second name of a listed user is that user,
 /// and a second name of root is root.
-fn permit(asked: &str, uid: u32, allowed: &Allowed, uid_of: impl Fn(&str) -> Option<u32>) -> Result<(), UserError> {
-    let Allowed::Names(names) = allowed else { return Ok(()) };
+fn permit(
+    asked: &str,
+    uid: u32,
+    allowed: &Allowed,
+    uid_of: impl Fn(&str) -> Option<u32>,
+) -> Result<(), UserError> {
+    let Allowed::Names(names) = allowed else {
+        return Ok(());
+    };
     if uid == 0 && !names.iter().any(|name| name == "root") {
-        return Err(if asked == "root" { UserError::NotAllowed(asked.into()) } else { UserError::AliasOfRoot(asked.into()) });
+        return Err(if asked == "root" {
+            UserError::NotAllowed(asked.into())
+        } else {
+            UserError::AliasOfRoot(asked.into())
+        });
     }
-    if names.iter().any(|name| name != EPHEMERAL && uid_of(name) == Some(uid)) {
+    if names
+        .iter()
+        .any(|name| name != EPHEMERAL && uid_of(name) == Some(uid))
+    {
         return Ok(());
     }
     Err(UserError::NotAllowed(asked.into()))
 }
 
 fn look_up(name: &str) -> Result<User, UserError> {
-    let letters = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '$' | '@' | '\\' | '+');
-    let number = name.trim_start_matches(['-', '+']).chars().all(|c| c.is_ascii_digit());
-    if name.is_empty() || name.len() > 256 || number || name.starts_with('-') || !name.chars().all(letters) {
+    let letters =
+        |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '$' | '@' | '\\' | '+');
+    let number = name
+        .trim_start_matches(['-', '+'])
+        .chars()
+        .all(|c| c.is_ascii_digit());
+    if name.is_empty()
+        || name.len() > 256
+        || number
+        || name.starts_with('-')
+        || !name.chars().all(letters)
+    {
         return Err(UserError::NotAName(printable(name)));
     }
-    let user = User::from_name(name).map_err(|source| UserError::Lookup { name: name.into(), source })?;
+    let user = User::from_name(name).map_err(|source| UserError::Lookup {
+        name: name.into(),
+        source,
+    })?;
     // Some directory services find names in other spellings; the owner's list would not.
-    user.filter(|user| user.name == name).ok_or_else(|| UserError::Unknown(name.into()))
+    user.filter(|user| user.name == name)
+        .ok_or_else(|| UserError::Unknown(name.into()))
 }
 
 fn with_groups(user: User) -> Result<NamedUser, UserError> {
-    let lookup = |source| UserError::Lookup { name: user.name.clone(), source };
-    let c_name = CString::new(user.name.as_str()).map_err(|_| UserError::NotAName(printable(&user.name)))?;
+    let lookup = |source| UserError::Lookup {
+        name: user.name.clone(),
+        source,
+    };
+    let c_name =
+        CString::new(user.name.as_str()).map_err(|_| UserError::NotAName(printable(&user.name)))?;
     let groups = getgrouplist(&c_name, user.gid).map_err(lookup)?;
     Ok(NamedUser {
         uid: user.uid.as_raw(),
@@ -177,8 +237,16 @@ fn with_groups(user: User) -> Result<NamedUser, UserError> {
         groups: groups.into_iter().map(nix::unistd::Gid::as_raw).collect(),
         name: user.name,
         // An entry without a home or shell means these.
-        home: if user.dir.is_absolute() { user.dir } else { "/".into() },
-        shell: if user.shell.is_absolute() { user.shell } else { "/bin/sh".into() },
+        home: if user.dir.is_absolute() {
+            user.dir
+        } else {
+            "/".into()
+        },
+        shell: if user.shell.is_absolute() {
+            user.shell
+        } else {
+            "/bin/sh".into()
+        },
     })
 }
 
@@ -210,41 +278,87 @@ mod tests {
 
     #[test]
     fn an_alias_of_root_is_root() {
-        assert!(matches!(ask("toor", &names(&["ann"])), Err(UserError::AliasOfRoot(name)) if name == "toor"));
-        assert!(matches!(ask("toor", &names(&["toor"])), Err(UserError::AliasOfRoot(_))));
-        assert!(matches!(ask("root", &names(&["toor"])), Err(UserError::NotAllowed(_))));
+        assert!(
+            matches!(ask("toor", &names(&["ann"])), Err(UserError::AliasOfRoot(name)) if name == "toor")
+        );
+        assert!(matches!(
+            ask("toor", &names(&["toor"])),
+            Err(UserError::AliasOfRoot(_))
+        ));
+        assert!(matches!(
+            ask("root", &names(&["toor"])),
+            Err(UserError::NotAllowed(_))
+        ));
         assert!(ask("toor", &names(&["root"])).is_ok());
     }
 
     #[test]
     fn a_user_is_compared_by_uid_and_not_listed_means_no() {
         assert!(ask("ann2", &names(&["ann"])).is_ok());
-        assert!(matches!(ask("ann", &names(&["root", "gone"])), Err(UserError::NotAllowed(name)) if name == "ann"));
-        assert!(matches!(ask("ann", &names(&[])), Err(UserError::NotAllowed(_))));
+        assert!(
+            matches!(ask("ann", &names(&["root", "gone"])), Err(UserError::NotAllowed(name)) if name == "ann")
+        );
+        assert!(matches!(
+            ask("ann", &names(&[])),
+            Err(UserError::NotAllowed(_))
+        ));
         assert!(ask("root", &Allowed::All).is_ok());
     }
 
     #[test]
     fn numbers_and_strange_names_are_no_users() {
-        for name in ["", "0", "-1", "+0", "4294967295", "root\n", "root\0", "-rf", "a b", "../root", "r:o"] {
-            assert!(matches!(look_up(name), Err(UserError::NotAName(_))), "{name:?}");
+        for name in [
+            "",
+            "0",
+            "-1",
+            "+0",
+            "4294967295",
+            "root\n",
+            "root\0",
+            "-rf",
+            "a b",
+            "../root",
+            "r:o",
+        ] {
+            assert!(
+                matches!(look_up(name), Err(UserError::NotAName(_))),
+                "{name:?}"
+            );
         }
-        assert!(matches!(look_up("no-such-user-here"), Err(UserError::Unknown(name)) if name == "no-such-user-here"));
+        assert!(
+            matches!(look_up("no-such-user-here"), Err(UserError::Unknown(name)) if name == "no-such-user-here")
+        );
     }
 
     #[test]
     fn real_users_resolve_with_their_groups() {
         if !Uid::effective().is_root() {
             let own = own_user().unwrap();
-            assert!(matches!(resolve("ephemeral", &Allowed::All), Err(UserError::AgentIsNotRoot { .. })));
-            assert_eq!(resolve(&own.name.clone(), &names(&[])).unwrap(), RunAs::Named(own));
+            assert!(matches!(
+                resolve("ephemeral", &Allowed::All),
+                Err(UserError::AgentIsNotRoot { .. })
+            ));
+            assert_eq!(
+                resolve(&own.name.clone(), &names(&[])).unwrap(),
+                RunAs::Named(own)
+            );
             return;
         }
-        let RunAs::Named(root) = resolve("root", &names(&["root"])).unwrap() else { panic!("root is a named user") };
+        let RunAs::Named(root) = resolve("root", &names(&["root"])).unwrap() else {
+            panic!("root is a named user")
+        };
         assert_eq!((root.uid, root.gid), (0, 0));
         assert!(root.groups.contains(&0));
-        assert_eq!(resolve("ephemeral", &names(&["ephemeral"])).unwrap(), RunAs::Ephemeral);
-        assert!(matches!(resolve("ephemeral", &names(&["root"])), Err(UserError::NotAllowed(_))));
-        assert!(matches!(resolve("root", &names(&["ephemeral", "nobody"])), Err(UserError::NotAllowed(name)) if name == "root"));
+        assert_eq!(
+            resolve("ephemeral", &names(&["ephemeral"])).unwrap(),
+            RunAs::Ephemeral
+        );
+        assert!(matches!(
+            resolve("ephemeral", &names(&["root"])),
+            Err(UserError::NotAllowed(_))
+        ));
+        assert!(
+            matches!(resolve("root", &names(&["ephemeral", "nobody"])), Err(UserError::NotAllowed(name)) if name == "root")
+        );
     }
 }

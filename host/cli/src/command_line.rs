@@ -3,15 +3,20 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::commands::{audit, doctor, job, login, machine, plugin, run, token};
 use crate::error::Error;
 
 /// Run scripts on a fleet of machines, through gates, on the record.
 #[derive(Debug, Parser)]
-#[command(name = "sluice", version, propagate_version = true, disable_help_subcommand = true)]
+#[command(
+    name = "sluice",
+    version,
+    propagate_version = true,
+    disable_help_subcommand = true
+)]
 pub struct CommandLine {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -89,23 +94,28 @@ pub(crate) fn parse(arguments: &[OsString]) -> Result<Parsed, Error> {
     match CommandLine::try_parse_from(arguments) {
         Ok(command_line) => Ok(Parsed::Command(Box::new(command_line))),
         Err(error) => match error.kind() {
-            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Parsed::Text(error.render().to_string())),
-            _ => Err(Error::Usage(sentence(&error))),
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                Ok(Parsed::Text(error.render().to_string()))
+            }
+            _ => Err(Error::Usage(sentence(&error, arguments))),
         },
     }
 }
 
 /// Whether errors are to be JSON. Asked before, and also where, the command line cannot be read.
 pub(crate) fn asks_for_json(arguments: &[OsString]) -> bool {
-    arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json")
+    arguments
+        .iter()
+        .take_while(|argument| *argument != "--")
+        .any(|argument| argument == "--json")
 }
 
 /// clap's message on one line, without its usage block.
-fn sentence(error: &clap::Error) -> String {
+fn sentence(error: &clap::Error, arguments: &[OsString]) -> String {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
         || error.kind() == ErrorKind::MissingSubcommand
     {
-        return "which command? see --help".to_owned();
+        return format!("no command is given; see {} --help", command_of(arguments));
     }
     let text = error.render().to_string();
     let words: Vec<_> = text
@@ -115,24 +125,27 @@ fn sentence(error: &clap::Error) -> String {
         .collect();
     let sentence = words.join(" ");
     let sentence = sentence.strip_prefix("error: ").unwrap_or(&sentence);
-    let usage = match error.get(ContextKind::Usage) {
-        Some(ContextValue::StyledStr(usage)) => usage.to_string(),
-        _ => String::new(),
-    };
-    // "Usage: sluice run [OPTIONS] ..." names the command whose help has the answer
-    let command: Vec<_> = usage
-        .trim_start_matches("Usage:")
-        .split_whitespace()
-        .take_while(|word| word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') && !word.starts_with('-'))
-        .collect();
-    let command = if command.is_empty() { "sluice".to_owned() } else { command.join(" ") };
-    format!("{sentence}; nothing was done, see {command} --help")
+    format!(
+        "{sentence}; nothing was done, see {} --help",
+        command_of(arguments)
+    )
+}
+
+/// The command whose help has the answer: as far as the words name one.
+fn command_of(arguments: &[OsString]) -> String {
+    let root = CommandLine::command();
+    let (mut command, mut path) = (&root, vec!["sluice"]);
+    for word in arguments.iter().skip(1) {
+        if let Some(next) = command.find_subcommand(word) {
+            path.push(next.get_name());
+            command = next;
+        }
+    }
+    path.join(" ")
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     fn parse_words(words: &str) -> Result<Parsed, Error> {
@@ -146,21 +159,40 @@ mod tests {
 
     #[test]
     fn help_and_version_are_no_errors() {
-        for words in ["sluice --help", "sluice --version", "sluice run --help", "sluice machine tag --help"] {
+        for words in [
+            "sluice --help",
+            "sluice --version",
+            "sluice run --help",
+            "sluice machine tag --help",
+        ] {
             assert!(matches!(parse_words(words), Ok(Parsed::Text(_))), "{words}");
         }
     }
 
     #[test]
     fn usage_errors_are_one_sentence() {
-        for words in ["sluice", "sluice run", "sluice frobnicate", "sluice run x --on a --time-limit 30", "sluice job"] {
+        for words in [
+            "sluice",
+            "sluice run",
+            "sluice frobnicate",
+            "sluice run x --on a --time-limit 30",
+            "sluice job",
+        ] {
             let error = parse_words(words).expect_err("is wrong");
             let text = error.to_string();
             assert_eq!((error.code(), error.exit_code()), ("usage", 125), "{words}");
-            assert!(!text.contains('\n') && !text.contains("Usage") && text.contains("--help"), "{words}: {text}");
+            assert!(
+                !text.contains('\n') && !text.contains("Usage") && text.contains("--help"),
+                "{words}: {text}"
+            );
         }
-        let text = parse_words("sluice run x --on a --time-limit 30").expect_err("is wrong").to_string();
-        assert!(text.contains("not a duration") && text.ends_with("see sluice run --help"), "{text}");
+        let text = parse_words("sluice run x --on a --time-limit 30")
+            .expect_err("is wrong")
+            .to_string();
+        assert!(
+            text.contains("not a duration") && text.ends_with("see sluice run --help"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -217,8 +249,15 @@ mod tests {
             "doctor",
         ];
         for command in commands {
-            let words: Vec<_> = std::iter::once("sluice").chain(command.split_whitespace()).map(OsString::from).collect();
-            assert!(matches!(parse(&words), Ok(Parsed::Command(_))), "{command}: {:?}", parse(&words));
+            let words: Vec<_> = std::iter::once("sluice")
+                .chain(command.split_whitespace())
+                .map(OsString::from)
+                .collect();
+            assert!(
+                matches!(parse(&words), Ok(Parsed::Command(_))),
+                "{command}: {:?}",
+                parse(&words)
+            );
         }
     }
 

@@ -39,8 +39,20 @@ pub(crate) enum Error {
         problem: String,
     },
     /// No answer from the host.
-    #[error("no answer from {host}; check that the host runs there and can be reached (sluice doctor)")]
+    #[error(
+        "no answer from {host}; check that the host runs there and can be reached (sluice doctor)"
+    )]
     Unreachable {
+        /// Its address.
+        host: String,
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The host cannot be told from an impostor.
+    #[error(
+        "the certificate of {host} is not trusted; nothing was sent, pass the authority of this host with --ca FILE"
+    )]
+    Untrusted {
         /// Its address.
         host: String,
         #[source]
@@ -53,7 +65,9 @@ pub(crate) enum Error {
     #[error("unexpected answer from the host ({0}); compare the versions with sluice doctor")]
     Answer(String),
     /// The connection was lost and did not come back.
-    #[error("lost the connection to the host; job {job} goes on without this command (sluice job show {job})")]
+    #[error(
+        "lost the connection to the host; job {job} goes on without this command (sluice job show {job})"
+    )]
     Lost {
         /// The job that was followed.
         job: String,
@@ -74,12 +88,37 @@ pub(crate) enum Error {
 impl Error {
     /// A file that could not be read.
     pub(crate) fn read(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
-        move |source| Self::File { action: "read", path: path.as_ref().to_owned(), source }
+        move |source| Self::File {
+            action: "read",
+            path: path.as_ref().to_owned(),
+            source,
+        }
     }
 
     /// A file that could not be written.
     pub(crate) fn write(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
-        move |source| Self::File { action: "write", path: path.as_ref().to_owned(), source }
+        move |source| Self::File {
+            action: "write",
+            path: path.as_ref().to_owned(),
+            source,
+        }
+    }
+
+    /// A request that got no answer.
+    pub(crate) fn no_answer(host: String, source: reqwest::Error) -> Self {
+        // The address is in the message already, and nothing but text tells the layers of the causes apart.
+        let source = source.without_url();
+        let mut cause: Option<&dyn std::error::Error> = Some(&source);
+        let mut certificate = false;
+        while let Some(error) = cause {
+            certificate |= error.to_string().contains("certificate");
+            cause = error.source();
+        }
+        if certificate {
+            Self::Untrusted { host, source }
+        } else {
+            Self::Unreachable { host, source }
+        }
     }
 
     /// For programs. The host's own code where the host refused.
@@ -91,6 +130,7 @@ impl Error {
             Self::File { .. } => "file",
             Self::Content { .. } => "content",
             Self::Unreachable { .. } => "unreachable",
+            Self::Untrusted { .. } => "untrusted",
             Self::Refused(problem) => &problem.code,
             Self::Answer(_) => "unexpected-answer",
             Self::Lost { .. } => "connection-lost",
@@ -100,7 +140,10 @@ impl Error {
     }
 
     /// Whatever failed in `sluice` itself is the same code.
-    #[expect(clippy::unused_self, reason = "callers ask the error, so that a code of its own changes no caller")]
+    #[expect(
+        clippy::unused_self,
+        reason = "callers ask the error, so that a code of its own changes no caller"
+    )]
     pub(crate) const fn exit_code(&self) -> u8 {
         exit::FAILED
     }
@@ -132,7 +175,8 @@ impl Error {
             return;
         }
         if json {
-            let error = serde_json::json!({ "error": { "code": self.code(), "message": self.line() } });
+            let error =
+                serde_json::json!({ "error": { "code": self.code(), "message": self.line() } });
             crate::output::complain(&error.to_string());
         } else {
             crate::output::complain(&format!("sluice: {}", self.line()));
@@ -147,9 +191,15 @@ mod tests {
     #[test]
     fn an_error_is_one_line_with_its_cause_before_the_advice() {
         let error = Error::read("/etc/x\ny")(std::io::Error::other("it is gone"));
-        assert_eq!(error.line(), "cannot read /etc/x y: it is gone; nothing was sent");
+        assert_eq!(
+            error.line(),
+            "cannot read /etc/x y: it is gone; nothing was sent"
+        );
         let problem = Problem::new(404, "Not Found", "no-such-job", "no job has this id\x1b[2J");
         let error = Error::Refused(Box::new(problem));
-        assert_eq!((error.code(), error.line().as_str()), ("no-such-job", "no job has this id\u{fffd}[2J"));
+        assert_eq!(
+            (error.code(), error.line().as_str()),
+            ("no-such-job", "no job has this id\u{fffd}[2J")
+        );
     }
 }

@@ -22,12 +22,20 @@ pub(crate) fn of_operation(state: State, exit_code: Option<i32>) -> u8 {
     match state {
         State::Succeeded => SUCCESS,
         // An exit code that does not fit (Windows has such) must not come out as another one, least of all as 0.
-        State::Failed => exit_code.and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 0).unwrap_or(ERROR),
+        State::Failed => exit_code
+            .and_then(|code| u8::try_from(code).ok())
+            .filter(|code| *code != 0)
+            .unwrap_or(ERROR),
         State::TimedOut => TIMED_OUT,
         State::Blocked => BLOCKED,
         State::Canceled => CANCELED,
         State::Unsupported | State::Expired | State::Error | State::Interrupted => ERROR,
-        State::Held | State::Queued | State::Delivered | State::Accepted | State::Checking | State::Running => FAILED,
+        State::Held
+        | State::Queued
+        | State::Delivered
+        | State::Accepted
+        | State::Checking
+        | State::Running => FAILED,
     }
 }
 
@@ -65,11 +73,23 @@ mod tests {
             (State::Canceled, Some(143), 130),
         ];
         for (state, exit_code, expected) in table {
-            assert_eq!(of_operation(state, exit_code), expected, "{state:?} {exit_code:?}");
-            assert_eq!(of_operations(&[(state, exit_code)]), expected, "{state:?} {exit_code:?}");
+            assert_eq!(
+                of_operation(state, exit_code),
+                expected,
+                "{state:?} {exit_code:?}"
+            );
+            assert_eq!(
+                of_operations(&[(state, exit_code)]),
+                expected,
+                "{state:?} {exit_code:?}"
+            );
         }
         for state in State::ALL {
-            assert_eq!(of_operation(*state, Some(-1)) == 0, *state == State::Succeeded, "{state:?}");
+            assert_eq!(
+                of_operation(*state, Some(-1)) == 0,
+                *state == State::Succeeded,
+                "{state:?}"
+            );
         }
     }
 

@@ -10,7 +10,7 @@ use sluice_protocol::ids::{MachineId, OperationId, TenantId};
 use sluice_protocol::message::CloseCode;
 use sluice_protocol::message::control::Identity;
 use sluice_protocol::message::operation::Operation;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::store::tenants::Tenant;
 
@@ -37,8 +37,11 @@ pub enum Command {
         /// The head of the tenant's audit chain.
         audit_head: Digest,
     },
-    /// Close the connection.
-    Close(CloseCode, &'static str),
+    /// A new certificate for the machine: DER, leaf first.
+    Renewed {
+        /// As the protocol has it.
+        chain: Vec<serde_bytes::ByteBuf>,
+    },
 }
 
 /// A live connection of a machine.
@@ -51,6 +54,41 @@ pub struct Session {
     /// Tells this connection from the one before it.
     generation: u64,
     commands: mpsc::Sender<Command>,
+    closing: watch::Sender<Option<Closing>>,
+}
+
+/// Why a connection is to be closed: the code, and one line for people.
+pub type Closing = (CloseCode, &'static str);
+
+/// The connection's task's end of a session.
+#[derive(Debug)]
+pub struct Inbox {
+    /// What it is asked for.
+    pub commands: mpsc::Receiver<Command>,
+    closing: watch::Receiver<Option<Closing>>,
+}
+
+impl Inbox {
+    /// Waits until the connection is to be closed. That does not queue up behind commands, so a machine that takes none is
+    /// closed in time all the same.
+    pub async fn closing(closing: &mut watch::Receiver<Option<Closing>>) -> Closing {
+        loop {
+            let asked = *closing.borrow_and_update();
+            if let Some(asked) = asked {
+                return asked;
+            }
+            if closing.changed().await.is_err() {
+                // All handles are gone: nobody can ask any more.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// The two halves, for two tasks.
+    #[must_use]
+    pub fn split(self) -> (mpsc::Receiver<Command>, watch::Receiver<Option<Closing>>) {
+        (self.commands, self.closing)
+    }
 }
 
 /// How many commands may wait for a connection. A machine that is slower than that is closed, comes back, and gets what
@@ -64,6 +102,11 @@ impl Session {
         if self.commands.try_send(command).is_err() {
             tracing::debug!(machine = %self.machine, "a command met a connection that is gone or stuck");
         }
+    }
+
+    /// Has the connection closed, at once.
+    pub fn close(&self, code: CloseCode, reason: &'static str) {
+        self.closing.send_replace(Some((code, reason)));
     }
 
     /// Asks the connection's task for something, and waits while it is busy.
@@ -84,15 +127,16 @@ pub struct Presence {
 impl Presence {
     /// Takes a new connection in. One that the machine had before is closed: it is the same machine in another place, or
     /// it lost the old one without either side noticing.
-    pub fn join(&self, tenant: Tenant, machine: MachineId) -> (Session, mpsc::Receiver<Command>) {
+    pub fn join(&self, tenant: Tenant, machine: MachineId) -> (Session, Inbox) {
         let (commands, receiver) = mpsc::channel(COMMANDS);
+        let (closing, closed) = watch::channel(None);
         let generation = self.generation.fetch_add(1, Ordering::Relaxed);
-        let session = Session { tenant, machine, generation, commands };
+        let session = Session { tenant, machine, generation, commands, closing };
         let replaced = self.lock().insert(machine, session.clone());
         if let Some(replaced) = replaced {
-            replaced.send(Command::Close(CloseCode::Replaced, "a newer connection of this machine took over"));
+            replaced.close(CloseCode::Replaced, "a newer connection of this machine took over");
         }
-        (session, receiver)
+        (session, Inbox { commands: receiver, closing: closed })
     }
 
     /// Takes a connection out, if it is still the machine's current one.
@@ -140,9 +184,10 @@ mod tests {
     async fn a_new_connection_replaces_the_old_and_the_old_cannot_take_it_out() {
         let presence = Presence::default();
         let (tenant, machine) = (tenant(), MachineId::generate());
-        let (old, mut old_commands) = presence.join(tenant.clone(), machine);
+        let (old, old_inbox) = presence.join(tenant.clone(), machine);
         let (new, _new_commands) = presence.join(tenant, machine);
-        assert!(matches!(old_commands.recv().await, Some(Command::Close(CloseCode::Replaced, _))));
+        let (_, mut closing) = old_inbox.split();
+        assert_eq!(Inbox::closing(&mut closing).await.0, CloseCode::Replaced);
         presence.leave(&old);
         assert_eq!(presence.get(machine).map(|session| session.generation), Some(new.generation));
         presence.leave(&new);

@@ -66,7 +66,7 @@ impl Follower {
         Ok(known.then(|| Self { host, tenant, job, subscription, seen: HashMap::new(), ready: VecDeque::new(), ended: false }))
     }
 
-    /// What comes next; none after the end. May be dropped and called again without loss.
+    /// What comes next; none after the end.
     ///
     /// # Errors
     ///

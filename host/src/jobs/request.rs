@@ -20,6 +20,8 @@ const LONGEST_EXPIRY: Span = Span::seconds(90 * 24 * 3600);
 const LONGEST_TIME: Span = Span::seconds(7 * 24 * 3600);
 /// The most parameters, variables and attachments, of each.
 const MOST: usize = 1000;
+/// The longest `--interpreter`, in bytes.
+const LONGEST_INTERPRETER: usize = 4096;
 /// The most targets that a request may spell out.
 pub(super) const MOST_NAMES: usize = 10_000;
 
@@ -78,6 +80,9 @@ impl Order {
         let variables = variables("variable", request.environment)?;
         for variable in &variables {
             environment::check_request(&variable.name, &variable.value).map_err(|refusal| RequestError::Environment(refusal.to_string()))?;
+        }
+        if request.interpreter.as_ref().is_some_and(|command| command.len() > LONGEST_INTERPRETER) {
+            return Err(RequestError::Interpreter);
         }
         if let Some(user) = &request.run_as {
             check_user(user)?;
@@ -245,6 +250,9 @@ pub enum RequestError {
     /// A variable that no job may set.
     #[error("{0}")]
     Environment(String),
+    /// A command line that is too long.
+    #[error("the interpreter has more than {LONGEST_INTERPRETER} bytes")]
+    Interpreter,
     /// A user's name that can be none.
     #[error("{} can be no user's name", .0.escape_debug())]
     User(String),

@@ -7,6 +7,9 @@ use super::StoreError;
 use super::row::{parsed, unsigned};
 use crate::clock::UnixMillis;
 
+/// The name of the tenant that every host has from the start.
+pub const DEFAULT: &str = "default";
+
 /// A customer of the provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tenant {

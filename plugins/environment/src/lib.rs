@@ -23,7 +23,10 @@ impl Environment for EnvironmentGate {
         facts: &[Attribute],
         _job: &Job,
     ) -> Result<Vec<Check>, GateError> {
-        Ok(requirements.iter().map(|requirement| requirement::check(requirement, facts)).collect())
+        Ok(requirements
+            .iter()
+            .map(|requirement| requirement::check(requirement, facts))
+            .collect())
     }
 }
 

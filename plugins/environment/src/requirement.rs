@@ -15,7 +15,10 @@ pub(crate) fn check(requirement: &Attribute, facts: &[Attribute]) -> Check {
         "user" => text(requirement).and_then(|wanted| user(wanted, facts)),
         "disk" => size(requirement).and_then(|wanted| disk(wanted, facts)),
         "memory" => size(requirement).and_then(|wanted| memory(wanted, facts)),
-        _ => Err(format!("requirement `{}`, which this version does not know", shown(key))),
+        _ => Err(format!(
+            "requirement `{}`, which this version does not know",
+            shown(key)
+        )),
     };
     match answer {
         Ok(Answer::Met) => Check::met(key, "met"),
@@ -37,10 +40,17 @@ fn os(wanted: &[String], facts: &[Attribute]) -> Outcome {
     let distribution = facts.text("os.distribution");
     let fits = |wanted: &String| {
         let wanted = wanted.to_ascii_lowercase();
-        let wanted = if wanted == "darwin" { "macos" } else { wanted.as_str() };
-        wanted.eq_ignore_ascii_case(family) || distribution.is_some_and(|name| wanted.eq_ignore_ascii_case(name))
+        let wanted = if wanted == "darwin" {
+            "macos"
+        } else {
+            wanted.as_str()
+        };
+        wanted.eq_ignore_ascii_case(family)
+            || distribution.is_some_and(|name| wanted.eq_ignore_ascii_case(name))
     };
-    answer(wanted.is_empty() || wanted.iter().any(fits), || os_name(family))
+    answer(wanted.is_empty() || wanted.iter().any(fits), || {
+        os_name(family)
+    })
 }
 
 /// The name that stands in messages.
@@ -57,7 +67,11 @@ fn arch(wanted: &[String], facts: &[Attribute]) -> Outcome {
     let arch = fact_text(facts, "arch", "architecture")?;
     let fits = |wanted: &String| one_arch(wanted) == one_arch(arch);
     answer(wanted.is_empty() || wanted.iter().any(fits), || {
-        format!("architecture {} (needs {})", shown(arch), list(wanted, " or "))
+        format!(
+            "architecture {} (needs {})",
+            shown(arch),
+            list(wanted, " or ")
+        )
     })
 }
 
@@ -73,29 +87,60 @@ fn one_arch(name: &str) -> String {
 }
 
 fn commands(wanted: &[String], facts: &[Attribute]) -> Outcome {
-    let found = facts.texts("commands").ok_or("it is not known which commands the machine has")?;
-    let missing: Vec<_> = wanted.iter().filter(|command| !found.contains(command)).cloned().collect();
-    let word = if missing.len() == 1 { "command" } else { "commands" };
-    answer(missing.is_empty(), || format!("{word} not found: {}", list(&missing, ", ")))
+    let found = facts
+        .texts("commands")
+        .ok_or("it is not known which commands the machine has")?;
+    let missing: Vec<_> = wanted
+        .iter()
+        .filter(|command| !found.contains(command))
+        .cloned()
+        .collect();
+    let word = if missing.len() == 1 {
+        "command"
+    } else {
+        "commands"
+    };
+    answer(missing.is_empty(), || {
+        format!("{word} not found: {}", list(&missing, ", "))
+    })
 }
 
 fn interpreter(wanted: &str, facts: &[Attribute]) -> Outcome {
-    let condition = Condition::parse(wanted)
-        .ok_or_else(|| format!("interpreter requirement `{}` is not a condition like `>=3.9`", shown(wanted)))?;
+    let condition = Condition::parse(wanted).ok_or_else(|| {
+        format!(
+            "interpreter requirement `{}` is not a condition like `>=3.9`",
+            shown(wanted)
+        )
+    })?;
     let text = fact_text(facts, "interpreter.version", "interpreter's version")?;
-    let version = Version::parse(text).ok_or_else(|| format!("interpreter version `{}` is not a version", shown(text)))?;
+    let version = Version::parse(text)
+        .ok_or_else(|| format!("interpreter version `{}` is not a version", shown(text)))?;
     let name = facts.text("interpreter.name").unwrap_or("interpreter");
-    answer(condition.holds(&version), || format!("{} {} (needs {})", shown(name), shown(text), shown(wanted)))
+    answer(condition.holds(&version), || {
+        format!("{} {} (needs {})", shown(name), shown(text), shown(wanted))
+    })
 }
 
 fn user(wanted: &str, facts: &[Attribute]) -> Outcome {
-    let users = facts.texts("users").ok_or("it is not known which users the machine has")?;
-    answer(users.iter().any(|user| user == wanted), || format!("no user `{}`", shown(wanted)))
+    let users = facts
+        .texts("users")
+        .ok_or("it is not known which users the machine has")?;
+    answer(users.iter().any(|user| user == wanted), || {
+        format!("no user `{}`", shown(wanted))
+    })
 }
 
 fn disk(wanted: i64, facts: &[Attribute]) -> Outcome {
-    let free = facts.integer("disk.free").ok_or("the machine's free disk space is not known")?;
-    answer(free >= wanted, || format!("{} of disk space free (needs {})", bytes(free), bytes(wanted)))
+    let free = facts
+        .integer("disk.free")
+        .ok_or("the machine's free disk space is not known")?;
+    answer(free >= wanted, || {
+        format!(
+            "{} of disk space free (needs {})",
+            bytes(free),
+            bytes(wanted)
+        )
+    })
 }
 
 fn memory(wanted: i64, facts: &[Attribute]) -> Outcome {
@@ -103,28 +148,45 @@ fn memory(wanted: i64, facts: &[Attribute]) -> Outcome {
         .integer("memory.available")
         .or_else(|| facts.integer("memory.total"))
         .ok_or("the machine's available memory is not known")?;
-    answer(available >= wanted, || format!("{} of memory available (needs {})", bytes(available), bytes(wanted)))
+    answer(available >= wanted, || {
+        format!(
+            "{} of memory available (needs {})",
+            bytes(available),
+            bytes(wanted)
+        )
+    })
 }
 
 fn answer(met: bool, unmet: impl FnOnce() -> String) -> Outcome {
-    Ok(if met { Answer::Met } else { Answer::Unmet(unmet()) })
+    Ok(if met {
+        Answer::Met
+    } else {
+        Answer::Unmet(unmet())
+    })
 }
 
 fn fact_text<'a>(facts: &'a [Attribute], key: &str, what: &str) -> Result<&'a str, String> {
-    facts.text(key).ok_or_else(|| format!("the machine's {what} is not known"))
+    facts
+        .text(key)
+        .ok_or_else(|| format!("the machine's {what} is not known"))
 }
 
 fn texts(requirement: &Attribute) -> Result<&[String], String> {
-    std::slice::from_ref(requirement).texts(&requirement.key).ok_or_else(|| unreadable(requirement, "a list of texts"))
+    std::slice::from_ref(requirement)
+        .texts(&requirement.key)
+        .ok_or_else(|| unreadable(requirement, "a list of texts"))
 }
 
 fn text(requirement: &Attribute) -> Result<&str, String> {
-    std::slice::from_ref(requirement).text(&requirement.key).ok_or_else(|| unreadable(requirement, "a text"))
+    std::slice::from_ref(requirement)
+        .text(&requirement.key)
+        .ok_or_else(|| unreadable(requirement, "a text"))
 }
 
 fn size(requirement: &Attribute) -> Result<i64, String> {
     let size = std::slice::from_ref(requirement).integer(&requirement.key);
-    size.filter(|&size| size >= 0).ok_or_else(|| unreadable(requirement, "a number of bytes"))
+    size.filter(|&size| size >= 0)
+        .ok_or_else(|| unreadable(requirement, "a number of bytes"))
 }
 
 fn unreadable(requirement: &Attribute, expected: &str) -> String {
@@ -132,7 +194,11 @@ fn unreadable(requirement: &Attribute, expected: &str) -> String {
 }
 
 fn list(items: &[String], between: &str) -> String {
-    items.iter().map(|item| shown(item)).collect::<Vec<_>>().join(between)
+    items
+        .iter()
+        .map(|item| shown(item))
+        .collect::<Vec<_>>()
+        .join(between)
 }
 
 /// Text from a script or a machine, fit for a line of output.
@@ -196,21 +262,46 @@ mod tests {
     fn what_it_lacks_is_said_in_words_for_an_operator() {
         let unmet = |message: &str| (CheckStatus::Unmet, message.to_owned());
         assert_eq!(checked("os", ["windows", "macos"]), unmet("Linux"));
-        assert_eq!(checked("arch", ["arm64", "riscv64"]), unmet("architecture x86_64 (needs arm64 or riscv64)"));
-        assert_eq!(checked("commands", ["jq", "yq"]), unmet("command not found: yq"));
-        assert_eq!(checked("commands", ["zq", "yq"]), unmet("commands not found: zq, yq"));
-        assert_eq!(checked("interpreter", ">=3.9"), unmet("python3 3.8.18 (needs >=3.9)"));
+        assert_eq!(
+            checked("arch", ["arm64", "riscv64"]),
+            unmet("architecture x86_64 (needs arm64 or riscv64)")
+        );
+        assert_eq!(
+            checked("commands", ["jq", "yq"]),
+            unmet("command not found: yq")
+        );
+        assert_eq!(
+            checked("commands", ["zq", "yq"]),
+            unmet("commands not found: zq, yq")
+        );
+        assert_eq!(
+            checked("interpreter", ">=3.9"),
+            unmet("python3 3.8.18 (needs >=3.9)")
+        );
         assert_eq!(checked("user", "postgres"), unmet("no user `postgres`"));
-        assert_eq!(checked("disk", 3_i64 << 29), unmet("500 MiB of disk space free (needs 1.5 GiB)"));
-        assert_eq!(checked("memory", 1_i64 << 30), unmet("256 MiB of memory available (needs 1 GiB)"));
+        assert_eq!(
+            checked("disk", 3_i64 << 29),
+            unmet("500 MiB of disk space free (needs 1.5 GiB)")
+        );
+        assert_eq!(
+            checked("memory", 1_i64 << 30),
+            unmet("256 MiB of memory available (needs 1 GiB)")
+        );
     }
 
     #[test]
     fn the_three_operating_systems_have_one_spelling() {
-        for (family, name) in [("linux", "Linux"), ("windows", "Windows"), ("macos", "macOS")] {
+        for (family, name) in [
+            ("linux", "Linux"),
+            ("windows", "Windows"),
+            ("macos", "macOS"),
+        ] {
             let facts = [Attribute::of_machine("os.family", family)];
             let answer = check(&Attribute::of_host("os", ["plan9"]), &facts);
-            assert_eq!((answer.status, answer.message.as_str()), (CheckStatus::Unmet, name));
+            assert_eq!(
+                (answer.status, answer.message.as_str()),
+                (CheckStatus::Unmet, name)
+            );
         }
     }
 
@@ -254,7 +345,10 @@ mod tests {
     fn hostile_text_stays_on_one_short_line() {
         let (status, message) = checked("user", "é\r\n\u{1b}[31m".repeat(100_000));
         assert_eq!(status, CheckStatus::Unmet);
-        assert!(message.len() < 1024 && !message.contains(['\n', '\r', '\u{1b}']), "{message}");
+        assert!(
+            message.len() < 1024 && !message.contains(['\n', '\r', '\u{1b}']),
+            "{message}"
+        );
         let (status, _) = checked(&"k".repeat(1 << 20), "");
         assert_eq!(status, CheckStatus::Unknown);
     }

@@ -14,25 +14,38 @@ impl Version {
         let mut numbers = Vec::new();
         for part in text.split('.') {
             let digits = part.len() - part.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-            let Ok(number) = part[..digits].parse() else { break };
+            let Ok(number) = part[..digits].parse() else {
+                break;
+            };
             numbers.push(number);
             if digits < part.len() {
                 break;
             }
         }
-        if numbers.is_empty() { None } else { Some(Self(numbers)) }
+        if numbers.is_empty() {
+            None
+        } else {
+            Some(Self(numbers))
+        }
     }
 
     /// Missing numbers count as zero: 3.9 equals 3.9.0.
     fn compare(&self, other: &Self) -> Ordering {
         let length = self.0.len().max(other.0.len());
         let number = |version: &Self, index: usize| version.0.get(index).copied().unwrap_or(0);
-        (0..length).map(|index| number(self, index).cmp(&number(other, index))).find(|o| o.is_ne()).unwrap_or(Ordering::Equal)
+        (0..length)
+            .map(|index| number(self, index).cmp(&number(other, index)))
+            .find(|o| o.is_ne())
+            .unwrap_or(Ordering::Equal)
     }
 
     /// Whether all numbers of `prefix` are those of this version: 3.9 is a prefix of 3.9.2.
     fn begins_with(&self, prefix: &Self) -> bool {
-        prefix.0.iter().enumerate().all(|(index, number)| self.0.get(index).copied().unwrap_or(0) == *number)
+        prefix
+            .0
+            .iter()
+            .enumerate()
+            .all(|(index, number)| self.0.get(index).copied().unwrap_or(0) == *number)
     }
 }
 
@@ -52,7 +65,10 @@ enum Comparison {
 impl Condition {
     /// `None` where it is not a condition.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        text.split(',').map(parse_one).collect::<Option<Vec<_>>>().map(Self)
+        text.split(',')
+            .map(parse_one)
+            .collect::<Option<Vec<_>>>()
+            .map(Self)
     }
 
     pub(crate) fn holds(&self, version: &Version) -> bool {
@@ -80,9 +96,18 @@ fn parse_one(text: &str) -> Option<(Comparison, Version)> {
         ("=", Comparison::Is),
         ("", Comparison::Is),
     ];
-    let (rest, comparison) = signs.iter().find_map(|(sign, c)| text.strip_prefix(sign).map(|rest| (rest.trim(), *c)))?;
-    let plain = !rest.is_empty() && rest.split('.').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()));
-    if plain { Some((comparison, Version::parse(rest)?)) } else { None }
+    let (rest, comparison) = signs
+        .iter()
+        .find_map(|(sign, c)| text.strip_prefix(sign).map(|rest| (rest.trim(), *c)))?;
+    let plain = !rest.is_empty()
+        && rest
+            .split('.')
+            .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()));
+    if plain {
+        Some((comparison, Version::parse(rest)?))
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]
@@ -90,7 +115,9 @@ mod tests {
     use super::*;
 
     fn holds(condition: &str, version: &str) -> bool {
-        Condition::parse(condition).expect("condition").holds(&Version::parse(version).expect("version"))
+        Condition::parse(condition)
+            .expect("condition")
+            .holds(&Version::parse(version).expect("version"))
     }
 
     #[test]
@@ -110,7 +137,17 @@ mod tests {
 
     #[test]
     fn what_is_not_a_condition_is_refused() {
-        for text in ["", ">=", "~3", ">=3.x", ">= 3..1", ">=3,", "python", "\u{0663}.1", "99999999999999999999999"] {
+        for text in [
+            "",
+            ">=",
+            "~3",
+            ">=3.x",
+            ">= 3..1",
+            ">=3,",
+            "python",
+            "\u{0663}.1",
+            "99999999999999999999999",
+        ] {
             assert!(Condition::parse(text).is_none(), "{text}");
         }
     }

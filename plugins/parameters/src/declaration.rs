@@ -39,9 +39,15 @@ impl Declaration {
     pub(crate) fn read(parameter: &Parameter) -> Result<Self, String> {
         let declared = parameter.declared.as_slice();
         for attribute in declared {
-            let known = ["type", "required", "default", "pattern", "min", "max", "choices", "as"];
+            let known = [
+                "type", "required", "default", "pattern", "min", "max", "choices", "as",
+            ];
             if !known.contains(&attribute.key.as_str()) {
-                return Err(format!("declaration has `{}`; known are {}", typed::shown(&attribute.key), known.join(", ")));
+                return Err(format!(
+                    "declaration has `{}`; known are {}",
+                    typed::shown(&attribute.key),
+                    known.join(", ")
+                ));
             }
         }
         let kind_name = match declared.value("type") {
@@ -50,8 +56,13 @@ impl Declaration {
             None if parameter.type_.is_empty() => "text",
             None => parameter.type_.as_str(),
         };
-        let kind = Kind::from_name(kind_name)
-            .ok_or_else(|| format!("declaration: type `{}` is none of {}", typed::shown(kind_name), Kind::NAMES.join(", ")))?;
+        let kind = Kind::from_name(kind_name).ok_or_else(|| {
+            format!(
+                "declaration: type `{}` is none of {}",
+                typed::shown(kind_name),
+                Kind::NAMES.join(", ")
+            )
+        })?;
         let declaration = Self {
             kind,
             required: match declared.value("required") {
@@ -85,7 +96,12 @@ impl Declaration {
 
     /// A limit that the type cannot have would be silently without effect: it is refused instead.
     fn must_fit_its_kind(&self) -> Result<(), String> {
-        let refuse = |what: &str| Err(format!("declaration: `{what}` has no meaning for type {}", self.kind.name()));
+        let refuse = |what: &str| {
+            Err(format!(
+                "declaration: `{what}` has no meaning for type {}",
+                self.kind.name()
+            ))
+        };
         let has_bounds = self.min.is_some() || self.max.is_some();
         match self.kind {
             Kind::Text | Kind::Path => {}
@@ -117,33 +133,53 @@ impl Declaration {
             _ => return Ok(()),
         };
         if let Some(min) = self.min.filter(|min| size.is_less_than(*min)) {
-            return Err(format!("is {}{what}; at least {} expected", size.text(), min.text()));
+            return Err(format!(
+                "is {}{what}; at least {} expected",
+                size.text(),
+                min.text()
+            ));
         }
         if let Some(max) = self.max.filter(|max| max.is_less_than(size)) {
-            return Err(format!("is {}{what}; at most {} expected", size.text(), max.text()));
+            return Err(format!(
+                "is {}{what}; at most {} expected",
+                size.text(),
+                max.text()
+            ));
         }
         Ok(())
     }
 
     fn must_match(&self, value: &Value) -> Result<(), String> {
-        let Some(pattern) = &self.pattern else { return Ok(()) };
+        let Some(pattern) = &self.pattern else {
+            return Ok(());
+        };
         let texts = match value {
             Value::Text(text) => std::slice::from_ref(text),
             Value::Texts(texts) => texts,
             _ => return Ok(()),
         };
         match texts.iter().find(|text| !pattern.whole.is_match(text)) {
-            Some(text) => Err(format!("is `{}`; expected is a match of `{}`", typed::shown(text), typed::shown(&pattern.text))),
+            Some(text) => Err(format!(
+                "is `{}`; expected is a match of `{}`",
+                typed::shown(text),
+                typed::shown(&pattern.text)
+            )),
             None => Ok(()),
         }
     }
 
     fn must_be_a_choice(&self, value: &Value) -> Result<(), String> {
-        let (Some(choices), Value::Text(text)) = (&self.choices, value) else { return Ok(()) };
+        let (Some(choices), Value::Text(text)) = (&self.choices, value) else {
+            return Ok(());
+        };
         if choices.contains(text) {
             return Ok(());
         }
-        Err(format!("is `{}`; expected is one of {}", typed::shown(text), typed::shown(&choices.join(", "))))
+        Err(format!(
+            "is `{}`; expected is one of {}",
+            typed::shown(text),
+            typed::shown(&choices.join(", "))
+        ))
     }
 }
 
@@ -172,7 +208,9 @@ fn count(number: usize) -> i64 {
 fn destination(declared: &[Attribute]) -> Result<Destination, String> {
     match declared.value("as") {
         None => Ok(Destination::Environment),
-        Some(Value::Text(text)) if text == "env" || text == "environment" => Ok(Destination::Environment),
+        Some(Value::Text(text)) if text == "env" || text == "environment" => {
+            Ok(Destination::Environment)
+        }
         Some(Value::Text(text)) if text == "argument" => Ok(Destination::Argument),
         Some(Value::Text(text)) if text == "placeholder" => Ok(Destination::Placeholder),
         Some(_) => Err("declaration: `as` is none of env, argument, placeholder".to_owned()),
@@ -185,7 +223,12 @@ fn pattern(declared: &[Attribute]) -> Result<Option<Pattern>, String> {
         Some(Value::Text(text)) => text.clone(),
         Some(_) => return Err("declaration: `pattern` is not a text".to_owned()),
     };
-    let refused = || format!("declaration: pattern `{}` is not a regular expression that can be used here", typed::shown(&text));
+    let refused = || {
+        format!(
+            "declaration: pattern `{}` is not a regular expression that can be used here",
+            typed::shown(&text)
+        )
+    };
     // On its own first: `a)|(b` must not become valid by being wrapped.
     build(&text).map_err(|_| refused())?;
     // With `(?x)` a comment at the end would swallow the closing parenthesis, so that is refused here too.
@@ -194,7 +237,11 @@ fn pattern(declared: &[Attribute]) -> Result<Option<Pattern>, String> {
 }
 
 fn build(text: &str) -> Result<Regex, regex::Error> {
-    RegexBuilder::new(text).size_limit(LARGEST_PATTERN).dfa_size_limit(LARGEST_PATTERN).nest_limit(50).build()
+    RegexBuilder::new(text)
+        .size_limit(LARGEST_PATTERN)
+        .dfa_size_limit(LARGEST_PATTERN)
+        .nest_limit(50)
+        .build()
 }
 
 fn bound(declared: &[Attribute], key: &str) -> Result<Option<Bound>, String> {

@@ -16,8 +16,9 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const NAMES: [&'static str; 8] =
-        ["text", "integer", "decimal", "boolean", "choice", "list", "path", "secret"];
+    pub(crate) const NAMES: [&'static str; 8] = [
+        "text", "integer", "decimal", "boolean", "choice", "list", "path", "secret",
+    ];
 
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         Some(match name {
@@ -41,7 +42,9 @@ impl Kind {
     pub(crate) const fn expected(self) -> &'static str {
         match self {
             Self::Text => "a text without NUL",
-            Self::Integer => "a whole number from -9223372036854775808 to 9223372036854775807, in digits",
+            Self::Integer => {
+                "a whole number from -9223372036854775808 to 9223372036854775807, in digits"
+            }
             Self::Decimal => "a decimal number like -1.5 or 2e3",
             Self::Boolean => "true or false",
             Self::Choice => "one of the declared choices",
@@ -56,23 +59,34 @@ impl Kind {
         match (self, given) {
             (Self::Secret, Value::Secret(_)) => return Ok(given.clone()),
             // The value must not be repeated: it may be the secret.
-            (Self::Secret, _) => return Err("is a secret, but its value did not come as one".to_owned()),
+            (Self::Secret, _) => {
+                return Err("is a secret, but its value did not come as one".to_owned());
+            }
             (_, Value::Secret(_)) => {
-                return Err(format!("was given as a secret, but is not declared as one; expected is {}", self.expected()));
+                return Err(format!(
+                    "was given as a secret, but is not declared as one; expected is {}",
+                    self.expected()
+                ));
             }
             _ => {}
         }
         let value = match (self, given) {
             (Self::Text | Self::Choice, Value::Text(text)) if !has_nul(text) => Some(given.clone()),
-            (Self::Path, Value::Text(text)) if !text.is_empty() && !has_nul(text) => Some(given.clone()),
+            (Self::Path, Value::Text(text)) if !text.is_empty() && !has_nul(text) => {
+                Some(given.clone())
+            }
             (Self::Integer, Value::Text(text)) => integer(text).map(Value::Integer),
-            (Self::Integer, Value::Integer(_)) | (Self::Boolean, Value::Boolean(_)) => Some(given.clone()),
+            (Self::Integer, Value::Integer(_)) | (Self::Boolean, Value::Boolean(_)) => {
+                Some(given.clone())
+            }
             (Self::Decimal, Value::Text(text)) => decimal(text).map(Value::Decimal),
             (Self::Decimal, Value::Decimal(number)) if number.is_finite() => Some(given.clone()),
             (Self::Decimal, Value::Integer(number)) => Some(Value::Decimal(*number as f64)),
             (Self::Boolean, Value::Text(text)) => boolean(text).map(Value::Boolean),
             (Self::List, Value::Text(text)) => list(text).map(Value::Texts),
-            (Self::List, Value::Texts(texts)) if !texts.iter().any(|text| has_nul(text)) => Some(given.clone()),
+            (Self::List, Value::Texts(texts)) if !texts.iter().any(|text| has_nul(text)) => {
+                Some(given.clone())
+            }
             _ => None,
         };
         value.ok_or_else(|| format!("is {}; expected is {}", raw(given), self.expected()))
@@ -118,7 +132,10 @@ fn decimal(text: &str) -> Option<f64> {
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
     let unsigned = text.strip_prefix('-').unwrap_or(text);
     let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, Some(exponent.strip_prefix(['-', '+']).unwrap_or(exponent))),
+        Some((mantissa, exponent)) => (
+            mantissa,
+            Some(exponent.strip_prefix(['-', '+']).unwrap_or(exponent)),
+        ),
         None => (unsigned, None),
     };
     let (whole, fraction) = match mantissa.split_once('.') {
@@ -141,5 +158,9 @@ fn boolean(text: &str) -> Option<bool> {
 
 fn list(text: &str) -> Option<Vec<String>> {
     let texts: Vec<String> = serde_json::from_str(text).ok()?;
-    if texts.iter().any(|text| has_nul(text)) { None } else { Some(texts) }
+    if texts.iter().any(|text| has_nul(text)) {
+        None
+    } else {
+        Some(texts)
+    }
 }

@@ -4,7 +4,12 @@ use sluice_plugin_sdk::prelude::*;
 
 /// `<rule>: <message> (<subject>[, line <n>])`.
 pub(crate) fn describe(finding: &Finding, bundle: &Bundle) -> String {
-    let Finding { rule, message, subject, .. } = finding;
+    let Finding {
+        rule,
+        message,
+        subject,
+        ..
+    } = finding;
     match line(finding, bundle) {
         Some(line) => format!("{rule}: {message} ({subject}, line {line})"),
         None => format!("{rule}: {message} ({subject})"),
@@ -15,7 +20,9 @@ pub(crate) fn describe(finding: &Finding, bundle: &Bundle) -> String {
 /// no line. Texts of a single line need none.
 fn line(finding: &Finding, bundle: &Bundle) -> Option<usize> {
     let start = usize::try_from(finding.primary?.start).ok()?;
-    let part = bundle.texts().find(|part| part.subject == finding.subject)?;
+    let part = bundle
+        .texts()
+        .find(|part| part.subject == finding.subject)?;
     if !part.text.contains('\n') && finding.subject != "script" {
         return None;
     }

@@ -20,7 +20,13 @@ pub struct PolicyGate {
 
 impl Policy for PolicyGate {
     fn configure(settings: &Settings, _data: &[DataPack]) -> Result<Self, GateError> {
-        settings.only(&["threshold", "approve-from", "allow-root", "interpreters", "max-targets"])?;
+        settings.only(&[
+            "threshold",
+            "approve-from",
+            "allow-root",
+            "interpreters",
+            "max-targets",
+        ])?;
         let approve_from = match settings.text("approve-from")? {
             None | Some("never") => None,
             Some(_) => settings.severity("approve-from")?,
@@ -55,7 +61,11 @@ impl PolicyGate {
                 CheckStatus::Unmet => "is not met",
                 CheckStatus::Unknown => "could not be checked",
             };
-            decision.add(Verdict::Block, "check", format!("requirement `{}` {status}: {}", check.id, check.message));
+            decision.add(
+                Verdict::Block,
+                "check",
+                format!("requirement `{}` {status}: {}", check.id, check.message),
+            );
         }
     }
 
@@ -64,19 +74,33 @@ impl PolicyGate {
             decision.add(Verdict::Block, "root", "jobs may not run as root here");
         }
         let interpreter = &review.bundle.script.interpreter;
-        if !self.interpreters.is_empty() && !self.interpreters.iter().any(|allowed| names(allowed, interpreter)) {
-            let message = format!("interpreter `{interpreter}` is not one of {}", self.interpreters.join(", "));
+        if !self.interpreters.is_empty()
+            && !self
+                .interpreters
+                .iter()
+                .any(|allowed| names(allowed, interpreter))
+        {
+            let message = format!(
+                "interpreter `{interpreter}` is not one of {}",
+                self.interpreters.join(", ")
+            );
             decision.add(Verdict::Block, "interpreter", message);
         }
         if self.max_targets > 0 {
             match review.job.attributes.integer("targets") {
                 Some(targets) if targets <= self.max_targets => {}
                 Some(targets) => {
-                    let message = format!("the job reaches {targets} machines, the limit is {}", self.max_targets);
+                    let message = format!(
+                        "the job reaches {targets} machines, the limit is {}",
+                        self.max_targets
+                    );
                     decision.add(Verdict::Block, "targets", message);
                 }
                 None => {
-                    let message = format!("it is not known how many machines the job reaches, the limit is {}", self.max_targets);
+                    let message = format!(
+                        "it is not known how many machines the job reaches, the limit is {}",
+                        self.max_targets
+                    );
                     decision.add(Verdict::Block, "targets", message);
                 }
             }
@@ -87,14 +111,21 @@ impl PolicyGate {
         for finding in &review.findings {
             let verdict = if finding.severity >= self.threshold {
                 Verdict::Block
-            } else if self.approve_from.is_some_and(|from| finding.severity >= from) {
+            } else if self
+                .approve_from
+                .is_some_and(|from| finding.severity >= from)
+            {
                 Verdict::RequireApproval
             } else if finding.severity >= Severity::Medium {
                 Verdict::AllowWithWarnings
             } else {
                 continue;
             };
-            decision.add(verdict, "finding", finding::describe(finding, &review.bundle));
+            decision.add(
+                verdict,
+                "finding",
+                finding::describe(finding, &review.bundle),
+            );
         }
     }
 }
@@ -103,7 +134,10 @@ impl PolicyGate {
 /// allowed name anywhere else is not the allowed program.
 fn names(allowed: &str, interpreter: &str) -> bool {
     let folders = ["/bin/", "/usr/bin/", "/usr/local/bin/"];
-    allowed == interpreter || folders.iter().any(|folder| interpreter.strip_prefix(folder) == Some(allowed))
+    allowed == interpreter
+        || folders
+            .iter()
+            .any(|folder| interpreter.strip_prefix(folder) == Some(allowed))
 }
 
 export_policy!(PolicyGate);

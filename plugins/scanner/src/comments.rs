@@ -26,7 +26,11 @@ impl Language {
         let first = part.text.lines().next().unwrap_or_default();
         let ends = |ending: &str| part.subject.ends_with(ending);
         if first.starts_with("#!") {
-            if first.trim_end().ends_with("sh") { Self::Shell } else { Self::Hash }
+            if first.trim_end().ends_with("sh") {
+                Self::Shell
+            } else {
+                Self::Hash
+            }
         } else if ends(".sh") {
             Self::Shell
         } else if ends(".py") || ends(".pl") || ends(".rb") || ends(".ps1") {
@@ -48,8 +52,14 @@ pub(crate) struct Comments {
 impl Comments {
     pub(crate) fn of(text: &str, language: Language) -> Self {
         match language {
-            Language::Shell => Self { ranges: of_shell(text.as_bytes()), certain: true },
-            Language::Hash => Self { ranges: of_lines(text), certain: false },
+            Language::Shell => Self {
+                ranges: of_shell(text.as_bytes()),
+                certain: true,
+            },
+            Language::Hash => Self {
+                ranges: of_lines(text),
+                certain: false,
+            },
             Language::Other => Self::default(),
         }
     }
@@ -58,7 +68,11 @@ impl Comments {
     pub(crate) fn at(&self, offset: usize) -> Option<bool> {
         let after = self.ranges.partition_point(|&(start, _)| start <= offset);
         let (_, end) = *self.ranges.get(after.checked_sub(1)?)?;
-        if offset < end { Some(self.certain) } else { None }
+        if offset < end {
+            Some(self.certain)
+        } else {
+            None
+        }
     }
 }
 
@@ -96,12 +110,17 @@ fn of_shell(bytes: &[u8]) -> Vec<(usize, usize)> {
             (Some(b'"'), _) => {}
             (_, b'\'' | b'"' | b'`') => quotes.push(byte),
             (_, b'#') if quotes.is_empty() && begins_comment(bytes, index) => {
-                let end = bytes[index..].iter().position(|&b| b == b'\n').map_or(bytes.len(), |n| index + n);
+                let end = bytes[index..]
+                    .iter()
+                    .position(|&b| b == b'\n')
+                    .map_or(bytes.len(), |n| index + n);
                 ranges.push((index, end));
                 index = end;
                 continue;
             }
-            (_, b'<') if bytes[index..].starts_with(b"<<") && !bytes[index..].starts_with(b"<<<") => {
+            (_, b'<')
+                if bytes[index..].starts_with(b"<<") && !bytes[index..].starts_with(b"<<<") =>
+            {
                 let (word, end) = delimiter(bytes, index + 2);
                 if !word.is_empty() {
                     pending.push(word);
@@ -121,12 +140,21 @@ fn of_shell(bytes: &[u8]) -> Vec<(usize, usize)> {
         }
         index += 1;
     }
-    if quotes.is_empty() { ranges } else { Vec::new() }
+    if quotes.is_empty() {
+        ranges
+    } else {
+        Vec::new()
+    }
 }
 
 /// A `#` begins a comment only where a word could begin.
 fn begins_comment(bytes: &[u8], index: usize) -> bool {
-    index.checked_sub(1).is_none_or(|before| matches!(bytes[before], b' ' | b'\t' | b'\n' | b';' | b'(' | b')' | b'&' | b'|'))
+    index.checked_sub(1).is_none_or(|before| {
+        matches!(
+            bytes[before],
+            b' ' | b'\t' | b'\n' | b';' | b'(' | b')' | b'&' | b'|'
+        )
+    })
 }
 
 /// The word that ends a here-document, and where it stops.
@@ -138,19 +166,30 @@ fn delimiter(bytes: &[u8], mut index: usize) -> (Vec<u8>, usize) {
     while let Some(&byte) = bytes.get(index) {
         match byte {
             b'\'' | b'"' | b'\\' => {}
-            _ if byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'!' | b'%' | b'+') => word.push(byte),
+            _ if byte.is_ascii_alphanumeric()
+                || matches!(byte, b'_' | b'-' | b'.' | b'!' | b'%' | b'+') =>
+            {
+                word.push(byte)
+            }
             _ => break,
         }
         index += 1;
     }
     // `1 << 3` is arithmetic.
-    if word.first().is_some_and(u8::is_ascii_digit) { (Vec::new(), index) } else { (word, index) }
+    if word.first().is_some_and(u8::is_ascii_digit) {
+        (Vec::new(), index)
+    } else {
+        (word, index)
+    }
 }
 
 /// Where the text goes on after the line that is nothing but `word`.
 fn after_document(bytes: &[u8], mut index: usize, word: &[u8]) -> usize {
     while index < bytes.len() {
-        let end = bytes[index..].iter().position(|&b| b == b'\n').map_or(bytes.len(), |n| index + n);
+        let end = bytes[index..]
+            .iter()
+            .position(|&b| b == b'\n')
+            .map_or(bytes.len(), |n| index + n);
         let line = bytes[index..end].trim_ascii();
         index = end + 1;
         if line == word {
@@ -192,7 +231,16 @@ mod tests {
 
     #[test]
     fn hostile_text_has_an_end() {
-        for text in ["", "#", "<<", "<<E", "\\", "'", &"<<A ".repeat(100_000), &"#é".repeat(100_000)] {
+        for text in [
+            "",
+            "#",
+            "<<",
+            "<<E",
+            "\\",
+            "'",
+            &"<<A ".repeat(100_000),
+            &"#é".repeat(100_000),
+        ] {
             Comments::of(text, Language::Shell);
             Comments::of(text, Language::Hash);
         }

@@ -63,23 +63,49 @@ impl Engine {
         let mut woken: Vec<Vec<usize>> = Vec::new();
         let mut supported: Vec<Vec<usize>> = Vec::new();
         let mut patterns = Vec::new();
-        for (rule, Pattern { any, all, regex, scope, whole_words }) in
-            rules.iter().enumerate().flat_map(|(index, rule)| rule.patterns.iter().map(move |pattern| (index, pattern)))
+        for (
+            rule,
+            Pattern {
+                any,
+                all,
+                regex,
+                scope,
+                whole_words,
+            },
+        ) in rules
+            .iter()
+            .enumerate()
+            .flat_map(|(index, rule)| rule.patterns.iter().map(move |pattern| (index, pattern)))
         {
             let mut needle = |word: &'static str| {
-                words.iter().position(|known| *known == word).unwrap_or_else(|| {
-                    words.push(word);
-                    woken.push(Vec::new());
-                    supported.push(Vec::new());
-                    words.len() - 1
-                })
+                words
+                    .iter()
+                    .position(|known| *known == word)
+                    .unwrap_or_else(|| {
+                        words.push(word);
+                        woken.push(Vec::new());
+                        supported.push(Vec::new());
+                        words.len() - 1
+                    })
             };
             let any: Vec<_> = any.iter().map(|word| needle(word)).collect();
             let all: Vec<_> = all.iter().map(|word| needle(word)).collect();
-            any.iter().for_each(|&index| woken[index].push(patterns.len()));
-            all.iter().for_each(|&index| supported[index].push(patterns.len()));
-            let regex = if regex.is_empty() { None } else { Some(compile(regex, rules[rule].id)?) };
-            patterns.push(Compiled { rule, scope: *scope, whole_words: *whole_words, support: all.len(), regex });
+            any.iter()
+                .for_each(|&index| woken[index].push(patterns.len()));
+            all.iter()
+                .for_each(|&index| supported[index].push(patterns.len()));
+            let regex = if regex.is_empty() {
+                None
+            } else {
+                Some(compile(regex, rules[rule].id)?)
+            };
+            patterns.push(Compiled {
+                rule,
+                scope: *scope,
+                whole_words: *whole_words,
+                support: all.len(),
+                regex,
+            });
         }
         let needles = AhoCorasick::builder()
             .ascii_case_insensitive(true)
@@ -87,13 +113,29 @@ impl Engine {
             .kind(Some(AhoCorasickKind::ContiguousNFA))
             .build(&words)
             .map_err(|error| GateError::Internal(format!("words of the rules: {error}")))?;
-        Ok(Self { needles, woken, supported, patterns, rules })
+        Ok(Self {
+            needles,
+            woken,
+            supported,
+            patterns,
+            rules,
+        })
     }
 
     /// Adds what is found in one text, in all its views.
-    pub(crate) fn scan(&self, part: &TextPart<'_>, language: Language, findings: &mut Vec<Finding>) {
+    pub(crate) fn scan(
+        &self,
+        part: &TextPart<'_>,
+        language: Language,
+        findings: &mut Vec<Finding>,
+    ) {
         let comments = Comments::of(part.text, language);
-        let mut report = Report { part, comments, known: Vec::new(), findings };
+        let mut report = Report {
+            part,
+            comments,
+            known: Vec::new(),
+            findings,
+        };
         self.scan_view(&View::of_text(part.text.as_bytes()), &mut report);
         if let Some(view) = View::without_disguise(part.text) {
             self.scan_view(&view, &mut report);
@@ -114,7 +156,9 @@ impl Engine {
         for found in self.needles.find_overlapping_iter(bytes) {
             let needle = found.pattern().as_usize();
             if !std::mem::replace(&mut progress.seen[needle], true) {
-                self.supported[needle].iter().for_each(|&pattern| progress.support[pattern] += 1);
+                self.supported[needle]
+                    .iter()
+                    .for_each(|&pattern| progress.support[pattern] += 1);
             }
             for &index in &self.woken[needle] {
                 let pattern = &self.patterns[index];
@@ -126,11 +170,21 @@ impl Engine {
                 } else if found.start() >= progress.tried[index] {
                     let (start, end) = line_around(bytes, found.start());
                     progress.tried[index] = end + 1;
-                    self.try_on(pattern, (found.start(), found.end()), (start, end), view, report);
+                    self.try_on(
+                        pattern,
+                        (found.start(), found.end()),
+                        (start, end),
+                        view,
+                        report,
+                    );
                 }
             }
         }
-        for (pattern, (awake, support)) in self.patterns.iter().zip(progress.awake.iter().zip(&progress.support)) {
+        for (pattern, (awake, support)) in self
+            .patterns
+            .iter()
+            .zip(progress.awake.iter().zip(&progress.support))
+        {
             if let Some(needle) = awake.filter(|_| *support >= pattern.support) {
                 self.try_on(pattern, needle, (0, bytes.len()), view, report);
             }
@@ -146,11 +200,18 @@ impl Engine {
         report: &mut Report<'_, '_>,
     ) {
         let Some(regex) = &pattern.regex else {
-            report.add(self.rules[pattern.rule], pattern.rule, view.original(needle.0, needle.1));
+            report.add(
+                self.rules[pattern.rule],
+                pattern.rule,
+                view.original(needle.0, needle.1),
+            );
             return;
         };
         // A match in a comment must not hide one behind it.
-        for found in regex.find_iter(&view.bytes()[start..end]).take(MOST_OF_A_RULE) {
+        for found in regex
+            .find_iter(&view.bytes()[start..end])
+            .take(MOST_OF_A_RULE)
+        {
             let range = view.original(start + found.start(), start + found.end());
             if report.add(self.rules[pattern.rule], pattern.rule, range) {
                 break;
@@ -174,13 +235,19 @@ impl Report<'_, '_> {
             }
             None => {}
         }
-        let of_rule = self.known.iter().filter(|(known, _)| *known == index).count();
+        let of_rule = self
+            .known
+            .iter()
+            .filter(|(known, _)| *known == index)
+            .count();
         if of_rule >= MOST_OF_A_RULE || self.known.contains(&(index, line)) {
             return true;
         }
         self.known.push((index, line));
         let range = text.floor_char_boundary(start)..text.ceil_char_boundary(end);
-        let finding = Finding::new(rule.id, severity, rule.message).confidence(confidence).remediation(rule.remediation);
+        let finding = Finding::new(rule.id, severity, rule.message)
+            .confidence(confidence)
+            .remediation(rule.remediation);
         self.findings.push(finding.at(self.part, range));
         true
     }
@@ -198,13 +265,25 @@ fn compile(regex: &str, rule: &str) -> Result<Regex, GateError> {
 }
 
 fn is_whole_word(bytes: &[u8], start: usize, end: usize) -> bool {
-    let is_word = |index: usize| bytes.get(index).is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_');
-    !(is_word(start) && start > 0 && is_word(start - 1)) && !(end > 0 && is_word(end - 1) && is_word(end))
+    let is_word = |index: usize| {
+        bytes
+            .get(index)
+            .is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_')
+    };
+    let joined_before = start > 0 && is_word(start - 1) && is_word(start);
+    let joined_after = end > 0 && is_word(end - 1) && is_word(end);
+    !joined_before && !joined_after
 }
 
 /// The line with that offset, without its end of line.
 fn line_around(bytes: &[u8], offset: usize) -> (usize, usize) {
-    let start = bytes[..offset].iter().rposition(|&b| b == b'\n').map_or(0, |index| index + 1);
-    let end = bytes[offset..].iter().position(|&b| b == b'\n').map_or(bytes.len(), |index| offset + index);
+    let start = bytes[..offset]
+        .iter()
+        .rposition(|&b| b == b'\n')
+        .map_or(0, |index| index + 1);
+    let end = bytes[offset..]
+        .iter()
+        .position(|&b| b == b'\n')
+        .map_or(bytes.len(), |index| offset + index);
     (start, end)
 }

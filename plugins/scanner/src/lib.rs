@@ -30,10 +30,13 @@ impl Scanner for ScannerGate {
         let disabled = settings.texts("disable")?;
         for id in disabled {
             if !rules::all().any(|rule| rule.id == id) {
-                return Err(SettingsProblem::new("disable", format!("there is no rule `{id}`")).into());
+                return Err(
+                    SettingsProblem::new("disable", format!("there is no rule `{id}`")).into(),
+                );
             }
         }
-        let engine = Engine::new(rules::all().filter(|rule| !disabled.iter().any(|id| id == rule.id)))?;
+        let engine =
+            Engine::new(rules::all().filter(|rule| !disabled.iter().any(|id| id == rule.id)))?;
         let gate = Self { engine };
         samples::warm_up(&gate.engine);
         Ok(gate)
@@ -46,9 +49,12 @@ impl Scanner for ScannerGate {
             self.engine.scan(&part, language, &mut findings);
         }
         // The sort is stable: findings of one severity stay in the order of the bundle.
-        findings.sort_by(|a, b| b.severity.cmp(&a.severity));
+        findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         if findings.len() > MOST_FINDINGS {
-            log::warn(&format!("{} findings, {MOST_FINDINGS} are reported", findings.len()));
+            log::warn(&format!(
+                "{} findings, {MOST_FINDINGS} are reported",
+                findings.len()
+            ));
             findings.truncate(MOST_FINDINGS);
         }
         Ok(findings)

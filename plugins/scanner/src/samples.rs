@@ -29,10 +29,17 @@ Set-ItemProperty -Path "HKLM:\SOFTWARE\Example" -Name "Value" -Value 1
 /// Scans the sample, and then each rule's own words, each on a line of its own.
 pub(crate) fn warm_up(engine: &Engine) {
     let mut findings = Vec::new();
-    let words: Vec<&str> = rules::all().flat_map(|rule| rule.patterns).flat_map(|pattern| pattern.any).copied().collect();
+    let words: Vec<&str> = rules::all()
+        .flat_map(|rule| rule.patterns)
+        .flat_map(|pattern| pattern.any)
+        .copied()
+        .collect();
     let words = words.join(" /usr/bin/example --option=\"value\" $variable; \n");
     for text in [ORDINARY, &words, ORDINARY] {
-        let part = TextPart { subject: "script".to_owned(), text };
+        let part = TextPart {
+            subject: "script".to_owned(),
+            text,
+        };
         engine.scan(&part, Language::Shell, &mut findings);
         findings.clear();
     }

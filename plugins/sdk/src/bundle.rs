@@ -1,6 +1,6 @@
 //! The parts of a bundle that are text, under the names that findings use for them.
 
-use crate::types::{Attachment, Binding, Bundle, Job, Script};
+use crate::types::{Attachment, Binding, Bundle, Script};
 
 /// One text of a bundle.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,21 +16,33 @@ impl Bundle {
     /// Every text that will reach the machine: the script, its arguments, the values of its environment and the
     /// attachments that are text.
     pub fn texts(&self) -> impl Iterator<Item = TextPart<'_>> {
-        let script = TextPart { subject: "script".to_owned(), text: &self.script.text };
+        let script = TextPart {
+            subject: "script".to_owned(),
+            text: &self.script.text,
+        };
         let arguments = self
             .arguments
             .iter()
             .enumerate()
-            .map(|(index, text)| TextPart { subject: format!("argument:{index}"), text });
-        let environment = self
-            .environment
-            .iter()
-            .map(|binding| TextPart { subject: format!("environment:{}", binding.name), text: &binding.value });
+            .map(|(index, text)| TextPart {
+                subject: format!("argument:{index}"),
+                text,
+            });
+        let environment = self.environment.iter().map(|binding| TextPart {
+            subject: format!("environment:{}", binding.name),
+            text: &binding.value,
+        });
         let attachments = self.attachments.iter().filter_map(|attachment| {
             let text = attachment.text.as_deref()?;
-            Some(TextPart { subject: format!("attachment:{}", attachment.name), text })
+            Some(TextPart {
+                subject: format!("attachment:{}", attachment.name),
+                text,
+            })
         });
-        std::iter::once(script).chain(arguments).chain(environment).chain(attachments)
+        std::iter::once(script)
+            .chain(arguments)
+            .chain(environment)
+            .chain(attachments)
     }
 
     /// A bundle with nothing but a script, for tests. `language` is one of the contract's: `shell`, `python`, `perl`,
@@ -71,7 +83,10 @@ impl Bundle {
     /// The same bundle with one more environment variable, for tests.
     #[must_use]
     pub fn with_environment(mut self, name: &str, value: impl Into<String>) -> Self {
-        self.environment.push(Binding { name: name.to_owned(), value: value.into() });
+        self.environment.push(Binding {
+            name: name.to_owned(),
+            value: value.into(),
+        });
         self
     }
 
@@ -89,12 +104,6 @@ impl Bundle {
     }
 }
 
-impl Default for Job {
-    fn default() -> Self {
-        Self { attributes: Vec::new() }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,8 +115,25 @@ mod tests {
             .with_argument("c")
             .with_environment("D", "d")
             .with_attachment("e.txt", "e");
-        bundle.attachments.push(Attachment { name: "binary".into(), size: 3, sha256: vec![], text: None });
-        let subjects: Vec<_> = bundle.texts().map(|part| format!("{}={}", part.subject, part.text)).collect();
-        assert_eq!(subjects, ["script=a", "argument:0=b", "argument:1=c", "environment:D=d", "attachment:e.txt=e"]);
+        bundle.attachments.push(Attachment {
+            name: "binary".into(),
+            size: 3,
+            sha256: vec![],
+            text: None,
+        });
+        let subjects: Vec<_> = bundle
+            .texts()
+            .map(|part| format!("{}={}", part.subject, part.text))
+            .collect();
+        assert_eq!(
+            subjects,
+            [
+                "script=a",
+                "argument:0=b",
+                "argument:1=c",
+                "environment:D=d",
+                "attachment:e.txt=e"
+            ]
+        );
     }
 }

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use crate::bundle::TextPart;
 use crate::types::{
-    Check, CheckStatus, Confidence, Decision, Finding, ParameterProblem, Reason, Severity, Span, Verdict,
+    Check, CheckStatus, Confidence, Decision, Finding, ParameterProblem, Reason, Severity, Span,
+    Verdict,
 };
 
 impl Finding {
@@ -27,7 +28,10 @@ impl Finding {
     #[must_use]
     pub fn at(mut self, part: &TextPart<'_>, range: Range<usize>) -> Self {
         self.subject.clone_from(&part.subject);
-        self.primary = Some(Span { start: range.start as u64, end: range.end as u64 });
+        self.primary = Some(Span {
+            start: range.start as u64,
+            end: range.end as u64,
+        });
         self
     }
 
@@ -49,17 +53,29 @@ impl Finding {
 impl Check {
     /// A requirement that the machine meets.
     pub fn met(id: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { id: id.into(), status: CheckStatus::Met, message: message.into() }
+        Self {
+            id: id.into(),
+            status: CheckStatus::Met,
+            message: message.into(),
+        }
     }
 
     /// A requirement that the machine does not meet.
     pub fn unmet(id: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { id: id.into(), status: CheckStatus::Unmet, message: message.into() }
+        Self {
+            id: id.into(),
+            status: CheckStatus::Unmet,
+            message: message.into(),
+        }
     }
 
     /// A requirement that could not be checked.
     pub fn unknown(id: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { id: id.into(), status: CheckStatus::Unknown, message: message.into() }
+        Self {
+            id: id.into(),
+            status: CheckStatus::Unknown,
+            message: message.into(),
+        }
     }
 }
 
@@ -67,20 +83,29 @@ impl Decision {
     /// Nothing speaks against it.
     #[must_use]
     pub const fn allow() -> Self {
-        Self { verdict: Verdict::Allow, reasons: Vec::new() }
+        Self {
+            verdict: Verdict::Allow,
+            reasons: Vec::new(),
+        }
     }
 
     /// Adds a reason; the verdict is the most restrictive of all reasons.
     pub fn add(&mut self, verdict: Verdict, code: impl Into<String>, message: impl Into<String>) {
         self.verdict = self.verdict.max(verdict);
-        self.reasons.push(Reason { code: code.into(), message: message.into() });
+        self.reasons.push(Reason {
+            code: code.into(),
+            message: message.into(),
+        });
     }
 }
 
 impl ParameterProblem {
     /// A problem with one parameter. Never put the value of a secret into the message.
     pub fn new(parameter: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { parameter: parameter.into(), message: message.into() }
+        Self {
+            parameter: parameter.into(),
+            message: message.into(),
+        }
     }
 }
 

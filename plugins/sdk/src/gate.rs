@@ -4,7 +4,8 @@ use std::sync::OnceLock;
 
 use crate::settings::Settings;
 use crate::types::{
-    Attribute, Bundle, Check, DataPack, Decision, Finding, GateError, Job, Parameter, Prepared, Review, Script,
+    Attribute, Bundle, Check, DataPack, Decision, Finding, GateError, Job, Parameter, Prepared,
+    Review, Script,
 };
 
 /// Checks what a script requires against the facts of a machine.
@@ -40,7 +41,12 @@ pub trait Preparer: Sized + Send + Sync + 'static {
     ///
     /// # Errors
     /// Any error blocks the operation.
-    fn prepare(&self, script: &Script, parameters: &[Parameter], job: &Job) -> Result<Prepared, GateError>;
+    fn prepare(
+        &self,
+        script: &Script,
+        parameters: &[Parameter],
+        job: &Job,
+    ) -> Result<Prepared, GateError>;
 }
 
 /// Looks for threats in everything that will run.
@@ -74,6 +80,18 @@ pub trait Policy: Sized + Send + Sync + 'static {
     fn decide(&self, review: &Review) -> Result<Decision, GateError>;
 }
 
+#[expect(
+    clippy::derivable_impls,
+    reason = "the type is generated, so it cannot derive"
+)]
+impl Default for Job {
+    fn default() -> Self {
+        Self {
+            attributes: Vec::new(),
+        }
+    }
+}
+
 /// Holds the gate that `configure` made; a snapshot of the memory includes it.
 #[derive(Debug)]
 pub struct Configured<G>(OnceLock<G>);
@@ -97,7 +115,9 @@ impl<G> Configured<G> {
         make: impl FnOnce(&Settings, &[DataPack]) -> Result<G, GateError>,
     ) -> Result<(), GateError> {
         let gate = make(&Settings::new(settings), data)?;
-        self.0.set(gate).map_err(|_| GateError::Internal("configured a second time".to_owned()))
+        self.0
+            .set(gate)
+            .map_err(|_| GateError::Internal("configured a second time".to_owned()))
     }
 
     /// The configured gate.
@@ -105,7 +125,9 @@ impl<G> Configured<G> {
     /// # Errors
     /// `internal` where `configure` was not called or failed.
     pub fn get(&self) -> Result<&G, GateError> {
-        self.0.get().ok_or_else(|| GateError::Internal("called before configure".to_owned()))
+        self.0
+            .get()
+            .ok_or_else(|| GateError::Internal("called before configure".to_owned()))
     }
 }
 
@@ -123,7 +145,13 @@ mod tests {
     fn a_gate_is_configured_exactly_once() {
         let place = Configured::new();
         assert!(place.get().is_err());
-        assert!(place.configure(Vec::new(), &[], |_, _| Err::<u8, _>(GateError::Internal("no".into()))).is_err());
+        assert!(
+            place
+                .configure(Vec::new(), &[], |_, _| Err::<u8, _>(GateError::Internal(
+                    "no".into()
+                )))
+                .is_err()
+        );
         assert!(place.configure(Vec::new(), &[], |_, _| Ok(7_u8)).is_ok());
         assert_eq!(place.get().ok(), Some(&7));
         assert!(place.configure(Vec::new(), &[], |_, _| Ok(8)).is_err());

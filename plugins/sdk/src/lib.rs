@@ -74,8 +74,8 @@ pub mod prelude {
     pub use crate::log;
     pub use crate::settings::Settings;
     pub use crate::types::{
-        Attachment, Attribute, Binding, Bundle, Check, CheckStatus, Confidence, DataPack, Decision, Destination,
-        Finding, GateError, Job, Origin, Parameter, ParameterProblem, Plan, Planned, Prepared, Reason, Review, Script,
-        SettingsProblem, Severity, Span, Value, Verdict,
+        Attachment, Attribute, Binding, Bundle, Check, CheckStatus, Confidence, DataPack, Decision,
+        Destination, Finding, GateError, Job, Origin, Parameter, ParameterProblem, Plan, Planned,
+        Prepared, Reason, Review, Script, SettingsProblem, Severity, Span, Value, Verdict,
     };
 }

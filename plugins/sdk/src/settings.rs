@@ -33,10 +33,17 @@ impl Settings {
             .iter()
             .filter(|setting| !known.contains(&setting.key.as_str()))
             .map(|setting| {
-                SettingsProblem::new(&setting.key, format!("is not a setting; there are: {}", known.join(", ")))
+                SettingsProblem::new(
+                    &setting.key,
+                    format!("is not a setting; there are: {}", known.join(", ")),
+                )
             })
             .collect();
-        if problems.is_empty() { Ok(()) } else { Err(GateError::InvalidSettings(problems)) }
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(GateError::InvalidSettings(problems))
+        }
     }
 
     /// The text of a setting.
@@ -90,9 +97,14 @@ impl Settings {
     /// # Errors
     /// The setting is not the name of a severity.
     pub fn severity(&self, key: &str) -> Result<Option<Severity>, SettingsProblem> {
-        let Some(name) = self.text(key)? else { return Ok(None) };
+        let Some(name) = self.text(key)? else {
+            return Ok(None);
+        };
         Severity::from_name(name).map(Some).ok_or_else(|| {
-            SettingsProblem::new(key, format!("`{name}` is not one of info, low, medium, high, critical"))
+            SettingsProblem::new(
+                key,
+                format!("`{name}` is not one of info, low, medium, high, critical"),
+            )
         })
     }
 
@@ -102,15 +114,22 @@ impl Settings {
         expected: &str,
         read: impl FnOnce(&'a Value) -> Option<T>,
     ) -> Result<Option<T>, SettingsProblem> {
-        let Some(value) = self.0.value(key) else { return Ok(None) };
-        read(value).map(Some).ok_or_else(|| SettingsProblem::new(key, format!("must be {expected}")))
+        let Some(value) = self.0.value(key) else {
+            return Ok(None);
+        };
+        read(value)
+            .map(Some)
+            .ok_or_else(|| SettingsProblem::new(key, format!("must be {expected}")))
     }
 }
 
 impl SettingsProblem {
     /// A problem with the setting `key`.
     pub fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { key: key.into(), message: message.into() }
+        Self {
+            key: key.into(),
+            message: message.into(),
+        }
     }
 }
 
@@ -153,8 +172,13 @@ mod tests {
 
     #[test]
     fn a_setting_of_the_wrong_type_is_named() {
-        let settings = Settings::default().with("threshold", 3).with("words", ["a", "b"]);
-        assert_eq!(settings.text("threshold"), Err(SettingsProblem::new("threshold", "must be a text")));
+        let settings = Settings::default()
+            .with("threshold", 3)
+            .with("words", ["a", "b"]);
+        assert_eq!(
+            settings.text("threshold"),
+            Err(SettingsProblem::new("threshold", "must be a text"))
+        );
         assert_eq!(settings.integer("threshold"), Ok(Some(3)));
         assert_eq!(settings.texts("words").map(<[_]>::len), Ok(2));
         assert_eq!(settings.texts("absent").map(<[_]>::len), Ok(0));
@@ -163,7 +187,10 @@ mod tests {
 
     #[test]
     fn unknown_settings_are_refused_all_at_once() {
-        let settings = Settings::default().with("a", 1).with("b", 2).with("known", 3);
+        let settings = Settings::default()
+            .with("a", 1)
+            .with("b", 2)
+            .with("known", 3);
         match settings.only(&["known"]) {
             Err(GateError::InvalidSettings(problems)) => assert_eq!(problems.len(), 2),
             other => panic!("not refused: {other:?}"),
@@ -172,9 +199,20 @@ mod tests {
 
     #[test]
     fn a_severity_has_one_name() {
-        for severity in [Severity::Info, Severity::Low, Severity::Medium, Severity::High, Severity::Critical] {
+        for severity in [
+            Severity::Info,
+            Severity::Low,
+            Severity::Medium,
+            Severity::High,
+            Severity::Critical,
+        ] {
             assert_eq!(Severity::from_name(severity.name()), Some(severity));
         }
-        assert!(Settings::default().with("threshold", "High").severity("threshold").is_err());
+        assert!(
+            Settings::default()
+                .with("threshold", "High")
+                .severity("threshold")
+                .is_err()
+        );
     }
 }

@@ -73,6 +73,8 @@ pub(super) async fn arrive(link: Link, enrollments: Arc<Semaphore>) -> Option<En
         Ok(Ok(request)) => request,
         Ok(Err(error)) => {
             tracing::info!(remote = %link.remote(), %error, "an enrollment failed");
+            // Does nothing where that is why it has failed.
+            link.violation("an enrollment that was given up");
             return None;
         }
         Err(_) => {

@@ -27,7 +27,11 @@ pub(super) async fn accept_all(link: Link, opened: oneshot::Sender<Opening>, fou
     match timeout(limits::CONTROL_TIME_LIMIT, control(&link)).await {
         // Fails where nobody waits for it any more: the connection is being closed.
         Ok(Ok(control)) => drop(opened.send(control)),
-        Ok(Err(_)) => return,
+        // The connection has been closed, for this or another reason; or the stream was given up, and then it is now.
+        Ok(Err(_)) => {
+            link.violation("a control stream that was given up before `Hello`");
+            return;
+        }
         Err(_) => {
             link.violation("no `Hello` in time");
             return;

@@ -10,7 +10,11 @@ fn the_private_directory_is_gone_whatever_the_script_did_in_it() {
         spec.user = nobody();
     }
     let report = run(&spec);
-    assert_eq!(std::fs::read_dir(machine.workspaces()).unwrap().count(), 0, "{report:?}");
+    assert_eq!(
+        std::fs::read_dir(machine.workspaces()).unwrap().count(),
+        0,
+        "{report:?}"
+    );
     assert_eq!(report.notes(), Vec::<&str>::new());
 }
 
@@ -21,14 +25,27 @@ fn a_script_that_puts_a_link_where_its_directory_was_misleads_nobody() {
     std::fs::create_dir(&victim).unwrap();
     std::fs::write(victim.join("precious"), "x").unwrap();
     // As the shim's own user nothing stops it: it replaces the inner and the outer directory.
-    let inner = machine.run(&format!("d=${{0%/*}}; rm -rf $d; ln -s {} $d", victim.display()));
+    let inner = machine.run(&format!(
+        "d=${{0%/*}}; rm -rf $d; ln -s {} $d",
+        victim.display()
+    ));
     assert_eq!(inner.notes(), Vec::<&str>::new());
     assert!(victim.join("precious").exists());
     assert_eq!(std::fs::read_dir(machine.workspaces()).unwrap().count(), 0);
     std::fs::remove_dir_all(machine.path().join("spool")).unwrap();
-    let outer = machine.run(&format!("d=${{0%/run/*}}; rm -rf $d; ln -s {} $d", victim.display()));
+    let outer = machine.run(&format!(
+        "d=${{0%/run/*}}; rm -rf $d; ln -s {} $d",
+        victim.display()
+    ));
     assert!(victim.join("precious").exists());
-    assert!(outer.notes().iter().any(|note| note.contains("was replaced by the script")), "{:?}", outer.notes());
+    assert!(
+        outer
+            .notes()
+            .iter()
+            .any(|note| note.contains("was replaced by the script")),
+        "{:?}",
+        outer.notes()
+    );
 }
 
 #[test]

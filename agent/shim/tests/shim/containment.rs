@@ -19,29 +19,47 @@ while [ $(pgrep -f "sleep $1\.[1-4]" | wc -l) -lt 4 ]; do sleep 0.02; done
 echo ready
 "#;
 
+/// A number of seconds that no other test, and no earlier run, sleeps for.
+fn marker(test: u32) -> String {
+    format!("7{}{test}", std::process::id())
+}
+
 #[test]
 fn the_time_limit_kills_a_tree_that_ignores_sigterm_and_left_its_session() {
     let machine = Machine::new();
     let mut spec = machine.script(&format!("{TREE}\nsleep $1.6; sleep $1.6"));
-    spec.arguments = vec!["7301".into()];
+    spec.arguments = vec![marker(1)];
     spec.limits.time = Duration::from_millis(1500);
     let began = Instant::now();
     let report = run(&spec);
     assert_eq!(report.stdout(), "ready\n");
-    assert_eq!(processes_with("7301."), Vec::<i32>::new());
+    assert_eq!(
+        processes_with(&format!("{}.", marker(1))),
+        Vec::<i32>::new()
+    );
     assert!(report.outcome().timed_out);
     assert!(report.outcome().survivors_killed >= 5, "{report:?}");
-    assert!(matches!(&report.outcome().end, End::Signal { name, .. } if name == "KILL"), "{report:?}");
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert!(
+        matches!(&report.outcome().end, End::Signal { name, .. } if name == "KILL"),
+        "{report:?}"
+    );
+    assert!(
+        began.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        began.elapsed()
+    );
 }
 
 #[test]
 fn what_a_script_leaves_behind_is_killed_and_counted() {
     let machine = Machine::new();
     let mut spec = machine.script(&format!("{TREE}\nexit 4"));
-    spec.arguments = vec!["7302".into()];
+    spec.arguments = vec![marker(2)];
     let report = run(&spec);
-    assert_eq!(processes_with("7302."), Vec::<i32>::new());
+    assert_eq!(
+        processes_with(&format!("{}.", marker(2))),
+        Vec::<i32>::new()
+    );
     assert_eq!(report.outcome().end, End::Code(4));
     assert!(report.outcome().survivors_killed >= 5, "{report:?}");
     assert!(!report.outcome().timed_out);
@@ -50,8 +68,12 @@ fn what_a_script_leaves_behind_is_killed_and_counted() {
 #[test]
 fn a_grandchild_that_holds_stdout_does_not_delay_the_result() {
     let began = Instant::now();
-    let report = Machine::new().run("(setsid sleep 7303 &) ; echo done");
-    assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
+    let report = Machine::new().run(&format!("(setsid sleep {} &) ; echo done", marker(3)));
+    assert!(
+        began.elapsed() < Duration::from_millis(1500),
+        "{:?}",
+        began.elapsed()
+    );
     assert_eq!(report.stdout(), "done\n");
     assert_eq!(report.outcome().survivors_killed, 1);
 }
@@ -66,18 +88,24 @@ fn the_last_words_of_a_background_writer_are_kept() {
 #[test]
 fn a_script_that_obeys_sigterm_ends_by_itself_within_the_grace() {
     let machine = Machine::new();
-    let mut spec = machine.script("trap 'echo bye; exit 9' TERM; echo up; while :; do sleep 0.05; done");
+    let mut spec =
+        machine.script("trap 'echo bye; exit 9' TERM; echo up; while :; do sleep 0.05; done");
     spec.limits.grace = Duration::from_secs(10);
     let child = spawn(&spec);
     eventually("the script runs", || {
         let events = sluice_shim::spool::read_events(&spec.spool).unwrap();
-        events.iter().any(|e| matches!(e, sluice_shim::event::Event::Output { .. }))
+        events
+            .iter()
+            .any(|e| matches!(e, sluice_shim::event::Event::Output { .. }))
     });
     let began = Instant::now();
     assert!(sluice_shim::spool::cancel(&spec.spool).unwrap());
     let report = collect(child);
     assert!(began.elapsed() < Duration::from_secs(2));
-    assert_eq!((report.stdout().as_str(), &report.outcome().end), ("up\nbye\n", &End::Code(9)));
+    assert_eq!(
+        (report.stdout().as_str(), &report.outcome().end),
+        ("up\nbye\n", &End::Code(9))
+    );
     assert!(report.outcome().canceled && !report.outcome().timed_out);
     assert_eq!(report.outcome().survivors_killed, 0);
 }
@@ -94,7 +122,11 @@ fn a_memory_limit_is_reported_from_the_kernels_counter() {
     if report.started().containment == ContainmentKind::None {
         return eprintln!("LEFT OUT: the memory counter needs cgroups");
     }
-    assert_eq!(report.outcome().limit_hit, Some(LimitHit::Memory), "{report:?}");
+    assert_eq!(
+        report.outcome().limit_hit,
+        Some(LimitHit::Memory),
+        "{report:?}"
+    );
     // A script that is killed without reaching its limit is not said to have reached it.
     let machine = Machine::new();
     let mut spec = machine.ephemeral("kill -KILL $$");
@@ -113,13 +145,26 @@ fn a_fork_bomb_is_held_by_the_process_limit_and_dies_at_the_time_limit() {
     spec.limits.time = Duration::from_millis(500);
     let began = Instant::now();
     let report = run(&spec);
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
     let uid = report.started().uid;
-    let status = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let left = processes_with("").into_iter().filter(|pid| status(*pid).contains(&format!("Uid:\t{uid}\t"))).count();
+    let status =
+        |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let left = processes_with("")
+        .into_iter()
+        .filter(|pid| status(*pid).contains(&format!("Uid:\t{uid}\t")))
+        .count();
     assert_eq!(left, 0);
     if report.started().containment != ContainmentKind::None {
-        assert_eq!(report.outcome().limit_hit, Some(LimitHit::Processes), "{:?}", report.outcome());
+        assert_eq!(
+            report.outcome().limit_hit,
+            Some(LimitHit::Processes),
+            "{:?}",
+            report.outcome()
+        );
     }
 }
 
@@ -129,10 +174,18 @@ fn a_script_that_kills_all_it_may_does_not_reach_the_shim() {
         return;
     }
     let machine = Machine::new();
-    let report = run(&machine.ephemeral("echo before; kill -KILL -1; kill -KILL $PPID; echo after"));
+    let report =
+        run(&machine.ephemeral("echo before; kill -KILL -1; kill -KILL $PPID; echo after"));
     assert_eq!(report.stdout(), "before\nafter\n");
     assert_eq!(report.outcome().end, End::Code(0));
-    assert!(report.bytes(Stream::Stderr).windows(9).any(|w| w == b"permitted"), "{}", report.stderr());
+    assert!(
+        report
+            .bytes(Stream::Stderr)
+            .windows(9)
+            .any(|w| w == b"permitted"),
+        "{}",
+        report.stderr()
+    );
 }
 
 #[test]
@@ -150,9 +203,22 @@ fn the_cgroups_are_gone_afterwards() {
             for group in &prepared.cgroups {
                 assert!(!group.exists(), "{}", group.display());
             }
-            let inside = report.stdout().lines().filter(|line| line.ends_with(&spec.operation)).count();
+            let inside = report
+                .stdout()
+                .lines()
+                .filter(|line| line.ends_with(&spec.operation))
+                .count();
             assert_eq!(inside, prepared.cgroups.len(), "{}", report.stdout());
         }
     }
-    assert_eq!(report.notes().iter().filter(|n| n.contains("cgroup")).count(), 0, "{:?}", report.notes());
+    assert_eq!(
+        report
+            .notes()
+            .iter()
+            .filter(|n| n.contains("cgroup"))
+            .count(),
+        0,
+        "{:?}",
+        report.notes()
+    );
 }

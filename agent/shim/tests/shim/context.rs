@@ -10,7 +10,15 @@ use sluice_shim::{FIRST_UID, LAST_UID};
 use crate::harness::{Machine, nobody, root, run};
 
 fn status(text: &str) -> HashMap<String, String> {
-    text.lines().filter_map(|l| l.split_once(":\t")).map(|(k, v)| (k.to_owned(), v.split_whitespace().collect::<Vec<_>>().join(" "))).collect()
+    text.lines()
+        .filter_map(|l| l.split_once(":\t"))
+        .map(|(k, v)| {
+            (
+                k.to_owned(),
+                v.split_whitespace().collect::<Vec<_>>().join(" "),
+            )
+        })
+        .collect()
 }
 
 #[test]
@@ -21,7 +29,9 @@ fn another_user_has_its_ids_and_no_capability_at_all() {
     let machine = Machine::new();
     let mut spec = machine.script("exec cat /proc/self/status");
     spec.user = nobody();
-    let User::Named { uid, gid, .. } = spec.user else { unreachable!() };
+    let User::Named { uid, gid, .. } = spec.user else {
+        unreachable!()
+    };
     let report = run(&spec);
     let status = status(&report.stdout());
     assert_eq!(status["Uid"], [uid.to_string().as_str(); 4].join(" "));
@@ -49,11 +59,18 @@ fn an_ephemeral_user_is_fresh_and_has_temporary_directories_of_its_own() {
     let uid = report.started().uid;
     assert!((FIRST_UID..=LAST_UID).contains(&uid));
     let first = machine.path().file_name().unwrap().to_str().unwrap();
-    let expected = format!("{uid}\n{uid}\nsluice-{uid} sluice-{uid}\n/\n/dev/shm:\n\n/tmp:\n{first}\nUNKNOWN.{uid}\n");
+    let expected = format!(
+        "{uid}\n{uid}\nsluice-{uid} sluice-{uid}\n/\n/dev/shm:\n\n/tmp:\n{first}\nUNKNOWN.{uid}\n"
+    );
     assert_eq!(report.stdout(), expected, "{}", report.stderr());
     assert!(report.started().confinement.private_tmp && report.started().confinement.private_ipc);
     assert!(!std::path::Path::new("/tmp/sluice-shim-test").exists());
-    assert_eq!(std::fs::read_dir(machine.path().join("uids")).unwrap().count(), 0);
+    assert_eq!(
+        std::fs::read_dir(machine.path().join("uids"))
+            .unwrap()
+            .count(),
+        0
+    );
 }
 
 #[test]
@@ -71,7 +88,10 @@ fn two_ephemeral_users_at_a_time_are_two() {
         })
         .collect();
     let running: Vec<_> = specs.iter().map(crate::harness::spawn).collect();
-    let mut uids: Vec<u32> = running.into_iter().map(|child| crate::harness::collect(child).started().uid).collect();
+    let mut uids: Vec<u32> = running
+        .into_iter()
+        .map(|child| crate::harness::collect(child).started().uid)
+        .collect();
     uids.sort_unstable();
     uids.dedup();
     assert_eq!(uids.len(), 8);
@@ -95,11 +115,24 @@ fn descriptors_session_umask_and_input_are_its_own() {
 fn the_environment_is_what_was_given_and_nothing_else() {
     let machine = Machine::new();
     let mut spec = machine.script("exec env -0");
-    spec.environment.push(Variable { name: "NAME".into(), value: "zwölf\n 'x' \"$HOME\"".into() });
+    spec.environment.push(Variable {
+        name: "NAME".into(),
+        value: "zwölf\n 'x' \"$HOME\"".into(),
+    });
     let out = run(&spec).stdout();
-    let mut variables: Vec<&str> = out.trim_end_matches('\0').split('\0').filter(|v| !v.starts_with("_=") && !v.starts_with("SHLVL=") && !v.starts_with("PWD=")).collect();
+    let mut variables: Vec<&str> = out
+        .trim_end_matches('\0')
+        .split('\0')
+        .filter(|v| !v.starts_with("_=") && !v.starts_with("SHLVL=") && !v.starts_with("PWD="))
+        .collect();
     variables.sort_unstable();
-    assert_eq!(variables, ["NAME=zwölf\n 'x' \"$HOME\"", "PATH=/usr/local/bin:/usr/bin:/bin"]);
+    assert_eq!(
+        variables,
+        [
+            "NAME=zwölf\n 'x' \"$HOME\"",
+            "PATH=/usr/local/bin:/usr/bin:/bin"
+        ]
+    );
 }
 
 #[test]
@@ -109,7 +142,10 @@ fn arguments_and_flags_arrive_as_they_are() {
     spec.flags = vec!["-u".into()];
     spec.arguments = vec!["$(id)".into(), String::new(), "a b\n".into(), "-c".into()];
     let out = run(&spec).stdout();
-    assert!(out.starts_with("$(id)||a b\n|-c|") && out.contains('u'), "{out}");
+    assert!(
+        out.starts_with("$(id)||a b\n|-c|") && out.contains('u'),
+        "{out}"
+    );
 }
 
 #[test]
@@ -121,30 +157,52 @@ fn files_have_their_modes_and_are_named_by_variables() {
     );
     spec.attachments.variables = vec!["A".into(), "B".into()];
     spec.attachments.files = vec![
-        Attachment { name: "one".into(), content: Content::Bytes(ByteBuf::from(b"1;".to_vec())) },
-        Attachment { name: "two".into(), content: Content::File(machine.path().join("blob")) },
+        Attachment {
+            name: "one".into(),
+            content: Content::Bytes(ByteBuf::from(b"1;".to_vec())),
+        },
+        Attachment {
+            name: "two".into(),
+            content: Content::File(machine.path().join("blob")),
+        },
     ];
-    spec.secrets = vec![Secret { variable: "SLUICE_SECRET_T".into(), name: "t".into(), value: ByteBuf::from(b";hunter2".to_vec()) }];
+    spec.secrets = vec![Secret {
+        variable: "SLUICE_SECRET_T".into(),
+        name: "t".into(),
+        value: ByteBuf::from(b";hunter2".to_vec()),
+    }];
     let mut uid = nix::unistd::Uid::effective().as_raw();
     if root("files of another user") {
         spec.user = nobody();
         uid = 65534;
     }
     let out = run(&spec).stdout();
-    let modes: Vec<String> = ["700", "700", "700", "600", "600", "400"].iter().map(|m| format!("{m} {uid}")).collect();
-    assert_eq!(out, format!("{}\nscript\n1;from the store;hunter2", modes.join("\n")));
+    let modes: Vec<String> = ["700", "700", "700", "600", "600", "400"]
+        .iter()
+        .map(|m| format!("{m} {uid}"))
+        .collect();
+    assert_eq!(
+        out,
+        format!("{}\nscript\n1;from the store;hunter2", modes.join("\n"))
+    );
 }
 
 #[test]
 fn a_home_that_cannot_be_entered_is_a_note_and_not_a_failure() {
     let machine = Machine::new();
     let mut spec = machine.script("pwd");
-    let User::Named { home, .. } = &mut spec.user else { unreachable!() };
+    let User::Named { home, .. } = &mut spec.user else {
+        unreachable!()
+    };
     *home = "/no/such/home".into();
     let report = run(&spec);
     assert_eq!(report.stdout(), "/\n");
     assert_eq!(report.started().cwd.to_str(), Some("/"));
-    assert!(report.notes()[0].contains("/no/such/home"), "{:?}", report.notes());
+    assert!(
+        report.notes()[0].contains("/no/such/home"),
+        "{:?}",
+        report.notes()
+    );
 }
 
 #[test]
@@ -156,5 +214,8 @@ fn a_base_that_others_can_write_to_is_refused() {
     let report = machine.run("echo ran");
     let (stage, reason) = report.failure();
     assert_eq!(stage, Stage::Workspace);
-    assert!(reason.contains("could be changed by other users"), "{reason}");
+    assert!(
+        reason.contains("could be changed by other users"),
+        "{reason}"
+    );
 }

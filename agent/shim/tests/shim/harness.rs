@@ -34,16 +34,30 @@ impl Machine {
 
     /// A spec for a bash script that runs as whoever runs the test.
     pub(crate) fn script(&self, text: &str) -> Spec {
-        let operation = format!("test-{}", self.path().file_name().unwrap().to_str().unwrap().trim_start_matches('.'));
+        let operation = format!(
+            "test-{}",
+            self.path()
+                .file_name()
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .trim_start_matches('.')
+        );
         Spec {
             spool: self.path().join("spool"),
             operation,
             workspace_base: self.workspaces(),
             interpreter: "/bin/bash".into(),
             flags: vec![],
-            script: Script { name: "script".into(), bytes: ByteBuf::from(text.as_bytes().to_vec()) },
+            script: Script {
+                name: "script".into(),
+                bytes: ByteBuf::from(text.as_bytes().to_vec()),
+            },
             arguments: vec![],
-            environment: vec![Variable { name: "PATH".into(), value: "/usr/local/bin:/usr/bin:/bin".into() }],
+            environment: vec![Variable {
+                name: "PATH".into(),
+                value: "/usr/local/bin:/usr/bin:/bin".into(),
+            }],
             user: User::Named {
                 name: "me".into(),
                 uid: Uid::effective().as_raw(),
@@ -68,7 +82,12 @@ impl Machine {
     }
 
     pub(crate) fn ephemeral(&self, text: &str) -> Spec {
-        Spec { user: User::Ephemeral { locks: self.path().join("uids") }, ..self.script(text) }
+        Spec {
+            user: User::Ephemeral {
+                locks: self.path().join("uids"),
+            },
+            ..self.script(text)
+        }
     }
 
     pub(crate) fn run(&self, text: &str) -> Report {
@@ -78,7 +97,13 @@ impl Machine {
 
 pub(crate) fn nobody() -> User {
     let user = nix::unistd::User::from_name("nobody").unwrap().unwrap();
-    User::Named { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw(), groups: vec![1, user.gid.as_raw()], home: "/".into() }
+    User::Named {
+        name: user.name,
+        uid: user.uid.as_raw(),
+        gid: user.gid.as_raw(),
+        groups: vec![1, user.gid.as_raw()],
+        home: "/".into(),
+    }
 }
 
 /// Says why a test is left out when it is.
@@ -97,7 +122,12 @@ pub(crate) fn spawn(spec: &Spec) -> Child {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(&spec.to_bytes()).unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(&spec.to_bytes())
+        .unwrap();
     child
 }
 
@@ -107,7 +137,12 @@ pub(crate) fn run(spec: &Spec) -> Report {
 
 pub(crate) fn collect(mut child: Child) -> Report {
     let mut bytes = Vec::new();
-    child.stdout.take().unwrap().read_to_end(&mut bytes).unwrap();
+    child
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_end(&mut bytes)
+        .unwrap();
     assert!(child.wait().unwrap().success());
     Report::read(&bytes)
 }
@@ -124,7 +159,9 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 pub(crate) fn processes_with(text: &str) -> Vec<i32> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else {
+            continue;
+        };
         let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
         if String::from_utf8_lossy(&line).contains(text) {
             found.push(pid);
@@ -143,28 +180,48 @@ impl Report {
         let mut decoder = Decoder::default();
         decoder.push(bytes);
         let events: Vec<Event> = std::iter::from_fn(|| decoder.next_event().unwrap()).collect();
-        assert_eq!(events.iter().filter(|e| e.is_last()).count(), 1, "{events:?}");
+        assert_eq!(
+            events.iter().filter(|e| e.is_last()).count(),
+            1,
+            "{events:?}"
+        );
         assert!(events.last().unwrap().is_last(), "{events:?}");
         Self { events }
     }
 
     pub(crate) fn outcome(&self) -> &Outcome {
-        let Some(Event::Exited(outcome)) = self.events.last() else { panic!("did not run: {:?}", self.events) };
+        let Some(Event::Exited(outcome)) = self.events.last() else {
+            panic!("did not run: {:?}", self.events)
+        };
         outcome
     }
 
     pub(crate) fn failure(&self) -> (Stage, &str) {
-        let Some(Event::Failed { stage, reason }) = self.events.last() else { panic!("did run: {:?}", self.events) };
+        let Some(Event::Failed { stage, reason }) = self.events.last() else {
+            panic!("did run: {:?}", self.events)
+        };
         (*stage, reason)
     }
 
     pub(crate) fn started(&self) -> &Started {
-        let started = self.events.iter().find_map(|e| if let Event::Started(s) = e { Some(s) } else { None });
+        let started = self.events.iter().find_map(|e| {
+            if let Event::Started(s) = e {
+                Some(s)
+            } else {
+                None
+            }
+        });
         started.unwrap_or_else(|| panic!("did not start: {:?}", self.events))
     }
 
     pub(crate) fn bytes(&self, of: Stream) -> Vec<u8> {
-        let output = |e: &Event| if let Event::Output { stream, bytes } = e { (*stream == of).then(|| bytes.to_vec()) } else { None };
+        let output = |e: &Event| {
+            if let Event::Output { stream, bytes } = e {
+                (*stream == of).then(|| bytes.to_vec())
+            } else {
+                None
+            }
+        };
         self.events.iter().filter_map(output).flatten().collect()
     }
 
@@ -177,6 +234,15 @@ impl Report {
     }
 
     pub(crate) fn notes(&self) -> Vec<&str> {
-        self.events.iter().filter_map(|e| if let Event::Note { text } = e { Some(text.as_str()) } else { None }).collect()
+        self.events
+            .iter()
+            .filter_map(|e| {
+                if let Event::Note { text } = e {
+                    Some(text.as_str())
+                } else {
+                    None
+                }
+            })
+            .collect()
     }
 }

@@ -1,5 +1,9 @@
 //! The real shim, given real scripts. What needs root says so on standard error when it is left out.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests start the shim as the agent does")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "tests start the shim as the agent does"
+)]
 
 mod harness;
 

@@ -14,21 +14,39 @@ fn both_streams_are_exact_and_apart() {
     assert_eq!(report.bytes(Stream::Stderr), b"err \xff\0");
     let outcome = report.outcome();
     assert_eq!(outcome.end, End::Code(0));
-    assert_eq!((outcome.timed_out, outcome.canceled, outcome.limit_hit, outcome.survivors_killed), (false, false, None, 0));
+    assert_eq!(
+        (
+            outcome.timed_out,
+            outcome.canceled,
+            outcome.limit_hit,
+            outcome.survivors_killed
+        ),
+        (false, false, None, 0)
+    );
     assert_eq!(report.notes(), Vec::<&str>::new());
 }
 
 #[test]
 fn the_exit_code_is_the_scripts() {
     for code in [0, 1, 3, 126, 127, 255] {
-        assert_eq!(Machine::new().run(&format!("exit {code}")).outcome().end, End::Code(code));
+        assert_eq!(
+            Machine::new().run(&format!("exit {code}")).outcome().end,
+            End::Code(code)
+        );
     }
 }
 
 #[test]
 fn a_signal_is_not_an_exit_code() {
     let report = Machine::new().run("kill -USR1 $$; sleep 5");
-    let End::Signal { number, name, core_dumped } = &report.outcome().end else { panic!("{report:?}") };
+    let End::Signal {
+        number,
+        name,
+        core_dumped,
+    } = &report.outcome().end
+    else {
+        panic!("{report:?}")
+    };
     assert_eq!((*number, name.as_str(), *core_dumped), (10, "USR1", false));
 }
 
@@ -39,7 +57,9 @@ fn output_is_passed_on_while_the_script_runs() {
     let spool = machine.path().join("spool");
     eventually("the first line is in the spool", || {
         let events = sluice_shim::spool::read_events(&spool).unwrap();
-        events.iter().any(|e| matches!(e, Event::Output { bytes, .. } if bytes.as_slice() == b"first\n"))
+        events
+            .iter()
+            .any(|e| matches!(e, Event::Output { bytes, .. } if bytes.as_slice() == b"first\n"))
     });
     assert!(sluice_shim::spool::cancel(&spool).unwrap());
     assert!(collect(child).outcome().canceled);
@@ -53,7 +73,10 @@ fn an_interpreter_that_is_not_there_is_a_failure_and_no_exit_code() {
     let report = run(&spec);
     let (stage, reason) = report.failure();
     assert_eq!(stage, Stage::Interpreter);
-    assert!(reason.contains("/usr/bin/no-such-interpreter") && reason.contains("ENOENT"), "{reason}");
+    assert!(
+        reason.contains("/usr/bin/no-such-interpreter") && reason.contains("ENOENT"),
+        "{reason}"
+    );
     assert_eq!(std::fs::read_dir(machine.workspaces()).unwrap().count(), 0);
 }
 
@@ -66,7 +89,10 @@ fn output_over_the_limit_keeps_head_and_tail_and_counts_the_rest() {
     let outcome = report.outcome();
     assert_eq!(outcome.limit_hit, Some(LimitHit::Output));
     let kept = report.stdout();
-    assert!(kept.starts_with("100000\n") && kept.ends_with("199999\n"), "{kept}");
+    assert!(
+        kept.starts_with("100000\n") && kept.ends_with("199999\n"),
+        "{kept}"
+    );
     assert_eq!(report.stderr(), "oops\n");
     assert_eq!(kept.len() as u64 + outcome.lost.stdout, 700_000);
     assert_eq!(outcome.lost.stderr, 0);
@@ -92,7 +118,9 @@ fn a_flood_costs_a_bounded_amount() {
     let report = run(&spec);
     assert_eq!(report.bytes(Stream::Stdout).len(), 65536);
     assert_eq!(report.outcome().lost.stdout, 300_000_000 - 65536);
-    let spooled = std::fs::metadata(machine.path().join("spool/events")).unwrap().len();
+    let spooled = std::fs::metadata(machine.path().join("spool/events"))
+        .unwrap()
+        .len();
     assert!(spooled < 2 * 65536, "{spooled}");
 }
 
@@ -102,14 +130,27 @@ fn a_script_that_closes_its_streams_still_has_a_time_limit_and_an_exit_code() {
     let mut spec = machine.script("exec >&- 2>&-; sleep 30");
     spec.limits.time = Duration::from_millis(200);
     assert!(run(&spec).outcome().timed_out);
-    assert_eq!(Machine::new().run("exec >&- 2>&-; sleep 0.2; exit 7").outcome().end, End::Code(7));
+    assert_eq!(
+        Machine::new()
+            .run("exec >&- 2>&-; sleep 0.2; exit 7")
+            .outcome()
+            .end,
+        End::Code(7)
+    );
 }
 
 #[test]
 fn a_write_beyond_the_file_size_limit_is_named() {
     let machine = Machine::new();
-    let mut spec = machine.script(&format!("exec head -c 100000 /dev/zero > {}/big", machine.path().display()));
+    let mut spec = machine.script(&format!(
+        "exec head -c 100000 /dev/zero > {}/big",
+        machine.path().display()
+    ));
     spec.limits.file_size = Some(4096);
     let report = run(&spec);
-    assert_eq!(report.outcome().limit_hit, Some(LimitHit::FileSize), "{report:?}");
+    assert_eq!(
+        report.outcome().limit_hit,
+        Some(LimitHit::FileSize),
+        "{report:?}"
+    );
 }

@@ -12,19 +12,37 @@ use crate::harness::{Machine, collect, eventually, processes_with, run, spawn};
 #[test]
 fn an_agent_that_dies_does_not_disturb_the_script_and_the_spool_has_it_all() {
     let machine = Machine::new();
-    let spec = machine.script("for i in {1..2000}; do echo line $i; done; sleep 0.3; echo last; exit 6");
+    let spec =
+        machine.script("for i in {1..2000}; do echo line $i; done; sleep 0.3; echo last; exit 6");
     let mut child = spawn(&spec);
-    eventually("it runs", || spool::is_running(&spec.spool).unwrap_or(false));
+    eventually("it runs", || {
+        spool::is_running(&spec.spool).unwrap_or(false)
+    });
     drop(child.stdout.take());
     assert_eq!(spool::state(&spec.spool).unwrap(), State::Running);
     spool::wait(&spec.spool).unwrap();
     assert_eq!(spool::state(&spec.spool).unwrap(), State::Ended);
     child.wait().unwrap();
     let events = spool::read_events(&spec.spool).unwrap();
-    let Some(Event::Exited(outcome)) = events.last() else { panic!("{events:?}") };
+    let Some(Event::Exited(outcome)) = events.last() else {
+        panic!("{events:?}")
+    };
     assert_eq!(outcome.end, End::Code(6));
-    let text: Vec<u8> = events.iter().filter_map(|e| if let Event::Output { bytes, .. } = e { Some(bytes.to_vec()) } else { None }).flatten().collect();
-    let expected: String = (1..=2000).map(|i| format!("line {i}\n")).chain(["last\n".into()]).collect();
+    let text: Vec<u8> = events
+        .iter()
+        .filter_map(|e| {
+            if let Event::Output { bytes, .. } = e {
+                Some(bytes.to_vec())
+            } else {
+                None
+            }
+        })
+        .flatten()
+        .collect();
+    let expected: String = (1..=2000)
+        .map(|i| format!("line {i}\n"))
+        .chain(["last\n".into()])
+        .collect();
     assert_eq!(String::from_utf8(text).unwrap(), expected);
 }
 
@@ -32,7 +50,10 @@ fn an_agent_that_dies_does_not_disturb_the_script_and_the_spool_has_it_all() {
 fn the_spool_and_the_live_events_are_the_same() {
     let machine = Machine::new();
     let report = machine.run("echo a; echo b >&2");
-    assert_eq!(spool::read_events(&machine.path().join("spool")).unwrap(), report.events);
+    assert_eq!(
+        spool::read_events(&machine.path().join("spool")).unwrap(),
+        report.events
+    );
 }
 
 #[test]
@@ -61,36 +82,57 @@ fn a_shim_that_comes_late_finds_its_spool_given_up() {
 #[test]
 fn a_killed_shim_takes_the_script_with_it_and_the_rest_can_be_recovered() {
     let machine = Machine::new();
-    let spec = machine.script("(setsid sleep 7401 &); echo up; sleep 7401");
+    let marker = format!("7{}4", std::process::id());
+    let spec = machine.script(&format!(
+        "(setsid sleep {marker} &); echo up; sleep {marker}"
+    ));
     let mut child = spawn(&spec);
     eventually("it is up", || {
-        spool::read_events(&spec.spool).unwrap().iter().any(|e| matches!(e, Event::Output { .. }))
-            && processes_with("7401").len() == 2
+        spool::read_events(&spec.spool)
+            .unwrap()
+            .iter()
+            .any(|e| matches!(e, Event::Output { .. }))
+            && processes_with(&marker).len() == 2
     });
-    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGKILL).unwrap();
+    kill(
+        Pid::from_raw(i32::try_from(child.id()).unwrap()),
+        Signal::SIGKILL,
+    )
+    .unwrap();
     child.wait().unwrap();
     assert_eq!(spool::state(&spec.spool).unwrap(), State::Broken);
     let notes = spool::recover(&spec.spool).unwrap();
     assert_eq!(notes, Vec::<String>::new());
     assert_eq!(std::fs::read_dir(machine.workspaces()).unwrap().count(), 0);
     let events = spool::read_events(&spec.spool).unwrap();
-    let contained = events.iter().any(|e| matches!(e, Event::Prepared(p) if !p.cgroups.is_empty()));
+    let contained = events
+        .iter()
+        .any(|e| matches!(e, Event::Prepared(p) if !p.cgroups.is_empty()));
     if contained {
-        eventually("nothing of it lives", || processes_with("7401").is_empty());
+        eventually("nothing of it lives", || processes_with(&marker).is_empty());
     } else {
-        eprintln!("LEFT OUT: what a killed shim's script started is found again only through cgroups or an ephemeral user");
+        eprintln!(
+            "LEFT OUT: what a killed shim's script started is found again only through cgroups or an ephemeral user"
+        );
     }
 }
 
 #[test]
 fn a_spare_shim_whose_agent_ends_goes_in_silence() {
-    let output = Command::new(env!("CARGO_BIN_EXE_sluice-shim")).stdin(Stdio::null()).output().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_sluice-shim"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
     assert!(output.status.success() && output.stdout.is_empty() && output.stderr.is_empty());
 }
 
 #[test]
 fn what_is_not_a_description_is_refused() {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_sluice-shim")).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sluice-shim"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"\xa1\x61x\x01").unwrap();
     assert_eq!(collect(child).failure().0, Stage::Spec);
 }

@@ -1,6 +1,5 @@
 //! `sluice audit`: the record, and whether it holds.
 
-use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
@@ -8,9 +7,9 @@ use sluice_api_types::audit::{AuditEntry, Broken, ChainVerifier, Head};
 
 use crate::command_line::Global;
 use crate::error::Error;
+use crate::exit;
 use crate::host::Client;
 use crate::output::{self, List};
-use crate::exit;
 
 /// Commands about the audit log.
 #[derive(Debug, Subcommand)]
@@ -46,26 +45,48 @@ pub(crate) enum AuditCommand {
 /// Runs the command.
 pub(crate) async fn run(global: &Global, command: AuditCommand) -> Result<u8, Error> {
     match command {
-        AuditCommand::List { after, limit, tenant } => {
+        AuditCommand::List {
+            after,
+            limit,
+            tenant,
+        } => {
             let after = after.map(|seq| seq.to_string());
             list(global, after, limit, tenant.as_deref()).await
         }
-        AuditCommand::Verify { file: Some(file), .. } => verify_file(global.json, &file),
+        AuditCommand::Verify {
+            file: Some(file), ..
+        } => verify_file(global.json, &file),
         AuditCommand::Verify { file: None, tenant } => verify_host(global, tenant.as_deref()).await,
         AuditCommand::Export { tenant } => {
             let each = |entries: Vec<AuditEntry>| {
                 entries.iter().try_for_each(output::json_line)?;
                 Ok(true)
             };
-            Client::new(global)?.pages(&["audit"], &[("tenant", tenant.as_deref())], None, None, each).await?;
+            Client::new(global)?
+                .pages(
+                    &["audit"],
+                    &[("tenant", tenant.as_deref())],
+                    None,
+                    None,
+                    each,
+                )
+                .await?;
             Ok(exit::SUCCESS)
         }
     }
 }
 
-async fn list(global: &Global, after: Option<String>, limit: Option<u64>, tenant: Option<&str>) -> Result<u8, Error> {
+async fn list(
+    global: &Global,
+    after: Option<String>,
+    limit: Option<u64>,
+    tenant: Option<&str>,
+) -> Result<u8, Error> {
     let client = Client::new(global)?;
-    let mut list = List::new(&["seq", "time", "event", "machine", "operator", "operation"], global.json);
+    let mut list = List::new(
+        &["seq", "time", "event", "machine", "operator", "operation"],
+        global.json,
+    );
     let each = |entries: Vec<AuditEntry>| {
         list.write(&entries, |entry| {
             vec![
@@ -79,7 +100,9 @@ async fn list(global: &Global, after: Option<String>, limit: Option<u64>, tenant
         })?;
         Ok(true)
     };
-    client.pages(&["audit"], &[("tenant", tenant)], after, limit, each).await?;
+    client
+        .pages(&["audit"], &[("tenant", tenant)], after, limit, each)
+        .await?;
     Ok(exit::SUCCESS)
 }
 
@@ -87,11 +110,19 @@ async fn verify_host(global: &Global, tenant: Option<&str>) -> Result<u8, Error>
     let mut verifier = ChainVerifier::default();
     let mut broken = None;
     let each = |entries: Vec<AuditEntry>| {
-        broken = entries.iter().try_for_each(|entry| verifier.push(entry)).err();
+        broken = entries
+            .iter()
+            .try_for_each(|entry| verifier.push(entry))
+            .err();
         Ok(broken.is_none())
     };
-    Client::new(global)?.pages(&["audit"], &[("tenant", tenant)], None, None, each).await?;
-    report(global.json, &broken.map_or_else(|| Ok(verifier.head()), |broken| Err(Fault::Broken(broken))))
+    Client::new(global)?
+        .pages(&["audit"], &[("tenant", tenant)], None, None, each)
+        .await?;
+    report(
+        global.json,
+        &broken.map_or_else(|| Ok(verifier.head()), |broken| Err(Fault::Broken(broken))),
+    )
 }
 
 /// Why a log does not hold.
@@ -100,7 +131,11 @@ enum Fault {
     #[error(transparent)]
     Broken(#[from] Broken),
     #[error("line {line} is not an audit entry: {problem}")]
-    NotAnEntry { line: u64, seq: u64, problem: String },
+    NotAnEntry {
+        line: u64,
+        seq: u64,
+        problem: String,
+    },
 }
 
 impl Fault {
@@ -132,7 +167,11 @@ fn verify_lines(mut lines: impl std::io::BufRead) -> std::io::Result<Result<Head
         }
         let verified = match serde_json::from_slice::<AuditEntry>(&text) {
             Ok(entry) => verifier.push(&entry).map_err(Fault::from),
-            Err(error) => Err(Fault::NotAnEntry { line, seq: verifier.head().seq + 1, problem: error.to_string() }),
+            Err(error) => Err(Fault::NotAnEntry {
+                line,
+                seq: verifier.head().seq + 1,
+                problem: error.to_string(),
+            }),
         };
         if let Err(fault) = verified {
             return Ok(Err(fault));
@@ -144,12 +183,19 @@ fn verify_lines(mut lines: impl std::io::BufRead) -> std::io::Result<Result<Head
 fn report(json: bool, outcome: &Result<Head, Fault>) -> Result<u8, Error> {
     match outcome {
         Ok(head) if json => {
-            output::json_line(&serde_json::json!({ "verified": true, "entries": head.entries, "head": head.hash }))?;
+            output::json_line(
+                &serde_json::json!({ "verified": true, "entries": head.entries, "head": head.hash }),
+            )?;
         }
-        Ok(head) => output::print(&format!("audit chain verified: {} entries, head {}\n", head.entries, head.hash))?,
+        Ok(head) => output::print(&format!(
+            "audit chain verified: {} entries, head {}\n",
+            head.entries, head.hash
+        ))?,
         Err(fault) if json => {
             let reason = fault.to_string();
-            output::json_line(&serde_json::json!({ "verified": false, "first_broken": fault.seq(), "reason": reason }))?;
+            output::json_line(
+                &serde_json::json!({ "verified": false, "first_broken": fault.seq(), "reason": reason }),
+            )?;
         }
         Err(fault) => output::complain(&format!(
             "sluice: audit chain broken at entry {}: {}; entries before it hold, keep the log as it is and find out who changed it",
@@ -157,7 +203,11 @@ fn report(json: bool, outcome: &Result<Head, Fault>) -> Result<u8, Error> {
             sluice_protocol::ending::one_line(&fault.to_string())
         )),
     }
-    Ok(if outcome.is_ok() { exit::SUCCESS } else { exit::NOT_ALL })
+    Ok(if outcome.is_ok() {
+        exit::SUCCESS
+    } else {
+        exit::NOT_ALL
+    })
 }
 
 #[cfg(test)]

@@ -11,7 +11,10 @@ pub(crate) fn run(command_line: CommandLine) -> Result<u8, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|source| Error::System { action: "start the asynchronous run time", source })?;
+        .map_err(|source| Error::System {
+            action: "start the asynchronous run time",
+            source,
+        })?;
     let CommandLine { global, command } = command_line;
     runtime.block_on(async {
         match command {

@@ -36,17 +36,29 @@ pub(crate) async fn run(global: &Global, _: DoctorArgs) -> Result<u8, Error> {
             output::json_line(check)?;
         } else {
             let mark = if check.ok { "ok  " } else { "FAIL" };
-            output::print(&format!("{mark} {}: {}\n", check.check, one_line(&check.message)))?;
+            output::print(&format!(
+                "{mark} {}: {}\n",
+                check.check,
+                one_line(&check.message)
+            ))?;
         }
     }
-    Ok(if checks.iter().all(|check| check.ok) { exit::SUCCESS } else { exit::NOT_ALL })
+    Ok(if checks.iter().all(|check| check.ok) {
+        exit::SUCCESS
+    } else {
+        exit::NOT_ALL
+    })
 }
 
 /// Looks at one thing after the other, as far as that makes sense.
 async fn examine(global: &Global, checks: &mut Vec<Check>) {
     let mut record = |check, outcome: Result<String, String>| {
         let ok = outcome.is_ok();
-        checks.push(Check { check, ok, message: outcome.unwrap_or_else(|message| message) });
+        checks.push(Check {
+            check,
+            ok,
+            message: outcome.unwrap_or_else(|message| message),
+        });
         ok
     };
     let client = match Client::new(global) {
@@ -56,8 +68,14 @@ async fn examine(global: &Global, checks: &mut Vec<Check>) {
             return;
         }
     };
-    let file = config_path().map_or_else(|| "none, HOME is not set".to_owned(), |path| path.display().to_string());
-    record("settings", Ok(format!("host {}, file {file}", client.settings().host)));
+    let file = config_path().map_or_else(
+        || "none, HOME is not set".to_owned(),
+        |path| path.display().to_string(),
+    );
+    record(
+        "settings",
+        Ok(format!("host {}, file {file}", client.settings().host)),
+    );
 
     let health = match client.probe("/healthz").await {
         Ok(health) => health,
@@ -67,12 +85,25 @@ async fn examine(global: &Global, checks: &mut Vec<Check>) {
         }
     };
     let (status, skew) = (health.status(), skew(health.headers()));
-    if !record("host", if status.is_success() { Ok("answers".to_owned()) } else { Err(not_a_host(status)) }) {
+    if !record(
+        "host",
+        if status.is_success() {
+            Ok("answers".to_owned())
+        } else {
+            Err(not_a_host(status))
+        },
+    ) {
         return;
     }
     match client.probe("/readyz").await {
         Ok(ready) if ready.status().is_success() => record("ready", Ok("takes jobs".to_owned())),
-        Ok(ready) => record("ready", Err(format!("{}; the host is starting or its store fails, see its log", ready.status()))),
+        Ok(ready) => record(
+            "ready",
+            Err(format!(
+                "{}; the host is starting or its store fails, see its log",
+                ready.status()
+            )),
+        ),
         Err(error) => record("ready", Err(error.line())),
     };
     record("clock", clock(skew));
@@ -83,8 +114,17 @@ async fn examine(global: &Global, checks: &mut Vec<Check>) {
     match whoami {
         Ok(whoami) => {
             let permissions = whoami.permissions.join(", ");
-            record("token", Ok(format!("{} of tenant {}, may do: {permissions}", whoami.operator, whoami.tenant)));
-            record("version", versions(env!("CARGO_PKG_VERSION"), &whoami.host_version));
+            record(
+                "token",
+                Ok(format!(
+                    "{} of tenant {}, may do: {permissions}",
+                    whoami.operator, whoami.tenant
+                )),
+            );
+            record(
+                "version",
+                versions(env!("CARGO_PKG_VERSION"), &whoami.host_version),
+            );
         }
         Err(error) => {
             let advice = "ask for a new token (sluice token create) and run sluice login";
@@ -100,26 +140,44 @@ fn not_a_host(status: reqwest::StatusCode) -> String {
 /// How far the host's clock is from this one, where it says what time it has: seconds, signed.
 fn skew(headers: &reqwest::header::HeaderMap) -> Option<i64> {
     let date = headers.get(reqwest::header::DATE)?.to_str().ok()?;
-    let host = jiff::fmt::rfc2822::parse(date).ok()?.timestamp().as_second();
-    let here = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
+    let host = jiff::fmt::rfc2822::parse(date)
+        .ok()?
+        .timestamp()
+        .as_second();
+    let here = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .ok()?
+        .as_secs();
     Some(host - i64::try_from(here).ok()?)
 }
 
 fn clock(skew: Option<i64>) -> Result<String, String> {
     match skew {
-        None => Err("the host does not say what time it has, so expiry times may surprise".to_owned()),
+        None => {
+            Err("the host does not say what time it has, so expiry times may surprise".to_owned())
+        }
         Some(skew) if skew.unsigned_abs() <= MAX_SKEW.as_secs() => Ok(format!("{skew} s apart")),
-        Some(skew) => Err(format!("the host's clock differs by {skew} s; certificates and expiry times need NTP on both")),
+        Some(skew) => Err(format!(
+            "the host's clock differs by {skew} s; certificates and expiry times need NTP on both"
+        )),
     }
 }
 
 /// Before 1.0 the minor version is what may break.
 fn versions(own: &str, host: &str) -> Result<String, String> {
-    let series = |version: &str| version.split('.').take(2).map(str::to_owned).collect::<Vec<_>>();
+    let series = |version: &str| {
+        version
+            .split('.')
+            .take(2)
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
     if series(own) == series(host) {
         Ok(format!("sluice {own}, host {host}"))
     } else {
-        Err(format!("sluice {own} talks to host {host}; install the sluice command of the host's version"))
+        Err(format!(
+            "sluice {own} talks to host {host}; install the sluice command of the host's version"
+        ))
     }
 }
 
@@ -137,7 +195,10 @@ mod tests {
     fn the_clock_is_read_from_the_date_header() {
         let mut headers = reqwest::header::HeaderMap::new();
         assert!(clock(skew(&headers)).is_err());
-        headers.insert(reqwest::header::DATE, "Sun, 06 Nov 1994 08:49:37 GMT".parse().expect("is a value"));
+        headers.insert(
+            reqwest::header::DATE,
+            "Sun, 06 Nov 1994 08:49:37 GMT".parse().expect("is a value"),
+        );
         assert!(skew(&headers).is_some_and(|skew| skew < -900_000_000));
         assert!(clock(skew(&headers)).is_err());
         assert!(clock(Some(-60)).is_ok() && clock(Some(61)).is_err());

@@ -10,9 +10,9 @@ use sluice_protocol::report::CheckStatus;
 use super::run::Console;
 use crate::command_line::Global;
 use crate::error::Error;
+use crate::exit;
 use crate::host::Client;
 use crate::output::{self, List};
-use crate::exit;
 
 /// Commands about jobs.
 #[derive(Debug, Subcommand)]
@@ -72,7 +72,9 @@ pub(crate) async fn run(global: &Global, command: JobCommand) -> Result<u8, Erro
     match command {
         JobCommand::List { tenant, limit } => list(global, tenant.as_deref(), limit).await,
         JobCommand::Show { job } => show(global, &job).await,
-        JobCommand::Output { job, on, stream } => print_output(global, &job, on.as_deref(), stream).await,
+        JobCommand::Output { job, on, stream } => {
+            print_output(global, &job, on.as_deref(), stream).await
+        }
         JobCommand::Cancel { job } => cancel(global, &job).await,
         JobCommand::Halt { .. } => Err(Error::NotImplemented("sluice job halt")),
         JobCommand::Approve { .. } => Err(Error::NotImplemented("sluice job approve")),
@@ -81,7 +83,17 @@ pub(crate) async fn run(global: &Global, command: JobCommand) -> Result<u8, Erro
 
 async fn list(global: &Global, tenant: Option<&str>, limit: Option<u64>) -> Result<u8, Error> {
     let client = Client::new(global)?;
-    let mut list = List::new(&["job", "submitted", "operator", "operations", "ended", "succeeded"], global.json);
+    let mut list = List::new(
+        &[
+            "job",
+            "submitted",
+            "operator",
+            "operations",
+            "ended",
+            "succeeded",
+        ],
+        global.json,
+    );
     let each = |jobs: Vec<JobSummary>| {
         list.write(&jobs, |job| {
             vec![
@@ -95,7 +107,9 @@ async fn list(global: &Global, tenant: Option<&str>, limit: Option<u64>) -> Resu
         })?;
         Ok(true)
     };
-    client.pages(&["jobs"], &[("tenant", tenant)], None, limit, each).await?;
+    client
+        .pages(&["jobs"], &[("tenant", tenant)], None, limit, each)
+        .await?;
     Ok(exit::SUCCESS)
 }
 
@@ -112,12 +126,15 @@ async fn show(global: &Global, job: &str) -> Result<u8, Error> {
         ]))?;
     }
     for operation in &job.operations {
-        let value: serde_json::Value =
-            client.get(&["operations", &operation.operation.to_string()])?.json().await?;
+        let value: serde_json::Value = client
+            .get(&["operations", &operation.operation.to_string()])?
+            .json()
+            .await?;
         if global.json {
             output::json_line(&value)?;
         } else {
-            let result = serde_json::from_value(value).map_err(|error| Error::Answer(error.to_string()))?;
+            let result =
+                serde_json::from_value(value).map_err(|error| Error::Answer(error.to_string()))?;
             output::print(&describe(&result))?;
         }
     }
@@ -126,7 +143,9 @@ async fn show(global: &Global, job: &str) -> Result<u8, Error> {
 
 /// What an operator wants to know about an operation, without its output.
 fn describe(result: &OperationResult) -> String {
-    let duration = result.duration_ms.map(|ms| format!("{}.{:03} s", ms / 1000, ms % 1000));
+    let duration = result
+        .duration_ms
+        .map(|ms| format!("{}.{:03} s", ms / 1000, ms % 1000));
     let mut fields = vec![
         ("machine", Some(result.machine.clone())),
         ("operation", Some(result.operation.to_string())),
@@ -138,20 +157,39 @@ fn describe(result: &OperationResult) -> String {
         ("started", result.started_at.clone()),
         ("finished", result.finished_at.clone()),
         ("took", duration),
-        ("bundle sha256", result.bundle_sha256.map(|digest| digest.to_string())),
+        (
+            "bundle sha256",
+            result.bundle_sha256.map(|digest| digest.to_string()),
+        ),
     ];
     for finding in &result.findings {
         let place = match (finding.line, finding.column) {
-            (Some(line), Some(column)) => format!("{} line {line}, column {column}", finding.subject),
+            (Some(line), Some(column)) => {
+                format!("{} line {line}, column {column}", finding.subject)
+            }
             _ => finding.subject.clone(),
         };
         let severity = format!("{:?}", finding.severity).to_lowercase();
-        fields.push(("finding", Some(format!("{severity} {} ({place}): {}", finding.rule, finding.message))));
+        fields.push((
+            "finding",
+            Some(format!(
+                "{severity} {} ({place}): {}",
+                finding.rule, finding.message
+            )),
+        ));
     }
-    for check in result.checks.iter().filter(|check| check.status != CheckStatus::Met) {
+    for check in result
+        .checks
+        .iter()
+        .filter(|check| check.status != CheckStatus::Met)
+    {
         fields.push(("unmet", Some(format!("{}: {}", check.id, check.message))));
     }
-    let notes = result.why.iter().map(|why| ("waits for", why)).chain(result.notes.iter().map(|note| ("note", note)));
+    let notes = result
+        .why
+        .iter()
+        .map(|why| ("waits for", why))
+        .chain(result.notes.iter().map(|note| ("note", note)));
     fields.extend(notes.map(|(name, text)| (name, Some(text.clone()))));
     format!("\n{}", output::record(&fields))
 }
@@ -159,11 +197,19 @@ fn describe(result: &OperationResult) -> String {
 /// How much output is asked for at once.
 const PIECE: u64 = 1 << 20;
 
-async fn print_output(global: &Global, job: &str, on: Option<&str>, only: Option<OutputStream>) -> Result<u8, Error> {
+async fn print_output(
+    global: &Global,
+    job: &str,
+    on: Option<&str>,
+    only: Option<OutputStream>,
+) -> Result<u8, Error> {
     let client = Client::new(global)?;
     let job: Job = client.get(&["jobs", job])?.json().await?;
-    let operations: Vec<_> =
-        job.operations.iter().filter(|operation| on.is_none_or(|machine| machine == operation.machine)).collect();
+    let operations: Vec<_> = job
+        .operations
+        .iter()
+        .filter(|operation| on.is_none_or(|machine| machine == operation.machine))
+        .collect();
     if operations.is_empty() {
         return Err(Error::Usage(format!(
             "job {} did not run on {}; see sluice job show",
@@ -174,14 +220,23 @@ async fn print_output(global: &Global, job: &str, on: Option<&str>, only: Option
     let mut console = Console::of_process(operations.len() > 1);
     for operation in operations {
         if global.json {
-            let value: serde_json::Value =
-                client.get(&["operations", &operation.operation.to_string()])?.json().await?;
+            let value: serde_json::Value = client
+                .get(&["operations", &operation.operation.to_string()])?
+                .json()
+                .await?;
             output::json_line(&value)?;
             continue;
         }
         for stream in [OutputStream::Stdout, OutputStream::Stderr] {
             if only.is_none_or(|only| only == stream) {
-                copy(&client, &mut console, operation.operation, &operation.machine, stream).await?;
+                copy(
+                    &client,
+                    &mut console,
+                    operation.operation,
+                    &operation.machine,
+                    stream,
+                )
+                .await?;
             }
         }
         console.finish(operation.operation);
@@ -204,9 +259,20 @@ async fn copy(
     let mut offset = 0;
     loop {
         let at = u64::to_string(&offset);
-        let query = [("stream", Some(name)), ("offset", Some(at.as_str())), ("length", Some(length.as_str()))];
-        let response = client.get(&["operations", &id, "output"])?.query(&query).send().await?;
-        let bytes = response.bytes().await.map_err(|error| Error::Answer(error.to_string()))?;
+        let query = [
+            ("stream", Some(name)),
+            ("offset", Some(at.as_str())),
+            ("length", Some(length.as_str())),
+        ];
+        let response = client
+            .get(&["operations", &id, "output"])?
+            .query(&query)
+            .send()
+            .await?;
+        let bytes = response
+            .bytes()
+            .await
+            .map_err(|error| Error::Answer(error.to_string()))?;
         if bytes.is_empty() {
             return Ok(());
         }
@@ -216,11 +282,17 @@ async fn copy(
 }
 
 async fn cancel(global: &Global, job: &str) -> Result<u8, Error> {
-    let canceled: Canceled = Client::new(global)?.post(&["jobs", job, "cancel"])?.json().await?;
+    let canceled: Canceled = Client::new(global)?
+        .post(&["jobs", job, "cancel"])?
+        .json()
+        .await?;
     if global.json {
         output::json_line(&canceled)?;
     } else {
-        output::print(&format!("canceled {} operations that had not ended\n", canceled.canceled))?;
+        output::print(&format!(
+            "canceled {} operations that had not ended\n",
+            canceled.canceled
+        ))?;
     }
     Ok(exit::SUCCESS)
 }

@@ -10,9 +10,9 @@ use sluice_protocol::units::Span;
 use super::run::KeyValue;
 use crate::command_line::Global;
 use crate::error::Error;
+use crate::exit;
 use crate::host::Client;
 use crate::output::{self, List};
-use crate::exit;
 
 /// Commands about machines.
 #[derive(Debug, Subcommand)]
@@ -77,7 +77,10 @@ impl std::str::FromStr for TagChange {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if let Some((key, value)) = text.split_once('=').filter(|(key, _)| !key.is_empty()) {
-            return Ok(Self::Set(Tag { key: key.to_owned(), value: value.to_owned() }));
+            return Ok(Self::Set(Tag {
+                key: key.to_owned(),
+                value: value.to_owned(),
+            }));
         }
         match text.strip_suffix('-') {
             Some(key) if !key.is_empty() && !key.contains('=') => Ok(Self::Remove(key.to_owned())),
@@ -90,10 +93,26 @@ impl std::str::FromStr for TagChange {
 pub(crate) async fn run(global: &Global, command: MachineCommand) -> Result<u8, Error> {
     let client = Client::new(global)?;
     match command {
-        MachineCommand::EnrollToken { uses, expires, tenant } => {
-            let request = CreateEnrollToken { uses, expires, tenant };
-            let token: EnrollToken = client.post(&["enroll-tokens"])?.body(&request).json().await?;
-            if global.json { output::json_line(&token)? } else { output::print(&format!("{}\n", token.token))? }
+        MachineCommand::EnrollToken {
+            uses,
+            expires,
+            tenant,
+        } => {
+            let request = CreateEnrollToken {
+                uses,
+                expires,
+                tenant,
+            };
+            let token: EnrollToken = client
+                .post(&["enroll-tokens"])?
+                .body(&request)
+                .json()
+                .await?;
+            if global.json {
+                output::json_line(&token)?
+            } else {
+                output::print(&format!("{}\n", token.token))?
+            }
         }
         MachineCommand::List { tenant, tag } => {
             let tag = tag.map(|tag| format!("{}={}", tag.key, tag.value));
@@ -111,14 +130,34 @@ pub(crate) async fn run(global: &Global, command: MachineCommand) -> Result<u8, 
                     TagChange::Remove(key) => tags.remove.push(key),
                 }
             }
-            patch(&client, global.json, &machine, &PatchMachine { name: None, tags: Some(tags) }).await?;
+            patch(
+                &client,
+                global.json,
+                &machine,
+                &PatchMachine {
+                    name: None,
+                    tags: Some(tags),
+                },
+            )
+            .await?;
         }
         MachineCommand::Rename { machine, name } => {
-            patch(&client, global.json, &machine, &PatchMachine { name: Some(name), tags: None }).await?;
+            patch(
+                &client,
+                global.json,
+                &machine,
+                &PatchMachine {
+                    name: Some(name),
+                    tags: None,
+                },
+            )
+            .await?;
         }
         MachineCommand::Revoke { machine } => {
             client.delete(&["machines", &machine])?.send().await?;
-            let text = format!("revoked {machine}; its connection ends, and it needs a new enroll token to come back\n");
+            let text = format!(
+                "revoked {machine}; its connection ends, and it needs a new enroll token to come back\n"
+            );
             if !global.json {
                 output::print(&text)?;
             }
@@ -127,7 +166,12 @@ pub(crate) async fn run(global: &Global, command: MachineCommand) -> Result<u8, 
     Ok(exit::SUCCESS)
 }
 
-async fn list(client: &Client, json: bool, tenant: Option<&str>, tag: Option<&str>) -> Result<(), Error> {
+async fn list(
+    client: &Client,
+    json: bool,
+    tenant: Option<&str>,
+    tag: Option<&str>,
+) -> Result<(), Error> {
     let mut list = List::new(&["name", "id", "state", "last seen", "tags"], json);
     let each = |machines: Vec<Machine>| {
         list.write(&machines, |machine| {
@@ -141,26 +185,42 @@ async fn list(client: &Client, json: bool, tenant: Option<&str>, tag: Option<&st
         })?;
         Ok(true)
     };
-    client.pages(&["machines"], &[("tenant", tenant), ("tag", tag)], None, None, each).await
+    client
+        .pages(
+            &["machines"],
+            &[("tenant", tenant), ("tag", tag)],
+            None,
+            None,
+            each,
+        )
+        .await
 }
 
 const fn state(machine: &Machine) -> &'static str {
     match machine {
         Machine { revoked: true, .. } => "revoked",
-        Machine { connected: true, .. } => "connected",
+        Machine {
+            connected: true, ..
+        } => "connected",
         _ => "away",
     }
 }
 
 fn tags(machine: &Machine) -> String {
-    machine.tags.iter().map(|tag| format!("{}={}", tag.key, tag.value)).collect::<Vec<_>>().join(",")
+    machine
+        .tags
+        .iter()
+        .map(|tag| format!("{}={}", tag.key, tag.value))
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 fn show(value: serde_json::Value, json: bool) -> Result<(), Error> {
     if json {
         return output::json_line(&value);
     }
-    let machine: Machine = serde_json::from_value(value).map_err(|error| Error::Answer(error.to_string()))?;
+    let machine: Machine =
+        serde_json::from_value(value).map_err(|error| Error::Answer(error.to_string()))?;
     let mut fields = vec![
         ("name", Some(machine.name.clone())),
         ("id", Some(machine.id.to_string())),
@@ -171,18 +231,36 @@ fn show(value: serde_json::Value, json: bool) -> Result<(), Error> {
         ("agent version", machine.agent_version.clone()),
         ("tags", Some(tags(&machine)).filter(|tags| !tags.is_empty())),
     ];
-    fields.extend(machine.gate_problems.iter().map(|problem| ("gate problem", Some(problem.clone()))));
+    fields.extend(
+        machine
+            .gate_problems
+            .iter()
+            .map(|problem| ("gate problem", Some(problem.clone()))),
+    );
     let text = |value: &serde_json::Value| match value {
         serde_json::Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    fields.extend(machine.facts.iter().map(|(name, value)| (name.as_str(), Some(text(value)))));
+    fields.extend(
+        machine
+            .facts
+            .iter()
+            .map(|(name, value)| (name.as_str(), Some(text(value)))),
+    );
     output::print(&output::record(&fields))
 }
 
-async fn patch(client: &Client, json: bool, machine: &str, change: &PatchMachine) -> Result<(), Error> {
-    let value: serde_json::Value =
-        client.request(Method::PATCH, &["machines", machine])?.body(change).json().await?;
+async fn patch(
+    client: &Client,
+    json: bool,
+    machine: &str,
+    change: &PatchMachine,
+) -> Result<(), Error> {
+    let value: serde_json::Value = client
+        .request(Method::PATCH, &["machines", machine])?
+        .body(change)
+        .json()
+        .await?;
     show(value, json)
 }
 
@@ -192,7 +270,12 @@ mod tests {
 
     #[test]
     fn tags_are_set_and_removed() {
-        let set = |key: &str, value: &str| TagChange::Set(Tag { key: key.to_owned(), value: value.to_owned() });
+        let set = |key: &str, value: &str| {
+            TagChange::Set(Tag {
+                key: key.to_owned(),
+                value: value.to_owned(),
+            })
+        };
         assert_eq!("a=b".parse(), Ok(set("a", "b")));
         assert_eq!("a=b-".parse(), Ok(set("a", "b-")));
         assert_eq!("a=".parse(), Ok(set("a", "")));

@@ -18,7 +18,12 @@ pub(crate) enum TokenCommand {
         /// The operator's name, as it will stand in the audit log
         name: String,
         /// What it may do, for example RemoteExecution; may be repeated
-        #[arg(long = "permission", value_name = "P", required = true, value_delimiter = ',')]
+        #[arg(
+            long = "permission",
+            value_name = "P",
+            required = true,
+            value_delimiter = ','
+        )]
         permissions: Vec<String>,
         /// How long it is good, for example 30d (until revoked where absent)
         #[arg(long, value_name = "D")]
@@ -44,13 +49,30 @@ pub(crate) enum TokenCommand {
 pub(crate) async fn run(global: &Global, command: TokenCommand) -> Result<u8, Error> {
     let client = Client::new(global)?;
     match command {
-        TokenCommand::Create { name, permissions, expires, tenant } => {
-            let request = CreateToken { name, permissions, expires, tenant };
+        TokenCommand::Create {
+            name,
+            permissions,
+            expires,
+            tenant,
+        } => {
+            let request = CreateToken {
+                name,
+                permissions,
+                expires,
+                tenant,
+            };
             let created: CreatedToken = client.post(&["tokens"])?.body(&request).json().await?;
-            if global.json { output::json_line(&created)? } else { output::print(&format!("{}\n", created.token))? }
+            if global.json {
+                output::json_line(&created)?
+            } else {
+                output::print(&format!("{}\n", created.token))?
+            }
         }
         TokenCommand::List { tenant } => {
-            let mut list = List::new(&["id", "name", "permissions", "created", "expires", "state"], global.json);
+            let mut list = List::new(
+                &["id", "name", "permissions", "created", "expires", "state"],
+                global.json,
+            );
             let each = |tokens: Vec<Token>| {
                 list.write(&tokens, |token| {
                     vec![
@@ -64,7 +86,15 @@ pub(crate) async fn run(global: &Global, command: TokenCommand) -> Result<u8, Er
                 })?;
                 Ok(true)
             };
-            client.pages(&["tokens"], &[("tenant", tenant.as_deref())], None, None, each).await?;
+            client
+                .pages(
+                    &["tokens"],
+                    &[("tenant", tenant.as_deref())],
+                    None,
+                    None,
+                    each,
+                )
+                .await?;
         }
         TokenCommand::Revoke { id } => {
             client.delete(&["tokens", &id])?.send().await?;

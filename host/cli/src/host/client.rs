@@ -41,6 +41,7 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .connect_timeout(Duration::from_secs(10))
+            .read_timeout(SILENCE)
             .tcp_keepalive(Duration::from_secs(15));
         if let Some(path) = &settings.ca {
             let pem = std::fs::read(path).map_err(Error::read(path))?;
@@ -55,7 +56,7 @@ impl Client {
         }
         let http = builder
             .build()
-            .map_err(|source| Error::Unreachable { host: settings.host.to_string(), source })?;
+            .map_err(|source| Error::no_answer(settings.host.to_string(), source))?;
         Ok(Self { http, settings })
     }
 
@@ -68,22 +69,38 @@ impl Client {
     pub(crate) fn request(&self, method: Method, segments: &[&str]) -> Result<Request<'_>, Error> {
         let mut url = self.settings.host.clone();
         // URLs give these two a meaning of their own, whatever way they are written.
-        if let Some(name) = segments.iter().find(|segment| matches!(**segment, "" | "." | "..")) {
-            return Err(Error::Usage(format!("{name:?} is not a name; nothing was done")));
+        if let Some(name) = segments
+            .iter()
+            .find(|segment| matches!(**segment, "" | "." | ".."))
+        {
+            return Err(Error::Usage(format!(
+                "{name:?} is not a name; nothing was done"
+            )));
         }
         url.path_segments_mut()
             .map_err(|()| SettingsError::BadHost(self.settings.host.to_string()))?
             .pop_if_empty()
             .push("v1")
             .extend(segments);
-        Ok(Request { client: self, builder: self.http.request(method, url).bearer_auth(&self.settings.token) })
+        Ok(Request {
+            client: self,
+            builder: self
+                .http
+                .request(method, url)
+                .bearer_auth(&self.settings.token),
+        })
     }
 
     /// A request for what is not part of the API, such as `/healthz`, without the token.
     pub(crate) async fn probe(&self, path: &str) -> Result<Response, Error> {
         let mut url = self.settings.host.clone();
         url.set_path(path);
-        self.http.get(url).timeout(Duration::from_secs(10)).send().await.map_err(|source| self.unreachable(source))
+        self.http
+            .get(url)
+            .timeout(Duration::from_secs(10))
+            .send()
+            .await
+            .map_err(|source| self.unreachable(source))
     }
 
     /// A `GET`.
@@ -102,7 +119,7 @@ impl Client {
     }
 
     fn unreachable(&self, source: reqwest::Error) -> Error {
-        Error::Unreachable { host: self.settings.host.to_string(), source: source.without_url() }
+        Error::no_answer(self.settings.host.to_string(), source)
     }
 
     /// Goes through a list part by part; `each` takes one part and says whether to go on.
@@ -116,7 +133,10 @@ impl Client {
     ) -> Result<(), Error> {
         loop {
             let part = limit.unwrap_or(PAGE).min(PAGE);
-            let mut request = self.get(segments)?.query(query).query(&[("limit", Some(part.to_string().as_str()))]);
+            let mut request = self
+                .get(segments)?
+                .query(query)
+                .query(&[("limit", Some(part.to_string().as_str()))]);
             request = request.query(&[("after", after.as_deref())]);
             let page: Page<T> = request.json().await?;
             let got = page.items.len() as u64;
@@ -131,6 +151,8 @@ impl Client {
     }
 }
 
+/// A host that says nothing for this long does not answer.
+const SILENCE: Duration = Duration::from_secs(120);
 /// How many items are asked for at once.
 const PAGE: u64 = 500;
 
@@ -167,7 +189,7 @@ impl Request<'_> {
         self
     }
 
-    /// Fails where no byte arrives for this long.
+    /// Fails where the whole answer is not there after this long.
     pub(crate) fn timeout(mut self, timeout: Duration) -> Self {
         self.builder = self.builder.timeout(timeout);
         self
@@ -175,15 +197,26 @@ impl Request<'_> {
 
     /// Sends it; the answer is one of success.
     pub(crate) async fn send(self) -> Result<Response, Error> {
-        let response = self.builder.send().await.map_err(|source| self.client.unreachable(source))?;
-        if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
+        let response = self
+            .builder
+            .send()
+            .await
+            .map_err(|source| self.client.unreachable(source))?;
+        if response.status().is_success() {
+            Ok(response)
+        } else {
+            Err(refusal(response).await)
+        }
     }
 
     /// Sends it, and reads the answer.
     pub(crate) async fn json<T: DeserializeOwned>(self) -> Result<T, Error> {
         let client = self.client;
         let response = self.send().await?;
-        let bytes = response.bytes().await.map_err(|source| client.unreachable(source))?;
+        let bytes = response
+            .bytes()
+            .await
+            .map_err(|source| client.unreachable(source))?;
         serde_json::from_slice(&bytes).map_err(|error| Error::Answer(error.to_string()))
     }
 }
@@ -208,7 +241,10 @@ async fn refusal(mut response: Response) -> Error {
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| value.contains("json"))
+    headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.contains("json"))
 }
 
 fn unexplained(status: StatusCode) -> String {

@@ -25,7 +25,10 @@ impl EventParser {
         self.buffer.extend_from_slice(bytes);
         let mut events = Vec::new();
         let mut start = 0;
-        while let Some(at) = self.buffer[self.scanned..].iter().position(|byte| *byte == b'\n') {
+        while let Some(at) = self.buffer[self.scanned..]
+            .iter()
+            .position(|byte| *byte == b'\n')
+        {
             let end = self.scanned + at;
             let line = self.buffer[start..end].to_vec();
             let line = line.strip_suffix(b"\r").unwrap_or(&line);
@@ -41,7 +44,11 @@ impl EventParser {
     fn line(&mut self, line: &str) -> Option<Event> {
         if line.is_empty() {
             let name = std::mem::take(&mut self.name);
-            let name = if name.is_empty() { "message".to_owned() } else { name };
+            let name = if name.is_empty() {
+                "message".to_owned()
+            } else {
+                name
+            };
             return self.data.take().map(|data| Event { name, data });
         }
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
@@ -70,7 +77,10 @@ mod tests {
 
     fn expected() -> Vec<Event> {
         [("state", "{\"a\":1}"), ("end", "x\ny"), ("message", "")]
-            .map(|(name, data)| Event { name: name.to_owned(), data: data.to_owned() })
+            .map(|(name, data)| Event {
+                name: name.to_owned(),
+                data: data.to_owned(),
+            })
             .to_vec()
     }
 
@@ -78,7 +88,11 @@ mod tests {
     fn events_are_the_same_however_the_bytes_arrive() {
         for size in 1..=STREAM.len() {
             let mut parser = EventParser::default();
-            let events: Vec<_> = STREAM.as_bytes().chunks(size).flat_map(|chunk| parser.push(chunk)).collect();
+            let events: Vec<_> = STREAM
+                .as_bytes()
+                .chunks(size)
+                .flat_map(|chunk| parser.push(chunk))
+                .collect();
             assert_eq!(events, expected(), "in pieces of {size}");
         }
     }

@@ -20,7 +20,10 @@ pub(crate) struct Settings {
 /// The token is left out.
 impl std::fmt::Debug for Settings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Settings").field("host", &self.host.as_str()).field("ca", &self.ca).finish_non_exhaustive()
+        f.debug_struct("Settings")
+            .field("host", &self.host.as_str())
+            .field("ca", &self.ca)
+            .finish_non_exhaustive()
     }
 }
 
@@ -54,7 +57,11 @@ impl Environment {
     /// That of this process. An empty variable is an absent one.
     pub(crate) fn of_process() -> Self {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        Self { host: variable("SLUICE_HOST"), token: variable("SLUICE_TOKEN"), ca: variable("SLUICE_CA").map(PathBuf::from) }
+        Self {
+            host: variable("SLUICE_HOST"),
+            token: variable("SLUICE_TOKEN"),
+            ca: variable("SLUICE_CA").map(PathBuf::from),
+        }
     }
 }
 
@@ -65,10 +72,13 @@ pub(crate) fn config_path() -> Option<PathBuf> {
 }
 
 impl Settings {
-    /// Takes each setting from where it wins. The file is read only where the others leave something open.
+    /// Takes each setting from where it wins. The file is read only where the others leave host or token open.
     pub(crate) fn load(global: &Global) -> Result<Self, SettingsError> {
         let environment = Environment::of_process();
-        let (host, token) = (global.host.is_some() || environment.host.is_some(), global.token.is_some() || environment.token.is_some());
+        let (host, token) = (
+            global.host.is_some() || environment.host.is_some(),
+            global.token.is_some() || environment.token.is_some(),
+        );
         let file = match config_path() {
             Some(path) if !(host && token) => ConfigFile::read(&path)?,
             _ => ConfigFile::default(),
@@ -77,15 +87,33 @@ impl Settings {
     }
 
     /// Flags over environment over file, setting by setting.
-    pub(crate) fn choose(global: &Global, environment: Environment, file: ConfigFile) -> Result<Self, SettingsError> {
-        let host = global.host.clone().or(environment.host).or(file.host).ok_or(SettingsError::NoHost)?;
-        let token = global.token.clone().or(environment.token).or(file.token).ok_or(SettingsError::NoToken)?;
+    pub(crate) fn choose(
+        global: &Global,
+        environment: Environment,
+        file: ConfigFile,
+    ) -> Result<Self, SettingsError> {
+        let host = global
+            .host
+            .clone()
+            .or(environment.host)
+            .or(file.host)
+            .ok_or(SettingsError::NoHost)?;
+        let token = global
+            .token
+            .clone()
+            .or(environment.token)
+            .or(file.token)
+            .ok_or(SettingsError::NoToken)?;
         let token = token.trim().to_owned();
         if token.is_empty() || token.bytes().any(|byte| !byte.is_ascii_graphic()) {
             return Err(SettingsError::BadToken);
         }
         let ca = global.ca.clone().or(environment.ca).or(file.ca);
-        Ok(Self { host: host_url(&host)?, token, ca })
+        Ok(Self {
+            host: host_url(&host)?,
+            token,
+            ca,
+        })
     }
 }
 
@@ -94,9 +122,16 @@ pub(crate) fn host_url(text: &str) -> Result<reqwest::Url, SettingsError> {
     let url = reqwest::Url::parse(text).map_err(|_| SettingsError::BadHost(text.to_owned()))?;
     let host = url.host_str().unwrap_or_default();
     let local = host == "localhost"
-        || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+        || host
+            .trim_matches(['[', ']'])
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback());
     match url.scheme() {
-        _ if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || host.is_empty() => {
+        _ if !url.username().is_empty()
+            || url.password().is_some()
+            || url.query().is_some()
+            || host.is_empty() =>
+        {
             Err(SettingsError::BadHost(text.to_owned()))
         }
         "https" => Ok(url),
@@ -109,11 +144,16 @@ pub(crate) fn host_url(text: &str) -> Result<reqwest::Url, SettingsError> {
 impl ConfigFile {
     /// Reads the file; one that is not there says nothing.
     pub(crate) fn read(path: &Path) -> Result<Self, SettingsError> {
-        let unreadable = |source| SettingsError::Unreadable { path: path.to_owned(), source };
+        let unreadable = |source| SettingsError::Unreadable {
+            path: path.to_owned(),
+            source,
+        };
         // Opened once: the mode that is checked is that of the file that is read.
         let file = match std::fs::File::open(path) {
             Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Self::default());
+            }
             Err(error) => return Err(unreadable(error)),
         };
         #[cfg(unix)]
@@ -121,17 +161,31 @@ impl ConfigFile {
             use std::os::unix::fs::PermissionsExt as _;
             let mode = file.metadata().map_err(unreadable)?.permissions().mode() & 0o777;
             if mode & 0o077 != 0 {
-                return Err(SettingsError::OpenToOthers { path: path.to_owned(), mode });
+                return Err(SettingsError::OpenToOthers {
+                    path: path.to_owned(),
+                    mode,
+                });
             }
         }
         let text = std::io::read_to_string(file).map_err(unreadable)?;
-        Self::parse(&text).map_err(|(line, message)| SettingsError::Malformed { path: path.to_owned(), line, message })
+        Self::parse(&text).map_err(|(line, message)| SettingsError::Malformed {
+            path: path.to_owned(),
+            line,
+            message,
+        })
     }
 
     fn parse(text: &str) -> Result<Self, (usize, String)> {
         toml::from_str(text).map_err(|error| {
             let at = error.span().map_or(0, |span| span.start.min(text.len()));
-            (text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1, error.message().to_owned())
+            (
+                text.as_bytes()[..at]
+                    .iter()
+                    .filter(|byte| **byte == b'\n')
+                    .count()
+                    + 1,
+                error.message().to_owned(),
+            )
         })
     }
 }
@@ -146,13 +200,17 @@ pub(crate) enum SettingsError {
     #[error("no token is set; run sluice login, or set SLUICE_TOKEN")]
     NoToken,
     /// Not something a header can carry.
-    #[error("the token has white space or control characters in it; copy it again as it was printed")]
+    #[error(
+        "the token has white space or control characters in it; copy it again as it was printed"
+    )]
     BadToken,
     /// Not a host's URL.
     #[error("{0} is not the URL of a host; write for example https://sluice.example.com:7480")]
     BadHost(String),
     /// The token would be readable on the way.
-    #[error("{0} is plain HTTP to another computer, where the token could be read on the way; nothing was sent, use https://")]
+    #[error(
+        "{0} is plain HTTP to another computer, where the token could be read on the way; nothing was sent, use https://"
+    )]
     PlainHttp(String),
     /// Others can read the token.
     #[error("{path} can be read or written by others (mode {mode:04o}) and has a token in it; run chmod 600 {path}", path = path.display())]
@@ -193,15 +251,27 @@ mod tests {
     use super::*;
 
     fn global(host: Option<&str>, token: Option<&str>) -> Global {
-        Global { host: host.map(str::to_owned), token: token.map(str::to_owned), ..Global::default() }
+        Global {
+            host: host.map(str::to_owned),
+            token: token.map(str::to_owned),
+            ..Global::default()
+        }
     }
 
     fn environment(host: Option<&str>, token: Option<&str>) -> Environment {
-        Environment { host: host.map(str::to_owned), token: token.map(str::to_owned), ca: None }
+        Environment {
+            host: host.map(str::to_owned),
+            token: token.map(str::to_owned),
+            ca: None,
+        }
     }
 
     fn file() -> ConfigFile {
-        ConfigFile { host: Some("https://file".to_owned()), token: Some("file".to_owned()), ca: Some("/file.pem".into()) }
+        ConfigFile {
+            host: Some("https://file".to_owned()),
+            token: Some("file".to_owned()),
+            ca: Some("/file.pem".into()),
+        }
     }
 
     #[test]
@@ -211,41 +281,89 @@ mod tests {
             (settings.host.as_str().to_owned(), settings.token)
         };
         let pair = |host: &str, token: &str| (host.to_owned(), token.to_owned());
-        assert_eq!(chosen(global(None, None), environment(None, None), file()), pair("https://file/", "file"));
-        assert_eq!(chosen(global(None, None), environment(Some("https://env"), None), file()), pair("https://env/", "file"));
         assert_eq!(
-            chosen(global(None, Some("flag")), environment(Some("https://env"), Some("env")), file()),
+            chosen(global(None, None), environment(None, None), file()),
+            pair("https://file/", "file")
+        );
+        assert_eq!(
+            chosen(
+                global(None, None),
+                environment(Some("https://env"), None),
+                file()
+            ),
+            pair("https://env/", "file")
+        );
+        assert_eq!(
+            chosen(
+                global(None, Some("flag")),
+                environment(Some("https://env"), Some("env")),
+                file()
+            ),
             pair("https://env/", "flag")
         );
         assert_eq!(
-            chosen(global(Some("https://flag"), None), environment(Some("https://env"), Some("env")), ConfigFile::default()),
+            chosen(
+                global(Some("https://flag"), None),
+                environment(Some("https://env"), Some("env")),
+                ConfigFile::default()
+            ),
             pair("https://flag/", "env")
         );
         assert!(matches!(
-            Settings::choose(&global(None, Some("t")), environment(None, None), ConfigFile::default()),
+            Settings::choose(
+                &global(None, Some("t")),
+                environment(None, None),
+                ConfigFile::default()
+            ),
             Err(SettingsError::NoHost)
         ));
         assert!(matches!(
-            Settings::choose(&global(Some("https://h"), None), environment(None, None), ConfigFile::default()),
+            Settings::choose(
+                &global(Some("https://h"), None),
+                environment(None, None),
+                ConfigFile::default()
+            ),
             Err(SettingsError::NoToken)
         ));
     }
 
     #[test]
     fn a_token_does_not_cross_a_network_in_the_clear() {
-        for good in ["http://127.0.0.1:7480", "http://localhost:1", "http://[::1]:7480", "https://sluice.example.com"] {
+        for good in [
+            "http://127.0.0.1:7480",
+            "http://localhost:1",
+            "http://[::1]:7480",
+            "https://sluice.example.com",
+        ] {
             assert!(host_url(good).is_ok(), "{good}");
         }
-        assert!(matches!(host_url("http://10.0.0.1:7480"), Err(SettingsError::PlainHttp(_))));
-        assert!(matches!(host_url("http://localhost.example.com"), Err(SettingsError::PlainHttp(_))));
-        for bad in ["127.0.0.1:7480", "sluice.example.com", "ftp://127.0.0.1", "http://me:pw@127.0.0.1", ""] {
-            assert!(matches!(host_url(bad), Err(SettingsError::BadHost(_))), "{bad}");
+        assert!(matches!(
+            host_url("http://10.0.0.1:7480"),
+            Err(SettingsError::PlainHttp(_))
+        ));
+        assert!(matches!(
+            host_url("http://localhost.example.com"),
+            Err(SettingsError::PlainHttp(_))
+        ));
+        for bad in [
+            "127.0.0.1:7480",
+            "sluice.example.com",
+            "ftp://127.0.0.1",
+            "http://me:pw@127.0.0.1",
+            "",
+        ] {
+            assert!(
+                matches!(host_url(bad), Err(SettingsError::BadHost(_))),
+                "{bad}"
+            );
         }
     }
 
     #[test]
     fn a_wrong_key_is_named_with_its_line() {
-        let (line, message) = ConfigFile::parse("host = \"https://h\"\ntokn = \"t\"\n").err().expect("is wrong");
+        let (line, message) = ConfigFile::parse("host = \"https://h\"\ntokn = \"t\"\n")
+            .err()
+            .expect("is wrong");
         assert_eq!(line, 2);
         assert!(message.contains("tokn"), "{message}");
     }
@@ -257,8 +375,15 @@ mod tests {
         let directory = tempfile::tempdir().expect("makes a directory");
         let path = directory.path().join("config.toml");
         std::fs::write(&path, "host = \"https://h\"\ntoken = \"t\"\n").expect("writes");
-        for (mode, good) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false), (0o620, false)] {
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("changes the mode");
+        for (mode, good) in [
+            (0o600, true),
+            (0o400, true),
+            (0o640, false),
+            (0o604, false),
+            (0o620, false),
+        ] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))
+                .expect("changes the mode");
             assert_eq!(ConfigFile::read(&path).is_ok(), good, "{mode:o}");
         }
         assert!(ConfigFile::read(&directory.path().join("absent")).is_ok());

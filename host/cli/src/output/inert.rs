@@ -80,7 +80,10 @@ mod tests {
     #[test]
     fn control_characters_are_shown_and_not_obeyed() {
         assert_eq!(inert(b"a\tb\nc"), "a\tb\nc");
-        assert_eq!(inert(b"\x1b]52;c;x\x07\r\x00\x7f"), "\\x1b]52;c;x\\x07\\x0d\\x00\\x7f");
+        assert_eq!(
+            inert(b"\x1b]52;c;x\x07\r\x00\x7f"),
+            "\\x1b]52;c;x\\x07\\x0d\\x00\\x7f"
+        );
         assert_eq!(inert("\u{9b}2J é".as_bytes()), "\\x9b2J é");
         assert_eq!(inert(b"\x9b2J \xff\xc3"), "\\x9b2J \\xff\\xc3");
     }
@@ -90,7 +93,8 @@ mod tests {
         let text = "aé\u{9b}\u{1f980}\x1b[0m\n".as_bytes();
         for cut in 0..=text.len() {
             let mut in_pieces = Inert::default();
-            let shown = in_pieces.push(&text[..cut]) + &in_pieces.push(&text[cut..]) + &in_pieces.finish();
+            let shown =
+                in_pieces.push(&text[..cut]) + &in_pieces.push(&text[cut..]) + &in_pieces.finish();
             assert_eq!(shown, inert(text), "cut at {cut}");
         }
     }

@@ -6,6 +6,6 @@ mod prefix;
 mod print;
 
 pub(crate) use inert::Inert;
-pub(crate) use list::{Cell, List, record};
+pub(crate) use list::{List, record};
 pub(crate) use prefix::LinePrefixer;
 pub(crate) use print::{complain, json_line, print};

@@ -14,7 +14,10 @@ pub(crate) struct LinePrefixer {
 impl LinePrefixer {
     /// Lines start with `<machine>: `.
     pub(crate) fn new(machine: &str) -> Self {
-        Self { prefix: format!("{}: ", sluice_protocol::ending::one_line(machine)), rest: Vec::new() }
+        Self {
+            prefix: format!("{}: ", sluice_protocol::ending::one_line(machine)),
+            rest: Vec::new(),
+        }
     }
 
     /// Takes the next bytes, gives the lines that are complete.
@@ -53,7 +56,10 @@ mod tests {
 
     fn prefixed(pieces: &[&str]) -> String {
         let mut prefixer = LinePrefixer::new("web-1");
-        let mut lines: Vec<u8> = pieces.iter().flat_map(|piece| prefixer.push(piece.as_bytes())).collect();
+        let mut lines: Vec<u8> = pieces
+            .iter()
+            .flat_map(|piece| prefixer.push(piece.as_bytes()))
+            .collect();
         lines.extend(prefixer.finish());
         String::from_utf8(lines).expect("is text")
     }
@@ -61,7 +67,10 @@ mod tests {
     #[test]
     fn every_line_has_its_prefix_however_it_arrives() {
         assert_eq!(prefixed(&["a\nb\n"]), "web-1: a\nweb-1: b\n");
-        assert_eq!(prefixed(&["a", "b\n\nc", ""]), "web-1: ab\nweb-1: \nweb-1: c\n");
+        assert_eq!(
+            prefixed(&["a", "b\n\nc", ""]),
+            "web-1: ab\nweb-1: \nweb-1: c\n"
+        );
         assert_eq!(prefixed(&[]), "");
         assert_eq!(prefixed(&["\n"]), "web-1: \n");
     }
@@ -75,13 +84,20 @@ mod tests {
     fn a_line_without_end_is_broken() {
         let long = "x".repeat(3 * MAX_LINE);
         let lines = prefixed(&[&long[..MAX_LINE], &long[..MAX_LINE], "end"]);
-        assert!(lines.lines().all(|line| line.starts_with("web-1: ") && line.len() < 3 * MAX_LINE));
+        assert!(
+            lines
+                .lines()
+                .all(|line| line.starts_with("web-1: ") && line.len() < 3 * MAX_LINE)
+        );
         assert_eq!(lines.matches('x').count(), 2 * MAX_LINE);
         assert_eq!(lines.lines().count(), 2);
     }
 
     #[test]
     fn a_name_cannot_forge_a_line() {
-        assert_eq!(LinePrefixer::new("a\nb\x1b").push(b"x\n"), "a b\u{fffd}: x\n".as_bytes());
+        assert_eq!(
+            LinePrefixer::new("a\nb\x1b").push(b"x\n"),
+            "a b\u{fffd}: x\n".as_bytes()
+        );
     }
 }

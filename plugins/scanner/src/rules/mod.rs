@@ -54,22 +54,50 @@ pub(crate) enum Scope {
 
 /// `regex` on lines with one of the words.
 const fn line(any: &'static [&'static str], regex: &'static str) -> Pattern {
-    Pattern { any, all: &[], regex, scope: Scope::Line, whole_words: false }
+    Pattern {
+        any,
+        all: &[],
+        regex,
+        scope: Scope::Line,
+        whole_words: false,
+    }
 }
 
 /// `regex` on a whole text with one of the words.
 const fn text(any: &'static [&'static str], regex: &'static str) -> Pattern {
-    Pattern { any, all: &[], regex, scope: Scope::Text, whole_words: false }
+    Pattern {
+        any,
+        all: &[],
+        regex,
+        scope: Scope::Text,
+        whole_words: false,
+    }
 }
 
 /// `regex` on a whole text with one of the words of `any` and every word of `all`.
-const fn together(all: &'static [&'static str], any: &'static [&'static str], regex: &'static str) -> Pattern {
-    Pattern { any, all, regex, scope: Scope::Text, whole_words: false }
+const fn together(
+    all: &'static [&'static str],
+    any: &'static [&'static str],
+    regex: &'static str,
+) -> Pattern {
+    Pattern {
+        any,
+        all,
+        regex,
+        scope: Scope::Text,
+        whole_words: false,
+    }
 }
 
 /// The words themselves, with no letter, digit or `_` before or after.
 const fn words(any: &'static [&'static str]) -> Pattern {
-    Pattern { any, all: &[], regex: "", scope: Scope::Line, whole_words: true }
+    Pattern {
+        any,
+        all: &[],
+        regex: "",
+        scope: Scope::Line,
+        whole_words: true,
+    }
 }
 
 /// Every rule, in the order of the manifest.

@@ -94,7 +94,10 @@ impl FromStr for KeyValue {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once('=') {
-            Some((key, value)) if !key.is_empty() => Ok(Self { key: key.to_owned(), value: value.to_owned() }),
+            Some((key, value)) if !key.is_empty() => Ok(Self {
+                key: key.to_owned(),
+                value: value.to_owned(),
+            }),
             _ => Err("write it as KEY=VALUE".to_owned()),
         }
     }
@@ -102,13 +105,19 @@ impl FromStr for KeyValue {
 
 impl From<KeyValue> for Variable {
     fn from(pair: KeyValue) -> Self {
-        Self { name: pair.key, value: pair.value }
+        Self {
+            name: pair.key,
+            value: pair.value,
+        }
     }
 }
 
 /// A tag from the command line.
 pub(crate) fn tag(pair: KeyValue) -> Tag {
-    Tag { key: pair.key, value: pair.value }
+    Tag {
+        key: pair.key,
+        value: pair.value,
+    }
 }
 
 fn compat(word: &str) -> Result<Compat, String> {
@@ -135,7 +144,8 @@ impl Prepared {
         if !arguments.secret.is_empty() {
             return Err(Error::NotImplemented("--secret"));
         }
-        let mut parameters: Vec<Variable> = arguments.param.into_iter().map(Variable::from).collect();
+        let mut parameters: Vec<Variable> =
+            arguments.param.into_iter().map(Variable::from).collect();
         for pair in arguments.param_file {
             let path = PathBuf::from(&pair.value);
             let bytes = std::fs::read(&path).map_err(Error::read(&path))?;
@@ -143,13 +153,29 @@ impl Prepared {
                 path,
                 problem: format!("not UTF-8 text, which the parameter {} has to be; nothing was sent, use --attach", pair.key),
             })?;
-            parameters.push(Variable { name: pair.key, value });
+            parameters.push(Variable {
+                name: pair.key,
+                value,
+            });
         }
-        unique("parameter", parameters.iter().map(|parameter| parameter.name.as_str()))?;
+        unique(
+            "parameter",
+            parameters.iter().map(|parameter| parameter.name.as_str()),
+        )?;
         let environment: Vec<Variable> = arguments.env.into_iter().map(Variable::from).collect();
-        unique("environment variable", environment.iter().map(|variable| variable.name.as_str()))?;
-        let attachments = arguments.attach.into_iter().map(named).collect::<Result<Vec<_>, _>>()?;
-        unique("attachment", attachments.iter().map(|(name, _)| name.as_str()))?;
+        unique(
+            "environment variable",
+            environment.iter().map(|variable| variable.name.as_str()),
+        )?;
+        let attachments = arguments
+            .attach
+            .into_iter()
+            .map(named)
+            .collect::<Result<Vec<_>, _>>()?;
+        unique(
+            "attachment",
+            attachments.iter().map(|(name, _)| name.as_str()),
+        )?;
         let request = SubmitJob {
             tenant: arguments.tenant,
             script: read_script(&arguments.script)?.into(),
@@ -171,14 +197,21 @@ impl Prepared {
             compat: arguments.compat,
             no_security_scan: arguments.no_security_scan,
         };
-        Ok(Self { request, attachments, idempotency_key: arguments.idempotency_key })
+        Ok(Self {
+            request,
+            attachments,
+            idempotency_key: arguments.idempotency_key,
+        })
     }
 }
 
 fn named(path: PathBuf) -> Result<(String, PathBuf), Error> {
     match path.file_name().and_then(|name| name.to_str()) {
         Some(name) => Ok((name.to_owned(), path)),
-        None => Err(Error::Usage(format!("the attachment {} has no usable file name; nothing was sent", path.display()))),
+        None => Err(Error::Usage(format!(
+            "the attachment {} has no usable file name; nothing was sent",
+            path.display()
+        ))),
     }
 }
 
@@ -186,7 +219,9 @@ fn unique<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Result<(), Er
     let mut seen = BTreeSet::new();
     for name in names {
         if !seen.insert(name) {
-            return Err(Error::Usage(format!("the {what} {name} is given more than once; nothing was sent")));
+            return Err(Error::Usage(format!(
+                "the {what} {name} is given more than once; nothing was sent"
+            )));
         }
     }
     Ok(())
@@ -203,8 +238,13 @@ fn read_script(path: &Path) -> Result<Vec<u8>, Error> {
     };
     read.map_err(Error::read(path))?;
     if bytes.len() > MAX_SCRIPT {
-        let problem = format!("larger than a script may be ({MAX_SCRIPT} bytes); nothing was sent, put data into --attach");
-        return Err(Error::Content { path: path.to_owned(), problem });
+        let problem = format!(
+            "larger than a script may be ({MAX_SCRIPT} bytes); nothing was sent, put data into --attach"
+        );
+        return Err(Error::Content {
+            path: path.to_owned(),
+            problem,
+        });
     }
     Ok(bytes)
 }
@@ -225,15 +265,31 @@ mod tests {
         let directory = tempfile::tempdir().expect("makes a directory");
         let script = directory.path().join("script");
         std::fs::write(&script, "#!/bin/sh\necho\n").expect("writes");
-        let words = ["run", script.to_str().expect("is text")].into_iter().chain(arguments.iter().copied());
+        let words = ["run", script.to_str().expect("is text")]
+            .into_iter()
+            .chain(arguments.iter().copied());
         let only = Only::try_parse_from(words).map_err(|error| error.to_string())?;
         Prepared::read(only.arguments).map_err(|error| error.to_string())
     }
 
     #[test]
     fn values_keep_everything_behind_the_first_equals_sign() {
-        let request = prepared(&["--on", "a", "--param", "x=-a=b\n ", "--param", "y=", "--env", "Z=1"]).expect("is right").request;
-        let pair = |name: &str, value: &str| Variable { name: name.to_owned(), value: value.to_owned() };
+        let request = prepared(&[
+            "--on",
+            "a",
+            "--param",
+            "x=-a=b\n ",
+            "--param",
+            "y=",
+            "--env",
+            "Z=1",
+        ])
+        .expect("is right")
+        .request;
+        let pair = |name: &str, value: &str| Variable {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        };
         assert_eq!(request.parameters, [pair("x", "-a=b\n "), pair("y", "")]);
         assert_eq!(request.environment, [pair("Z", "1")]);
         assert_eq!(request.script.0, b"#!/bin/sh\necho\n");
@@ -244,23 +300,34 @@ mod tests {
         assert!(prepared(&[]).is_err());
         assert!(prepared(&["--all", "--on", "a"]).is_err());
         assert!(prepared(&["--all", "--tag", "a=b"]).is_err());
-        let request = prepared(&["--on", "a", "--on", "b", "--tag", "k=v"]).expect("is right").request;
-        assert_eq!((request.machines.len(), request.tags.len(), request.all), (2, 1, false));
+        let request = prepared(&["--on", "a", "--on", "b", "--tag", "k=v"])
+            .expect("is right")
+            .request;
+        assert_eq!(
+            (request.machines.len(), request.tags.len(), request.all),
+            (2, 1, false)
+        );
         assert!(prepared(&["--all"]).expect("is right").request.all);
     }
 
     #[test]
     fn a_name_that_is_given_twice_is_refused() {
         for twice in [["--param", "--param"], ["--env", "--env"]] {
-            let error = prepared(&["--on", "m", twice[0], "a=1", twice[1], "a=2"]).expect_err("is wrong");
+            let error =
+                prepared(&["--on", "m", twice[0], "a=1", twice[1], "a=2"]).expect_err("is wrong");
             assert!(error.contains("more than once"), "{error}");
         }
-        let error = prepared(&["--on", "m", "--attach", "/a/x", "--attach", "/b/x"]).expect_err("is wrong");
+        let error =
+            prepared(&["--on", "m", "--attach", "/a/x", "--attach", "/b/x"]).expect_err("is wrong");
         assert!(error.contains("attachment x"), "{error}");
     }
 
     #[test]
     fn secrets_are_not_there_yet() {
-        assert!(prepared(&["--on", "m", "--secret", "a"]).expect_err("is refused").contains("not implemented in this version"));
+        assert!(
+            prepared(&["--on", "m", "--secret", "a"])
+                .expect_err("is refused")
+                .contains("not implemented in this version")
+        );
     }
 }

@@ -13,24 +13,42 @@ use crate::error::Error;
 use crate::host::Client;
 
 /// Uploads one file. What the host stored must be what was read here before.
-pub(super) async fn upload(client: &Client, tenant: Option<&str>, name: String, path: &Path) -> Result<AttachmentRef, Error> {
+pub(super) async fn upload(
+    client: &Client,
+    tenant: Option<&str>,
+    name: String,
+    path: &Path,
+) -> Result<AttachmentRef, Error> {
     let metadata = tokio::fs::metadata(path).await.map_err(Error::read(path))?;
     if !metadata.is_file() {
-        return Err(Error::Content { path: path.to_owned(), problem: "not a regular file; nothing was sent".to_owned() });
+        return Err(Error::Content {
+            path: path.to_owned(),
+            problem: "not a regular file; nothing was sent".to_owned(),
+        });
     }
     let (sha256, size) = digest(path).await?;
-    let file = tokio::fs::File::open(path).await.map_err(Error::read(path))?;
-    let request = client.request(Method::PUT, &["blobs"])?.query(&[("tenant", tenant)]).bytes(file, size);
+    let file = tokio::fs::File::open(path)
+        .await
+        .map_err(Error::read(path))?;
+    let request = client
+        .request(Method::PUT, &["blobs"])?
+        .query(&[("tenant", tenant)])
+        .bytes(file, size);
     let blob: Blob = request.json().await?;
     if blob.sha256 != sha256 || blob.size != size {
         let problem = "changed while it was uploaded; no job was submitted, try again".to_owned();
-        return Err(Error::Content { path: path.to_owned(), problem });
+        return Err(Error::Content {
+            path: path.to_owned(),
+            problem,
+        });
     }
     Ok(AttachmentRef { name, sha256, size })
 }
 
 async fn digest(path: &Path) -> Result<(Digest, u64), Error> {
-    let mut file = tokio::fs::File::open(path).await.map_err(Error::read(path))?;
+    let mut file = tokio::fs::File::open(path)
+        .await
+        .map_err(Error::read(path))?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 256 << 10];
     let mut size = 0;

@@ -38,7 +38,12 @@ struct Sink<W> {
 
 impl<W: Write> Sink<W> {
     const fn new(writer: W, is_terminal: bool) -> Self {
-        Self { writer, is_terminal, at_line_start: true, closed: false }
+        Self {
+            writer,
+            is_terminal,
+            at_line_start: true,
+            closed: false,
+        }
     }
 
     fn write(&mut self, bytes: &[u8]) {
@@ -46,7 +51,11 @@ impl<W: Write> Sink<W> {
             return;
         }
         self.at_line_start = bytes.ends_with(b"\n");
-        self.closed = self.writer.write_all(bytes).and_then(|()| self.writer.flush()).is_err();
+        self.closed = self
+            .writer
+            .write_all(bytes)
+            .and_then(|()| self.writer.flush())
+            .is_err();
     }
 }
 
@@ -60,7 +69,13 @@ impl Console<std::io::Stdout, std::io::Stderr> {
 }
 
 impl<Out: Write, Err: Write> Console<Out, Err> {
-    fn new(stdout: Out, stdout_is_terminal: bool, stderr: Err, stderr_is_terminal: bool, prefixed: bool) -> Self {
+    fn new(
+        stdout: Out,
+        stdout_is_terminal: bool,
+        stderr: Err,
+        stderr_is_terminal: bool,
+        prefixed: bool,
+    ) -> Self {
         Self {
             stdout: Sink::new(stdout, stdout_is_terminal),
             stderr: Sink::new(stderr, stderr_is_terminal),
@@ -70,12 +85,22 @@ impl<Out: Write, Err: Write> Console<Out, Err> {
     }
 
     /// Writes what is new in a piece of output that starts at `offset` of its stream.
-    pub(crate) fn output(&mut self, operation: OperationId, machine: &str, stream: OutputStream, offset: u64, bytes: &[u8]) {
+    pub(crate) fn output(
+        &mut self,
+        operation: OperationId,
+        machine: &str,
+        stream: OutputStream,
+        offset: u64,
+        bytes: &[u8],
+    ) {
         let prefixed = self.prefixed;
-        let state = self.streams.entry((operation, stream)).or_insert_with(|| Stream {
-            prefixer: prefixed.then(|| LinePrefixer::new(machine)),
-            ..Stream::default()
-        });
+        let state = self
+            .streams
+            .entry((operation, stream))
+            .or_insert_with(|| Stream {
+                prefixer: prefixed.then(|| LinePrefixer::new(machine)),
+                ..Stream::default()
+            });
         let known = usize::try_from(state.offset.saturating_sub(offset)).unwrap_or(usize::MAX);
         let Some(new) = bytes.get(known..).filter(|new| !new.is_empty()) else {
             return;
@@ -85,7 +110,11 @@ impl<Out: Write, Err: Write> Console<Out, Err> {
             OutputStream::Stdout => self.stdout.is_terminal,
             OutputStream::Stderr => self.stderr.is_terminal,
         };
-        let shown = if is_terminal { state.inert.push(new).into_bytes() } else { new.to_vec() };
+        let shown = if is_terminal {
+            state.inert.push(new).into_bytes()
+        } else {
+            new.to_vec()
+        };
         let shown = match &mut state.prefixer {
             Some(prefixer) => prefixer.push(&shown),
             None => shown,
@@ -97,8 +126,11 @@ impl<Out: Write, Err: Write> Console<Out, Err> {
     pub(crate) fn outcome(&mut self, operation: OperationId, machine: &str, message: &str) {
         self.finish(operation);
         let message = one_line(message);
-        let line =
-            if self.prefixed { format!("{}: {message}\n", one_line(machine)) } else { format!("{message}\n") };
+        let line = if self.prefixed {
+            format!("{}: {message}\n", one_line(machine))
+        } else {
+            format!("{message}\n")
+        };
         // A script whose last line had no end must not take the outcome into it.
         let joined = !self.stderr.at_line_start
             || (self.stdout.is_terminal && self.stderr.is_terminal && !self.stdout.at_line_start);
@@ -152,7 +184,13 @@ mod tests {
         console.output(operation, "a", OutputStream::Stdout, 0, b"\x1b[2Jout");
         console.output(operation, "a", OutputStream::Stderr, 0, b"err");
         console.outcome(operation, "a", "Script executed successfully");
-        assert_eq!(written(&console), ("\x1b[2Jout".to_owned(), "err\nScript executed successfully\n".to_owned()));
+        assert_eq!(
+            written(&console),
+            (
+                "\x1b[2Jout".to_owned(),
+                "err\nScript executed successfully\n".to_owned()
+            )
+        );
     }
 
     #[test]
@@ -160,7 +198,13 @@ mod tests {
         let operation = OperationId::generate();
         let mut console = console(false, false);
         for (offset, bytes) in [(0, "abc"), (0, "abc"), (0, "abcde"), (3, "def"), (6, "g")] {
-            console.output(operation, "a", OutputStream::Stdout, offset, bytes.as_bytes());
+            console.output(
+                operation,
+                "a",
+                OutputStream::Stdout,
+                offset,
+                bytes.as_bytes(),
+            );
         }
         assert_eq!(written(&console).0, "abcdefg");
     }
@@ -175,7 +219,10 @@ mod tests {
         console.outcome(a, "a", "Script failed with exit code 3");
         let (stdout, stderr) = written(&console);
         assert_eq!(stdout, "a: 1\nb: 3\na: 2\n");
-        assert_eq!(stderr, "b: Script executed successfully\na: Script failed with exit code 3\n");
+        assert_eq!(
+            stderr,
+            "b: Script executed successfully\na: Script failed with exit code 3\n"
+        );
     }
 
     #[test]
@@ -184,7 +231,13 @@ mod tests {
         let mut console = console(true, false);
         console.output(operation, "a", OutputStream::Stdout, 0, b"\x1b[2Jx");
         console.outcome(operation, "a", "Script executed\x1b[2J");
-        assert_eq!(written(&console), ("\\x1b[2Jx".to_owned(), "\nScript executed\u{fffd}[2J\n".to_owned()));
+        assert_eq!(
+            written(&console),
+            (
+                "\\x1b[2Jx".to_owned(),
+                "\nScript executed\u{fffd}[2J\n".to_owned()
+            )
+        );
     }
 
     #[test]

@@ -19,6 +19,9 @@ use crate::{exit, output};
 
 /// How long a lost connection is tried again.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two connections, at first and at most.
+const SHORT_PAUSE: Duration = Duration::from_millis(100);
+const LONG_PAUSE: Duration = Duration::from_secs(5);
 /// A host that says nothing for this long, not even a comment, is asked again.
 const SILENCE: Duration = Duration::from_secs(60);
 
@@ -52,35 +55,62 @@ impl<'a> Follower<'a> {
     /// A follower of `job`, which was just submitted.
     pub(super) fn new(client: &'a Client, job: Job, json: bool) -> Self {
         let console = Console::of_process(job.operations.len() > 1);
-        Self { client, job, json, console, results: HashMap::new(), interrupt: Interrupt::default() }
+        Self {
+            client,
+            job,
+            json,
+            console,
+            results: HashMap::new(),
+            interrupt: Interrupt::default(),
+        }
     }
 
-    /// Follows the job to its end, or until the operator leaves.
-    pub(super) async fn follow(mut self, mut presses: mpsc::UnboundedReceiver<()>) -> Result<u8, Error> {
+    /// Follows the job to its end, or until the operator leaves. `pressed` says how often Ctrl-C was pressed before.
+    pub(super) async fn follow(
+        mut self,
+        pressed: u32,
+        mut presses: mpsc::UnboundedReceiver<()>,
+    ) -> Result<u8, Error> {
+        for _ in 0..pressed {
+            self.press().await?;
+        }
         let mut last_heard = Instant::now();
-        let mut pause = Duration::from_millis(100);
+        let mut pause = SHORT_PAUSE;
         loop {
+            let connected_at = Instant::now();
             match self.connection(&mut presses).await? {
                 Over::End => break,
                 Over::Detached => return Ok(exit::CANCELED),
                 Over::Lost { heard: true } => {
                     last_heard = Instant::now();
-                    pause = Duration::from_millis(100);
+                    // A host that hangs up again and again is not asked ten times a second.
+                    if connected_at.elapsed() > LONG_PAUSE {
+                        pause = SHORT_PAUSE;
+                    }
                 }
                 Over::Lost { heard: false } if last_heard.elapsed() > PATIENCE => {
-                    return Err(Error::Lost { job: self.job.job.to_string() });
+                    return Err(Error::Lost {
+                        job: self.job.job.to_string(),
+                    });
                 }
                 Over::Lost { heard: false } => {}
             }
             let until = Instant::now() + pause;
-            pause = (pause * 2).min(Duration::from_secs(5));
+            pause = (pause * 2).min(LONG_PAUSE);
             while Instant::now() < until {
-                let wake = self.interrupt.leaves_at().map_or(until, |leaves| leaves.min(until));
+                let wake = self
+                    .interrupt
+                    .leaves_at()
+                    .map_or(until, |leaves| leaves.min(until));
                 tokio::select! {
                     Some(()) = presses.recv() => self.press().await?,
                     () = tokio::time::sleep_until(wake.into()) => {}
                 }
-                if self.interrupt.leaves_at().is_some_and(|leaves| leaves <= Instant::now()) {
+                if self
+                    .interrupt
+                    .leaves_at()
+                    .is_some_and(|leaves| leaves <= Instant::now())
+                {
                     return Ok(exit::CANCELED);
                 }
             }
@@ -89,9 +119,15 @@ impl<'a> Follower<'a> {
     }
 
     /// One connection, from its beginning to its end.
-    async fn connection(&mut self, presses: &mut mpsc::UnboundedReceiver<()>) -> Result<Over, Error> {
+    async fn connection(
+        &mut self,
+        presses: &mut mpsc::UnboundedReceiver<()>,
+    ) -> Result<Over, Error> {
         let job = self.job.job.to_string();
-        let request = self.client.get(&["jobs", &job, "events"])?.header("accept", "text/event-stream");
+        let request = self
+            .client
+            .get(&["jobs", &job, "events"])?
+            .header("accept", "text/event-stream");
         let sending = request.send();
         tokio::pin!(sending);
         let mut response = None;
@@ -142,7 +178,13 @@ impl<'a> Follower<'a> {
                 let output: OutputEvent = read(&event.data)?;
                 // What an operation wrote is not told again once it has ended, whatever the host repeats.
                 if !self.results.contains_key(&output.operation) {
-                    self.console.output(output.operation, &output.machine, output.stream, output.offset, &output.data.0);
+                    self.console.output(
+                        output.operation,
+                        &output.machine,
+                        output.stream,
+                        output.offset,
+                        &output.data.0,
+                    );
                 }
             }
             event::RESULT => {
@@ -160,10 +202,15 @@ impl<'a> Follower<'a> {
             return;
         }
         if !self.json {
-            let message = result.message.as_deref().unwrap_or_else(|| result.state.as_str());
-            self.console.outcome(result.operation, &result.machine, message);
+            let message = result
+                .message
+                .as_deref()
+                .unwrap_or_else(|| result.state.as_str());
+            self.console
+                .outcome(result.operation, &result.machine, message);
         }
-        self.results.insert(result.operation, Ended { result, text });
+        self.results
+            .insert(result.operation, Ended { result, text });
     }
 
     async fn press(&mut self) -> Result<(), Error> {
@@ -176,7 +223,11 @@ impl<'a> Follower<'a> {
             }
             Some(Action::Cancel) => {
                 output::complain(&format!("sluice: canceling job {job}"));
-                let _: Canceled = self.client.post(&["jobs", &job.to_string(), "cancel"])?.json().await?;
+                let _: Canceled = self
+                    .client
+                    .post(&["jobs", &job.to_string(), "cancel"])?
+                    .json()
+                    .await?;
             }
             None => {}
         }
@@ -185,17 +236,27 @@ impl<'a> Follower<'a> {
 
     /// Prints what is left, and makes the exit code.
     async fn finish(mut self) -> Result<u8, Error> {
-        let operations: Vec<OperationId> = self.job.operations.iter().map(|operation| operation.operation).collect();
+        let operations: Vec<OperationId> = self
+            .job
+            .operations
+            .iter()
+            .map(|operation| operation.operation)
+            .collect();
         let mut endings = Vec::with_capacity(operations.len());
         for operation in operations {
             if !self.results.contains_key(&operation) {
-                let value: serde_json::Value =
-                    self.client.get(&["operations", &operation.to_string()])?.json().await?;
+                let value: serde_json::Value = self
+                    .client
+                    .get(&["operations", &operation.to_string()])?
+                    .json()
+                    .await?;
                 let text = value.to_string();
                 self.ended(read(&text)?, text);
             }
             let Some(ended) = self.results.get(&operation) else {
-                return Err(Error::Answer(format!("operation {operation} has not ended, though its job has")));
+                return Err(Error::Answer(format!(
+                    "operation {operation} has not ended, though its job has"
+                )));
             };
             if self.json {
                 output::print(&format!("{}\n", one_object(&ended.text)?))?;
@@ -203,7 +264,11 @@ impl<'a> Follower<'a> {
             endings.push((ended.result.state, ended.result.exit_code));
         }
         let canceled = self.interrupt == Interrupt::Canceling;
-        Ok(if canceled { exit::CANCELED } else { exit::of_operations(&endings) })
+        Ok(if canceled {
+            exit::CANCELED
+        } else {
+            exit::of_operations(&endings)
+        })
     }
 }
 

@@ -42,7 +42,9 @@ impl Interrupt {
     pub(super) fn press(&mut self, now: Instant) -> Option<Action> {
         match *self {
             Self::Following => {
-                *self = Self::Asked { until: now + PATIENCE };
+                *self = Self::Asked {
+                    until: now + PATIENCE,
+                };
                 Some(Action::NameTheJob)
             }
             Self::Asked { .. } => {
@@ -82,7 +84,10 @@ mod tests {
         assert_eq!(interrupt.leaves_at(), None);
         assert_eq!(interrupt.press(now), Some(Action::NameTheJob));
         assert_eq!(interrupt.leaves_at(), Some(now + Duration::from_secs(2)));
-        assert_eq!(interrupt.press(now + Duration::from_secs(1)), Some(Action::Cancel));
+        assert_eq!(
+            interrupt.press(now + Duration::from_secs(1)),
+            Some(Action::Cancel)
+        );
         assert_eq!(interrupt.leaves_at(), None);
         assert_eq!(interrupt.press(now + Duration::from_secs(1)), None);
     }

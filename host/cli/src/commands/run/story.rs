@@ -17,22 +17,53 @@ const ATTEMPTS: u32 = 3;
 /// Runs the command.
 pub(crate) async fn run(global: &Global, arguments: RunArgs) -> Result<u8, Error> {
     let detach = arguments.detach;
-    let Prepared { mut request, attachments, idempotency_key } = Prepared::read(arguments)?;
+    let Prepared {
+        mut request,
+        attachments,
+        idempotency_key,
+    } = Prepared::read(arguments)?;
     let client = Client::new(global)?;
     for (name, path) in attachments {
-        request.attachments.push(attachment::upload(&client, request.tenant.as_deref(), name, &path).await?);
+        request
+            .attachments
+            .push(attachment::upload(&client, request.tenant.as_deref(), name, &path).await?);
     }
     // From here on Ctrl-C is about the job: a press while it is submitted counts once its id is known.
-    let presses = interrupt::presses();
-    let job = submit(&client, &request, idempotency_key).await?;
+    let mut presses = interrupt::presses();
+    let mut pressed = 0;
+    let submission = submit(&client, &request, idempotency_key);
+    tokio::pin!(submission);
+    let job = loop {
+        tokio::select! {
+            job = &mut submission => break job?,
+            Some(()) = presses.recv() => pressed += 1,
+        }
+        match pressed {
+            1 => output::complain(
+                "sluice: the job is being submitted; Ctrl-C again leaves without waiting for its id",
+            ),
+            _ => {
+                output::complain(
+                    "sluice: the job may have been submitted or not; see sluice job list",
+                );
+                return Ok(exit::CANCELED);
+            }
+        }
+    };
     if detach {
-        return if global.json { output::json_line(&job) } else { output::print(&format!("{}\n", job.job)) }
-            .map(|()| exit::SUCCESS);
+        return if global.json {
+            output::json_line(&job)
+        } else {
+            output::print(&format!("{}\n", job.job))
+        }
+        .map(|()| exit::SUCCESS);
     }
     if job.operations.is_empty() {
         return Err(Error::Answer(format!("job {} has no operations", job.job)));
     }
-    Follower::new(&client, job, global.json).follow(presses).await
+    Follower::new(&client, job, global.json)
+        .follow(pressed, presses)
+        .await
 }
 
 /// Submits the job. An answer that got lost is asked for again under the same key, so that there is one job.
@@ -40,8 +71,18 @@ async fn submit(client: &Client, request: &SubmitJob, key: Option<String>) -> Re
     let key = key.unwrap_or_else(|| JobId::generate().to_string());
     let mut attempt = 1;
     loop {
-        match client.post(&["jobs"])?.header(IDEMPOTENCY_KEY, &key).body(request).json().await {
-            Err(Error::Unreachable { source, .. }) if attempt < ATTEMPTS && !source.is_connect() => attempt += 1,
+        match client
+            .post(&["jobs"])?
+            .header(IDEMPOTENCY_KEY, &key)
+            .body(request)
+            .json()
+            .await
+        {
+            Err(Error::Unreachable { source, .. })
+                if attempt < ATTEMPTS && !source.is_connect() =>
+            {
+                attempt += 1
+            }
             other => return other,
         }
     }

@@ -1,0 +1,136 @@
+//! Blobs: fetched by digest, verified, and kept under that digest.
+
+use std::io;
+use std::path::PathBuf;
+
+use sha2::{Digest as _, Sha256};
+use sluice_protocol::bundle::Attachment;
+use sluice_protocol::digest::Digest;
+use sluice_transport::agent::AgentConnection;
+use sluice_transport::error::LinkError;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+/// Larger attachments are refused before they are fetched, in bytes.
+pub const MAX_SIZE: u64 = 256 << 20;
+/// More attachments than this are refused.
+pub const MAX_COUNT: usize = 100;
+/// Gates see the text of attachments up to this size, in bytes.
+pub const MAX_TEXT: u64 = 1 << 20;
+
+/// The blobs of an agent.
+#[derive(Debug, Clone)]
+pub struct Blobs(PathBuf);
+
+impl Blobs {
+    /// Blobs in this directory.
+    #[must_use]
+    pub const fn new(directory: PathBuf) -> Self {
+        Self(directory)
+    }
+
+    /// Where the blob is kept.
+    #[must_use]
+    pub fn path(&self, sha256: Digest) -> PathBuf {
+        self.0.join(sha256.to_string())
+    }
+
+    /// Fetches the blob unless it is here, and verifies it in both cases.
+    ///
+    /// # Errors
+    ///
+    /// Where the host does not have it, or has something else.
+    pub async fn ensure(&self, connection: &AgentConnection, sha256: Digest, size: u64) -> Result<PathBuf, BlobError> {
+        let path = self.path(sha256);
+        if let Ok(bytes) = tokio::fs::read(&path).await
+            && Digest::of(&bytes) == sha256
+        {
+            return Ok(path);
+        }
+        let (actual, mut reader) = connection.fetch(sha256, 0).await?.ok_or(BlobError::NotFound(sha256))?;
+        if actual != size {
+            return Err(BlobError::Size { sha256, announced: size, actual });
+        }
+        let temporary = tempfile::NamedTempFile::new_in(&self.0)?;
+        let mut file = tokio::fs::File::from_std(temporary.reopen()?);
+        let mut digest = Sha256::new();
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let length = reader.read(&mut buffer).await?;
+            if length == 0 {
+                break;
+            }
+            digest.update(&buffer[..length]);
+            file.write_all(&buffer[..length]).await?;
+        }
+        file.sync_all().await?;
+        if Digest::from_bytes(digest.finalize().into()) != sha256 {
+            return Err(BlobError::Digest(sha256));
+        }
+        temporary.persist(&path).map_err(|error| error.error)?;
+        Ok(path)
+    }
+
+    /// Forgets a blob. One that is not there is no error.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be removed.
+    pub fn remove(&self, sha256: Digest) -> io::Result<()> {
+        match std::fs::remove_file(self.path(sha256)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// The contents that gates see: UTF-8 up to [`MAX_TEXT`].
+    ///
+    /// # Errors
+    ///
+    /// Where a file cannot be read.
+    pub async fn texts(&self, attachments: &[Attachment]) -> io::Result<Vec<(String, String)>> {
+        let mut texts = Vec::new();
+        for attachment in attachments.iter().filter(|attachment| attachment.size <= MAX_TEXT) {
+            let bytes = tokio::fs::read(self.path(attachment.sha256)).await?;
+            if let Ok(text) = String::from_utf8(bytes) {
+                texts.push((attachment.name.clone(), text));
+            }
+        }
+        Ok(texts)
+    }
+}
+
+/// Whether `name` is a single path component that is safe everywhere: letters, digits, `.`, `_`, `-`, and not a dot first.
+#[must_use]
+pub fn is_safe_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 255
+        && !name.starts_with(['.', '-'])
+        && name.chars().all(|c| !c.is_control() && !"/\\:*?\"<>|".contains(c))
+}
+
+/// A blob cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum BlobError {
+    /// The host does not give it.
+    #[error("the host does not have {0} for this machine")]
+    NotFound(Digest),
+    /// Other bytes than announced.
+    #[error("what the host sent for {0} has another digest")]
+    Digest(Digest),
+    /// Another size than announced.
+    #[error("{sha256} has {actual} bytes and not {announced}")]
+    Size {
+        /// Which.
+        sha256: Digest,
+        /// In bytes.
+        announced: u64,
+        /// In bytes.
+        actual: u64,
+    },
+    /// The link broke.
+    #[error("it did not arrive: {0}")]
+    Link(#[from] LinkError),
+    /// The disk, or the stream.
+    #[error("it cannot be kept: {0}")]
+    Io(#[from] io::Error),
+}

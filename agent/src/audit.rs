@@ -1,0 +1,173 @@
+//! The machine's own record: a hash chain in the ledger, written in the same transaction as what it records.
+//!
+//! The hash of an entry is the SHA-256 of its JSON without `hash`, keys sorted, no white space; `prev` is the hash of the
+//! entry before it, 64 zeros for the first.
+
+use serde::{Deserialize, Serialize};
+use sluice_protocol::digest::Digest;
+use sluice_protocol::ending::{Ending, State};
+use sluice_protocol::ids::OperationId;
+use sluice_protocol::report::Report;
+use sqlx::sqlite::{SqliteConnection, SqlitePool};
+use sqlx::Row as _;
+
+use crate::ledger::LedgerError;
+
+/// Something to put on the record.
+#[derive(Debug, Clone)]
+pub struct Event {
+    name: &'static str,
+    operation: Option<OperationId>,
+    details: serde_json::Map<String, serde_json::Value>,
+}
+
+/// One entry of the chain.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// Counted from 1.
+    pub seq: u64,
+    /// RFC 3339.
+    pub time: String,
+    /// What happened.
+    pub event: String,
+    /// To which operation.
+    pub operation: Option<String>,
+    /// More about it.
+    pub details: serde_json::Value,
+    /// The hash of the entry before this one.
+    pub prev: String,
+    /// The hash of this one.
+    pub hash: String,
+}
+
+/// Where a chain breaks.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the audit chain is broken at entry {seq}: {reason}")]
+pub struct Broken {
+    /// The first entry that does not fit.
+    pub seq: u64,
+    /// How.
+    pub reason: String,
+}
+
+impl Event {
+    /// An event.
+    #[must_use]
+    pub fn new(name: &'static str, operation: Option<OperationId>) -> Self {
+        Self { name, operation, details: serde_json::Map::new() }
+    }
+
+    /// Adds a detail.
+    #[must_use]
+    pub fn with(mut self, key: &str, value: impl std::fmt::Display) -> Self {
+        self.details.insert(key.to_owned(), value.to_string().into());
+        self
+    }
+
+    /// How an operation ended.
+    #[must_use]
+    pub fn of_ending(operation: OperationId, report: &Report) -> Self {
+        let name = match (&report.ending, report.ending.state()) {
+            (Ending::ThreatFound(_), _) => "script_security_threat",
+            (_, State::Blocked | State::Unsupported) => "script_blocked",
+            (_, State::Error | State::Interrupted) => "script_execution_error",
+            _ => "script_executed",
+        };
+        Self::new(name, Some(operation))
+            .with("state", report.ending.state().as_str())
+            .with("message", report.ending.message())
+            .with("exit_code", report.exit_code())
+    }
+}
+
+/// Appends to the chain.
+pub(crate) async fn append(connection: &mut SqliteConnection, event: &Event, now: u64) -> Result<(), LedgerError> {
+    let (seq, prev) = head(connection).await?;
+    let mut entry = Entry {
+        seq: seq + 1,
+        time: timestamp(now),
+        event: event.name.to_owned(),
+        operation: event.operation.map(|operation| operation.to_string()),
+        details: event.details.clone().into(),
+        prev: prev.to_string(),
+        hash: String::new(),
+    };
+    entry.hash = entry.compute().to_string();
+    sqlx::query("INSERT INTO audit (seq, time, event, operation, details, prev, hash) VALUES (?, ?, ?, ?, ?, ?, ?)")
+        .bind(i64::try_from(entry.seq).unwrap_or(i64::MAX))
+        .bind(entry.time)
+        .bind(entry.event)
+        .bind(entry.operation)
+        .bind(entry.details.to_string())
+        .bind(entry.prev)
+        .bind(entry.hash)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// The last entry's number and hash.
+pub(crate) async fn head(connection: &mut SqliteConnection) -> Result<(u64, Digest), LedgerError> {
+    let row = sqlx::query("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetch_optional(connection).await?;
+    let Some(row) = row else { return Ok((0, Digest::from_bytes([0; 32]))) };
+    let (seq, hash): (i64, String) = (row.try_get("seq")?, row.try_get("hash")?);
+    let hash = hash.parse().map_err(|_| LedgerError::Audit(format!("entry {seq} has no hash")))?;
+    Ok((u64::try_from(seq).unwrap_or_default(), hash))
+}
+
+pub(crate) async fn read(pool: &SqlitePool) -> Result<Vec<Entry>, LedgerError> {
+    let rows = sqlx::query("SELECT seq, time, event, operation, details, prev, hash FROM audit ORDER BY seq").fetch_all(pool).await?;
+    rows.iter()
+        .map(|row| {
+            let seq: i64 = row.try_get("seq")?;
+            let details: String = row.try_get("details")?;
+            Ok(Entry {
+                seq: u64::try_from(seq).unwrap_or_default(),
+                time: row.try_get("time")?,
+                event: row.try_get("event")?,
+                operation: row.try_get("operation")?,
+                details: serde_json::from_str(&details).map_err(|_| LedgerError::Audit(format!("entry {seq} has no details")))?,
+                prev: row.try_get("prev")?,
+                hash: row.try_get("hash")?,
+            })
+        })
+        .collect()
+}
+
+/// Checks a chain from its first entry on and returns its head.
+///
+/// # Errors
+///
+/// The first entry that does not fit.
+pub fn verify(entries: &[Entry]) -> Result<Digest, Broken> {
+    let mut prev = Digest::from_bytes([0; 32]);
+    for (expected, entry) in (1..).zip(entries) {
+        let broken = |reason: &str| Err(Broken { seq: entry.seq, reason: reason.to_owned() });
+        if entry.seq != expected || entry.prev != prev.to_string() {
+            return broken("an entry before it was removed, added or changed");
+        }
+        let hash = entry.compute();
+        if entry.hash != hash.to_string() {
+            return broken("it was changed");
+        }
+        prev = hash;
+    }
+    Ok(prev)
+}
+
+impl Entry {
+    fn compute(&self) -> Digest {
+        let mut value = serde_json::json!({
+            "seq": self.seq, "time": self.time, "event": self.event, "operation": self.operation,
+            "details": self.details, "prev": self.prev,
+        });
+        value.sort_all_objects();
+        Digest::of(value.to_string().as_bytes())
+    }
+}
+
+fn timestamp(millis: u64) -> String {
+    let millis = i64::try_from(millis).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_millisecond(millis).map_or_else(|_| millis.to_string(), |time| time.to_string())
+}

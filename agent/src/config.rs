@@ -1,0 +1,313 @@
+//! `agent.toml`: the ceiling for whatever a host asks.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Deserializer, de};
+use sluice_gate_types::signature::PublicKey;
+use sluice_gate_types::manifest::{Version, World};
+use sluice_protocol::units::{ByteSize, Span};
+
+use crate::exec::users::Allowed;
+
+/// Where the file is looked for unless `--config` says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/sluice/agent.toml";
+
+/// The machine owner's policy.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where the private directories of scripts are made. Every parent is 0711 or wider.
+    pub script_tempdir: PathBuf,
+    /// Who may run scripts.
+    #[serde(rename = "run-as")]
+    pub run_as: RunAs,
+    /// Ceilings.
+    pub limits: Limits,
+    /// What may run them.
+    pub interpreters: Interpreters,
+    /// Loader variables that jobs may set after all.
+    pub environment: Environment,
+    /// Gates that must pass.
+    pub gates: Gates,
+    /// Whose plugins may run here.
+    pub trust: Trust,
+    /// What is hidden from scripts.
+    pub confinement: Confinement,
+}
+
+/// `[run-as]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "as in DESIGN.md's agent.toml")]
+pub struct RunAs {
+    #[serde(deserialize_with = "names_or_all")]
+    pub users: Allowed,
+    pub default: String,
+    pub no_new_privs: bool,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "as in DESIGN.md's agent.toml")]
+pub struct Limits {
+    pub time: Span,
+    pub output: ByteSize,
+    pub memory: ByteSize,
+    pub processes: u64,
+    #[serde(deserialize_with = "percent")]
+    pub cpu: u32,
+    pub file_size: ByteSize,
+    pub open_files: u64,
+    pub parallel: usize,
+    pub grace: Span,
+}
+
+/// `[interpreters]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "as in DESIGN.md's agent.toml")]
+pub struct Interpreters {
+    pub allowed: Vec<String>,
+}
+
+/// `[environment]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "as in DESIGN.md's agent.toml")]
+pub struct Environment {
+    pub allow: Vec<String>,
+}
+
+/// `[gates]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "as in DESIGN.md's agent.toml")]
+pub struct Gates {
+    pub required: Vec<RequiredGate>,
+    #[serde(deserialize_with = "stages")]
+    pub stages: Vec<World>,
+}
+
+/// A gate that must pass: the owner's own file, or one that the host must bind.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "as in DESIGN.md's agent.toml")]
+pub struct RequiredGate {
+    pub id: String,
+    #[serde(deserialize_with = "from_text")]
+    pub publisher: PublicKey,
+    #[serde(default)]
+    pub file: Option<PathBuf>,
+    #[serde(default)]
+    pub min_version: Option<Version>,
+    #[serde(default)]
+    pub settings: BTreeMap<String, toml::Value>,
+}
+
+/// `[trust]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "as in DESIGN.md's agent.toml")]
+pub struct Trust {
+    #[serde(deserialize_with = "keys")]
+    pub publishers: Vec<PublicKey>,
+    /// Whose signatures an operation needs. A list that is not empty blocks everything in this version, which has none.
+    pub operators: Vec<String>,
+}
+
+/// `[confinement]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "as in DESIGN.md's agent.toml")]
+pub struct Confinement {
+    pub profile: Profile,
+}
+
+/// How much is hidden from scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "as in DESIGN.md's agent.toml")]
+pub enum Profile {
+    #[default]
+    None,
+    Standard,
+    Strict,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            script_tempdir: PathBuf::from("/var/lib/sluice/run"),
+            run_as: RunAs::default(),
+            limits: Limits::default(),
+            interpreters: Interpreters::default(),
+            environment: Environment::default(),
+            gates: Gates::default(),
+            trust: Trust::default(),
+            confinement: Confinement::default(),
+        }
+    }
+}
+
+impl Default for RunAs {
+    fn default() -> Self {
+        let names = ["ephemeral", "nobody"].map(str::to_owned).to_vec();
+        Self { users: Allowed::Names(names), default: "ephemeral".to_owned(), no_new_privs: true }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            time: Span::seconds(3600),
+            output: ByteSize::mib(16),
+            memory: ByteSize::mib(2048),
+            processes: 512,
+            cpu: 100,
+            file_size: ByteSize::mib(4096),
+            open_files: 1024,
+            parallel: 4,
+            grace: Span::seconds(5),
+        }
+    }
+}
+
+impl Default for Interpreters {
+    fn default() -> Self {
+        let allowed = ["sh", "bash", "dash", "zsh", "python3", "ruby", "perl", "node", "pwsh"];
+        Self { allowed: allowed.map(str::to_owned).to_vec() }
+    }
+}
+
+impl Default for Gates {
+    fn default() -> Self {
+        Self { required: Vec::new(), stages: World::ALL.to_vec() }
+    }
+}
+
+impl Config {
+    /// Reads the file. Without `path` the default one is read where it exists.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be read, could have been written by others, or has something in it that is not understood: with
+    /// file, line, column and key.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let file = path.unwrap_or(Path::new(DEFAULT_PATH));
+        let fail = |problem: String| ConfigError { path: file.to_owned(), problem };
+        let text = match std::fs::read_to_string(file) {
+            Ok(text) => text,
+            Err(error) if path.is_none() && error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(fail(format!("cannot be read: {error}"))),
+        };
+        if nix::unistd::Uid::effective().is_root() {
+            let metadata = std::fs::metadata(file).map_err(|error| fail(format!("cannot be read: {error}")))?;
+            if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
+                return Err(fail("must be owned by root and not writable by group or others, because it decides what runs here".to_owned()));
+            }
+        }
+        let config: Self = toml::from_str(&text).map_err(|error| {
+            let (line, column) = error.span().map_or((1, 1), |span| position(&text, span.start));
+            fail(format!("line {line}, column {column}: {}", error.message().lines().collect::<Vec<_>>().join(" ")))
+        })?;
+        config.check().map_err(fail)?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if !self.script_tempdir.is_absolute() {
+            return Err("script_tempdir must be an absolute path".to_owned());
+        }
+        if self.limits.parallel == 0 {
+            return Err("limits.parallel must be at least 1".to_owned());
+        }
+        if self.confinement.profile != Profile::None {
+            return Err("confinement.profile: standard and strict are not implemented in this version; use \"none\"".to_owned());
+        }
+        match self.gates.required.iter().find(|gate| gate.file.as_ref().is_some_and(|file| !file.is_absolute())) {
+            Some(gate) => Err(format!("gates.required: the file of {} must be an absolute path", gate.id)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn position(text: &str, offset: usize) -> (usize, usize) {
+    let before = &text[..offset.min(text.len())];
+    (before.matches('\n').count() + 1, before.rsplit('\n').next().unwrap_or_default().chars().count() + 1)
+}
+
+fn names_or_all<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Allowed, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Users {
+        Names(Vec<String>),
+        Word(String),
+    }
+    match Users::deserialize(deserializer)? {
+        Users::Names(names) => Ok(Allowed::Names(names)),
+        Users::Word(word) if word == "ALL" => Ok(Allowed::All),
+        Users::Word(_) => Err(de::Error::custom("run-as.users is a list of names or \"ALL\"")),
+    }
+}
+
+fn percent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.strip_suffix('%').and_then(|n| n.parse().ok()).filter(|n| *n > 0).ok_or_else(|| de::Error::custom("expected a percentage such as \"100%\""))
+}
+
+fn stages<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<World>, D::Error> {
+    let names = Vec::<String>::deserialize(deserializer)?;
+    let world = |name: &String| World::ALL.iter().copied().find(|world| world.stage() == name);
+    names.iter().map(|name| world(name).ok_or_else(|| de::Error::custom(format!("unknown stage {name:?} (stages are environment, prepare, scan, policy)")))).collect()
+}
+
+fn from_text<'de, D: Deserializer<'de>, T: std::str::FromStr<Err: std::fmt::Display>>(deserializer: D) -> Result<T, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+}
+
+fn keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PublicKey>, D::Error> {
+    Vec::<String>::deserialize(deserializer)?.iter().map(|key| key.parse().map_err(de::Error::custom)).collect()
+}
+
+/// `agent.toml` cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("the configuration {}: {problem}", path.display())]
+pub struct ConfigError {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, ConfigError> {
+        let file = tempfile::NamedTempFile::new().expect("makes a file");
+        std::fs::write(file.path(), text).expect("writes");
+        Config::load(Some(file.path()))
+    }
+
+    #[test]
+    fn the_documented_defaults_are_the_defaults() {
+        let written = load("script_tempdir = \"/var/lib/sluice/run\"\n[run-as]\nusers = [\"ephemeral\", \"nobody\"]\ndefault = \"ephemeral\"\nno_new_privs = true\n[limits]\ntime = \"1h\"\noutput = \"16MiB\"\nmemory = \"2GiB\"\nprocesses = 512\ncpu = \"100%\"\nfile_size = \"4GiB\"\nopen_files = 1024\nparallel = 4\ngrace = \"5s\"\n[interpreters]\nallowed = [\"sh\", \"bash\", \"dash\", \"zsh\", \"python3\", \"ruby\", \"perl\", \"node\", \"pwsh\"]\n[environment]\nallow = []\n[gates]\nrequired = []\nstages = [\"environment\", \"prepare\", \"scan\", \"policy\"]\n[trust]\npublishers = []\noperators = []\n[confinement]\nprofile = \"none\"\n");
+        assert_eq!(format!("{:?}", written.expect("loads")), format!("{:?}", Config::default()));
+    }
+
+    #[test]
+    fn mistakes_are_named_with_line_and_column() {
+        let error = load("[limits]\ntime = \"1h\"\noutputs = \"1MiB\"\n").expect_err("is wrong");
+        assert!(error.problem.starts_with("line 3, column 1: ") && error.problem.contains("outputs"), "{error}");
+        for text in ["[limits]\ntime = \"1 hour\"\n", "[gates]\nstages = [\"scans\"]\n", "[run-as]\nusers = \"all\"\n", "[limits]\ncpu = 100\n", "[trust]\npublishers = [\"x\"]\n"] {
+            let error = load(text).expect_err("is wrong");
+            assert!(error.problem.starts_with("line 2, column "), "{error}");
+        }
+        assert!(load("[confinement]\nprofile = \"strict\"\n").expect_err("is wrong").problem.contains("not implemented"));
+        assert!(Config::load(Some(Path::new("/nonexistent.toml"))).is_err());
+    }
+}

@@ -1,0 +1,260 @@
+//! The gates of this machine: the owner's, and those that the host binds. Each kind has a runner of its own.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use sha2::{Digest as _, Sha256};
+use sluice_gate_client::{BindRequest, BoundGate, DomainOptions, GateDomain, settings};
+use sluice_gate_types::manifest::{World, toml_value};
+use sluice_gate_types::signature::{self, PublicKey};
+use sluice_protocol::ending::{Block, Ending};
+use sluice_protocol::gates::{GateBinding, GateSet};
+use sluice_protocol::report::Mode;
+use sluice_transport::agent::AgentConnection;
+use tokio::sync::watch;
+
+use crate::attachments::Blobs;
+use crate::config::{Config, RequiredGate};
+use crate::ledger::{Ledger, LedgerError};
+use crate::state::StateDirectory;
+
+/// How long an operation waits for gates that are being compiled.
+const READY: Duration = Duration::from_secs(300);
+
+/// All gates of a machine.
+pub struct Gates {
+    owner: GateDomain,
+    host: GateDomain,
+    bound: watch::Sender<Arc<Bound>>,
+}
+
+/// The gates that apply at one moment.
+#[derive(Clone, Default)]
+struct Bound {
+    /// Of the host's set; none before the first one came.
+    revision: Option<u64>,
+    gates: Vec<BoundGate>,
+    /// Why nothing may run: a gate of the owner's, or an enforcing one of the host's, cannot be asked.
+    broken: Option<Ending>,
+}
+
+impl Gates {
+    /// Sets both domains up. Runners start when they are first needed.
+    ///
+    /// # Errors
+    ///
+    /// Where a cache cannot be opened, or no user can be found to drop to.
+    pub fn new(state: &StateDirectory) -> std::io::Result<Self> {
+        let domain = |name: &str, slot| {
+            GateDomain::new(DomainOptions { name: name.to_owned(), slot, cache: state.path("gates").join(name), runner: None })
+        };
+        Ok(Self { owner: domain("owner", 0)?, host: domain("host", 1)?, bound: watch::Sender::default() })
+    }
+
+    /// Takes in the host's gate set: verifies, fetches, configures. Returns what is wrong, one line each.
+    ///
+    /// # Errors
+    ///
+    /// Where the ledger fails.
+    pub async fn take(
+        &self,
+        set: &GateSet,
+        config: &Config,
+        ledger: &Ledger,
+        blobs: &Blobs,
+        connection: &AgentConnection,
+    ) -> Result<Vec<String>, LedgerError> {
+        let trusted = trusted(set, config, ledger).await?;
+        let mut bound = Bound { revision: Some(set.revision), ..Bound::default() };
+        let mut problems = Vec::new();
+        for required in config.gates.required.iter() {
+            match self.bind_required(required, set).await {
+                Ok(gate) => bound.gates.extend(gate),
+                Err(reason) => {
+                    let reason = format!("the required gate {} cannot be asked: {reason}", required.id);
+                    problems.push(reason.clone());
+                    bound.broken.get_or_insert(Ending::Blocked(Block::machine_policy(reason)));
+                }
+            }
+        }
+        for binding in &set.bindings {
+            match self.bind(binding, &trusted, blobs, connection).await {
+                Ok(gate) => bound.gates.push(gate),
+                Err(reason) => {
+                    problems.push(format!("{}: {reason}", binding.plugin));
+                    if binding.mode == Mode::Enforce {
+                        let block = Block { by: binding.plugin.clone(), reason, code: Some("gate-error".to_owned()) };
+                        bound.broken.get_or_insert(Ending::Blocked(block));
+                    }
+                }
+            }
+        }
+        self.bound.send_replace(Arc::new(bound));
+        Ok(problems)
+    }
+
+    /// The gates for an operation that the host checked with this revision. Waits for them where they are on their way.
+    ///
+    /// # Errors
+    ///
+    /// How the operation ends where they do not come, one of them cannot be asked, or a stage has none that enforces.
+    pub async fn for_operation(&self, revision: u64, config: &Config, skip_scan: bool) -> Result<Vec<BoundGate>, Ending> {
+        let mut watched = self.bound.subscribe();
+        let ready = watched.wait_for(|bound| bound.revision.is_some_and(|there| there >= revision));
+        let bound = match tokio::time::timeout(READY, ready).await {
+            Ok(Ok(bound)) => Arc::clone(&bound),
+            _ => return Err(Ending::Blocked(Block::machine_policy("the gates of this operation did not arrive"))),
+        };
+        if let Some(ending) = &bound.broken {
+            return Err(ending.clone());
+        }
+        for stage in &config.gates.stages {
+            let counts = |gate: &&BoundGate| {
+                let skipped = *stage == World::ScannerPlugin && skip_scan && !gate.is_owners();
+                gate.world() == *stage && gate.mode() == Mode::Enforce && !skipped
+            };
+            if bound.gates.iter().find(counts).is_none() {
+                let reason = format!("no {} for stage {}", kind(*stage), stage.stage());
+                return Err(Ending::Blocked(Block::machine_policy(reason)));
+            }
+        }
+        Ok(bound.gates.clone())
+    }
+
+    /// Ends runners that nobody asked for a while.
+    pub async fn end_idle(&self) {
+        self.owner.end_if_idle().await;
+        self.host.end_if_idle().await;
+    }
+
+    /// The walls that the host's runner has, for the inventory.
+    ///
+    /// # Errors
+    ///
+    /// Where a mandatory wall cannot be put up.
+    pub async fn walls(&self) -> std::io::Result<Vec<String>> {
+        self.host.ready().await.map(|ready| ready.walls)
+    }
+
+    async fn bind(
+        &self,
+        binding: &GateBinding,
+        trusted: &[PublicKey],
+        blobs: &Blobs,
+        connection: &AgentConnection,
+    ) -> Result<BoundGate, String> {
+        let digest = *binding.component.as_bytes();
+        // Whoever may publish here is decided before a byte is fetched.
+        let signed = signature::verify(&binding.signature, digest, trusted, now()).map_err(|error| error.to_string())?;
+        let path = blobs.ensure(connection, binding.component, binding.size).await.map_err(|error| error.to_string())?;
+        let component = read_verified(&path, digest)?;
+        let request = BindRequest { component, settings: settings(&binding.settings), mode: binding.mode, owner: false };
+        let gate = self.host.bind(request).await.map_err(|error| error.to_string())?;
+        check_statement(&gate, &signed.statement)?;
+        if gate.manifest().id != binding.plugin {
+            return Err(format!("the host says it is {}, its manifest {}", binding.plugin, gate.manifest().id));
+        }
+        Ok(gate)
+    }
+
+    /// A gate that the owner requires: from the owner's file, or one that the host has to have bound.
+    async fn bind_required(&self, required: &RequiredGate, set: &GateSet) -> Result<Option<BoundGate>, String> {
+        let mut given = Vec::new();
+        for (key, value) in &required.settings {
+            given.push((key.clone(), toml_value(value).ok_or_else(|| format!("the setting {key} has a type that settings cannot have"))?));
+        }
+        let Some(file) = &required.file else {
+            return required_of_host(required, &given, set).map(|()| None);
+        };
+        let component = std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        let mut signature_file = file.clone().into_os_string();
+        signature_file.push(".sig");
+        let signature_file = Path::new(&signature_file);
+        let signature = std::fs::read(signature_file).map_err(|error| format!("{}: {error}", signature_file.display()))?;
+        let digest = Sha256::digest(&component).into();
+        let signed = signature::verify(&signature, digest, &[required.publisher], now()).map_err(|error| error.to_string())?;
+        check_version(required, &signed.statement)?;
+        let request = BindRequest { component, settings: given, mode: Mode::Enforce, owner: true };
+        let gate = self.owner.bind(request).await.map_err(|error| error.to_string())?;
+        check_statement(&gate, &signed.statement)?;
+        if gate.manifest().id != required.id {
+            return Err(format!("{} holds the gate {}", file.display(), gate.manifest().id));
+        }
+        Ok(Some(gate))
+    }
+}
+
+/// Whether the host binds the gate as the owner requires it: this publisher, not older, these settings, enforcing.
+fn required_of_host(
+    required: &RequiredGate,
+    given: &[(String, sluice_gate_types::input::Value)],
+    set: &GateSet,
+) -> Result<(), String> {
+    let binding = set.bindings.iter().find(|binding| binding.plugin == required.id).ok_or("the host does not bind it")?;
+    if binding.mode != Mode::Enforce {
+        return Err("the host binds it in mode monitor".to_owned());
+    }
+    let signed = signature::verify(&binding.signature, *binding.component.as_bytes(), &[required.publisher], now())
+        .map_err(|error| error.to_string())?;
+    check_version(required, &signed.statement)?;
+    let bound = settings(&binding.settings);
+    match given.iter().find(|(key, value)| !bound.iter().any(|(name, there)| name == key && there == value)) {
+        Some((key, _)) => Err(format!("the host binds it with another value of {key} than this machine's owner requires")),
+        None => Ok(()),
+    }
+}
+
+fn check_version(required: &RequiredGate, statement: &signature::Statement) -> Result<(), String> {
+    match required.min_version {
+        Some(minimum) if statement.version < minimum => Err(format!("it has version {}, below {minimum}", statement.version)),
+        _ => Ok(()),
+    }
+}
+
+/// The publisher's statement and the component's own manifest must tell the same.
+fn check_statement(gate: &BoundGate, statement: &signature::Statement) -> Result<(), String> {
+    let manifest = gate.manifest();
+    if (&manifest.id, manifest.version, manifest.world) == (&statement.id, statement.version, statement.world) {
+        Ok(())
+    } else {
+        Err("its manifest and its publisher's statement differ".to_owned())
+    }
+}
+
+/// Whose plugins may run here: the owner's list, or the first list that the host showed.
+async fn trusted(set: &GateSet, config: &Config, ledger: &Ledger) -> Result<Vec<PublicKey>, LedgerError> {
+    if !config.trust.publishers.is_empty() {
+        return Ok(config.trust.publishers.clone());
+    }
+    let pinned = match ledger.pinned_publishers().await? {
+        Some(pinned) => pinned,
+        None if set.publishers.is_empty() => Vec::new(),
+        None => {
+            ledger.pin_publishers(&set.publishers, now()).await?;
+            set.publishers.clone()
+        }
+    };
+    // The host may withdraw a publisher, and never add one.
+    Ok(pinned.iter().filter(|key| set.publishers.contains(key)).filter_map(|key| key.parse().ok()).collect())
+}
+
+fn read_verified(path: &Path, digest: [u8; 32]) -> Result<Vec<u8>, String> {
+    let bytes = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let actual: [u8; 32] = Sha256::digest(&bytes).into();
+    if actual == digest { Ok(bytes) } else { Err("the component was changed on its way".to_owned()) }
+}
+
+const fn kind(stage: World) -> &'static str {
+    match stage {
+        World::EnvironmentPlugin => "environment gate",
+        World::PreparerPlugin => "preparer",
+        World::ScannerPlugin => "scanner",
+        World::PolicyPlugin => "policy",
+    }
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

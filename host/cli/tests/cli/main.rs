@@ -1,0 +1,11 @@
+//! The `sluice` command as a process, against a host that says what each test wants it to say.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "these tests start the command that they are about"
+)]
+#![cfg(unix)]
+
+mod host;
+mod run;
+mod usage;

@@ -1,0 +1,159 @@
+//! Changing what a machine is called, how it is tagged, and whether it is one of the fleet.
+
+use sluice_protocol::ids::MachineId;
+use sluice_protocol::message::CloseCode;
+use sluice_protocol::message::control::Identity;
+use sqlx::SqliteConnection;
+
+use super::{Command, InvalidName, InvalidTag, MAX_TAGS, MachineName};
+use crate::audit::{self, Event, EventKind};
+use crate::clock::UnixMillis;
+use crate::host::SharedHost;
+use crate::jobs;
+use crate::operators::Actor;
+use crate::plugins;
+use crate::store::bindings::TagPair;
+use crate::store::tenants::{self, Tenant};
+use crate::store::{StoreError, machines};
+
+/// Renames and retags a machine, all or nothing.
+///
+/// # Errors
+///
+/// The tenant has no such machine, or the name is taken.
+pub async fn patch(
+    host: &SharedHost,
+    actor: &Actor,
+    machine: &str,
+    name: Option<MachineName>,
+    set: Vec<TagPair>,
+    remove: Vec<String>,
+    now: UnixMillis,
+) -> Result<MachineId, ChangeError> {
+    let (typed, asked) = (machine.to_owned(), actor.clone());
+    let retagged = !set.is_empty() || !remove.is_empty();
+    let id = host
+        .store
+        .write(move |conn| {
+            Box::pin(async move {
+                let tenant = asked.tenant.id;
+                let row = machines::find_live(&mut *conn, tenant, &typed).await?.ok_or(ChangeError::NoMachine(typed))?;
+                let mut events = Vec::new();
+                if let Some(name) = name.filter(|name| name.as_str() != row.name) {
+                    if machines::name_is_taken(&mut *conn, tenant, name.as_str()).await? {
+                        return Err(ChangeError::NameTaken(name));
+                    }
+                    machines::rename(&mut *conn, tenant, row.id, name.as_str()).await?;
+                    events.push(
+                        Event::by(EventKind::MachineRenamed, &asked)
+                            .on(name.as_str())
+                            .detail("machine_id", row.id.to_string())
+                            .detail("before", row.name.as_str()),
+                    );
+                }
+                if retagged {
+                    for key in &remove {
+                        machines::remove_tag(&mut *conn, row.id, key).await?;
+                    }
+                    for tag in &set {
+                        machines::set_tag(&mut *conn, tenant, row.id, tag).await?;
+                    }
+                    let tags = machines::tags(&mut *conn, row.id).await?;
+                    if tags.len() > MAX_TAGS {
+                        return Err(ChangeError::TooManyTags);
+                    }
+                    // Bindings may look at tags, so the machine's gates are others now.
+                    tenants::next_gates_revision(&mut *conn, tenant).await?;
+                    events.push(
+                        Event::by(EventKind::MachineTagged, &asked)
+                            .on(&row.name)
+                            .detail("machine_id", row.id.to_string())
+                            .detail("tags", words(&tags)),
+                    );
+                }
+                audit::append(conn, &asked.tenant, now, events).await?;
+                Ok(row.id)
+            })
+        })
+        .await?;
+    if let Some(session) = host.presence.get(id) {
+        let mut conn = host.store.read().await?;
+        if let Some(row) = machines::find(&mut conn, actor.tenant.id, id).await? {
+            let identity = identity(&mut conn, &actor.tenant, id, &row.name, &host.addresses.api).await?;
+            session.send(Command::Identity(identity));
+        }
+    }
+    if retagged {
+        plugins::announce(host, &actor.tenant).await?;
+    }
+    Ok(id)
+}
+
+/// Takes a machine out of the fleet for good: its connection is closed, its certificate is worth nothing, and what it
+/// had not finished has ended.
+///
+/// # Errors
+///
+/// The tenant has no such machine.
+pub async fn revoke(host: &SharedHost, actor: &Actor, machine: &str, now: UnixMillis) -> Result<(), ChangeError> {
+    let (typed, asked) = (machine.to_owned(), actor.clone());
+    let (id, ended) = host
+        .store
+        .write(move |conn| {
+            Box::pin(async move {
+                let tenant = asked.tenant.id;
+                let row = machines::find_live(&mut *conn, tenant, &typed).await?.ok_or(ChangeError::NoMachine(typed))?;
+                machines::revoke(&mut *conn, tenant, row.id, now).await?;
+                let event = Event::by(EventKind::MachineRevoked, &asked).on(&row.name).detail("machine_id", row.id.to_string());
+                audit::append(&mut *conn, &asked.tenant, now, [event]).await?;
+                let ended = jobs::end_all_of_machine(conn, &asked, row.id, now).await?;
+                Ok::<_, ChangeError>((row.id, ended))
+            })
+        })
+        .await?;
+    if let Some(session) = host.presence.get(id) {
+        session.close(CloseCode::Revoked, "the machine was revoked");
+    }
+    for (job, state) in ended {
+        host.metrics.operation_ended(state);
+        host.events.notify(job);
+    }
+    Ok(())
+}
+
+/// What a machine is called, as it is told.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub async fn identity(conn: &mut SqliteConnection, tenant: &Tenant, id: MachineId, name: &str, url: &str) -> Result<Identity, StoreError> {
+    let tags = machines::tags(conn, id).await?;
+    Ok(Identity { tenant: tenant.name.clone(), name: name.to_owned(), tags: words(&tags), url: url.to_owned() })
+}
+
+fn words(tags: &[TagPair]) -> Vec<String> {
+    tags.iter().map(|tag| format!("{}={}", tag.key, tag.value)).collect()
+}
+
+/// A machine was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// Unknown, revoked, or another tenant's: the answer is the same.
+    #[error("there is no machine {}; nothing was changed", .0.escape_debug())]
+    NoMachine(String),
+    /// Another machine has it.
+    #[error("another machine is called {0}; nothing was changed")]
+    NameTaken(MachineName),
+    /// Too many tags.
+    #[error("a machine has at most {MAX_TAGS} tags; nothing was changed")]
+    TooManyTags,
+    /// No name.
+    #[error("{0}; nothing was changed")]
+    Name(#[from] InvalidName),
+    /// No tag.
+    #[error("{0}; nothing was changed")]
+    Tag(#[from] InvalidTag),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

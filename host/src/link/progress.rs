@@ -1,0 +1,67 @@
+//! How one operation goes, from the machine's stream into the store.
+
+use sluice_protocol::ending::State;
+use sluice_protocol::message::CloseCode;
+use sluice_protocol::message::operation::Progress;
+use sluice_transport::error::LinkError;
+use sluice_transport::host::HostConnection;
+use sluice_transport::progress::ProgressReceiver;
+
+use super::Link;
+use crate::clock::UnixMillis;
+use crate::fleet::{Command, Session};
+use crate::jobs::{self, Machine, Outcome};
+use crate::store::StoreError;
+
+/// Reads one stream to its end.
+pub(super) async fn serve(link: &Link, machine: &Machine, session: &Session, connection: &HostConnection, mut stream: ProgressReceiver) {
+    let operation = stream.operation();
+    loop {
+        let progress = match stream.recv().await {
+            Ok(Some(progress)) => progress,
+            Ok(None) | Err(LinkError::Interrupted) => return,
+            Err(error) => {
+                tracing::debug!(%operation, %error, "a progress stream ended early; the machine opens another");
+                return;
+            }
+        };
+        if let Err(error) = store(link, machine, session, connection, operation, progress).await {
+            // Nothing is acknowledged that is not stored. The machine comes back and says it again.
+            tracing::error!(%operation, %error, "a machine's progress could not be stored");
+            connection.close(CloseCode::Busy, "the host cannot store progress now");
+            return;
+        }
+    }
+}
+
+async fn store(
+    link: &Link,
+    machine: &Machine,
+    session: &Session,
+    connection: &HostConnection,
+    operation: sluice_protocol::ids::OperationId,
+    progress: Progress,
+) -> Result<(), StoreError> {
+    let (host, now) = (&link.host, UnixMillis::now());
+    match progress {
+        // The transport has taken it, and lets no second one through.
+        Progress::Of(_) => Ok(()),
+        Progress::Accepted => jobs::store_step(host, machine, operation, State::Accepted, None, now).await,
+        Progress::Checking => jobs::store_step(host, machine, operation, State::Checking, None, now).await,
+        Progress::Running { started_at } => {
+            jobs::store_step(host, machine, operation, State::Running, Some(UnixMillis::from_wire(started_at)), now).await
+        }
+        Progress::Output(chunk) => jobs::store_output(host, machine, operation, chunk).await,
+        Progress::Finished(report) => {
+            match jobs::store_report(host, machine, operation, *report, now).await? {
+                Outcome::Acknowledge { audit_head } => session.send_wait(Command::Acknowledge { operation, audit_head }).await,
+                Outcome::Violation(reason) => {
+                    host.metrics.violation();
+                    tracing::warn!(machine = machine.name, %operation, reason, "protocol violation");
+                    connection.close(CloseCode::Protocol, reason);
+                }
+            }
+            Ok(())
+        }
+    }
+}

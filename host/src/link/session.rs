@@ -1,0 +1,325 @@
+//! One connection of an enrolled machine, from its handshake to its end.
+//!
+//! ```text
+//! known and not revoked? -> Hello -> join (the older connection is replaced) -> Welcome, Gates -> what it is owed
+//!      then, each in its own task: control in, commands out, progress and blobs in; the first that ends, ends all
+//! ```
+
+use std::time::SystemTime;
+
+use sluice_protocol::ids::OperationId;
+use sluice_protocol::message::CloseCode;
+use sluice_protocol::message::control::{Fact, FromAgent, FromHost, Hello, Identity, Welcome};
+use sluice_transport::control::{ControlReceiver, ControlSender, ControlStream};
+use sluice_transport::error::LinkError;
+use sluice_transport::host::{DeliverError, FromMachine, HostConnection};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{Link, blob, progress};
+use crate::audit::{self, Event, EventKind};
+use crate::clock::UnixMillis;
+use crate::fleet::{self, Command, Inbox, Session};
+use crate::host::SharedHost;
+use crate::jobs::{self, Machine};
+use crate::plugins;
+use crate::store::machines::{self, MachineRow};
+use crate::store::tenants::{self, Tenant};
+use crate::store::{self, StoreError};
+
+/// How many operations are on their way to one machine at once.
+const DELIVERIES: usize = 32;
+/// The most problems with gates that are kept of a machine, and how long each may be.
+const PROBLEMS: usize = 100;
+const PROBLEM: usize = 500;
+
+/// Serves a connection to its end.
+pub(super) async fn serve(link: &Link, connection: HostConnection) {
+    let remote = connection.remote();
+    match session(link, &connection).await {
+        Ok(()) => tracing::debug!(%remote, "a machine's connection has ended"),
+        Err(SessionError::NotServed(reason)) => {
+            tracing::info!(%remote, reason, "a machine was turned away");
+            connection.close(CloseCode::Revoked, reason);
+        }
+        Err(SessionError::Link(error)) => tracing::debug!(%remote, %error, "a machine's connection has ended"),
+        Err(SessionError::Store(error)) => {
+            tracing::error!(%remote, %error, "a machine cannot be served");
+            connection.close(CloseCode::Busy, "the host has a problem with its database");
+        }
+    }
+}
+
+async fn session(link: &Link, connection: &HostConnection) -> Result<(), SessionError> {
+    let host = &link.host;
+    let identity = connection.machine();
+    let mut conn = host.store.read().await?;
+    let tenant = tenants::find(&mut conn, identity.tenant).await?.ok_or(SessionError::NotServed("the machine's tenant is not known here"))?;
+    let row = known(&mut conn, &tenant, identity.machine).await?;
+    drop(conn);
+
+    let (hello, mut control) = connection.accept_control().await?;
+    let (session, inbox) = host.presence.join(tenant.clone(), identity.machine);
+    let _leaving = Leave { host: host.clone(), session: session.clone() };
+    host.metrics.connected();
+    let machine = Machine { tenant, id: row.id, name: row.name };
+    welcome(link, &machine, &hello, &mut control).await?;
+    remember(host, &machine, &hello).await?;
+
+    let (sender, receiver) = control.split();
+    let (commands, mut closing) = inbox.split();
+    let owed = {
+        let (host, session, open) = (host.clone(), session.clone(), hello.open);
+        AbortOnDropHandle::new(tokio::spawn(async move { owed(&host, &session, &open).await }))
+    };
+    let result = tokio::select! {
+        ended = commands_out(host, connection, commands, sender) => ended,
+        ended = control_in(link, &machine, &session, receiver) => ended,
+        ended = streams_in(link, &machine, &session, connection) => ended,
+        (code, reason) = Inbox::closing(&mut closing) => {
+            connection.close(code, reason);
+            Ok(())
+        }
+        () = certificate_ends(connection) => {
+            connection.close(CloseCode::Stopping, "the machine's certificate has ended; connect with the new one");
+            Ok(())
+        }
+    };
+    drop(owed);
+    result
+}
+
+/// Takes the session out of the presence however its task ends, and notes when the machine was last there.
+struct Leave {
+    host: SharedHost,
+    session: Session,
+}
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        self.host.presence.leave(&self.session);
+        let (host, machine, now) = (self.host.clone(), self.session.machine, UnixMillis::now());
+        tokio::spawn(async move {
+            let noted = host
+                .store
+                .write_lazily(move |conn| Box::pin(async move { machines::set_last_seen(conn, machine, now).await }), |_| ())
+                .await;
+            if noted.is_err() {
+                tracing::debug!(%machine, "the host is stopping; when the machine was last seen is not noted");
+            }
+        });
+    }
+}
+
+async fn known(
+    conn: &mut sqlx::SqliteConnection,
+    tenant: &Tenant,
+    machine: sluice_protocol::ids::MachineId,
+) -> Result<MachineRow, SessionError> {
+    let row = machines::find(conn, tenant.id, machine).await?.ok_or(SessionError::NotServed("the machine is not known here"))?;
+    if row.revoked.is_some() { Err(SessionError::NotServed("the machine is revoked")) } else { Ok(row) }
+}
+
+async fn welcome(
+    link: &Link,
+    machine: &Machine,
+    hello: &Hello,
+    control: &mut ControlStream<FromAgent, FromHost>,
+) -> Result<(), SessionError> {
+    let version = sluice_transport::negotiate(&hello.versions).ok_or(SessionError::Link(LinkError::Version {
+        reason: "the machine offers none that this host speaks".to_owned(),
+    }))?;
+    let mut conn = link.host.store.read().await?;
+    // Looked up again after the machine has joined: whoever revokes from here on finds the connection and closes it.
+    let row = known(&mut conn, &machine.tenant, machine.id).await?;
+    let welcome = Welcome {
+        version,
+        time: UnixMillis::now().to_wire(),
+        identity: identity(&mut conn, &link.host, &machine.tenant, &row).await?,
+        audit_head: store::audit::head(&mut conn, machine.tenant.id).await?.1,
+    };
+    let gates = plugins::of_machine(&mut conn, &machine.tenant, machine.id).await?;
+    drop(conn);
+    control.send(&FromHost::Welcome(Box::new(welcome))).await?;
+    control.send(&FromHost::Gates(Box::new(gates))).await?;
+    Ok(())
+}
+
+/// What a machine is called.
+async fn identity(
+    conn: &mut sqlx::SqliteConnection,
+    host: &SharedHost,
+    tenant: &Tenant,
+    row: &MachineRow,
+) -> Result<Identity, StoreError> {
+    fleet::identity(conn, tenant, row.id, &row.name, &host.addresses.api).await
+}
+
+async fn remember(host: &SharedHost, machine: &Machine, hello: &Hello) -> Result<(), StoreError> {
+    let (id, now) = (machine.id, UnixMillis::now());
+    let software: String = sluice_protocol::ending::one_line(&hello.software).chars().take(100).collect();
+    let (facts, head) = (fleet::bound_facts(hello.facts.clone()), hello.ledger_head);
+    host.store
+        .write_lazily(
+            move |conn| Box::pin(async move { machines::set_hello(conn, id, &software, &facts, head, now).await }),
+            |stored| {
+                if let Err(error) = stored {
+                    tracing::error!(%error, "what a machine says about itself could not be stored");
+                }
+            },
+        )
+        .await
+}
+
+/// Sends what the machine is owed; where the store cannot say what that is, the connection is closed and comes back.
+async fn owed(host: &SharedHost, session: &Session, open: &[OperationId]) {
+    if let Err(error) = jobs::deliver_pending(host, session, open).await {
+        tracing::error!(machine = %session.machine, %error, "a machine's operations cannot be delivered");
+        session.close(CloseCode::Busy, "the host has a problem with its database");
+    }
+}
+
+/// What the rest of the host asks of this connection.
+async fn commands_out(
+    host: &SharedHost,
+    connection: &HostConnection,
+    mut commands: mpsc::Receiver<Command>,
+    mut control: ControlSender<FromHost>,
+) -> Result<(), SessionError> {
+    let mut deliveries = JoinSet::new();
+    while let Some(command) = commands.recv().await {
+        while deliveries.len() >= DELIVERIES {
+            deliveries.join_next().await;
+        }
+        while deliveries.try_join_next().is_some() {}
+        let message = match command {
+            Command::Deliver(operation) => {
+                let (host, connection) = (host.clone(), connection.clone());
+                deliveries.spawn(async move {
+                    match connection.deliver(&operation).await {
+                        Ok(()) => host.events.notify(operation.job),
+                        // It counts as delivered, and the machine gets it when it is back.
+                        Err(DeliverError::NotSent(error) | DeliverError::Unknown(error)) => {
+                            tracing::info!(operation = %operation.operation, %error, "an operation did not arrive; it is sent again");
+                        }
+                    }
+                });
+                continue;
+            }
+            Command::Gates(gates) => FromHost::Gates(gates),
+            Command::Identity(identity) => FromHost::Identity(identity),
+            Command::Cancel { operation, by } => FromHost::Cancel { operation, by },
+            Command::Acknowledge { operation, audit_head } => FromHost::Acknowledge { operation, audit_head },
+            Command::Renewed { chain } => FromHost::Renewed { chain },
+        };
+        control.send(&message).await?;
+    }
+    Ok(())
+}
+
+/// What the machine says on the control stream.
+async fn control_in(
+    link: &Link,
+    machine: &Machine,
+    session: &Session,
+    mut control: ControlReceiver<FromAgent>,
+) -> Result<(), SessionError> {
+    let host = &link.host;
+    loop {
+        match control.receive().await? {
+            // The transport lets no second one through.
+            FromAgent::Hello(_) => {}
+            FromAgent::Facts(facts) => store_facts(host, machine, facts).await?,
+            FromAgent::GatesReady { revision, problems } => store_problems(host, machine, revision, problems).await?,
+            FromAgent::Renew { request } => {
+                let issued = link.authority.issue_machine(machine.tenant.id, machine.id, &request, SystemTime::now());
+                match issued {
+                    Ok(issued) => {
+                        let (tenant, now) = (machine.tenant.clone(), UnixMillis::now());
+                        let event = Event::by_agent(EventKind::MachineCertificateRenewed, &machine.name)
+                            .detail("expires", jiff::Timestamp::try_from(issued.expires).map(|at| at.to_string()).unwrap_or_default());
+                        host.store.write(move |conn| Box::pin(async move { audit::append(conn, &tenant, now, [event]).await.map(|_| ()) })).await?;
+                        let chain = issued.chain.into_iter().map(Into::into).collect();
+                        session.send_wait(Command::Renewed { chain }).await;
+                    }
+                    Err(error) => tracing::warn!(machine = machine.name, %error, "a machine's certificate was not renewed"),
+                }
+            }
+        }
+    }
+}
+
+async fn store_facts(host: &SharedHost, machine: &Machine, facts: Vec<Fact>) -> Result<(), StoreError> {
+    let (id, facts) = (machine.id, fleet::bound_facts(facts));
+    host.store
+        .write_lazily(
+            move |conn| Box::pin(async move { machines::set_facts(conn, id, &facts).await }),
+            |stored| {
+                if let Err(error) = stored {
+                    tracing::error!(%error, "a machine's facts could not be stored");
+                }
+            },
+        )
+        .await
+}
+
+async fn store_problems(host: &SharedHost, machine: &Machine, revision: u64, mut problems: Vec<String>) -> Result<(), StoreError> {
+    problems.truncate(PROBLEMS);
+    let problems: Vec<String> =
+        problems.iter().map(|problem| sluice_protocol::ending::one_line(problem).chars().take(PROBLEM).collect()).collect();
+    let (machine, now) = (machine.clone(), UnixMillis::now());
+    host.store
+        .write_lazily(
+            move |conn| {
+                Box::pin(async move {
+                    machines::set_gates(&mut *conn, machine.id, revision, &problems).await?;
+                    if !problems.is_empty() {
+                        let event = Event::by_agent(EventKind::MachineGateProblems, &machine.name)
+                            .detail("gates_revision", revision)
+                            .detail("problems", problems);
+                        audit::append(conn, &machine.tenant, now, [event]).await?;
+                    }
+                    Ok(())
+                })
+            },
+            |stored| {
+                if let Err(error) = stored {
+                    tracing::error!(%error, "a machine's problems with its gates could not be stored");
+                }
+            },
+        )
+        .await
+}
+
+/// The streams that the machine opens. Each has a task of its own, which ends with the connection.
+async fn streams_in(link: &Link, machine: &Machine, session: &Session, connection: &HostConnection) -> Result<(), SessionError> {
+    loop {
+        let stream = connection.next().await?;
+        let (link, machine, session, connection) = (link.clone(), machine.clone(), session.clone(), connection.clone());
+        let tasks = link.tasks.clone();
+        match stream {
+            FromMachine::Progress(stream) => {
+                tasks.spawn(async move { progress::serve(&link, &machine, &session, &connection, stream).await });
+            }
+            FromMachine::Blob(responder) => {
+                tasks.spawn(async move { blob::serve(&link, &machine, responder).await });
+            }
+        }
+    }
+}
+
+async fn certificate_ends(connection: &HostConnection) {
+    let left = connection.certificate_expires().duration_since(SystemTime::now()).unwrap_or_default();
+    tokio::time::sleep(left).await;
+}
+
+#[derive(Debug, thiserror::Error)]
+enum SessionError {
+    #[error("{0}")]
+    NotServed(&'static str),
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

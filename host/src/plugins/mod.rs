@@ -1,0 +1,17 @@
+//! Plugins: whose are trusted, which are installed, and which are put to use.
+//!
+//! ```text
+//! trust a publisher -> install (verify the signature, inspect behind walls, store) -> bind (check settings, try) -> machines
+//! ```
+
+mod bind;
+mod gate_set;
+pub(crate) mod gates;
+mod install;
+mod trust;
+
+pub use bind::{BindError, NewBinding, bind, unbind};
+pub use gate_set::{announce, applies, interface, of_machine};
+pub use gates::Gates;
+pub use install::{InstallError, Installed, install};
+pub use trust::{TrustError, trust, untrust};

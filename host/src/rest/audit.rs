@@ -1,0 +1,32 @@
+//! `/v1/audit`
+
+use axum::extract::State;
+use sluice_api_types::audit::AuditEntry;
+use sluice_api_types::page::{Page, PageQuery};
+
+use super::Refusal;
+use super::auth::{Operator, allow, own_tenant};
+use super::extract::{Answer, Query, limit};
+use crate::host::SharedHost;
+use crate::operators::Permission;
+use crate::store::audit;
+
+/// Lists entries of the audit log in order, after the entry with the number `after`. Needs `ReadAudit`.
+#[utoipa::path(get, path = "/v1/audit", params(PageQuery), responses((status = 200, body = Page<AuditEntry>)))]
+pub(super) async fn list_audit(
+    State(host): State<SharedHost>,
+    Operator(actor): Operator,
+    Query(query): Query<PageQuery>,
+) -> Result<Answer<Page<AuditEntry>>, Refusal> {
+    allow(&host, &actor, Permission::ReadAudit, "read the audit log").await?;
+    own_tenant(&actor, query.tenant.as_deref())?;
+    let after = match query.after.as_deref() {
+        None => 0,
+        Some(text) => text.parse().map_err(|_| Refusal::invalid("after: expected the number of an entry"))?,
+    };
+    let limit = limit(query.limit)?;
+    let mut conn = host.store.read().await?;
+    let items = audit::list(&mut conn, actor.tenant.id, &actor.tenant.name, after, limit).await?;
+    let next = (items.len() == limit as usize).then(|| items.last().map(|entry| entry.seq.to_string())).flatten();
+    Ok(Answer(Page { items, next }))
+}

@@ -1,0 +1,135 @@
+//! Who is asking.
+
+use std::net::SocketAddr;
+
+use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+use utoipa::Modify;
+use utoipa::openapi::OpenApi;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+
+use super::Refusal;
+use crate::audit::{self, Event, EventKind};
+use crate::clock::UnixMillis;
+use crate::host::SharedHost;
+use crate::operators::{Actor, AuthenticationError, BearerToken, Denied, Permission, authenticate};
+use crate::store::tenants::{self, Tenant};
+use crate::store::StoreError;
+
+/// The operator of a request. A handler that takes this serves nobody else.
+#[derive(Debug)]
+pub(super) struct Operator(pub(super) Actor);
+
+impl FromRequestParts<SharedHost> for Operator {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, host: &SharedHost) -> Result<Self, Refusal> {
+        let source = parts.extensions.get::<ConnectInfo<SocketAddr>>().map_or_else(|| "api".to_owned(), |from| from.ip().to_string());
+        let now = UnixMillis::now();
+        let authenticated = match bearer(parts) {
+            Some(token) => {
+                let mut conn = host.store.read().await?;
+                authenticate(&mut conn, &token, &source, now).await
+            }
+            None => {
+                failed(host, &source, None, parts, "no token", now).await?;
+                return Err(Refusal::unauthenticated("a bearer token is needed (SLUICE_TOKEN, or sluice login); nothing was done"));
+            }
+        };
+        match authenticated {
+            Ok(actor) => Ok(Self(actor)),
+            Err(AuthenticationError::Store(error)) => Err(error.into()),
+            Err(error) => {
+                let tenant = match &error {
+                    AuthenticationError::Expired { tenant, .. } | AuthenticationError::Revoked { tenant, .. } => {
+                        let mut conn = host.store.read().await?;
+                        tenants::find(&mut conn, *tenant).await?
+                    }
+                    AuthenticationError::Unknown | AuthenticationError::Store(_) => None,
+                };
+                failed(host, &source, tenant, parts, &error.to_string(), now).await?;
+                Err(error.into())
+            }
+        }
+    }
+}
+
+fn bearer(parts: &Parts) -> Option<BearerToken> {
+    let value = parts.headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| BearerToken::presented(token.trim()))
+}
+
+/// Records a request that nobody could be held to account for. Of an unknown token the tenant is not known either: that
+/// stands in the log of the tenant that every host has.
+async fn failed(
+    host: &SharedHost,
+    source: &str,
+    tenant: Option<Tenant>,
+    parts: &Parts,
+    reason: &str,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    host.metrics.request_refused();
+    let Some(count) = host.failures.count(now) else { return Ok(()) };
+    let tenant = match tenant {
+        Some(tenant) => tenant,
+        None => {
+            let mut conn = host.store.read().await?;
+            match tenants::find_by_name(&mut conn, tenants::DEFAULT).await? {
+                Some(tenant) => tenant,
+                None => return Ok(()),
+            }
+        }
+    };
+    let path: String = parts.uri.path().chars().take(200).collect();
+    let event = Event::from_source(EventKind::AuthenticationFailed, source)
+        .detail("reason", reason)
+        .detail("method", parts.method.as_str())
+        .detail("path", path)
+        .detail("requests", count);
+    host.store.write(move |conn| Box::pin(async move { audit::append(conn, &tenant, now, [event]).await.map(|_| ()) })).await
+}
+
+/// Whether the operator may do something; where not, that is recorded.
+///
+/// # Errors
+///
+/// The permission is missing, by name.
+pub(super) async fn allow(host: &SharedHost, actor: &Actor, permission: Permission, what: &str) -> Result<(), Refusal> {
+    let Err(denied) = actor.require(permission) else { return Ok(()) };
+    record_denied(host, actor, &denied, what).await?;
+    Err(denied.into())
+}
+
+/// Records that a permission was missing.
+pub(super) async fn record_denied(host: &SharedHost, actor: &Actor, denied: &Denied, what: &str) -> Result<(), StoreError> {
+    host.metrics.request_refused();
+    let now = UnixMillis::now();
+    let (tenant, event) = (
+        actor.tenant.clone(),
+        Event::by(EventKind::PermissionDenied, actor).detail("permission", denied.permission.as_str()).detail("attempt", what),
+    );
+    host.store.write(move |conn| Box::pin(async move { audit::append(conn, &tenant, now, [event]).await.map(|_| ()) })).await
+}
+
+/// Whether a request is for the operator's own tenant.
+///
+/// # Errors
+///
+/// It is for another; whether there is one of that name is not said.
+pub(super) fn own_tenant(actor: &Actor, asked: Option<&str>) -> Result<(), Refusal> {
+    if actor.is_of_tenant(asked) { Ok(()) } else { Err(Refusal::no_tenant(asked.unwrap_or_default())) }
+}
+
+/// Adds the bearer scheme to the document.
+#[derive(Debug)]
+pub(super) struct BearerScheme;
+
+impl Modify for BearerScheme {
+    fn modify(&self, openapi: &mut OpenApi) {
+        let components = openapi.components.get_or_insert_default();
+        components.add_security_scheme("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+    }
+}

@@ -1,0 +1,37 @@
+//! `/v1/blobs`
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::StatusCode;
+use sluice_api_types::blob::Blob;
+
+use super::Refusal;
+use super::auth::{Operator, allow};
+use super::extract::Answer;
+use crate::clock::UnixMillis;
+use crate::host::SharedHost;
+use crate::operators::Permission;
+use crate::store::{StoreError, blobs};
+
+/// The largest file, in bytes.
+const LARGEST: u64 = 256 << 20;
+
+/// Stores a file, before the job that comes with it. The same bytes again change nothing. Needs `RemoteExecution`.
+#[utoipa::path(
+    put, path = "/v1/blobs", request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses((status = 201, body = Blob))
+)]
+pub(super) async fn put_blob(
+    State(host): State<SharedHost>,
+    Operator(actor): Operator,
+    body: Body,
+) -> Result<(StatusCode, Answer<Blob>), Refusal> {
+    allow(&host, &actor, Permission::RemoteExecution, "upload a file").await?;
+    let tenant = actor.tenant.id;
+    let (sha256, size) = host.blobs.put_stream(tenant, body.into_data_stream(), LARGEST).await?;
+    let now = UnixMillis::now();
+    host.store
+        .write(move |conn| Box::pin(async move { blobs::insert(conn, tenant, sha256, size, now).await.map_err(StoreError::from) }))
+        .await?;
+    Ok((StatusCode::CREATED, Answer(Blob { sha256, size })))
+}

@@ -1,0 +1,74 @@
+//! `/v1/jobs/{job}/events`: server-sent events.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::Sse;
+use axum::response::sse::{Event, KeepAlive};
+use futures_util::{Stream, stream};
+use serde::Serialize;
+use sluice_api_types::event::{END, EndEvent, OUTPUT, RESULT, STATE};
+
+use super::Refusal;
+use super::auth::Operator;
+use super::extract::Path;
+use super::jobs::{job_id, no_job};
+use crate::clock::UnixMillis;
+use crate::host::SharedHost;
+use crate::jobs::{Followed, Follower};
+use crate::operators::Actor;
+use crate::store::tokens;
+
+/// How long a stream may go on after its token was revoked.
+const TOKEN_CHECK: Duration = Duration::from_secs(3);
+
+/// Follows a job: `state`, `output` and `result` events from its start, and `end` when every operation has ended.
+#[utoipa::path(
+    get, path = "/v1/jobs/{job}/events", params(("job" = String, Path)),
+    responses((status = 200, description = "Server-sent events: state, output, result, end", content_type = "text/event-stream", body = String))
+)]
+pub(super) async fn follow_job(
+    State(host): State<SharedHost>,
+    Operator(actor): Operator,
+    Path(job): Path,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
+    let follower = Follower::new(host.clone(), actor.tenant.clone(), job_id(&job)?).await?.ok_or_else(|| no_job(&job))?;
+    let events = stream::unfold((host, actor, follower), |(host, actor, mut follower)| async move {
+        let event = next(&host, &actor, &mut follower).await?;
+        Some((Ok(event), (host, actor, follower)))
+    });
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))))
+}
+
+/// The next event; none at the end, when the token is no good any more, or when the store fails: then the client, which
+/// has seen no `end`, asks again.
+async fn next(host: &SharedHost, actor: &Actor, follower: &mut Follower) -> Option<Event> {
+    let mut followed = std::pin::pin!(follower.next());
+    let followed = loop {
+        match tokio::time::timeout(TOKEN_CHECK, &mut followed).await {
+            Ok(followed) => break followed,
+            Err(_) => {
+                let mut conn = host.store.read().await.ok()?;
+                if !tokens::is_good(&mut conn, actor.tenant.id, actor.token, UnixMillis::now()).await.ok()? {
+                    return None;
+                }
+            }
+        }
+    };
+    match followed {
+        Ok(Some(Followed::State(event))) => json(STATE, &event),
+        Ok(Some(Followed::Output(event))) => json(OUTPUT, &event),
+        Ok(Some(Followed::Result(result))) => json(RESULT, &*result),
+        Ok(Some(Followed::End)) => json(END, &EndEvent {}),
+        Ok(None) => None,
+        Err(error) => {
+            tracing::error!(%error, "a job cannot be followed on");
+            None
+        }
+    }
+}
+
+fn json<T: Serialize>(name: &str, data: &T) -> Option<Event> {
+    Event::default().event(name).json_data(data).ok()
+}

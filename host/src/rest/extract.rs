@@ -1,0 +1,91 @@
+//! Bodies, queries and answers, with refusals in the API's own form.
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::Refusal;
+
+/// A JSON body. Unknown fields are the types' to refuse.
+#[derive(Debug)]
+pub(super) struct Body<T>(pub(super) T);
+
+impl<S, T> FromRequest<S> for Body<T>
+where
+    S: Send + Sync,
+    T: DeserializeOwned,
+{
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
+            if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                Refusal::too_large("the body is larger than this route takes; nothing was done")
+            } else {
+                Refusal::invalid("the body was broken off; nothing was done")
+            }
+        })?;
+        serde_json::from_slice(&bytes).map(Self).map_err(|error| {
+            Refusal::invalid(format!("the body is not the JSON that this route takes: {error}; see /v1/openapi.json; nothing was done"))
+        })
+    }
+}
+
+/// A query string.
+#[derive(Debug)]
+pub(super) struct Query<T>(pub(super) T);
+
+impl<S, T> FromRequestParts<S> for Query<T>
+where
+    S: Send + Sync,
+    T: DeserializeOwned,
+{
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        axum::extract::Query::from_request_parts(parts, state)
+            .await
+            .map(|axum::extract::Query(query)| Self(query))
+            .map_err(|rejection| Refusal::invalid(format!("the query is not what this route takes: {}", rejection.body_text())))
+    }
+}
+
+/// The one parameter in a path.
+#[derive(Debug)]
+pub(super) struct Path(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Path {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        axum::extract::Path::from_request_parts(parts, state)
+            .await
+            .map(|axum::extract::Path(text)| Self(text))
+            .map_err(|rejection| Refusal::invalid(format!("the path is not what this route takes: {}", rejection.body_text())))
+    }
+}
+
+/// A JSON answer. Answers are about one operator's view at one moment: nobody keeps them.
+#[derive(Debug)]
+pub(super) struct Answer<T>(pub(super) T);
+
+impl<T: Serialize> IntoResponse for Answer<T> {
+    fn into_response(self) -> Response {
+        ([(header::CACHE_CONTROL, "no-store")], axum::Json(self.0)).into_response()
+    }
+}
+
+/// What a page may have at most, and what it has where nothing is said.
+pub(super) fn limit(asked: Option<u32>) -> Result<u32, Refusal> {
+    const MOST: u32 = 1000;
+    const USUAL: u32 = 100;
+    match asked {
+        None => Ok(USUAL),
+        Some(0) => Err(Refusal::invalid("limit must be at least 1")),
+        Some(limit) => Ok(limit.min(MOST)),
+    }
+}

@@ -1,0 +1,100 @@
+//! `/v1/jobs`
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use sluice_api_types::job::{Canceled, IDEMPOTENCY_KEY, Job, JobSummary, SubmitJob};
+use sluice_api_types::page::{Page, PageQuery};
+use sluice_protocol::ids::JobId;
+
+use super::Refusal;
+use super::auth::{Operator, allow, own_tenant};
+use super::extract::{Answer, Body, Path, Query, limit};
+use crate::clock::UnixMillis;
+use crate::host::SharedHost;
+use crate::jobs;
+use crate::operators::Permission;
+use crate::store::jobs as store;
+
+/// The largest request, in bytes: a script of 4 MiB in base64, parameters and variables, and room for JSON's escapes.
+pub(super) const BODY: usize = 12 << 20;
+
+/// Submits a script to machines. When this answers with 201, the job is on disk. Needs `RemoteExecution`.
+#[utoipa::path(
+    post, path = "/v1/jobs", request_body = SubmitJob,
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes the request safe to repeat: the same key and request is the same job")),
+    responses((status = 201, body = Job))
+)]
+pub(super) async fn submit_job(
+    State(host): State<SharedHost>,
+    Operator(actor): Operator,
+    headers: HeaderMap,
+    Body(request): Body<SubmitJob>,
+) -> Result<(StatusCode, Answer<Job>), Refusal> {
+    let key = match headers.get(IDEMPOTENCY_KEY) {
+        // A key that is no text is a key that makes no sense, and is refused as such.
+        Some(value) => Some(value.to_str().unwrap_or_default().to_owned()),
+        None => None,
+    };
+    let id = jobs::submit(&host, &actor, request, key, UnixMillis::now()).await?;
+    let mut conn = host.store.read().await?;
+    let job = jobs::job(&mut conn, &actor.tenant, id).await?.ok_or_else(|| no_job(&id.to_string()))?;
+    Ok((StatusCode::CREATED, Answer(job)))
+}
+
+/// Lists jobs, the newest first.
+#[utoipa::path(get, path = "/v1/jobs", params(PageQuery), responses((status = 200, body = Page<JobSummary>)))]
+pub(super) async fn list_jobs(
+    State(host): State<SharedHost>,
+    Operator(actor): Operator,
+    Query(query): Query<PageQuery>,
+) -> Result<Answer<Page<JobSummary>>, Refusal> {
+    own_tenant(&actor, query.tenant.as_deref())?;
+    let before = query.after.map(|text| text.parse()).transpose().map_err(|error| Refusal::invalid(format!("after: {error}")))?;
+    let limit = limit(query.limit)?;
+    let mut conn = host.store.read().await?;
+    let rows = store::list(&mut conn, actor.tenant.id, before, limit).await?;
+    let next = (rows.len() == limit as usize).then(|| rows.last().map(|row| row.id.to_string())).flatten();
+    let items = rows
+        .into_iter()
+        .map(|row| JobSummary {
+            job: row.id,
+            tenant: actor.tenant.name.clone(),
+            operator: row.operator,
+            submitted_at: row.submitted.to_string(),
+            script_sha256: row.script_sha256,
+            operations: row.operations,
+            ended: row.ended,
+            succeeded: row.succeeded,
+        })
+        .collect();
+    Ok(Answer(Page { items, next }))
+}
+
+/// A job and its operations.
+#[utoipa::path(get, path = "/v1/jobs/{job}", params(("job" = String, Path)), responses((status = 200, body = Job)))]
+pub(super) async fn get_job(State(host): State<SharedHost>, Operator(actor): Operator, Path(job): Path) -> Result<Answer<Job>, Refusal> {
+    let mut conn = host.store.read().await?;
+    Ok(Answer(jobs::job(&mut conn, &actor.tenant, job_id(&job)?).await?.ok_or_else(|| no_job(&job))?))
+}
+
+/// Cancels a job: what was not sent ends now, the rest is told to the machines. Needs `RemoteExecution`.
+#[utoipa::path(post, path = "/v1/jobs/{job}/cancel", params(("job" = String, Path)), responses((status = 200, body = Canceled)))]
+pub(super) async fn cancel_job(
+    State(host): State<SharedHost>,
+    Operator(actor): Operator,
+    Path(job): Path,
+) -> Result<Answer<Canceled>, Refusal> {
+    allow(&host, &actor, Permission::RemoteExecution, "cancel a job").await?;
+    let canceled = jobs::cancel(&host, &actor, job_id(&job)?, UnixMillis::now()).await?;
+    Ok(Answer(Canceled { canceled }))
+}
+
+/// What is no id is no job's.
+pub(super) fn job_id(text: &str) -> Result<JobId, Refusal> {
+    text.parse().map_err(|_| no_job(text))
+}
+
+/// There is no such job of the tenant.
+pub(super) fn no_job(text: &str) -> Refusal {
+    Refusal::not_found("job-not-found", format!("there is no job {}", text.escape_debug()))
+}

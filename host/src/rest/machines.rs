@@ -1,0 +1,134 @@
+//! `/v1/machines`
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use sluice_api_types::job::Tag;
+use sluice_api_types::machine::{Machine, MachineQuery, PatchMachine};
+use sluice_api_types::page::Page;
+use sluice_protocol::message::control::{Fact, FactValue};
+use sqlx::SqliteConnection;
+
+use super::Refusal;
+use super::auth::{Operator, allow, own_tenant};
+use super::extract::{Answer, Body, Path, Query, limit};
+use crate::clock::UnixMillis;
+use crate::fleet::{self, ChangeError};
+use crate::host::SharedHost;
+use crate::operators::{Actor, Permission};
+use crate::store::machines::{self, MachineRow};
+use crate::store::{Page as StorePage, StoreError};
+
+/// Lists machines by name.
+#[utoipa::path(get, path = "/v1/machines", params(MachineQuery), responses((status = 200, body = Page<Machine>)))]
+pub(super) async fn list_machines(
+    State(host): State<SharedHost>,
+    Operator(actor): Operator,
+    Query(query): Query<MachineQuery>,
+) -> Result<Answer<Page<Machine>>, Refusal> {
+    own_tenant(&actor, query.tenant.as_deref())?;
+    let tag = match &query.tag {
+        Some(text) => {
+            let (key, value) = text.split_once('=').ok_or_else(|| Refusal::invalid("tag: expected key=value"))?;
+            Some(fleet::parse_tag(key, value).map_err(|error| Refusal::invalid(error.to_string()))?)
+        }
+        None => None,
+    };
+    let page = StorePage { after: query.after.unwrap_or_default(), limit: limit(query.limit)? };
+    let mut conn = host.store.read().await?;
+    let rows = machines::list(&mut conn, actor.tenant.id, tag.as_ref(), &page).await?;
+    let full = rows.len() == page.limit as usize;
+    let next = full.then(|| rows.last().map(|row| format!("{}/{}", row.name, row.id))).flatten();
+    let mut items = Vec::with_capacity(rows.len());
+    for row in rows {
+        items.push(shown(&mut conn, &host, &actor, row).await?);
+    }
+    Ok(Answer(Page { items, next }))
+}
+
+/// A machine, by name or id. A revoked one is found by id alone.
+#[utoipa::path(get, path = "/v1/machines/{machine}", params(("machine" = String, Path)), responses((status = 200, body = Machine)))]
+pub(super) async fn get_machine(
+    State(host): State<SharedHost>,
+    Operator(actor): Operator,
+    Path(machine): Path,
+) -> Result<Answer<Machine>, Refusal> {
+    let mut conn = host.store.read().await?;
+    let mut found = machines::find_live(&mut conn, actor.tenant.id, &machine).await?;
+    if let (None, Ok(id)) = (&found, machine.parse()) {
+        found = machines::find(&mut conn, actor.tenant.id, id).await?;
+    }
+    let row = found.ok_or_else(|| no_machine(&machine))?;
+    Ok(Answer(shown(&mut conn, &host, &actor, row).await?))
+}
+
+/// Renames or retags a machine. Needs `ManageMachines`.
+#[utoipa::path(
+    patch, path = "/v1/machines/{machine}", params(("machine" = String, Path)), request_body = PatchMachine,
+    responses((status = 200, body = Machine))
+)]
+pub(super) async fn patch_machine(
+    State(host): State<SharedHost>,
+    Operator(actor): Operator,
+    Path(machine): Path,
+    Body(patch): Body<PatchMachine>,
+) -> Result<Answer<Machine>, Refusal> {
+    allow(&host, &actor, Permission::ManageMachines, "change a machine").await?;
+    let name = patch.name.as_deref().map(str::parse).transpose().map_err(ChangeError::from)?;
+    let tags = patch.tags.unwrap_or_default();
+    let set = tags.set.iter().map(|tag| fleet::parse_tag(&tag.key, &tag.value)).collect::<Result<_, _>>().map_err(ChangeError::from)?;
+    let id = fleet::patch(&host, &actor, &machine, name, set, tags.remove, UnixMillis::now()).await?;
+    let mut conn = host.store.read().await?;
+    let row = machines::find(&mut conn, actor.tenant.id, id).await?.ok_or_else(|| no_machine(&machine))?;
+    Ok(Answer(shown(&mut conn, &host, &actor, row).await?))
+}
+
+/// Takes a machine out of the fleet for good. Needs `ManageMachines`.
+#[utoipa::path(delete, path = "/v1/machines/{machine}", params(("machine" = String, Path)), responses((status = 204)))]
+pub(super) async fn revoke_machine(
+    State(host): State<SharedHost>,
+    Operator(actor): Operator,
+    Path(machine): Path,
+) -> Result<StatusCode, Refusal> {
+    allow(&host, &actor, Permission::ManageMachines, "revoke a machine").await?;
+    fleet::revoke(&host, &actor, &machine, UnixMillis::now()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn shown(conn: &mut SqliteConnection, host: &SharedHost, actor: &Actor, row: MachineRow) -> Result<Machine, StoreError> {
+    let tags = machines::tags(conn, row.id).await?;
+    Ok(Machine {
+        id: row.id,
+        name: row.name,
+        tenant: actor.tenant.name.clone(),
+        connected: host.presence.get(row.id).is_some(),
+        revoked: row.revoked.is_some(),
+        enrolled_at: row.enrolled.to_string(),
+        last_seen: row.last_seen.map(|at| at.to_string()),
+        agent_version: row.software,
+        tags: tags.into_iter().map(|tag| Tag { key: tag.key, value: tag.value }).collect(),
+        facts: facts(row.facts),
+        gate_problems: row.gates_problems,
+    })
+}
+
+fn facts(facts: Vec<Fact>) -> BTreeMap<String, serde_json::Value> {
+    facts
+        .into_iter()
+        .map(|fact| {
+            let value = match fact.value {
+                FactValue::Boolean(value) => value.into(),
+                FactValue::Integer(value) => value.into(),
+                FactValue::Decimal(value) => value.into(),
+                FactValue::Text(value) => value.into(),
+                FactValue::Texts(value) => value.into(),
+            };
+            (fact.key, value)
+        })
+        .collect()
+}
+
+fn no_machine(text: &str) -> Refusal {
+    Refusal::not_found("machine-not-found", format!("there is no machine {}", text.escape_debug()))
+}

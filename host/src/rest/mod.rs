@@ -1,0 +1,108 @@
+//! The API for operators: one file for each resource. `/v1/openapi.json` is made from the routes below, and committed as
+//! `host/openapi.json`.
+
+mod audit;
+mod auth;
+mod bindings;
+mod blobs;
+mod enroll_tokens;
+mod events;
+mod extract;
+mod health;
+mod jobs;
+mod machines;
+mod operations;
+mod plugins;
+mod problem;
+mod publishers;
+mod tokens;
+mod whoami;
+
+use auth::BearerScheme;
+use axum::Router;
+use axum::routing::get;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::OpenApi as _;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub use problem::Refusal;
+
+use crate::host::SharedHost;
+
+/// The largest body of a request that carries no files, in bytes.
+const BODY: usize = 64 << 10;
+
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(title = "Sluice", description = "Runs scripts on a fleet, behind gates. Bearer tokens; refusals are RFC 9457 problems."),
+    modifiers(&BearerScheme),
+    security(("bearer" = []))
+)]
+struct Document;
+
+/// Every route.
+#[must_use]
+pub fn router(host: SharedHost) -> Router {
+    let (router, document) = routes().split_for_parts();
+    let document = serde_json::to_string(&document).unwrap_or_default();
+    router
+        .route(
+            "/v1/openapi.json",
+            get(move || async move { ([(axum::http::header::CONTENT_TYPE, "application/json")], document) }),
+        )
+        .fallback(|| async { Refusal::no_route() })
+        .method_not_allowed_fallback(|| async { Refusal::no_method() })
+        .layer(CatchPanicLayer::custom(problem::after_panic))
+        .with_state(host)
+}
+
+/// The description of every route.
+#[must_use]
+pub fn openapi() -> OpenApi {
+    routes().into_openapi()
+}
+
+/// The text of `host/openapi.json`.
+///
+/// # Errors
+///
+/// Never for this document.
+pub fn openapi_text() -> Result<String, serde_json::Error> {
+    serde_json::to_string_pretty(&openapi()).map(|text| text + "\n")
+}
+
+fn routes() -> OpenApiRouter<SharedHost> {
+    let small = OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(whoami::get_whoami))
+        .routes(routes!(jobs::list_jobs))
+        .routes(routes!(jobs::get_job))
+        .routes(routes!(jobs::cancel_job))
+        .routes(routes!(events::follow_job))
+        .routes(routes!(operations::get_operation))
+        .routes(routes!(operations::get_output))
+        .routes(routes!(enroll_tokens::create_enroll_token))
+        .routes(routes!(machines::list_machines))
+        .routes(routes!(machines::get_machine, machines::patch_machine, machines::revoke_machine))
+        .routes(routes!(publishers::list_publishers, publishers::trust_publisher))
+        .routes(routes!(publishers::untrust_publisher))
+        .routes(routes!(plugins::list_plugins))
+        .routes(routes!(bindings::list_bindings, bindings::create_binding))
+        .routes(routes!(bindings::remove_binding))
+        .routes(routes!(tokens::list_tokens, tokens::create_token))
+        .routes(routes!(tokens::revoke_token))
+        .routes(routes!(audit::list_audit))
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::metrics))
+        .layer(axum::extract::DefaultBodyLimit::max(BODY));
+    small
+        .merge(OpenApiRouter::new().routes(routes!(jobs::submit_job)).layer(axum::extract::DefaultBodyLimit::max(jobs::BODY)))
+        .merge(OpenApiRouter::new().routes(routes!(plugins::install_plugin)).layer(axum::extract::DefaultBodyLimit::max(plugins::BODY)))
+        // The bytes are counted as they come.
+        .merge(OpenApiRouter::new().routes(routes!(blobs::put_blob)).layer(axum::extract::DefaultBodyLimit::disable()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,62 @@
+//! `/v1/operations`
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use sluice_api_types::operation::{OperationResult, OutputQuery};
+use sluice_protocol::ids::OperationId;
+
+use super::Refusal;
+use super::auth::Operator;
+use super::extract::{Answer, Path, Query};
+use crate::host::SharedHost;
+use crate::jobs;
+use crate::store::{operations, output};
+
+/// The most bytes that one request for output gets. Who wants more asks again with a later offset.
+const MOST: u64 = 32 << 20;
+
+/// Everything about an operation: the object that `sluice run --json` prints.
+#[utoipa::path(get, path = "/v1/operations/{operation}", params(("operation" = String, Path)), responses((status = 200, body = OperationResult)))]
+pub(super) async fn get_operation(
+    State(host): State<SharedHost>,
+    Operator(actor): Operator,
+    Path(operation): Path,
+) -> Result<Answer<OperationResult>, Refusal> {
+    let mut conn = host.store.read().await?;
+    let result = jobs::operation_result(&mut conn, &actor.tenant, id(&operation)?).await?;
+    Ok(Answer(result.ok_or_else(|| none(&operation))?))
+}
+
+/// Bytes of one of an operation's output streams, as they are stored.
+#[utoipa::path(
+    get, path = "/v1/operations/{operation}/output", params(("operation" = String, Path), OutputQuery),
+    responses((status = 200, content_type = "application/octet-stream", body = Vec<u8>))
+)]
+pub(super) async fn get_output(
+    State(host): State<SharedHost>,
+    Operator(actor): Operator,
+    Path(operation): Path,
+    Query(query): Query<OutputQuery>,
+) -> Result<Response, Refusal> {
+    let id = id(&operation)?;
+    let mut conn = host.store.read().await?;
+    operations::find(&mut conn, actor.tenant.id, id).await?.ok_or_else(|| none(&operation))?;
+    let length = query.length.unwrap_or(MOST).min(MOST);
+    let bytes = output::range(&mut conn, id, query.stream, query.offset.unwrap_or(0), length).await?;
+    // Whatever a script wrote, a browser is not to run it.
+    let headers = [
+        (header::CONTENT_TYPE, "application/octet-stream"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    Ok((headers, bytes).into_response())
+}
+
+fn id(text: &str) -> Result<OperationId, Refusal> {
+    text.parse().map_err(|_| none(text))
+}
+
+fn none(text: &str) -> Refusal {
+    Refusal::not_found("operation-not-found", format!("there is no operation {}", text.escape_debug()))
+}

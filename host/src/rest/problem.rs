@@ -1,0 +1,262 @@
+//! The one table from what went wrong to what a client sees: status, code, and a sentence.
+
+use std::any::Any;
+use std::error::Error;
+
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use sluice_api_types::problem::{PROBLEM_JSON, Problem};
+
+use crate::blobs::BlobError;
+use crate::fleet::{ChangeError, EnrollError};
+use crate::jobs::{CancelError, SubmitError};
+use crate::operators::{AuthenticationError, CreateTokenError, Denied};
+use crate::plugins::{BindError, InstallError, TrustError};
+use crate::store::StoreError;
+
+/// A request that was refused, or failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    status: StatusCode,
+    code: &'static str,
+    detail: String,
+}
+
+impl Refusal {
+    /// The body or a parameter makes no sense.
+    #[must_use]
+    pub fn invalid(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid-request", detail)
+    }
+
+    /// Unknown, or another tenant's: the answer is the same.
+    #[must_use]
+    pub fn not_found(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, code, detail)
+    }
+
+    /// The tenant that a request names is not the operator's.
+    #[must_use]
+    pub fn no_tenant(name: &str) -> Self {
+        Self::not_found("tenant-not-found", format!("there is no tenant {} for this token", name.escape_debug()))
+    }
+
+    /// No such route.
+    #[must_use]
+    pub fn no_route() -> Self {
+        Self::not_found("route-not-found", "there is nothing at this path; see /v1/openapi.json")
+    }
+
+    /// The route is there, and takes other methods.
+    #[must_use]
+    pub fn no_method() -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "this path takes other methods; see /v1/openapi.json")
+    }
+
+    /// The body is larger than the route takes.
+    #[must_use]
+    pub fn too_large(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", detail)
+    }
+
+    /// No token, where one is needed.
+    #[must_use]
+    pub fn unauthenticated(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail)
+    }
+
+    fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, code, detail: detail.into() }
+    }
+
+    /// A failure of the host itself: the cause goes to its log, not to the client.
+    fn internal(code: &'static str, error: &(dyn Error + 'static)) -> Self {
+        tracing::error!(error = chain(error), code, "a request failed");
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            code,
+            format!("{error}; nothing was changed; the host's log says more"),
+        )
+    }
+}
+
+/// An error and its causes, in one line.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let title = self.status.canonical_reason().unwrap_or("Error");
+        let problem = Problem::new(self.status.as_u16(), title, self.code, self.detail);
+        let body = serde_json::to_string(&problem).unwrap_or_default();
+        let mut response = (self.status, [(header::CONTENT_TYPE, PROBLEM_JSON)], body).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+/// A handler panicked: a bug. The request's transaction, if it had one, was not committed by it.
+pub(super) fn after_panic(_panic: Box<dyn Any + Send>) -> Response {
+    tracing::error!("a request met a bug");
+    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the host met a bug; its log says more").into_response()
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Stopped => Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", format!("{error}; try again later")),
+            error => Self::internal("store-failed", &error),
+        }
+    }
+}
+
+impl From<Denied> for Refusal {
+    fn from(error: Denied) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "permission-denied", format!("{error}; an administrator can make a token that has it"))
+    }
+}
+
+impl From<AuthenticationError> for Refusal {
+    fn from(error: AuthenticationError) -> Self {
+        match error {
+            AuthenticationError::Store(error) => error.into(),
+            error => Self::unauthenticated(format!("{error}; nothing was done; log in with a good one (sluice login)")),
+        }
+    }
+}
+
+impl From<SubmitError> for Refusal {
+    fn from(error: SubmitError) -> Self {
+        let detail = error.to_string();
+        match error {
+            SubmitError::Denied(error) => error.into(),
+            SubmitError::Request(_) => Self::invalid(detail),
+            SubmitError::NoTenant(_) => Self::not_found("tenant-not-found", detail),
+            SubmitError::NoMachines => Self::not_found("no-machines", detail),
+            SubmitError::NoAttachment(_) => Self::new(StatusCode::CONFLICT, "attachment-missing", detail),
+            SubmitError::InvalidKey => Self::new(StatusCode::BAD_REQUEST, "idempotency-key-invalid", detail),
+            SubmitError::KeyReused(_) => Self::new(StatusCode::CONFLICT, "idempotency-key-reused", detail),
+            SubmitError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<CancelError> for Refusal {
+    fn from(error: CancelError) -> Self {
+        match error {
+            CancelError::NoJob(_) => Self::not_found("job-not-found", error.to_string()),
+            CancelError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ChangeError> for Refusal {
+    fn from(error: ChangeError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ChangeError::NoMachine(_) => Self::not_found("machine-not-found", detail),
+            ChangeError::NameTaken(_) => Self::new(StatusCode::CONFLICT, "machine-name-taken", detail),
+            ChangeError::TooManyTags | ChangeError::Name(_) | ChangeError::Tag(_) => Self::invalid(detail),
+            ChangeError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<EnrollError> for Refusal {
+    fn from(error: EnrollError) -> Self {
+        match error {
+            EnrollError::Store(error) => error.into(),
+            EnrollError::Random(error) => Self::internal("no-randomness", &error),
+            error => Self::invalid(error.to_string()),
+        }
+    }
+}
+
+impl From<CreateTokenError> for Refusal {
+    fn from(error: CreateTokenError) -> Self {
+        match error {
+            CreateTokenError::Name(_) => Self::invalid(error.to_string()),
+            CreateTokenError::Taken(_) => Self::new(StatusCode::CONFLICT, "token-name-taken", error.to_string()),
+            CreateTokenError::Random(error) => Self::internal("no-randomness", &error),
+            CreateTokenError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<TrustError> for Refusal {
+    fn from(error: TrustError) -> Self {
+        match error {
+            TrustError::Key(_) => Self::invalid(error.to_string()),
+            TrustError::NotTrusted(_) => Self::not_found("publisher-not-found", error.to_string()),
+            TrustError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<InstallError> for Refusal {
+    fn from(error: InstallError) -> Self {
+        let detail = error.to_string();
+        match error {
+            InstallError::NobodyTrusted => Self::new(StatusCode::CONFLICT, "no-publisher-trusted", detail),
+            InstallError::Signature(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "plugin-signature-refused", detail),
+            InstallError::Refused(error) => gate_refusal(&error, detail),
+            InstallError::OtherStatement { .. } => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "plugin-refused", detail),
+            InstallError::OtherPublisher { .. } | InstallError::Downgrade { .. } | InstallError::SameVersion { .. } => {
+                Self::new(StatusCode::CONFLICT, "plugin-conflict", detail)
+            }
+            InstallError::Manifest(_) => Self::internal("internal", &error),
+            InstallError::Blob(error) => error.into(),
+            InstallError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<BindError> for Refusal {
+    fn from(error: BindError) -> Self {
+        let detail = error.to_string();
+        match error {
+            BindError::NoPlugin(_) => Self::not_found("plugin-not-found", detail),
+            BindError::NoBinding(_) => Self::not_found("binding-not-found", detail),
+            BindError::TooMany | BindError::TooLarge => Self::new(StatusCode::CONFLICT, "too-many-bindings", detail),
+            BindError::SettingType(_) | BindError::Settings(_) => Self::new(StatusCode::BAD_REQUEST, "settings-invalid", detail),
+            BindError::Refused(error) => gate_refusal(&error, detail),
+            BindError::Manifest(_) => Self::internal("internal", &error),
+            BindError::Blob(error) => error.into(),
+            BindError::Store(error) => error.into(),
+        }
+    }
+}
+
+/// What the gate runner's client says: the plugin's fault, or the host's.
+fn gate_refusal(error: &sluice_gate_client::BindError, detail: String) -> Refusal {
+    use sluice_gate_client::BindError as E;
+    match error {
+        E::Refused(_) => Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "plugin-refused", detail),
+        E::Settings(_) => Refusal::new(StatusCode::BAD_REQUEST, "settings-invalid", detail),
+        E::Call(_) => Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "plugin-not-configured", detail),
+        E::Runner(_) | E::Cache(_) => {
+            tracing::error!(error = chain(error), "the gate runner failed");
+            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "gate-runner-failed", detail)
+        }
+    }
+}
+
+impl From<BlobError> for Refusal {
+    fn from(error: BlobError) -> Self {
+        match error {
+            BlobError::TooLarge(_) => Self::too_large(error.to_string()),
+            BlobError::Aborted => Self::invalid(error.to_string()),
+            error => Self::internal("files-failed", &error),
+        }
+    }
+}

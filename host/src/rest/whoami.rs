@@ -1,0 +1,17 @@
+//! `/v1/whoami`
+
+use sluice_api_types::whoami::WhoAmI;
+
+use super::auth::Operator;
+use super::extract::Answer;
+
+/// Who the token belongs to, and what it may do.
+#[utoipa::path(get, path = "/v1/whoami", responses((status = 200, body = WhoAmI)))]
+pub(super) async fn get_whoami(Operator(actor): Operator) -> Answer<WhoAmI> {
+    Answer(WhoAmI {
+        operator: actor.name,
+        tenant: actor.tenant.name,
+        permissions: actor.permissions.iter().map(|permission| permission.as_str().to_owned()).collect(),
+        host_version: env!("CARGO_PKG_VERSION").to_owned(),
+    })
+}

@@ -1,0 +1,327 @@
+//! `sluice-host serve`: everything is made here, by hand, once.
+
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum_server::Handle;
+use axum_server::tls_rustls::RustlsConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use sluice_transport::host::HostEndpoint;
+use sluice_transport::identity::{self, Authority, IssueError, crypto_provider};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::blobs::{BlobError, BlobStore};
+use crate::clock::UnixMillis;
+use crate::config::Tls;
+use crate::directory::{DataDirectory, DirectoryError};
+use crate::fleet::Presence;
+use crate::host::{Addresses, Host, SharedHost};
+use crate::jobs::{self, Events};
+use crate::link::Link;
+use crate::metrics::Metrics;
+use crate::operators::Failures;
+use crate::plugins::Gates;
+use crate::rest;
+use crate::store::{OpenError, Store, StoreError, tenants};
+
+/// How often it is looked for what time has ended.
+const SWEEP: Duration = Duration::from_secs(1);
+/// How often it is looked for gate runners that nobody needs.
+const IDLE: Duration = Duration::from_secs(60);
+/// How long requests that are under way may go on when the host is stopped. Followers of jobs would go on for ever.
+const DRAIN: Duration = Duration::from_millis(500);
+/// How long machines' connections may take to end.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// How a host is to run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Its folder.
+    pub data: PathBuf,
+    /// Where machines connect (UDP).
+    pub agents: SocketAddr,
+    /// Where operators connect (TCP).
+    pub api: SocketAddr,
+    /// `address:port` for machines, as enrollment tokens carry it; found out where empty.
+    pub advertise: Vec<String>,
+    /// The certificate of the API.
+    pub tls: Tls,
+    /// The runner of gates; beside the host's own executable where absent.
+    pub gate_runner: Option<PathBuf>,
+}
+
+/// A host that runs.
+#[derive(Debug)]
+pub struct Server {
+    host: SharedHost,
+    link: Link,
+    endpoint: Arc<HostEndpoint>,
+    api: Handle<SocketAddr>,
+    api_address: SocketAddr,
+    tasks: Vec<AbortOnDropHandle<()>>,
+}
+
+/// Runs a host until it is told to stop by SIGTERM or SIGINT. Prints where it is reached once it is.
+///
+/// # Errors
+///
+/// Where it cannot start.
+pub async fn serve(options: Options) -> Result<(), ServeError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
+    let directory = DataDirectory::open(&options.data)?;
+    let locked = directory.lock()?;
+    let server = Server::start(&directory, options).await?;
+    let ready = format!("ready agents={} api={}\n", server.agents_address(), server.host.addresses.api);
+    let mut stdout = std::io::stdout();
+    stdout.write_all(ready.as_bytes()).and_then(|()| stdout.flush()).map_err(ServeError::Stdout)?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+    server.stop().await;
+    drop(locked);
+    Ok(())
+}
+
+impl Server {
+    /// Starts a host in a folder that was set up.
+    ///
+    /// # Errors
+    ///
+    /// Where an address is taken, or a file cannot be used.
+    pub async fn start(directory: &DataDirectory, options: Options) -> Result<Self, ServeError> {
+        let authority = Authority::load(&directory.authority()).map_err(ServeError::Authority)?;
+        let store = Store::open(&directory.database()).await?;
+        let mut conn = store.read().await?;
+        let host_id = tenants::host_id(&mut conn).await?.ok_or(ServeError::NoHostId)?;
+        drop(conn);
+        let listener = TcpListener::bind(options.api).map_err(|source| ServeError::Listen { address: options.api, source })?;
+        listener.set_nonblocking(true).map_err(|source| ServeError::Listen { address: options.api, source })?;
+        let api_address = listener.local_addr().map_err(|source| ServeError::Listen { address: options.api, source })?;
+        let endpoint = Arc::new(HostEndpoint::bind(options.agents, &authority, host_id)?);
+        let agents_address = endpoint.local_addr();
+        let tls = tls(&options.tls, api_address, &authority)?;
+        let host = Arc::new(Host {
+            store,
+            blobs: BlobStore::open(&directory.blobs())?,
+            presence: Presence::default(),
+            events: Events::default(),
+            gates: Gates::new(directory.gates(), options.gate_runner),
+            metrics: Metrics::default(),
+            failures: Failures::default(),
+            addresses: Addresses {
+                agents: if options.advertise.is_empty() { reachable(agents_address) } else { options.advertise },
+                api: url(api_address, tls.is_some(), &options.tls.names),
+                authority: authority.root_fingerprint(),
+            },
+        });
+        let link = Link::new(Arc::clone(&host), authority);
+        let api = Handle::new();
+        let tasks = vec![
+            spawn(serve_api(listener, tls, api.clone(), Arc::clone(&host))),
+            spawn(accept_machines(link.clone(), Arc::clone(&endpoint))),
+            spawn(sweep(Arc::clone(&host))),
+            spawn(end_idle(Arc::clone(&host))),
+        ];
+        Ok(Self { host, link, endpoint, api, api_address, tasks })
+    }
+
+    /// Where machines connect.
+    #[must_use]
+    pub fn agents_address(&self) -> SocketAddr {
+        self.endpoint.local_addr()
+    }
+
+    /// Where operators connect.
+    #[must_use]
+    pub const fn api_address(&self) -> SocketAddr {
+        self.api_address
+    }
+
+    /// Ends connections, commits what was handed over, and closes the database.
+    pub async fn stop(self) {
+        self.api.graceful_shutdown(Some(DRAIN));
+        self.endpoint.close().await;
+        if tokio::time::timeout(GOODBYE, self.link.finished()).await.is_err() {
+            tracing::warn!("connections took too long to end; what they had not stored, the machines say again");
+        }
+        let mut tasks = self.tasks.into_iter();
+        if let Some(api) = tasks.next()
+            && tokio::time::timeout(GOODBYE, api).await.is_err()
+        {
+            tracing::warn!("requests took too long to end");
+        }
+        drop(tasks);
+        self.host.store.close().await;
+    }
+}
+
+fn spawn(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(task))
+}
+
+async fn accept_machines(link: Link, endpoint: Arc<HostEndpoint>) {
+    link.accept_all(endpoint).await;
+}
+
+async fn sweep(host: SharedHost) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = jobs::sweep(&host, UnixMillis::now()).await {
+            tracing::error!(%error, "what time has ended could not be recorded; trying again");
+        }
+    }
+}
+
+async fn end_idle(host: SharedHost) {
+    let mut ticks = tokio::time::interval(IDLE);
+    loop {
+        ticks.tick().await;
+        host.gates.end_idle().await;
+    }
+}
+
+async fn serve_api(listener: TcpListener, tls: Option<Arc<rustls::ServerConfig>>, handle: Handle<SocketAddr>, host: SharedHost) {
+    let service = rest::router(host).into_make_service_with_connect_info::<SocketAddr>();
+    let served = match tls {
+        Some(config) => match axum_server::from_tcp_rustls(listener, RustlsConfig::from_config(config)) {
+            Ok(server) => server.handle(handle).serve(service).await,
+            Err(error) => Err(error),
+        },
+        None => match axum_server::from_tcp(listener) {
+            Ok(server) => server.handle(handle).serve(service).await,
+            Err(error) => Err(error),
+        },
+    };
+    if let Err(error) = served {
+        tracing::error!(%error, "the API has stopped");
+    }
+}
+
+/// The TLS of the API: none on loopback without a certificate; else the one of the configuration, or one issued by the
+/// host's own authority.
+fn tls(config: &Tls, address: SocketAddr, authority: &Authority) -> Result<Option<Arc<rustls::ServerConfig>>, ServeError> {
+    let (chain, key) = match (&config.certificate, &config.key) {
+        (Some(certificate), Some(key)) => {
+            let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+            let chain = chain.map_err(|error| ServeError::Certificate { path: certificate.clone(), reason: error.to_string() })?;
+            let key = PrivateKeyDer::from_pem_file(key)
+                .map_err(|error| ServeError::Certificate { path: key.clone(), reason: error.to_string() })?;
+            (chain, key)
+        }
+        _ if address.ip().is_loopback() => return Ok(None),
+        _ => {
+            let names = if config.names.is_empty() { own_names(address.ip()) } else { config.names.clone() };
+            let issued = authority.issue_api(&names, SystemTime::now())?;
+            let chain = issued.chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
+            (chain, PrivatePkcs8KeyDer::from(issued.key.to_vec()).into())
+        }
+    };
+    let mut tls = rustls::ServerConfig::builder_with_provider(crypto_provider())
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
+        .map_err(ServeError::Tls)?;
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Some(Arc::new(tls)))
+}
+
+/// Addresses at which machines probably reach a socket. Whoever knows better says `--advertise`.
+fn reachable(address: SocketAddr) -> Vec<String> {
+    if !address.ip().is_unspecified() {
+        return vec![address.to_string()];
+    }
+    own_addresses().into_iter().map(|ip| SocketAddr::new(ip, address.port()).to_string()).collect()
+}
+
+/// The address that packets to elsewhere leave from, and loopback.
+fn own_addresses() -> Vec<IpAddr> {
+    // Connecting a UDP socket sends nothing: it asks the kernel for a route. 192.0.2.1 is for documentation (RFC 5737).
+    let outward = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
+        .and_then(|socket| socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).and_then(|()| socket.local_addr()))
+        .map(|address| address.ip());
+    outward.into_iter().filter(|ip| !ip.is_unspecified()).chain([IpAddr::V4(Ipv4Addr::LOCALHOST)]).collect()
+}
+
+fn own_names(ip: IpAddr) -> Vec<String> {
+    if !ip.is_unspecified() {
+        return vec![ip.to_string()];
+    }
+    let mut names = vec!["localhost".to_owned()];
+    names.extend(own_addresses().iter().map(IpAddr::to_string));
+    names
+}
+
+fn url(address: SocketAddr, tls: bool, names: &[String]) -> String {
+    let scheme = if tls { "https" } else { "http" };
+    match names.first() {
+        Some(name) if tls => format!("{scheme}://{name}:{}", address.port()),
+        _ if address.ip().is_unspecified() => {
+            let ip = own_addresses().first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+            format!("{scheme}://{}", SocketAddr::new(ip, address.port()))
+        }
+        _ => format!("{scheme}://{address}"),
+    }
+}
+
+/// A host cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The folder.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The keys.
+    #[error("the host's certificates and keys cannot be used")]
+    Authority(#[source] identity::StoreError),
+    /// The database.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The files.
+    #[error(transparent)]
+    Blobs(#[from] BlobError),
+    /// Set up by another program, or not to the end.
+    #[error("the database holds no host; set one up in an empty folder with: sluice-host init")]
+    NoHostId,
+    /// The API's address.
+    #[error("cannot listen on {address} (TCP) for the API")]
+    Listen {
+        /// As asked.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The machines' address.
+    #[error(transparent)]
+    Bind(#[from] sluice_transport::host::BindError),
+    /// The API's certificate.
+    #[error("cannot use the certificate or key {}: {reason}", path.display())]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// No certificate for these names.
+    #[error("no certificate can be issued for the API (tls.names in the configuration)")]
+    Issue(#[from] IssueError),
+    /// The certificate and key do not work.
+    #[error("cannot use the certificate of the API")]
+    Tls(#[source] rustls::Error),
+    /// No signals.
+    #[error("cannot watch for signals")]
+    Signals(#[source] std::io::Error),
+    /// Nobody to tell.
+    #[error("cannot print that the host is ready")]
+    Stdout(#[source] std::io::Error),
+}

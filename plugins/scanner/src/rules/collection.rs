@@ -1,0 +1,200 @@
+//! Taking data away.
+
+use sluice_plugin_sdk::types::{Confidence, Severity};
+
+use super::{Rule, line};
+
+pub(super) const RULES: &[Rule] = &[
+    Rule {
+        id: "send-data",
+        severity: Severity::Medium,
+        confidence: Confidence::Medium,
+        tags: &["attack.T1041", "attack.T1048", "attack.T1567"],
+        name: "Data sent out",
+        message: "sends files or output to another machine",
+        remediation: "Return results through the job.",
+        patterns: &[
+            line(
+                &["curl"],
+                r#"\bcurl\b[^\n|;]*(?:\s-T\s|--upload-file|\s(?:-F|--form)[\s=]*["']?[^\s"']*=[@<]|\s(?:-d|--data(?:-\w+)?)[\s=]*["']?(?:[^\s"']*@|[^\n]*\$[({])|-X\s*["']?(?:POST|PUT)\b)|\|\s*curl\b[^\n]*(?:@-|-T\s*-)"#,
+            ),
+            line(
+                &["wget"],
+                r"\bwget\b[^\n]*--(?:post-file|body-file|post-data)",
+            ),
+            line(
+                &[
+                    "hooks.slack.com",
+                    "discord.com/api/webhooks",
+                    "discordapp.com/api/webhooks",
+                    "api.telegram.org",
+                    "webhook.office",
+                    "api.dropboxapi",
+                    "graph.microsoft.com",
+                    "content.dropbox",
+                    "s3.amazonaws",
+                ],
+                r"hooks\.slack\.com|discord(?:app)?\.com/api/webhooks|api\.telegram\.org|webhook\.office|dropboxapi\.com",
+            ),
+            line(
+                &["invoke-webrequest", "invoke-restmethod", "iwr ", "irm "],
+                r#"\b(?:invoke-(?:webrequest|restmethod)|iwr|irm)\b[^\n]*-(?:infile|body|method\s+["']?(?:post|put))"#,
+            ),
+            line(
+                &[
+                    "uploadfile",
+                    "uploadstring",
+                    "uploaddata",
+                    "send-mailmessage",
+                    "smtpclient",
+                    "ftpwebrequest",
+                    "put-item",
+                ],
+                r"\.Upload(?:File|String|Data|Values)(?:Async|TaskAsync)?\s*\(|Send-MailMessage|Net\.Mail\.SmtpClient|FtpWebRequest",
+            ),
+            line(
+                &["ssh", "nc ", "ncat", "netcat", "openssl"],
+                r"\b(?:tar|cat|dd|zip|gzip|mysqldump|pg_dump)\s[^\n|]*(?:\|[^\n|]+)*\|\s*(?:ssh|nc|ncat|netcat|openssl\s+s_client|socat)\s",
+            ),
+            line(
+                &["dig", "nslookup", "host ", "resolve-dnsname", "ping"],
+                r#"\b(?:dig|nslookup|host)\s[^\n]*(?:\$[({\w]|`)[^\n]*\.\w+|Resolve-DnsName[^\n]*\$|\bping\s[^\n]*-p\s*["']?\$|\bxxd\b[^\n]*\|[^\n]*\bping\b|\$ping\.Send\("#,
+            ),
+            line(
+                &[
+                    "rclone",
+                    "megacmd",
+                    "mega-put",
+                    "dnsexfil",
+                    "dns-beacon",
+                    "s3 cp",
+                    "s3 sync",
+                    "gsutil",
+                    "azcopy",
+                    "ftp ",
+                    "sftp",
+                    "tftp",
+                    "smbclient",
+                ],
+                r#"\brclone(?:\.exe)?["']?\s+(?:copy|sync|move|config)|\bmega-put\b|dns-?(?:exfil|beacon|exfiltrat\w+)|\bazcopy(?:\.exe)?\s+copy|\bftp\s+-[ni]|(?:^\s*|[;&|]\s*)(?:tftp|ftp)\s+-|\baws\s+s3\s+(?:cp|sync)\s[^\n]*s3://|--no-sign-request"#,
+            ),
+            line(&["exfil", "exfiltrate"], r"\bexfil\w*"),
+        ],
+    },
+    Rule {
+        id: "collect-data",
+        severity: Severity::Medium,
+        confidence: Confidence::Medium,
+        tags: &["attack.T1560", "attack.T1005", "attack.T1074"],
+        name: "Private data packed",
+        message: "packs private data",
+        remediation: "Use the backup system.",
+        patterns: &[
+            line(
+                &[
+                    "tar ",
+                    "zip",
+                    "7z",
+                    "rsync",
+                    "rar",
+                    "ditto",
+                    "compress-archive",
+                    "cp ",
+                ],
+                r"\b(?:tar|zip|7z\w*|rar|ditto|gzip|compress-archive)\s[^\n]*(?:/etc/(?:passwd|shadow|ssl/private)|/\.ssh|/\.aws|/\.gnupg|/\.mozilla|/\.kube|\$HOME|~/|/home\b|/root\b|Keychains|AppData|\$env:userprofile|Documents|Users)",
+            ),
+            line(
+                &[
+                    "gzip.gzipfile",
+                    "zipfile.zipfile",
+                    "bz2.",
+                    "tarfile",
+                    "zlib.compress",
+                    "7z",
+                    "winzip",
+                    "makecab",
+                ],
+                r#"open\(["']/etc/passwd|(?:GzipFile|ZipFile|BZ2File|TarFile|tarfile\.open)\s*\([^\n]*(?:/tmp|passwd)|\bmakecab(?:\.exe)?\s|7z(?:\.exe)?["']?\s+a\s|zlib\.compress"#,
+            ),
+            line(
+                &[
+                    "outlook.application",
+                    "mapi",
+                    "mbox",
+                    "/var/mail",
+                    "/var/spool/mail",
+                    "notes",
+                    "get-inbox",
+                    "inbox",
+                ],
+                r#"ComObject\s+["']?outlook\.application|GetNamespace\(["']MAPI|/var/(?:spool/)?mail/|group\.com\.apple\.notes|Get-Inbox|New-MailboxExportRequest"#,
+            ),
+            line(
+                &["find ", "get-childitem", "dir "],
+                r#"\bfind\s[^\n]*-i?name\s+["']?\*\.(?:docx?|xlsx?|pdf|pst|kdbx|sql|mdb)\b[^\n]*(?:-exec\s+(?:cp|tar|zip)|\|)|(?:get-childitem|gci|dir)\b[^\n]*-recurse[^\n]*\.(?:docx?|xlsx?|pdf|pst|kdbx)\b"#,
+            ),
+        ],
+    },
+    Rule {
+        id: "capture-screen",
+        severity: Severity::Medium,
+        confidence: Confidence::Medium,
+        tags: &[
+            "attack.T1113",
+            "attack.T1115",
+            "attack.T1123",
+            "attack.T1125",
+        ],
+        name: "Screen, clipboard, sound or camera",
+        message: "captures the screen, the clipboard, sound or pictures",
+        remediation: "Ask the user.",
+        patterns: &[
+            line(
+                &[
+                    "screencapture",
+                    "scrot",
+                    "import -window",
+                    "xwd",
+                    "copyfromscreen",
+                    "gnome-screenshot",
+                    "imagegrab",
+                    "psr.exe",
+                    "nircmd",
+                    "maim",
+                    "spectacle",
+                ],
+                r#"(?:^\s*|[;&|]\s*|sudo\s+)(?:screencapture|scrot|gnome-screenshot|maim)\b|\bimport\s+-window|\bxwd\s+-|CopyFromScreen|ImageGrab\.grab|\bpsr(?:\.exe)?["']?\s+/start"#,
+            ),
+            line(
+                &[
+                    "get-clipboard",
+                    "pbpaste",
+                    "xclip",
+                    "xsel",
+                    "clip.exe",
+                    "wl-paste",
+                    "clipboard",
+                ],
+                r"Get-Clipboard|\bpbpaste\b|\bxclip\b[^\n]*-o|\bxsel\b[^\n]*-o|\bwl-paste\b|Windows\.(?:Forms\.)?Clipboard|\|\s*clip(?:\.exe)?\b",
+            ),
+            line(
+                &[
+                    "arecord",
+                    "parecord",
+                    "soundrecorder",
+                    "windowsaudiodevice",
+                    "avfoundation",
+                    "ffmpeg",
+                    "rec ",
+                    "mcisendstring",
+                    "fswebcam",
+                    "imagesnap",
+                    "quicktime",
+                    "devicecapture",
+                    "webcam",
+                ],
+                r"\barecord\b|\bparecord\b|SoundRecorder|WindowsAudioDevice|-f\s+(?:avfoundation|alsa|pulse|v4l2|dshow)|mciSendString|\bfswebcam\b|\bimagesnap\b|QuickTime|webcam",
+            ),
+        ],
+    },
+];
