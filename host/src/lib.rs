@@ -37,3 +37,6 @@ pub mod clock;
 pub mod host;
 pub mod metrics;
 pub mod random;
+
+#[cfg(test)]
+mod testing;

@@ -143,6 +143,8 @@ fn config(allocation: Allocation, effort: Effort) -> Config {
             .total_core_instances(4 * MAX_CALLS)
             .total_memories(MAX_CALLS)
             .total_tables(4 * MAX_CALLS)
+            // Guests are called synchronously; stacks for the other way would count as data of the process.
+            .total_stacks(0)
             .max_core_instances_per_component(16)
             .max_memories_per_component(1)
             .max_tables_per_component(4)

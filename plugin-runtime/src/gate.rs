@@ -212,7 +212,11 @@ fn explain(error: &wasmtime::Error, store: &Store<CallState>, limits: &CallLimit
     match error.downcast_ref::<Trap>() {
         Some(Trap::OutOfFuel) => CallError::Fuel(limits.fuel),
         Some(Trap::Interrupt) => CallError::Deadline(limits.time_ms),
-        Some(trap) => CallError::Trap(trap.to_string()),
+        // A guest of our kit logs the text of a panic just before it traps.
+        Some(trap) => CallError::Trap(match store.data().log.last() {
+            Some(line) => format!("{trap}, after it logged {line:?}"),
+            None => trap.to_string(),
+        }),
         None => {
             let text = format!("{error:#}");
             if text.contains("too much data") || text.contains("hostcall") || text.contains("fuel allocated for hostcalls") {

@@ -6,8 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use quinn::{ConnectionError, ReadError, VarInt, WriteError};
-use sluice_protocol::message::{Direction, Side, StreamKind};
-use sluice_protocol::message::CloseCode;
+use sluice_protocol::message::{CloseCode, Direction, Side, StreamKind};
 
 use crate::error::LinkError;
 use crate::limits;

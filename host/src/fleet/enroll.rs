@@ -224,3 +224,71 @@ impl EnrollError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{NOW, TestHost};
+
+    async fn try_with(test: &TestHost, token: &NewToken, secret: &[u8], name: &str, now: UnixMillis) -> Result<Joined, EnrollError> {
+        let joined = admit(&test.host.store, token.id, secret, name, Vec::new(), "test", now, |_, _| Ok(())).await;
+        if let Err(error) = &joined {
+            refuse(&test.host.store, token.id, error, "test", now).await.expect("records");
+        }
+        joined.map(|(joined, ())| joined)
+    }
+
+    #[tokio::test]
+    async fn a_token_lets_in_as_many_machines_as_it_says_each_with_a_name_of_its_own() {
+        let test = TestHost::new().await;
+        let token = create_token(&test.host.store, &test.admin, Some(3), None, NOW).await.expect("makes");
+        let mut names = Vec::new();
+        for _ in 0..3 {
+            names.push(try_with(&test, &token, &token.secret, "web", NOW).await.expect("joins").name.to_string());
+        }
+        assert_eq!(names, ["web", "web-2", "web-3"]);
+        assert!(matches!(try_with(&test, &token, &token.secret, "web", NOW).await, Err(EnrollError::UsedUp(_))));
+        assert_eq!(test.count_audited("machine_enrolled").await, 3);
+        assert_eq!(test.count_audited("machine_enrollment_refused").await, 1);
+    }
+
+    #[tokio::test]
+    async fn machines_that_race_for_one_use_do_not_both_join() {
+        let test = TestHost::new().await;
+        let token = create_token(&test.host.store, &test.admin, None, None, NOW).await.expect("makes");
+        let tries = (0..5).map(|_| try_with(&test, &token, &token.secret, "web", NOW));
+        let joined = futures_util::future::join_all(tries).await.into_iter().filter(Result::is_ok).count();
+        assert_eq!(joined, 1);
+    }
+
+    #[tokio::test]
+    async fn wrong_expired_and_unknown_tokens_are_refused() {
+        let test = TestHost::new().await;
+        let token = create_token(&test.host.store, &test.admin, None, Some(Span::seconds(60)), NOW).await.expect("makes");
+        assert!(matches!(try_with(&test, &token, b"wrong", "web", NOW).await, Err(EnrollError::WrongSecret(_))));
+        let later = NOW.plus(Span::seconds(60));
+        assert!(matches!(try_with(&test, &token, &token.secret, "web", later).await, Err(EnrollError::Expired(_))));
+        let unknown = NewToken { id: TokenId::generate(), secret: token.secret };
+        assert!(matches!(try_with(&test, &unknown, &token.secret, "web", NOW).await, Err(EnrollError::Unknown)));
+        assert_eq!(test.count_audited("machine_enrollment_refused").await, 2);
+    }
+
+    #[tokio::test]
+    async fn a_machine_without_a_certificate_has_not_joined_and_the_use_is_not_gone() {
+        let test = TestHost::new().await;
+        let token = create_token(&test.host.store, &test.admin, None, None, NOW).await.expect("makes");
+        let failed = admit(&test.host.store, token.id, &token.secret, "web", Vec::new(), "test", NOW, |_, _| {
+            Err::<(), _>("a bad request".to_owned())
+        });
+        assert!(matches!(failed.await, Err(EnrollError::Certificate(..))));
+        assert_eq!(try_with(&test, &token, &token.secret, "web", NOW).await.expect("joins").name.as_str(), "web");
+    }
+
+    #[tokio::test]
+    async fn uses_and_expiry_have_bounds() {
+        let test = TestHost::new().await;
+        for (uses, expires) in [(Some(0), None), (Some(10_001), None), (None, Some(Span(0))), (None, Some(Span(u64::MAX)))] {
+            assert!(create_token(&test.host.store, &test.admin, uses, expires, NOW).await.is_err(), "{uses:?} {expires:?}");
+        }
+    }
+}

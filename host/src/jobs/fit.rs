@@ -6,7 +6,7 @@ use sluice_protocol::message::control::{Fact, FactValue};
 
 /// The end of an operation whose script is for other systems; none where it fits, or nobody knows yet.
 #[must_use]
-pub fn misfit(source: &Source, facts: &[Fact]) -> Option<Ending> {
+pub(super) fn misfit(source: &Source, facts: &[Fact]) -> Option<Ending> {
     let wanted = &source.header.as_ref()?.requires.os;
     let family = facts.iter().find_map(|fact| match &fact.value {
         FactValue::Text(text) if fact.key == "os.family" => Some(text.as_str()),

@@ -22,6 +22,8 @@ mod request;
 mod result;
 mod submit;
 mod targets;
+#[cfg(test)]
+mod tests;
 
 pub use cancel::{CancelError, cancel, end_all_of_machine};
 pub use deliver::{DeliverError, deliver_pending, pending};

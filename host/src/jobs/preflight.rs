@@ -119,6 +119,7 @@ impl Preflight<'_> {
             ],
             attachments: self.texts.clone(),
             skip_security_scan: self.order.skip_security_scan,
+            live_facts: false,
         };
         let evaluation = sluice_gate_client::evaluate(gates, &input).await;
         let bundle_sha256 = evaluation.bundle.map(|(_, digest)| digest);

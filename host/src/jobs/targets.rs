@@ -11,7 +11,7 @@ use crate::store::StoreError;
 
 /// A target of a job.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Target {
+pub(super) enum Target {
     /// A machine of the operator's tenant.
     Machine(Box<MachineRow>),
     /// What was typed, where there is no such machine, or none that the operator could know of.
@@ -21,7 +21,7 @@ pub enum Target {
 impl Target {
     /// The machine's name, or what was typed.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         match self {
             Self::Machine(machine) => &machine.name,
             Self::NotFound(typed) => typed,
@@ -34,7 +34,7 @@ impl Target {
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn look_up(conn: &mut SqliteConnection, actor: &Actor, selection: &Selection) -> Result<Vec<Target>, StoreError> {
+pub(super) async fn look_up(conn: &mut SqliteConnection, actor: &Actor, selection: &Selection) -> Result<Vec<Target>, StoreError> {
     let mut found = Vec::new();
     match selection {
         Selection::All => found.extend(machines::with_tags(conn, actor.tenant.id, &[]).await?.into_iter().map(machine)),

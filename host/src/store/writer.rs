@@ -122,7 +122,8 @@ async fn run(mut connection: SqliteConnection, mut queue: mpsc::Receiver<Message
         tracing::warn!(%error, "the database did not close cleanly; it recovers when it is opened again");
     }
     if let Some(done) = stopping {
-        drop(done.send(()));
+        // Whoever asked may have gone.
+        let _ = done.send(());
     }
 }
 

@@ -106,7 +106,8 @@ fn close_others() -> Result<(), WallError> {
 fn set_limits(limits: &Limits) -> nix::Result<()> {
     let set = |resource, value: u64| setrlimit(resource, value, value);
     set(Resource::RLIMIT_CORE, 0)?;
-    set(Resource::RLIMIT_FSIZE, 0)?;
+    // Memory files that images of instances are kept in; no other file can be opened.
+    set(Resource::RLIMIT_FSIZE, 128 << 20)?;
     set(Resource::RLIMIT_NOFILE, 256)?;
     set(Resource::RLIMIT_DATA, limits.data)?;
     limits.cpu.map_or(Ok(()), |seconds| set(Resource::RLIMIT_CPU, seconds))

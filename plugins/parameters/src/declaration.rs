@@ -1,6 +1,6 @@
 //! What the script's header says of one parameter.
 
-use regex::{Regex, RegexBuilder};
+use regex_lite::{Regex, RegexBuilder};
 use sluice_plugin_sdk::prelude::*;
 
 use crate::typed::{self, Kind};
@@ -236,10 +236,9 @@ fn pattern(declared: &[Attribute]) -> Result<Option<Pattern>, String> {
     Ok(Some(Pattern { text, whole }))
 }
 
-fn build(text: &str) -> Result<Regex, regex::Error> {
+fn build(text: &str) -> Result<Regex, regex_lite::Error> {
     RegexBuilder::new(text)
         .size_limit(LARGEST_PATTERN)
-        .dfa_size_limit(LARGEST_PATTERN)
         .nest_limit(50)
         .build()
 }

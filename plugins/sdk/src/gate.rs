@@ -114,6 +114,7 @@ impl<G> Configured<G> {
         data: &[DataPack],
         make: impl FnOnce(&Settings, &[DataPack]) -> Result<G, GateError>,
     ) -> Result<(), GateError> {
+        log_panics();
         let gate = make(&Settings::new(settings), data)?;
         self.0
             .set(gate)
@@ -130,6 +131,15 @@ impl<G> Configured<G> {
             .ok_or_else(|| GateError::Internal("called before configure".to_owned()))
     }
 }
+
+/// Sends the text of a panic to the log before it becomes a trap, which has no text. The hook is in the snapshot too.
+#[cfg(target_arch = "wasm32")]
+fn log_panics() {
+    std::panic::set_hook(Box::new(|info| crate::log::error(&info.to_string())));
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+const fn log_panics() {}
 
 impl<G> Default for Configured<G> {
     fn default() -> Self {

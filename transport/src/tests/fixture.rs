@@ -54,7 +54,10 @@ pub(super) struct Pair {
 
 impl Fixture {
     pub(super) fn new() -> Self {
-        let authority = new_authority();
+        Self::with(new_authority())
+    }
+
+    pub(super) fn with(authority: Authority) -> Self {
         let endpoint = HostEndpoint::bind(LOOPBACK, &authority, HostId::generate()).expect("binds");
         Self { authority, endpoint }
     }

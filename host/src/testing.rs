@@ -1,0 +1,162 @@
+//! A host without sockets, for unit tests: a store in a temporary directory, and machines that are connected as far as the
+//! rest of the host can tell.
+
+use std::sync::Arc;
+
+use sluice_api_types::job::SubmitJob;
+use sluice_protocol::digest::Digest;
+use sluice_protocol::ids::{JobId, MachineId, OperationId};
+use tempfile::TempDir;
+
+use crate::blobs::BlobStore;
+use crate::clock::UnixMillis;
+use crate::fleet::{Inbox, Presence, Session};
+use crate::host::{Addresses, Host, SharedHost};
+use crate::jobs::{self, Events, Machine};
+use crate::metrics::Metrics;
+use crate::operators::{self, Actor, BearerToken, Failures, Permission};
+use crate::plugins::Gates;
+use crate::store::operations::OperationRow;
+use crate::store::tenants::{self, Tenant};
+use crate::store::{self, Store, StoreError, machines, operations};
+
+/// When tests happen.
+pub(crate) const NOW: UnixMillis = UnixMillis(1_795_000_000_000);
+
+/// A host and its first operator.
+pub(crate) struct TestHost {
+    pub(crate) host: SharedHost,
+    pub(crate) tenant: Tenant,
+    pub(crate) admin: Actor,
+    pub(crate) token: BearerToken,
+    pub(crate) dir: TempDir,
+}
+
+impl TestHost {
+    pub(crate) async fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let store = Store::open(&dir.path().join("host.db")).await.expect("opens");
+        let host = Arc::new(Host {
+            store,
+            blobs: BlobStore::open(&dir.path().join("blobs")).expect("opens"),
+            presence: Presence::default(),
+            events: Events::default(),
+            gates: Gates::new(dir.path().join("gates"), Some("/nonexistent/sluice-gate-runner".into())),
+            metrics: Metrics::default(),
+            failures: Failures::default(),
+            addresses: Addresses {
+                agents: vec!["127.0.0.1:7443".to_owned()],
+                api: "http://127.0.0.1:7480".to_owned(),
+                authority: Digest::of(b"root"),
+            },
+        });
+        let tenant = host
+            .store
+            .write(|conn| Box::pin(async move { tenants::create(conn, tenants::DEFAULT, NOW).await }))
+            .await
+            .expect("creates");
+        let (admin, token) = operator(&host, &tenant, "admin", Permission::ALL).await;
+        Self { host, tenant, admin, token, dir }
+    }
+
+    /// Another operator of the same tenant.
+    pub(crate) async fn operator(&self, name: &'static str, permissions: &'static [Permission]) -> (Actor, BearerToken) {
+        operator(&self.host, &self.tenant, name, permissions).await
+    }
+
+    /// Another tenant, and an operator of it who may do everything.
+    pub(crate) async fn stranger(&self) -> (Actor, BearerToken) {
+        let tenant = self
+            .host
+            .store
+            .write(|conn| Box::pin(async move { tenants::create(conn, "other", NOW).await }))
+            .await
+            .expect("creates");
+        operator(&self.host, &tenant, "stranger", Permission::ALL).await
+    }
+
+    /// An enrolled machine that is not connected.
+    pub(crate) async fn machine(&self, name: &'static str) -> Machine {
+        let (id, tenant) = (MachineId::generate(), self.tenant.id);
+        self.host
+            .store
+            .write(move |conn| Box::pin(async move { machines::insert(conn, tenant, id, name, &[], NOW).await }))
+            .await
+            .expect("enrolls");
+        Machine { tenant: self.tenant.clone(), id, name: name.to_owned() }
+    }
+
+    /// Connects a machine.
+    pub(crate) fn connect(&self, machine: &Machine) -> (Session, Inbox) {
+        self.host.presence.join(self.tenant.clone(), machine.id)
+    }
+
+    /// Submits a script as the first operator.
+    pub(crate) async fn submit(&self, machine: &str, change: impl FnOnce(&mut SubmitJob)) -> JobId {
+        let mut request = request(machine);
+        change(&mut request);
+        jobs::submit(&self.host, &self.admin, request, None, NOW).await.expect("is accepted")
+    }
+
+    /// The operations of a job.
+    pub(crate) async fn operations(&self, job: JobId) -> Vec<OperationRow> {
+        let mut conn = self.host.store.read().await.expect("a connection");
+        operations::of_job(&mut conn, self.tenant.id, job).await.expect("reads")
+    }
+
+    /// The one operation of a job.
+    pub(crate) async fn operation(&self, job: JobId) -> OperationRow {
+        self.operations(job).await.pop().expect("one operation")
+    }
+
+    /// The result of an operation.
+    pub(crate) async fn result(&self, operation: OperationId) -> sluice_api_types::operation::OperationResult {
+        let mut conn = self.host.store.read().await.expect("a connection");
+        jobs::operation_result(&mut conn, &self.tenant, operation).await.expect("reads").expect("is there")
+    }
+
+    /// The events of the tenant's audit log, in order, after its chain was verified.
+    pub(crate) async fn audited(&self) -> Vec<sluice_api_types::audit::AuditEntry> {
+        crate::audit::verify(&self.host.store, &self.tenant).await.expect("the chain holds");
+        let mut conn = self.host.store.read().await.expect("a connection");
+        store::audit::list(&mut conn, self.tenant.id, &self.tenant.name, 0, 10_000).await.expect("reads")
+    }
+
+    /// How often an event is in the audit log.
+    pub(crate) async fn count_audited(&self, event: &str) -> usize {
+        self.audited().await.iter().filter(|entry| entry.event == event).count()
+    }
+
+    /// Waits until everything that was handed to the writer is committed.
+    pub(crate) async fn settle(&self) {
+        self.host.store.write(|_| Box::pin(async move { Ok::<_, StoreError>(()) })).await.expect("commits");
+    }
+}
+
+/// A request to run `echo hi`.
+pub(crate) fn request(machine: &str) -> SubmitJob {
+    SubmitJob {
+        script: b"#!/bin/sh\necho hi\n".to_vec().into(),
+        machines: vec![machine.to_owned()],
+        ..SubmitJob::default()
+    }
+}
+
+async fn operator(host: &SharedHost, tenant: &Tenant, name: &'static str, permissions: &'static [Permission]) -> (Actor, BearerToken) {
+    let id = tenant.id;
+    let (row, token) = host
+        .store
+        .write(move |conn| {
+            Box::pin(async move { operators::create(conn, id, name, permissions, None, NOW).await })
+        })
+        .await
+        .expect("makes a token");
+    let actor = Actor {
+        tenant: tenant.clone(),
+        token: row.id,
+        name: name.to_owned(),
+        permissions: permissions.to_vec(),
+        source: "test".to_owned(),
+    };
+    (actor, token)
+}
