@@ -41,7 +41,7 @@ impl fmt::Display for UnixMillis {
     /// RFC 3339 in UTC with milliseconds. What lies outside of the years that RFC 3339 knows is written as its nearest
     /// end: such times come only from a machine's clock.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const LAST: i64 = 253_402_207_200_999;
+        const LAST: i64 = 253_402_207_199_999;
         let stamp = jiff::Timestamp::from_millisecond(self.0.clamp(0, LAST)).map_err(|_| fmt::Error)?;
         write!(f, "{stamp:.3}")
     }

@@ -95,10 +95,15 @@ impl DataDirectory {
         self.0.join("blobs")
     }
 
-    /// The folder of compiled plugins.
-    #[must_use]
-    pub fn gates(&self) -> PathBuf {
-        self.0.join("gates")
+    /// The folder of compiled plugins, which is created where it is missing.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be created.
+    pub fn gates(&self) -> Result<PathBuf, DirectoryError> {
+        let path = self.0.join("gates");
+        let created = DirBuilder::new().recursive(true).mode(0o700).create(&path);
+        created.map(|()| path.clone()).map_err(|source| DirectoryError::Io { path, source })
     }
 }
 

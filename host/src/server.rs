@@ -113,7 +113,7 @@ impl Server {
             blobs: BlobStore::open(&directory.blobs())?,
             presence: Presence::default(),
             events: Events::default(),
-            gates: Gates::new(directory.gates(), options.gate_runner),
+            gates: Gates::new(directory.gates()?, options.gate_runner),
             metrics: Metrics::default(),
             failures: Failures::default(),
             addresses: Addresses {
@@ -131,6 +131,12 @@ impl Server {
             spawn(end_idle(Arc::clone(&host))),
         ];
         Ok(Self { host, link, endpoint, api, api_address, tasks })
+    }
+
+    /// What its parts share.
+    #[must_use]
+    pub const fn host(&self) -> &SharedHost {
+        &self.host
     }
 
     /// Where machines connect.

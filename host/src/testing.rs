@@ -29,7 +29,7 @@ pub(crate) struct TestHost {
     pub(crate) tenant: Tenant,
     pub(crate) admin: Actor,
     pub(crate) token: BearerToken,
-    pub(crate) dir: TempDir,
+    _dir: TempDir,
 }
 
 impl TestHost {
@@ -56,7 +56,7 @@ impl TestHost {
             .await
             .expect("creates");
         let (admin, token) = operator(&host, &tenant, "admin", Permission::ALL).await;
-        Self { host, tenant, admin, token, dir }
+        Self { host, tenant, admin, token, _dir: dir }
     }
 
     /// Another operator of the same tenant.

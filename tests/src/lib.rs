@@ -1,16 +1,27 @@
 //! The harness of the whole-system tests: a fleet of real processes that speaks the domain.
+//!
+//! ```no_run
+//! use sluice_tests::{Fleet, script};
+//!
+//! let fleet = Fleet::builder().start();
+//! let outcome = fleet.run(&script("#!/bin/bash\necho hello\n").as_user("nobody"));
+//! assert_eq!(outcome.text("stdout"), "hello\n");
+//! ```
+//!
+//! Every fleet has its own folder, ports and processes, which end with it. Compiling the shipped gates takes seconds, so
+//! the first fleet leaves a template (a set-up host and the compiled gates) that the next ones copy.
 
-use std::path::PathBuf;
+mod agent;
+mod eventually;
+mod fleet;
+mod host;
+mod places;
+mod script;
+mod template;
 
-/// Where the product's binaries are: beside the folder of the test's own executable. `cargo xtask test` builds them.
-#[must_use]
-pub fn binaries() -> PathBuf {
-    let own = std::env::current_exe().expect("the test has an executable");
-    own.parent().and_then(std::path::Path::parent).expect("target/<profile>/deps/<test>").to_owned()
-}
-
-/// Where `cargo xtask plugins` puts the shipped gates.
-#[must_use]
-pub fn plugins() -> PathBuf {
-    binaries().parent().expect("target/<profile>").join("plugins")
-}
+pub use agent::{Agent, Machine};
+pub use eventually::eventually;
+pub use fleet::{Builder, Fleet, Output};
+pub use host::Host;
+pub use places::{binaries, is_root, plugins};
+pub use script::{Outcome, Script, script};

@@ -96,17 +96,12 @@ pub async fn pending(
                         continue;
                     }
                     let overdue = jobs::not_after(&mut *conn, tenant.id, operation.job).await?.is_none_or(|not_after| not_after < now);
-                    match operation.state {
-                        // The sweeper ends those.
-                        State::Queued if overdue => {}
-                        State::Queued => {
-                            if operations::set_delivered(&mut *conn, operation.id).await? {
-                                operation.state = State::Delivered;
-                                pending.deliver.push(operation);
-                            }
-                        }
-                        State::Delivered => pending.deliver.push(operation),
-                        _ => {}
+                    // What is queued and overdue, the sweeper ends.
+                    if operation.state == State::Queued && !overdue && operations::set_delivered(&mut *conn, operation.id).await? {
+                        operation.state = State::Delivered;
+                    }
+                    if operation.state == State::Delivered {
+                        pending.deliver.push(operation);
                     }
                 }
                 Ok::<_, StoreError>(pending)

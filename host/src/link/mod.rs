@@ -56,3 +56,6 @@ impl Link {
         self.tasks.wait().await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use super::extract::Answer;
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::operators::Permission;
-use crate::store::{StoreError, blobs};
+use crate::store::blobs;
 
 /// The largest file, in bytes.
 const LARGEST: u64 = 256 << 20;
@@ -31,7 +31,7 @@ pub(super) async fn put_blob(
     let (sha256, size) = host.blobs.put_stream(tenant, body.into_data_stream(), LARGEST).await?;
     let now = UnixMillis::now();
     host.store
-        .write(move |conn| Box::pin(async move { blobs::insert(conn, tenant, sha256, size, now).await.map_err(StoreError::from) }))
+        .write(move |conn| Box::pin(async move { blobs::insert(conn, tenant, sha256, size, now).await }))
         .await?;
     Ok((StatusCode::CREATED, Answer(Blob { sha256, size })))
 }

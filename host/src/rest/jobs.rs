@@ -30,11 +30,8 @@ pub(super) async fn submit_job(
     headers: HeaderMap,
     Body(request): Body<SubmitJob>,
 ) -> Result<(StatusCode, Answer<Job>), Refusal> {
-    let key = match headers.get(IDEMPOTENCY_KEY) {
-        // A key that is no text is a key that makes no sense, and is refused as such.
-        Some(value) => Some(value.to_str().unwrap_or_default().to_owned()),
-        None => None,
-    };
+    // A key that is no text is a key that makes no sense, and is refused as such.
+    let key = headers.get(IDEMPOTENCY_KEY).map(|value| value.to_str().unwrap_or_default().to_owned());
     let id = jobs::submit(&host, &actor, request, key, UnixMillis::now()).await?;
     let mut conn = host.store.read().await?;
     let job = jobs::job(&mut conn, &actor.tenant, id).await?.ok_or_else(|| no_job(&id.to_string()))?;

@@ -43,7 +43,6 @@ const BODY: usize = 64 << 10;
 struct Document;
 
 /// Every route.
-#[must_use]
 pub fn router(host: SharedHost) -> Router {
     let (router, document) = routes().split_for_parts();
     let document = serde_json::to_string(&document).unwrap_or_default();

@@ -129,8 +129,9 @@ impl Store {
 
     /// Commits what has been handed over and closes the file.
     pub async fn close(&self) {
-        self.writer.stop().await;
+        // The writer's connection is the last one, so that it leaves one whole file and no log behind.
         self.readers.close().await;
+        self.writer.stop().await;
     }
 }
 
@@ -212,7 +213,7 @@ pub(crate) mod tests {
         store
             .write_lazily(
                 |conn| Box::pin(async move { tenants::create(conn, "lazy", UnixMillis(1)).await.map(|_| ()) }),
-                move |result| drop(done.send(result.is_ok())),
+                move |result| done.send(result.is_ok()).expect("the test waits"),
             )
             .await
             .expect("is handed over");

@@ -1,0 +1,340 @@
+//! A whole host on loopback, and machines that speak through the real transport.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use sluice_api_types::job::AttachmentRef;
+use sluice_protocol::digest::Digest;
+use sluice_protocol::ending::{Ending, State};
+use sluice_protocol::ids::{JobId, OperationId};
+use sluice_protocol::message::control::{FromAgent, FromHost, Hello};
+use sluice_protocol::message::enroll::{Enroll, Request, Token};
+use sluice_protocol::message::operation::{Chunk, Operation, OutputStream, Progress};
+use sluice_protocol::report::{Exit, Report, StreamEnd};
+use sluice_transport::agent::{self, AgentConnection};
+use sluice_transport::control::ControlStream;
+use sluice_transport::error::LinkError;
+use sluice_transport::identity::{AgentIdentity, MachineKey};
+use tokio::io::AsyncReadExt as _;
+
+use crate::clock::UnixMillis;
+use crate::config::Tls;
+use crate::directory::DataDirectory;
+use crate::fleet;
+use crate::init;
+use crate::jobs;
+use crate::operators::{self, Actor, BearerToken};
+use crate::plugins;
+use crate::server::{Options, Server};
+use crate::store::{blobs, operations};
+use crate::testing::request;
+
+/// Nothing here takes long.
+const SOON: Duration = Duration::from_secs(5);
+
+struct Fleet {
+    server: Server,
+    admin: Actor,
+    dir: tempfile::TempDir,
+}
+
+type Control = ControlStream<FromHost, FromAgent>;
+
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(SOON, what).await.expect("takes too long")
+}
+
+async fn start(data: &Path, api: SocketAddr) -> Server {
+    let directory = DataDirectory::open(data).expect("opens");
+    let options = Options {
+        data: data.to_owned(),
+        agents: SocketAddr::from(([127, 0, 0, 1], 0)),
+        api,
+        advertise: Vec::new(),
+        tls: Tls::default(),
+        gate_runner: Some("/nonexistent/sluice-gate-runner".into()),
+    };
+    Server::start(&directory, options).await.expect("starts")
+}
+
+const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+async fn actor(server: &Server, token: &BearerToken) -> Actor {
+    let mut conn = server.host().store.read().await.expect("a connection");
+    operators::authenticate(&mut conn, token, "test", UnixMillis::now()).await.expect("is good")
+}
+
+impl Fleet {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let data = dir.path().join("data");
+        let token = init::init(&data, UnixMillis::now()).await.expect("sets up");
+        let server = start(&data, LOOPBACK).await;
+        let admin = actor(&server, &token).await;
+        Self { server, admin, dir }
+    }
+
+    async fn restart(self) -> Self {
+        self.server.stop().await;
+        let server = start(&self.dir.path().join("data"), LOOPBACK).await;
+        Self { server, admin: self.admin, dir: self.dir }
+    }
+
+    async fn token(&self) -> Token {
+        let host = self.server.host();
+        let new = fleet::create_token(&host.store, &self.admin, None, None, UnixMillis::now()).await.expect("makes");
+        Token { addresses: host.addresses.agents.clone(), authority: host.addresses.authority, id: new.id, secret: new.secret.to_vec() }
+    }
+
+    async fn enroll(&self, name: &str) -> AgentIdentity {
+        enroll(&self.token().await, name).await.expect("enrolls")
+    }
+
+    async fn connect(&self, identity: &AgentIdentity) -> Result<AgentConnection, LinkError> {
+        soon(agent::connect(&[self.server.agents_address().to_string()], identity, None)).await
+    }
+
+    /// Connects and takes in Welcome and Gates.
+    async fn greet(&self, identity: &AgentIdentity, open: &[OperationId]) -> (AgentConnection, Control) {
+        let connection = self.connect(identity).await.expect("connects");
+        let (welcome, mut control) = soon(connection.open_control(hello(open))).await.expect("is welcome");
+        assert_eq!(welcome.identity.tenant, "default");
+        assert!(matches!(soon(control.receive()).await, Ok(FromHost::Gates(_))));
+        (connection, control)
+    }
+
+    async fn submit(&self, machine: &str) -> JobId {
+        jobs::submit(self.server.host(), &self.admin, request(machine), None, UnixMillis::now()).await.expect("is accepted")
+    }
+
+    async fn state(&self, job: JobId) -> State {
+        let mut conn = self.server.host().store.read().await.expect("a connection");
+        operations::of_job(&mut conn, self.admin.tenant.id, job).await.expect("reads")[0].state
+    }
+}
+
+async fn enroll(token: &Token, name: &str) -> Result<AgentIdentity, agent::EnrollError> {
+    let key = MachineKey::generate().expect("a key");
+    let request = Request::Enroll(Box::new(Enroll {
+        token: token.id,
+        secret: token.secret.clone(),
+        request: key.request().expect("a request"),
+        name: name.to_owned(),
+        facts: Vec::new(),
+    }));
+    let enrollment = soon(agent::enroll(token, &request)).await?;
+    let chain: Vec<Vec<u8>> = enrollment.enrolled.chain.iter().map(|der| der.to_vec()).collect();
+    Ok(AgentIdentity::new(key, &chain, &enrollment.root, SystemTime::now()).expect("an identity"))
+}
+
+fn hello(open: &[OperationId]) -> Hello {
+    Hello { versions: vec![1], software: "test".to_owned(), facts: Vec::new(), open: open.to_vec(), ledger_head: None }
+}
+
+fn succeeded(stdout: u64) -> Report {
+    Report {
+        exit: Some(Exit::Code(0)),
+        started_at: Some(1),
+        stdout: StreamEnd { kept: stdout, lost: 0, head: stdout },
+        ..Report::without_process(Ending::Succeeded, 2)
+    }
+}
+
+async fn next(connection: &AgentConnection) -> Operation {
+    soon(connection.next_operation()).await.expect("an operation")
+}
+
+async fn report(connection: &AgentConnection, operation: OperationId, progress: Vec<Progress>) {
+    let mut stream = soon(connection.open_progress(operation)).await.expect("opens");
+    for progress in progress {
+        soon(stream.send(&progress)).await.expect("sends");
+    }
+    // A host that closes the connection for it does not take the end of the stream.
+    let _ = soon(stream.finish()).await;
+}
+
+#[tokio::test]
+async fn an_operation_goes_out_and_its_report_comes_back_and_is_acknowledged() {
+    let fleet = Fleet::start().await;
+    let identity = fleet.enroll("web-1").await;
+    let (connection, mut control) = fleet.greet(&identity, &[]).await;
+    let job = fleet.submit("web-1").await;
+    let operation = next(&connection).await;
+    assert_eq!((operation.job, operation.targets, operation.operator.as_str()), (job, 1, "admin"));
+    let output = Chunk { stream: OutputStream::Stdout, offset: 0, bytes: b"hi\n".to_vec() };
+    let progress = vec![
+        Progress::Accepted,
+        Progress::Checking,
+        Progress::Running { started_at: 1 },
+        Progress::Output(output),
+        Progress::Finished(Box::new(succeeded(3))),
+    ];
+    report(&connection, operation.operation, progress).await;
+    let Ok(FromHost::Acknowledge { operation: acknowledged, audit_head }) = soon(control.receive()).await else {
+        panic!("expected an acknowledgement");
+    };
+    assert_eq!(acknowledged, operation.operation);
+    let host = fleet.server.host();
+    let head = crate::audit::verify(&host.store, &fleet.admin.tenant).await.expect("holds");
+    assert_eq!(head.hash, audit_head);
+    let mut conn = host.store.read().await.expect("a connection");
+    let result = jobs::operation_result(&mut conn, &fleet.admin.tenant, acknowledged).await.expect("reads").expect("is there");
+    assert_eq!((result.state, result.output.as_deref()), (State::Succeeded, Some("hi\n")));
+    drop(conn);
+    fleet.server.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_lets_one_machine_in_and_a_refusal_says_why() {
+    let fleet = Fleet::start().await;
+    let token = fleet.token().await;
+    enroll(&token, "web-1").await.expect("enrolls");
+    let Err(agent::EnrollError::Refused { reason }) = enroll(&token, "web-2").await else { panic!("expected a refusal") };
+    assert!(reason.contains("used already"), "{reason}");
+    let wrong = Token { secret: vec![0; 32], ..fleet.token().await };
+    assert!(matches!(enroll(&wrong, "web-2").await, Err(agent::EnrollError::Refused { .. })));
+}
+
+#[tokio::test]
+async fn a_revoked_machine_is_cut_off_and_stays_out() {
+    let fleet = Fleet::start().await;
+    let identity = fleet.enroll("web-1").await;
+    let (connection, _control) = fleet.greet(&identity, &[]).await;
+    fleet::revoke(fleet.server.host(), &fleet.admin, "web-1", UnixMillis::now()).await.expect("revokes");
+    assert_eq!(soon(connection.closed()).await, LinkError::Revoked);
+    let refused = match fleet.connect(&identity).await {
+        Ok(connection) => match soon(connection.open_control(hello(&[]))).await {
+            Ok(_) => panic!("a revoked machine is welcome"),
+            Err(error) => error,
+        },
+        Err(error) => error,
+    };
+    assert_eq!(refused, LinkError::Revoked);
+}
+
+#[tokio::test]
+async fn a_new_connection_replaces_the_old_one() {
+    let fleet = Fleet::start().await;
+    let identity = fleet.enroll("web-1").await;
+    let (old, _old_control) = fleet.greet(&identity, &[]).await;
+    let (new, _new_control) = fleet.greet(&identity, &[]).await;
+    assert_eq!(soon(old.closed()).await, LinkError::Replaced);
+    let job = fleet.submit("web-1").await;
+    assert_eq!(next(&new).await.job, job);
+}
+
+#[tokio::test]
+async fn what_a_machine_has_not_got_is_sent_again_and_what_it_has_is_not() {
+    let fleet = Fleet::start().await;
+    let identity = fleet.enroll("web-1").await;
+    let queued = fleet.submit("web-1").await;
+    assert_eq!(fleet.state(queued).await, State::Queued);
+    let (connection, control) = fleet.greet(&identity, &[]).await;
+    let first = next(&connection).await;
+    assert_eq!((first.job, fleet.state(queued).await), (queued, State::Delivered));
+    drop((connection, control));
+    let (connection, control) = fleet.greet(&identity, &[]).await;
+    assert_eq!(next(&connection).await, first);
+    drop((connection, control));
+    let (connection, _control) = fleet.greet(&identity, &[first.operation]).await;
+    let later = fleet.submit("web-1").await;
+    assert_eq!(next(&connection).await.job, later, "the first is not sent again");
+}
+
+#[tokio::test]
+async fn queued_operations_outlive_a_restart_of_the_host() {
+    let fleet = Fleet::start().await;
+    let identity = fleet.enroll("web-1").await;
+    let job = fleet.submit("web-1").await;
+    let fleet = fleet.restart().await;
+    let (connection, _control) = fleet.greet(&identity, &[]).await;
+    assert_eq!(next(&connection).await.job, job);
+}
+
+#[tokio::test]
+async fn whoever_reports_another_machines_operation_is_cut_off() {
+    let fleet = Fleet::start().await;
+    let (victim, liar) = (fleet.enroll("web-1").await, fleet.enroll("web-2").await);
+    let (connection, _control) = fleet.greet(&victim, &[]).await;
+    let (lying, _lying_control) = fleet.greet(&liar, &[]).await;
+    let job = fleet.submit("web-1").await;
+    let operation = next(&connection).await.operation;
+    report(&lying, operation, vec![Progress::Finished(Box::new(succeeded(0)))]).await;
+    assert!(matches!(soon(lying.closed()).await, LinkError::Accused { .. }));
+    assert_eq!(fleet.state(job).await, State::Delivered);
+}
+
+#[tokio::test]
+async fn a_blob_is_for_the_machine_whose_open_operation_names_it() {
+    let fleet = Fleet::start().await;
+    let (one, other) = (fleet.enroll("web-1").await, fleet.enroll("web-2").await);
+    let (connection, mut control) = fleet.greet(&one, &[]).await;
+    let (elsewhere, _other_control) = fleet.greet(&other, &[]).await;
+    let (host, tenant, now) = (fleet.server.host(), fleet.admin.tenant.id, UnixMillis::now());
+    let sha256 = host.blobs.put(tenant, b"0123456789".to_vec()).await.expect("stores");
+    host.store.write(move |conn| Box::pin(async move { blobs::insert(conn, tenant, sha256, 10, now).await })).await.expect("records");
+    assert!(soon(connection.fetch(sha256, 0)).await.expect("asks").is_none(), "no operation names it yet");
+    let mut with = request("web-1");
+    with.attachments = vec![AttachmentRef { name: "a".to_owned(), sha256, size: 10 }];
+    jobs::submit(host, &fleet.admin, with, None, now).await.expect("is accepted");
+    let operation = next(&connection).await.operation;
+    let (size, mut reader) = soon(connection.fetch(sha256, 4)).await.expect("asks").expect("is there");
+    let mut bytes = Vec::new();
+    soon(reader.read_to_end(&mut bytes)).await.expect("reads");
+    assert_eq!((size, bytes.as_slice()), (10, b"456789".as_slice()));
+    assert!(soon(elsewhere.fetch(sha256, 0)).await.expect("asks").is_none(), "another machine does not get it");
+    assert!(soon(connection.fetch(Digest::of(b"x"), 0)).await.expect("asks").is_none());
+    report(&connection, operation, vec![Progress::Finished(Box::new(succeeded(0)))]).await;
+    assert!(matches!(soon(control.receive()).await, Ok(FromHost::Acknowledge { .. })));
+    assert!(soon(connection.fetch(sha256, 0)).await.expect("asks").is_none(), "the operation has ended");
+}
+
+#[tokio::test]
+async fn machines_hear_of_new_gates_names_and_cancellations_and_renew_their_certificates() {
+    let fleet = Fleet::start().await;
+    let identity = fleet.enroll("web-1").await;
+    let (connection, mut control) = fleet.greet(&identity, &[]).await;
+    let (host, now) = (fleet.server.host(), UnixMillis::now());
+    let key = "ed25519:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    plugins::trust(host, &fleet.admin, key, now).await.expect("trusts");
+    let Ok(FromHost::Gates(gates)) = soon(control.receive()).await else { panic!("expected gates") };
+    assert_eq!((gates.publishers, gates.revision), (vec![key.to_owned()], 2));
+    let name = "app-1".parse().expect("a name");
+    fleet::patch(host, &fleet.admin, "web-1", Some(name), Vec::new(), Vec::new(), now).await.expect("renames");
+    assert!(matches!(soon(control.receive()).await, Ok(FromHost::Identity(identity)) if identity.name == "app-1"));
+    let job = fleet.submit("app-1").await;
+    let operation = next(&connection).await.operation;
+    jobs::cancel(host, &fleet.admin, job, now).await.expect("cancels");
+    assert_eq!(soon(control.receive()).await, Ok(FromHost::Cancel { operation, by: "admin".to_owned() }));
+    let request = identity.key().request().expect("a request");
+    soon(control.send(&FromAgent::Renew { request })).await.expect("sends");
+    let Ok(FromHost::Renewed { chain }) = soon(control.receive()).await else { panic!("expected a certificate") };
+    assert_eq!(sluice_transport::identity::machine_of(&chain[0]), Ok(identity.machine()));
+}
+
+#[tokio::test]
+async fn an_api_that_others_can_reach_speaks_tls() {
+    let fleet = Fleet::start().await;
+    assert!(fleet.server.host().addresses.api.starts_with("http://127.0.0.1:"));
+    fleet.server.stop().await;
+    let server = start(&fleet.dir.path().join("data"), SocketAddr::from(([0, 0, 0, 0], 0))).await;
+    assert!(server.host().addresses.api.starts_with("https://"));
+    // What answers plain HTTP there is no HTTP server.
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", server.api_address().port())).await.expect("connects");
+    tokio::io::AsyncWriteExt::write_all(&mut stream, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("sends");
+    let mut answer = Vec::new();
+    let _ = soon(stream.read_to_end(&mut answer)).await;
+    assert!(!answer.starts_with(b"HTTP/"), "{}", String::from_utf8_lossy(&answer));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_host_that_stops_says_so_and_stops_soon() {
+    let fleet = Fleet::start().await;
+    let identity = fleet.enroll("web-1").await;
+    let (connection, _control) = fleet.greet(&identity, &[]).await;
+    let stopping = tokio::spawn(fleet.server.stop());
+    assert_eq!(soon(connection.closed()).await, LinkError::Stopping);
+    soon(stopping).await.expect("stops");
+}

@@ -1,0 +1,157 @@
+//! A machine with its agent.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::places::binaries;
+
+/// A machine's folder: state, configuration, and where scripts run.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// The name it asked for.
+    pub name: String,
+    /// `--state`
+    pub state: PathBuf,
+    /// `--config`
+    pub config: PathBuf,
+    /// `script_tempdir`
+    pub workspace: PathBuf,
+    log: PathBuf,
+}
+
+impl Machine {
+    /// Prepares the folder. `policy` is `agent.toml` without `script_tempdir`, which comes first.
+    ///
+    /// # Panics
+    ///
+    /// Where the folder cannot be written.
+    #[must_use]
+    pub fn prepare(root: &Path, name: &str, policy: &str) -> Self {
+        let folder = root.join(name);
+        let workspace = folder.join("run");
+        std::fs::create_dir_all(&workspace).expect("makes a folder");
+        let machine = Self {
+            name: name.to_owned(),
+            state: folder.join("state"),
+            config: folder.join("agent.toml"),
+            workspace,
+            log: folder.join("agent.log"),
+        };
+        machine.configure(policy);
+        machine
+    }
+
+    /// Writes `agent.toml`.
+    ///
+    /// # Panics
+    ///
+    /// Where it cannot be written.
+    pub fn configure(&self, policy: &str) {
+        let text = format!("script_tempdir = {:?}\n{policy}", self.workspace);
+        std::fs::write(&self.config, text).expect("writes the configuration");
+    }
+
+    /// `sluice-agent enroll`
+    ///
+    /// # Panics
+    ///
+    /// Where the binary was not built.
+    #[must_use]
+    pub fn enroll(&self, token: &str) -> Output {
+        let mut command = Command::new(binaries().join("sluice-agent"));
+        command.args(["enroll", token, "--name", &self.name, "--state"]).arg(&self.state);
+        command.output().expect("sluice-agent was built")
+    }
+
+    /// `sluice-agent run`
+    ///
+    /// # Panics
+    ///
+    /// Where the binary was not built.
+    #[must_use]
+    pub fn start(&self) -> Agent {
+        let log = std::fs::File::options().create(true).append(true).open(&self.log).expect("opens a log");
+        let mut command = Command::new(binaries().join("sluice-agent"));
+        command.arg("run").arg("--state").arg(&self.state).arg("--config").arg(&self.config).stderr(log);
+        Agent { process: command.spawn().expect("sluice-agent was built"), machine: self.clone() }
+    }
+
+    /// `sluice-agent audit <verb>`
+    ///
+    /// # Panics
+    ///
+    /// Where the binary was not built.
+    #[must_use]
+    pub fn audit(&self, verb: &str) -> Output {
+        let mut command = Command::new(binaries().join("sluice-agent"));
+        command.args(["audit", verb, "--state"]).arg(&self.state).output().expect("sluice-agent was built")
+    }
+
+    /// What the agent logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Everything that is in the folder where scripts run.
+    ///
+    /// # Panics
+    ///
+    /// Where it cannot be read.
+    #[must_use]
+    pub fn left_behind(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(&self.workspace).expect("reads the folder");
+        entries.map(|entry| entry.expect("reads the folder").path()).collect()
+    }
+}
+
+/// A running `sluice-agent run`.
+#[derive(Debug)]
+pub struct Agent {
+    process: Child,
+    /// Where it runs.
+    pub machine: Machine,
+}
+
+impl Agent {
+    /// Ends the agent without warning. Its shims go on.
+    ///
+    /// # Panics
+    ///
+    /// Where it cannot be waited for.
+    pub fn kill(&mut self) {
+        let _ = self.process.kill();
+        self.process.wait().expect("waits");
+    }
+
+    /// Starts a new agent where this one was.
+    pub fn restart(&mut self) {
+        self.kill();
+        *self = self.machine.start();
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Panics
+    ///
+    /// Where it cannot be sent.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.process.id().cast_signed()), signal).expect("sends a signal");
+    }
+
+    /// The agent's process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

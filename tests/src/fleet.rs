@@ -1,0 +1,206 @@
+//! A host, its machines, and the command line.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::agent::{Agent, Machine};
+use crate::eventually::eventually;
+use crate::host::{Host, init};
+use crate::places::binaries;
+use crate::script::{Outcome, Script};
+use crate::template::{copy, template};
+
+/// A fleet of real processes. They end with it.
+#[derive(Debug)]
+pub struct Fleet {
+    /// The agents, by the order of their machines `m1`, `m2` ...
+    pub agents: Vec<Agent>,
+    /// The host.
+    pub host: Host,
+    /// The first operator's token.
+    pub token: String,
+    folder: tempfile::TempDir,
+}
+
+/// What a fleet is made of.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    agents: usize,
+    gates: bool,
+    policy: String,
+}
+
+/// What a command said.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// Its exit code.
+    pub code: i32,
+    /// Everything on stdout.
+    pub stdout: String,
+    /// Everything on stderr.
+    pub stderr: String,
+}
+
+impl Builder {
+    /// How many machines.
+    #[must_use]
+    pub const fn agents(mut self, count: usize) -> Self {
+        self.agents = count;
+        self
+    }
+
+    /// A host without plugins.
+    #[must_use]
+    pub const fn without_gates(mut self) -> Self {
+        self.gates = false;
+        self
+    }
+
+    /// `agent.toml` of every machine, without `script_tempdir`.
+    #[must_use]
+    pub fn policy(mut self, policy: &str) -> Self {
+        policy.clone_into(&mut self.policy);
+        self
+    }
+
+    /// Starts everything and waits until every machine is connected.
+    ///
+    /// # Panics
+    ///
+    /// Where something does not start.
+    #[must_use]
+    pub fn start(self) -> Fleet {
+        let folder = tempfile::tempdir().expect("makes a folder");
+        // Scripts run below it as users of their own.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711)).expect("changes the mode");
+        let data = folder.path().join("host");
+        let token = if self.gates {
+            let template = template();
+            copy(&template.join("host"), &data);
+            fs::read_to_string(template.join("token")).expect("reads")
+        } else {
+            init(&data)
+        };
+        let host = Host::start(&data);
+        let mut fleet = Fleet { agents: Vec::new(), host, token, folder };
+        for number in 1..=self.agents {
+            fleet.add_machine(&format!("m{number}"), &self.policy);
+        }
+        fleet
+    }
+}
+
+impl Fleet {
+    /// One machine with the shipped gates, unless something else is said.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder { agents: 1, gates: true, policy: String::new() }
+    }
+
+    /// Enrolls and starts another machine.
+    pub fn add_machine(&mut self, name: &str, policy: &str) {
+        let machine = self.machine(name, policy);
+        self.agents.push(connect(&self.host.api, &self.token, &machine));
+    }
+
+    /// A machine's folder, with the gates compiled, and nothing enrolled.
+    ///
+    /// # Panics
+    ///
+    /// Where the folder cannot be written.
+    #[must_use]
+    pub fn machine(&self, name: &str, policy: &str) -> Machine {
+        let machine = Machine::prepare(self.folder.path(), name, policy);
+        fs::create_dir_all(machine.state.join("gates")).expect("makes a folder");
+        fs::set_permissions(&machine.state, fs::Permissions::from_mode(0o700)).expect("changes the mode");
+        let compiled = template().join("gates");
+        copy(&compiled, &machine.state.join("gates/host"));
+        copy(&compiled, &machine.state.join("gates/owner"));
+        machine
+    }
+
+    /// The fleet's folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// `sluice`, as the first operator.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        sluice(&self.host.api, &self.token)
+    }
+
+    /// Runs `sluice` with these arguments.
+    ///
+    /// # Panics
+    ///
+    /// Where it was not built.
+    #[must_use]
+    pub fn sluice(&self, arguments: &[&str]) -> Output {
+        let output = self.command().args(arguments).output().expect("sluice was built");
+        Output {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// What `sluice <arguments> --json` lists, one object a line.
+    ///
+    /// # Panics
+    ///
+    /// Where it fails, or prints something else.
+    #[must_use]
+    pub fn list(&self, arguments: &[&str]) -> Vec<Value> {
+        let output = self.sluice(&[arguments, &["--json"]].concat());
+        assert_eq!(output.code, 0, "{output:?}");
+        output.stdout.lines().map(|line| serde_json::from_str(line).expect("is JSON")).collect()
+    }
+
+    /// Runs a script on the first machine, or on the one it names, and waits.
+    #[must_use]
+    pub fn run(&self, script: &Script) -> Outcome {
+        let machine = script.machine.clone().unwrap_or_else(|| "m1".to_owned());
+        run_on(&self.host.api, &self.token, &machine, script, self.folder.path())
+    }
+}
+
+/// Enrolls a machine, starts its agent, and waits until it is connected.
+pub(crate) fn connect(api: &str, token: &str, machine: &Machine) -> Agent {
+    let output = sluice(api, token).args(["machine", "enroll-token"]).output().expect("sluice was built");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let enrolled = machine.enroll(String::from_utf8_lossy(&output.stdout).trim());
+    assert!(enrolled.status.success(), "{}", String::from_utf8_lossy(&enrolled.stderr));
+    let agent = machine.start();
+    eventually(&format!("{} is connected", machine.name), || {
+        let output = sluice(api, token).args(["machine", "show", &machine.name, "--json"]).output().ok()?;
+        let shown: Value = serde_json::from_slice(&output.stdout).ok()?;
+        shown["connected"].as_bool().filter(|connected| *connected)
+    });
+    agent
+}
+
+pub(crate) fn sluice(api: &str, token: &str) -> Command {
+    let mut command = Command::new(binaries().join("sluice"));
+    command.env("SLUICE_HOST", api).env("SLUICE_TOKEN", token).env("HOME", "/nonexistent");
+    command
+}
+
+pub(crate) fn run_on(api: &str, token: &str, machine: &str, script: &Script, folder: &Path) -> Outcome {
+    let file = tempfile::NamedTempFile::new_in(folder).expect("makes a file");
+    fs::write(file.path(), &script.bytes).expect("writes the script");
+    let mut command = sluice(api, token);
+    command.arg("run").arg(file.path()).args(["--on", machine, "--json"]).args(&script.arguments);
+    let output = command.output().expect("sluice was built");
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    Outcome {
+        code: output.status.code().unwrap_or(-1),
+        json: serde_json::from_str(stdout.trim()).unwrap_or(Value::Null),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}

@@ -1,0 +1,38 @@
+//! Where things are.
+
+use std::path::PathBuf;
+
+/// Where the product's binaries are: `SLUICE_BINARIES`, or the folder of the test's own profile. `cargo xtask test` builds
+/// them.
+///
+/// # Panics
+///
+/// Where the executable has no folder.
+#[must_use]
+pub fn binaries() -> PathBuf {
+    if let Some(folder) = std::env::var_os("SLUICE_BINARIES") {
+        return folder.into();
+    }
+    let own = std::env::current_exe().expect("the test has an executable");
+    own.parent().and_then(std::path::Path::parent).expect("target/<profile>/deps/<test>").to_owned()
+}
+
+/// Where `cargo xtask plugins` puts the shipped gates.
+///
+/// # Panics
+///
+/// Where the binaries are not in a target folder.
+#[must_use]
+pub fn plugins() -> PathBuf {
+    binaries().parent().expect("target/<profile>").join("plugins")
+}
+
+/// Whether tests that need users and root's rights can run; says so where they cannot.
+#[must_use]
+pub fn is_root() -> bool {
+    let root = nix::unistd::Uid::effective().is_root();
+    if !root {
+        eprintln!("LEFT OUT: this test needs root (users, ownership)");
+    }
+    root
+}
