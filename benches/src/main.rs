@@ -1,2 +1,18 @@
-//! placeholder
-fn main() {}
+//! Promises as numbers. Machines are noisy, so nothing here passes or fails by a time: what counts is the ratio between
+//! two things that were measured in turns in one run.
+
+mod gate;
+mod operation;
+mod samples;
+
+fn main() -> anyhow::Result<()> {
+    let filter = std::env::args().nth(1).unwrap_or_default();
+    let benches: [(&str, fn() -> anyhow::Result<()>); 2] = [("gate", gate::run), ("operation", operation::run)];
+    for (name, bench) in benches {
+        if name.contains(&filter) {
+            println!("\n== {name}");
+            bench()?;
+        }
+    }
+    Ok(())
+}

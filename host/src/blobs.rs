@@ -28,7 +28,9 @@ impl BlobStore {
     /// Where it cannot be created.
     pub fn open(root: &Path) -> Result<Self, BlobError> {
         create_dir(root)?;
-        Ok(Self { root: root.to_owned() })
+        Ok(Self {
+            root: root.to_owned(),
+        })
     }
 
     /// Stores bytes that are in memory.
@@ -41,7 +43,8 @@ impl BlobStore {
         blocking(move || {
             let sha256 = Digest::of(&bytes);
             let mut file = temporary(&dir)?;
-            file.write_all(&bytes).map_err(|source| BlobError::io(&dir, source))?;
+            file.write_all(&bytes)
+                .map_err(|source| BlobError::io(&dir, source))?;
             keep(file, &dir, sha256)?;
             Ok(sha256)
         })
@@ -53,7 +56,12 @@ impl BlobStore {
     /// # Errors
     ///
     /// Where there are more, they stop coming, or they cannot be written. Nothing is left behind then.
-    pub async fn put_stream<S, E>(&self, tenant: TenantId, mut bytes: S, limit: u64) -> Result<(Digest, u64), BlobError>
+    pub async fn put_stream<S, E>(
+        &self,
+        tenant: TenantId,
+        mut bytes: S,
+        limit: u64,
+    ) -> Result<(Digest, u64), BlobError>
     where
         S: Stream<Item = Result<bytes::Bytes, E>> + Unpin,
     {
@@ -72,7 +80,8 @@ impl BlobStore {
             hash.update(&piece);
             let dir = dir.clone();
             file = blocking(move || {
-                file.write_all(&piece).map_err(|source| BlobError::io(&dir, source))?;
+                file.write_all(&piece)
+                    .map_err(|source| BlobError::io(&dir, source))?;
                 Ok(file)
             })
             .await?;
@@ -89,8 +98,14 @@ impl BlobStore {
     /// Where they are gone, or are other bytes by now.
     pub async fn read(&self, tenant: TenantId, sha256: Digest) -> Result<Vec<u8>, BlobError> {
         let path = self.dir(tenant).join(sha256.to_string());
-        let bytes = tokio::fs::read(&path).await.map_err(|source| BlobError::io(&path, source))?;
-        if Digest::of(&bytes) == sha256 { Ok(bytes) } else { Err(BlobError::Damaged(path)) }
+        let bytes = tokio::fs::read(&path)
+            .await
+            .map_err(|source| BlobError::io(&path, source))?;
+        if Digest::of(&bytes) == sha256 {
+            Ok(bytes)
+        } else {
+            Err(BlobError::Damaged(path))
+        }
     }
 
     /// A blob that was stored, to read from its start. Who gets the bytes checks the digest.
@@ -100,7 +115,9 @@ impl BlobStore {
     /// Where it is gone.
     pub async fn file(&self, tenant: TenantId, sha256: Digest) -> Result<File, BlobError> {
         let path = self.dir(tenant).join(sha256.to_string());
-        File::open(&path).await.map_err(|source| BlobError::io(&path, source))
+        File::open(&path)
+            .await
+            .map_err(|source| BlobError::io(&path, source))
     }
 
     fn dir(&self, tenant: TenantId) -> PathBuf {
@@ -108,12 +125,20 @@ impl BlobStore {
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, BlobError> + Send + 'static) -> Result<T, BlobError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| BlobError::Aborted)?
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BlobError> + Send + 'static,
+) -> Result<T, BlobError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| BlobError::Aborted)?
 }
 
 fn create_dir(path: &Path) -> Result<(), BlobError> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| BlobError::io(path, source))
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| BlobError::io(path, source))
 }
 
 fn temporary(dir: &Path) -> Result<NamedTempFile, BlobError> {
@@ -131,7 +156,9 @@ fn keep(file: NamedTempFile, dir: &Path, sha256: Digest) -> Result<(), BlobError
     file.as_file().sync_all().map_err(io)?;
     // A blob of this name has these bytes already: replacing it changes nothing, and mends it where it was damaged.
     file.persist(&path).map_err(|error| io(error.error))?;
-    std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)
+    std::fs::File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(io)
 }
 
 /// Bytes could not be stored or read.
@@ -158,7 +185,10 @@ pub enum BlobError {
 
 impl BlobError {
     fn io(path: &Path, source: std::io::Error) -> Self {
-        Self::Io { path: path.to_owned(), source }
+        Self::Io {
+            path: path.to_owned(),
+            source,
+        }
     }
 }
 
@@ -168,12 +198,25 @@ mod tests {
 
     use super::*;
 
-    fn pieces(pieces: &[&'static str]) -> impl Stream<Item = Result<bytes::Bytes, std::io::Error>> + Unpin + use<> {
-        stream::iter(pieces.iter().map(|piece| Ok(bytes::Bytes::from_static(piece.as_bytes()))).collect::<Vec<_>>())
+    fn pieces(
+        pieces: &[&'static str],
+    ) -> impl Stream<Item = Result<bytes::Bytes, std::io::Error>> + Unpin + use<> {
+        stream::iter(
+            pieces
+                .iter()
+                .map(|piece| Ok(bytes::Bytes::from_static(piece.as_bytes())))
+                .collect::<Vec<_>>(),
+        )
     }
 
     fn files(dir: &Path) -> Vec<PathBuf> {
-        std::fs::read_dir(dir).map(|entries| entries.map(|entry| entry.expect("an entry").path()).collect()).unwrap_or_default()
+        std::fs::read_dir(dir)
+            .map(|entries| {
+                entries
+                    .map(|entry| entry.expect("an entry").path())
+                    .collect()
+            })
+            .unwrap_or_default()
     }
 
     #[tokio::test]
@@ -181,17 +224,43 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let blobs = BlobStore::open(&dir.path().join("blobs")).expect("opens");
         let (tenant, other) = (TenantId::generate(), TenantId::generate());
-        let (sha256, size) = blobs.put_stream(tenant, pieces(&["ab", "c"]), 3).await.expect("stores");
+        let (sha256, size) = blobs
+            .put_stream(tenant, pieces(&["ab", "c"]), 3)
+            .await
+            .expect("stores");
         assert_eq!((sha256, size), (Digest::of(b"abc"), 3));
-        assert_eq!(blobs.put(tenant, b"abc".to_vec()).await.expect("stores again"), sha256);
+        assert_eq!(
+            blobs
+                .put(tenant, b"abc".to_vec())
+                .await
+                .expect("stores again"),
+            sha256
+        );
         assert_eq!(blobs.read(tenant, sha256).await.expect("reads"), b"abc");
         assert!(blobs.read(other, sha256).await.is_err());
         let path = dir.path().join("blobs").join(tenant.to_string());
-        assert_eq!(std::fs::metadata(&path).expect("metadata").permissions().mode() & 0o777, 0o700);
+        assert_eq!(
+            std::fs::metadata(&path)
+                .expect("metadata")
+                .permissions()
+                .mode()
+                & 0o777,
+            0o700
+        );
         let file = path.join(sha256.to_string());
-        assert_eq!(std::fs::metadata(&file).expect("metadata").permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(&file)
+                .expect("metadata")
+                .permissions()
+                .mode()
+                & 0o777,
+            0o600
+        );
         std::fs::write(&file, b"abd").expect("damages");
-        assert!(matches!(blobs.read(tenant, sha256).await, Err(BlobError::Damaged(_))));
+        assert!(matches!(
+            blobs.read(tenant, sha256).await,
+            Err(BlobError::Damaged(_))
+        ));
     }
 
     #[tokio::test]
@@ -199,9 +268,21 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let blobs = BlobStore::open(dir.path()).expect("opens");
         let tenant = TenantId::generate();
-        assert!(matches!(blobs.put_stream(tenant, pieces(&["ab", "cd"]), 3).await, Err(BlobError::TooLarge(3))));
-        let broken = stream::iter([Ok(bytes::Bytes::from_static(b"a")), Err(std::io::Error::other("gone"))]);
-        assert!(matches!(blobs.put_stream(tenant, broken, 3).await, Err(BlobError::Aborted)));
-        assert_eq!(files(&dir.path().join(tenant.to_string())), Vec::<PathBuf>::new());
+        assert!(matches!(
+            blobs.put_stream(tenant, pieces(&["ab", "cd"]), 3).await,
+            Err(BlobError::TooLarge(3))
+        ));
+        let broken = stream::iter([
+            Ok(bytes::Bytes::from_static(b"a")),
+            Err(std::io::Error::other("gone")),
+        ]);
+        assert!(matches!(
+            blobs.put_stream(tenant, broken, 3).await,
+            Err(BlobError::Aborted)
+        ));
+        assert_eq!(
+            files(&dir.path().join(tenant.to_string())),
+            Vec::<PathBuf>::new()
+        );
     }
 }

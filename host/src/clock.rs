@@ -14,14 +14,19 @@ impl UnixMillis {
     /// Now, by the system's clock.
     #[must_use]
     pub fn now() -> Self {
-        let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let elapsed = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         Self(i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
     }
 
     /// This much later.
     #[must_use]
     pub fn plus(self, span: Span) -> Self {
-        Self(self.0.saturating_add(i64::try_from(span.0).unwrap_or(i64::MAX)))
+        Self(
+            self.0
+                .saturating_add(i64::try_from(span.0).unwrap_or(i64::MAX)),
+        )
     }
 
     /// The same in the protocol's messages. Times before 1970 do not occur there.
@@ -42,7 +47,8 @@ impl fmt::Display for UnixMillis {
     /// end: such times come only from a machine's clock.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const LAST: i64 = 253_402_207_199_999;
-        let stamp = jiff::Timestamp::from_millisecond(self.0.clamp(0, LAST)).map_err(|_| fmt::Error)?;
+        let stamp =
+            jiff::Timestamp::from_millisecond(self.0.clamp(0, LAST)).map_err(|_| fmt::Error)?;
         write!(f, "{stamp:.3}")
     }
 }
@@ -54,13 +60,19 @@ mod tests {
     #[test]
     fn times_are_rfc_3339() {
         assert_eq!(UnixMillis(0).to_string(), "1970-01-01T00:00:00.000Z");
-        assert_eq!(UnixMillis(1_795_000_000_123).to_string(), "2026-11-18T11:06:40.123Z");
+        assert_eq!(
+            UnixMillis(1_795_000_000_123).to_string(),
+            "2026-11-18T11:06:40.123Z"
+        );
         assert!(UnixMillis(i64::MAX).to_string().starts_with("9999-"));
         assert!(UnixMillis(-5).to_string().starts_with("1970-"));
     }
 
     #[test]
     fn sums_do_not_wrap() {
-        assert_eq!(UnixMillis(i64::MAX - 1).plus(Span(u64::MAX)), UnixMillis(i64::MAX));
+        assert_eq!(
+            UnixMillis(i64::MAX - 1).plus(Span(u64::MAX)),
+            UnixMillis(i64::MAX)
+        );
     }
 }

@@ -54,7 +54,10 @@ impl Config {
     ///
     /// Where it cannot be read, or says something that it may not; with file, line, column and key.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
         Self::parse(&text, path)
     }
 
@@ -63,7 +66,10 @@ impl Config {
             let start = error.span().map_or(0, |span| span.start.min(text.len()));
             let before = text.get(..start).unwrap_or_default();
             let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-            let key = text.get(line_start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
+            let key = text
+                .get(line_start..)
+                .and_then(|rest| rest.lines().next())
+                .unwrap_or_default();
             ConfigError::Invalid {
                 path: path.to_owned(),
                 line: before.matches('\n').count() + 1,
@@ -131,14 +137,23 @@ mod tests {
     #[test]
     fn errors_name_file_line_column_and_key() {
         for (text, expected) in [
-            ("agents = \"0.0.0.0:1\"\n\napii = \"x\"\n", "host.toml:3:1: apii: unknown field"),
+            (
+                "agents = \"0.0.0.0:1\"\n\napii = \"x\"\n",
+                "host.toml:3:1: apii: unknown field",
+            ),
             ("api = 7480\n", "host.toml:1:7: api: "),
             ("api = \"nowhere\"\n", "host.toml:1:7: api: "),
-            ("[tls]\nname = \"x\"\n", "host.toml:2:1: name: unknown field"),
+            (
+                "[tls]\nname = \"x\"\n",
+                "host.toml:2:1: name: unknown field",
+            ),
             ("[tls]\nkey = \"x\"\n", "go together"),
         ] {
             let error = parse(text).expect_err(expected).to_string();
-            assert!(error.contains(expected), "expected {expected:?} in {error:?}");
+            assert!(
+                error.contains(expected),
+                "expected {expected:?} in {error:?}"
+            );
         }
     }
 }

@@ -29,13 +29,18 @@ impl DataDirectory {
     ///
     /// Where a host has been set up there, or it cannot be created.
     pub fn create(path: &Path) -> Result<Self, DirectoryError> {
-        let io = |source| DirectoryError::Io { path: path.to_owned(), source };
+        let io = |source| DirectoryError::Io {
+            path: path.to_owned(),
+            source,
+        };
         match DirBuilder::new().mode(0o700).create(path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let parent = path.parent().unwrap_or(path);
-                std::fs::create_dir_all(parent).and_then(|()| DirBuilder::new().mode(0o700).create(path)).map_err(io)?;
+                std::fs::create_dir_all(parent)
+                    .and_then(|()| DirBuilder::new().mode(0o700).create(path))
+                    .map_err(io)?;
             }
             Err(error) => return Err(io(error)),
         }
@@ -68,8 +73,16 @@ impl DataDirectory {
     /// Where another process has it.
     pub fn lock(&self) -> Result<Locked, DirectoryError> {
         let path = self.0.join("lock");
-        let io = |source| DirectoryError::Io { path: path.clone(), source };
-        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(io)?;
+        let io = |source| DirectoryError::Io {
+            path: path.clone(),
+            source,
+        };
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(io)?;
         match file.try_lock() {
             Ok(()) => Ok(Locked(file)),
             Err(TryLockError::WouldBlock) => Err(DirectoryError::InUse(self.0.clone())),
@@ -103,14 +116,26 @@ impl DataDirectory {
     pub fn gates(&self) -> Result<PathBuf, DirectoryError> {
         let path = self.0.join("gates");
         let created = DirBuilder::new().recursive(true).mode(0o700).create(&path);
-        created.map(|()| path.clone()).map_err(|source| DirectoryError::Io { path, source })
+        created
+            .map(|()| path.clone())
+            .map_err(|source| DirectoryError::Io { path, source })
     }
 }
 
 /// Keys and results are for the host's own user alone.
 fn check(path: &Path) -> Result<(), DirectoryError> {
-    let metadata = std::fs::metadata(path).map_err(|source| DirectoryError::Io { path: path.to_owned(), source })?;
-    if metadata.mode() & 0o077 == 0 { Ok(()) } else { Err(DirectoryError::Open { path: path.to_owned(), mode: metadata.mode() & 0o777 }) }
+    let metadata = std::fs::metadata(path).map_err(|source| DirectoryError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    if metadata.mode() & 0o077 == 0 {
+        Ok(())
+    } else {
+        Err(DirectoryError::Open {
+            path: path.to_owned(),
+            mode: metadata.mode() & 0o777,
+        })
+    }
 }
 
 /// The folder cannot be used.

@@ -41,10 +41,20 @@ async fn set_up(directory: &DataDirectory, now: UnixMillis) -> Result<BearerToke
                 let host = HostId::generate();
                 tenants::set_host_id(&mut *conn, host, now).await?;
                 let tenant = tenants::create(&mut *conn, tenants::DEFAULT, now).await?;
-                let (row, token) = operators::create(&mut *conn, tenant.id, FIRST_OPERATOR, Permission::ALL, None, now).await?;
+                let (row, token) = operators::create(
+                    &mut *conn,
+                    tenant.id,
+                    FIRST_OPERATOR,
+                    Permission::ALL,
+                    None,
+                    now,
+                )
+                .await?;
                 let events = [
                     Event::by_host(EventKind::HostInitialized).detail("host", host.to_string()),
-                    Event::by_host(EventKind::TokenCreated).detail("token", row.id.to_string()).detail("name", row.name),
+                    Event::by_host(EventKind::TokenCreated)
+                        .detail("token", row.id.to_string())
+                        .detail("name", row.name),
                 ];
                 audit::append(conn, &tenant, now, events).await?;
                 Ok::<_, CreateTokenError>(token)
@@ -107,22 +117,43 @@ mod tests {
         let data = dir.path().join("a/host");
         let token = init(&data, UnixMillis::now()).await.expect("sets up");
         assert!(token.reveal().len() > 40);
-        assert!(matches!(init(&data, UnixMillis::now()).await, Err(InitError::Directory(DirectoryError::Initialized(_)))));
-        assert_eq!(std::fs::metadata(&data).expect("metadata").permissions().mode() & 0o777, 0o700);
+        assert!(matches!(
+            init(&data, UnixMillis::now()).await,
+            Err(InitError::Directory(DirectoryError::Initialized(_)))
+        ));
+        assert_eq!(
+            std::fs::metadata(&data)
+                .expect("metadata")
+                .permissions()
+                .mode()
+                & 0o777,
+            0o700
+        );
         let directory = DataDirectory::open(&data).expect("opens");
         let store = Store::open(&directory.database()).await.expect("opens");
         let mut conn = store.read().await.expect("a connection");
-        let tenant = tenants::find_by_name(&mut conn, tenants::DEFAULT).await.expect("reads").expect("is there");
-        assert_eq!(audit::verify(&store, &tenant).await.expect("holds").entries, 2);
-        let actor = operators::authenticate(&mut conn, &token, "test", UnixMillis::now()).await.expect("is good");
+        let tenant = tenants::find_by_name(&mut conn, tenants::DEFAULT)
+            .await
+            .expect("reads")
+            .expect("is there");
+        assert_eq!(
+            audit::verify(&store, &tenant).await.expect("holds").entries,
+            2
+        );
+        let actor = operators::authenticate(&mut conn, &token, "test", UnixMillis::now())
+            .await
+            .expect("is good");
         assert_eq!(actor.permissions.len(), Permission::ALL.len());
     }
 
     #[tokio::test]
     async fn a_folder_that_others_can_enter_is_refused() {
         let dir = tempfile::tempdir().expect("a directory");
-        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).expect("changes");
-        let error = init(dir.path(), UnixMillis::now()).await.expect_err("is refused");
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755))
+            .expect("changes");
+        let error = init(dir.path(), UnixMillis::now())
+            .await
+            .expect_err("is refused");
         assert!(error.to_string().contains("chmod 700"), "{error}");
     }
 }

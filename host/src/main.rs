@@ -70,18 +70,39 @@ async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Init { data } => {
             let token = init::init(&data, UnixMillis::now()).await?;
-            writeln!(std::io::stdout(), "{}", token.reveal()).context("cannot print the token; remove the folder and try again")
+            writeln!(std::io::stdout(), "{}", token.reveal())
+                .context("cannot print the token; remove the folder and try again")
         }
-        Command::Serve { data, agents, api, advertise, database, config } => {
+        Command::Serve {
+            data,
+            agents,
+            api,
+            advertise,
+            database,
+            config,
+        } => {
             if let Some(url) = database {
-                bail!("--database {url}: not implemented in this version; the host keeps its own file in --data");
+                bail!(
+                    "--database {url}: not implemented in this version; the host keeps its own file in --data"
+                );
             }
-            let config = config.map(|path| Config::read(&path)).transpose()?.unwrap_or_default();
+            let config = config
+                .map(|path| Config::read(&path))
+                .transpose()?
+                .unwrap_or_default();
             let options = Options {
                 data,
-                agents: agents.or(config.agents).unwrap_or(SocketAddr::from(([0, 0, 0, 0], 7443))),
-                api: api.or(config.api).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 7480))),
-                advertise: if advertise.is_empty() { config.advertise } else { advertise },
+                agents: agents
+                    .or(config.agents)
+                    .unwrap_or(SocketAddr::from(([0, 0, 0, 0], 7443))),
+                api: api
+                    .or(config.api)
+                    .unwrap_or(SocketAddr::from(([127, 0, 0, 1], 7480))),
+                advertise: if advertise.is_empty() {
+                    config.advertise
+                } else {
+                    advertise
+                },
                 tls: config.tls,
                 gate_runner: config.gate_runner,
             };
@@ -94,6 +115,12 @@ async fn run(command: Command) -> anyhow::Result<()> {
 /// Human on a terminal, JSON otherwise; on stderr, because stdout is for programs.
 fn log() {
     let filter = EnvFilter::try_from_env("SLUICE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if std::io::stderr().is_terminal() { builder.init() } else { builder.json().init() }
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        builder.init()
+    } else {
+        builder.json().init()
+    }
 }

@@ -55,7 +55,10 @@ impl Metrics {
         let mut page = String::new();
         let mut metric = |name: &str, kind: &str, help: &str, values: &[(String, u64)]| {
             // Writing to a String does not fail.
-            let _ = writeln!(page, "# HELP sluice_{name} {help}\n# TYPE sluice_{name} {kind}");
+            let _ = writeln!(
+                page,
+                "# HELP sluice_{name} {help}\n# TYPE sluice_{name} {kind}"
+            );
             for (labels, value) in values {
                 let _ = writeln!(page, "sluice_{name}{labels} {value}");
             }
@@ -64,18 +67,66 @@ impl Metrics {
             .iter()
             .zip(&self.ended)
             .filter(|(state, _)| state.is_terminal())
-            .map(|(state, count)| (format!("{{state=\"{}\"}}", state.as_str()), count.load(Ordering::Relaxed)))
+            .map(|(state, count)| {
+                (
+                    format!("{{state=\"{}\"}}", state.as_str()),
+                    count.load(Ordering::Relaxed),
+                )
+            })
             .collect();
-        let open: Vec<_> = open.iter().map(|(state, count)| (format!("{{state=\"{state}\"}}"), *count)).collect();
+        let open: Vec<_> = open
+            .iter()
+            .map(|(state, count)| (format!("{{state=\"{state}\"}}"), *count))
+            .collect();
         let one = |value: &AtomicU64| [(String::new(), value.load(Ordering::Relaxed))];
-        metric("machines_connected", "gauge", "Machines with a live connection.", &[(String::new(), connected as u64)]);
-        metric("operations_open", "gauge", "Operations that have not ended.", &open);
-        metric("operations_ended_total", "counter", "Operations that have ended.", &ended);
-        metric("operations_submitted_total", "counter", "Operations that were recorded.", &one(&self.submitted));
-        metric("requests_refused_total", "counter", "Requests without a good token or permission.", &one(&self.refused));
-        metric("output_dropped_total", "counter", "Pieces of output beyond an operation's limit.", &one(&self.output_dropped));
-        metric("connections_total", "counter", "Connections of machines.", &one(&self.connections));
-        metric("protocol_violations_total", "counter", "Connections closed for what they sent.", &one(&self.violations));
+        metric(
+            "machines_connected",
+            "gauge",
+            "Machines with a live connection.",
+            &[(String::new(), connected as u64)],
+        );
+        metric(
+            "operations_open",
+            "gauge",
+            "Operations that have not ended.",
+            &open,
+        );
+        metric(
+            "operations_ended_total",
+            "counter",
+            "Operations that have ended.",
+            &ended,
+        );
+        metric(
+            "operations_submitted_total",
+            "counter",
+            "Operations that were recorded.",
+            &one(&self.submitted),
+        );
+        metric(
+            "requests_refused_total",
+            "counter",
+            "Requests without a good token or permission.",
+            &one(&self.refused),
+        );
+        metric(
+            "output_dropped_total",
+            "counter",
+            "Pieces of output beyond an operation's limit.",
+            &one(&self.output_dropped),
+        );
+        metric(
+            "connections_total",
+            "counter",
+            "Connections of machines.",
+            &one(&self.connections),
+        );
+        metric(
+            "protocol_violations_total",
+            "counter",
+            "Connections closed for what they sent.",
+            &one(&self.violations),
+        );
         page
     }
 }
@@ -97,7 +148,10 @@ mod tests {
             "sluice_operations_ended_total{state=\"succeeded\"} 0",
             "sluice_operations_submitted_total 7",
         ] {
-            assert!(page.lines().any(|found| found == line), "{line} is missing in\n{page}");
+            assert!(
+                page.lines().any(|found| found == line),
+                "{line} is missing in\n{page}"
+            );
         }
     }
 }

@@ -9,7 +9,9 @@ use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 /// The system has none.
 pub fn bytes<const N: usize>() -> Result<[u8; N], NoRandomness> {
     let mut bytes = [0; N];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| NoRandomness)?;
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_| NoRandomness)?;
     Ok(bytes)
 }
 

@@ -77,9 +77,16 @@ pub async fn serve(options: Options) -> Result<(), ServeError> {
     let directory = DataDirectory::open(&options.data)?;
     let locked = directory.lock()?;
     let server = Server::start(&directory, options).await?;
-    let ready = format!("ready agents={} api={}\n", server.agents_address(), server.host.addresses.api);
+    let ready = format!(
+        "ready agents={} api={}\n",
+        server.agents_address(),
+        server.host.addresses.api
+    );
     let mut stdout = std::io::stdout();
-    stdout.write_all(ready.as_bytes()).and_then(|()| stdout.flush()).map_err(ServeError::Stdout)?;
+    stdout
+        .write_all(ready.as_bytes())
+        .and_then(|()| stdout.flush())
+        .map_err(ServeError::Stdout)?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -100,11 +107,24 @@ impl Server {
         let authority = Authority::load(&directory.authority()).map_err(ServeError::Authority)?;
         let store = Store::open(&directory.database()).await?;
         let mut conn = store.read().await?;
-        let host_id = tenants::host_id(&mut conn).await?.ok_or(ServeError::NoHostId)?;
+        let host_id = tenants::host_id(&mut conn)
+            .await?
+            .ok_or(ServeError::NoHostId)?;
         drop(conn);
-        let listener = TcpListener::bind(options.api).map_err(|source| ServeError::Listen { address: options.api, source })?;
-        listener.set_nonblocking(true).map_err(|source| ServeError::Listen { address: options.api, source })?;
-        let api_address = listener.local_addr().map_err(|source| ServeError::Listen { address: options.api, source })?;
+        let listener = TcpListener::bind(options.api).map_err(|source| ServeError::Listen {
+            address: options.api,
+            source,
+        })?;
+        listener
+            .set_nonblocking(true)
+            .map_err(|source| ServeError::Listen {
+                address: options.api,
+                source,
+            })?;
+        let api_address = listener.local_addr().map_err(|source| ServeError::Listen {
+            address: options.api,
+            source,
+        })?;
         let endpoint = Arc::new(HostEndpoint::bind(options.agents, &authority, host_id)?);
         let agents_address = endpoint.local_addr();
         let tls = tls(&options.tls, api_address, &authority)?;
@@ -117,7 +137,11 @@ impl Server {
             metrics: Metrics::default(),
             failures: Failures::default(),
             addresses: Addresses {
-                agents: if options.advertise.is_empty() { reachable(agents_address) } else { options.advertise },
+                agents: if options.advertise.is_empty() {
+                    reachable(agents_address)
+                } else {
+                    options.advertise
+                },
                 api: url(api_address, tls.is_some(), &options.tls.names),
                 authority: authority.root_fingerprint(),
             },
@@ -130,7 +154,14 @@ impl Server {
             spawn(sweep(Arc::clone(&host))),
             spawn(end_idle(Arc::clone(&host))),
         ];
-        Ok(Self { host, link, endpoint, api, api_address, tasks })
+        Ok(Self {
+            host,
+            link,
+            endpoint,
+            api,
+            api_address,
+            tasks,
+        })
     }
 
     /// What its parts share.
@@ -155,8 +186,13 @@ impl Server {
     pub async fn stop(self) {
         self.api.graceful_shutdown(Some(DRAIN));
         self.endpoint.close().await;
-        if tokio::time::timeout(GOODBYE, self.link.finished()).await.is_err() {
-            tracing::warn!("connections took too long to end; what they had not stored, the machines say again");
+        if tokio::time::timeout(GOODBYE, self.link.finished())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "connections took too long to end; what they had not stored, the machines say again"
+            );
         }
         let mut tasks = self.tasks.into_iter();
         if let Some(api) = tasks.next()
@@ -196,13 +232,20 @@ async fn end_idle(host: SharedHost) {
     }
 }
 
-async fn serve_api(listener: TcpListener, tls: Option<Arc<rustls::ServerConfig>>, handle: Handle<SocketAddr>, host: SharedHost) {
+async fn serve_api(
+    listener: TcpListener,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    handle: Handle<SocketAddr>,
+    host: SharedHost,
+) {
     let service = rest::router(host).into_make_service_with_connect_info::<SocketAddr>();
     let served = match tls {
-        Some(config) => match axum_server::from_tcp_rustls(listener, RustlsConfig::from_config(config)) {
-            Ok(server) => server.handle(handle).serve(service).await,
-            Err(error) => Err(error),
-        },
+        Some(config) => {
+            match axum_server::from_tcp_rustls(listener, RustlsConfig::from_config(config)) {
+                Ok(server) => server.handle(handle).serve(service).await,
+                Err(error) => Err(error),
+            }
+        }
         None => match axum_server::from_tcp(listener) {
             Ok(server) => server.handle(handle).serve(service).await,
             Err(error) => Err(error),
@@ -215,20 +258,39 @@ async fn serve_api(listener: TcpListener, tls: Option<Arc<rustls::ServerConfig>>
 
 /// The TLS of the API: none on loopback without a certificate; else the one of the configuration, or one issued by the
 /// host's own authority.
-fn tls(config: &Tls, address: SocketAddr, authority: &Authority) -> Result<Option<Arc<rustls::ServerConfig>>, ServeError> {
+fn tls(
+    config: &Tls,
+    address: SocketAddr,
+    authority: &Authority,
+) -> Result<Option<Arc<rustls::ServerConfig>>, ServeError> {
     let (chain, key) = match (&config.certificate, &config.key) {
         (Some(certificate), Some(key)) => {
-            let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-            let chain = chain.map_err(|error| ServeError::Certificate { path: certificate.clone(), reason: error.to_string() })?;
-            let key = PrivateKeyDer::from_pem_file(key)
-                .map_err(|error| ServeError::Certificate { path: key.clone(), reason: error.to_string() })?;
+            let chain = CertificateDer::pem_file_iter(certificate)
+                .and_then(Iterator::collect::<Result<Vec<_>, _>>);
+            let chain = chain.map_err(|error| ServeError::Certificate {
+                path: certificate.clone(),
+                reason: error.to_string(),
+            })?;
+            let key =
+                PrivateKeyDer::from_pem_file(key).map_err(|error| ServeError::Certificate {
+                    path: key.clone(),
+                    reason: error.to_string(),
+                })?;
             (chain, key)
         }
         _ if address.ip().is_loopback() => return Ok(None),
         _ => {
-            let names = if config.names.is_empty() { own_names(address.ip()) } else { config.names.clone() };
+            let names = if config.names.is_empty() {
+                own_names(address.ip())
+            } else {
+                config.names.clone()
+            };
             let issued = authority.issue_api(&names, SystemTime::now())?;
-            let chain = issued.chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
+            let chain = issued
+                .chain
+                .iter()
+                .map(|der| CertificateDer::from(der.clone()))
+                .collect();
             (chain, PrivatePkcs8KeyDer::from(issued.key.to_vec()).into())
         }
     };
@@ -245,16 +307,27 @@ fn reachable(address: SocketAddr) -> Vec<String> {
     if !address.ip().is_unspecified() {
         return vec![address.to_string()];
     }
-    own_addresses().into_iter().map(|ip| SocketAddr::new(ip, address.port()).to_string()).collect()
+    own_addresses()
+        .into_iter()
+        .map(|ip| SocketAddr::new(ip, address.port()).to_string())
+        .collect()
 }
 
 /// The address that packets to elsewhere leave from, and loopback.
 fn own_addresses() -> Vec<IpAddr> {
     // Connecting a UDP socket sends nothing: it asks the kernel for a route. 192.0.2.1 is for documentation (RFC 5737).
     let outward = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
-        .and_then(|socket| socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).and_then(|()| socket.local_addr()))
+        .and_then(|socket| {
+            socket
+                .connect((Ipv4Addr::new(192, 0, 2, 1), 9))
+                .and_then(|()| socket.local_addr())
+        })
         .map(|address| address.ip());
-    outward.into_iter().filter(|ip| !ip.is_unspecified()).chain([IpAddr::V4(Ipv4Addr::LOCALHOST)]).collect()
+    outward
+        .into_iter()
+        .filter(|ip| !ip.is_unspecified())
+        .chain([IpAddr::V4(Ipv4Addr::LOCALHOST)])
+        .collect()
 }
 
 fn own_names(ip: IpAddr) -> Vec<String> {
@@ -271,7 +344,10 @@ fn url(address: SocketAddr, tls: bool, names: &[String]) -> String {
     match names.first() {
         Some(name) if tls => format!("{scheme}://{name}:{}", address.port()),
         _ if address.ip().is_unspecified() => {
-            let ip = own_addresses().first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+            let ip = own_addresses()
+                .first()
+                .copied()
+                .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
             format!("{scheme}://{}", SocketAddr::new(ip, address.port()))
         }
         _ => format!("{scheme}://{address}"),

@@ -35,13 +35,18 @@ pub(crate) struct TestHost {
 impl TestHost {
     pub(crate) async fn new() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let store = Store::open(&dir.path().join("host.db")).await.expect("opens");
+        let store = Store::open(&dir.path().join("host.db"))
+            .await
+            .expect("opens");
         let host = Arc::new(Host {
             store,
             blobs: BlobStore::open(&dir.path().join("blobs")).expect("opens"),
             presence: Presence::default(),
             events: Events::default(),
-            gates: Gates::new(dir.path().join("gates"), Some("/nonexistent/sluice-gate-runner".into())),
+            gates: Gates::new(
+                dir.path().join("gates"),
+                Some("/nonexistent/sluice-gate-runner".into()),
+            ),
             metrics: Metrics::default(),
             failures: Failures::default(),
             addresses: Addresses {
@@ -52,15 +57,27 @@ impl TestHost {
         });
         let tenant = host
             .store
-            .write(|conn| Box::pin(async move { tenants::create(conn, tenants::DEFAULT, NOW).await }))
+            .write(|conn| {
+                Box::pin(async move { tenants::create(conn, tenants::DEFAULT, NOW).await })
+            })
             .await
             .expect("creates");
         let (admin, token) = operator(&host, &tenant, "admin", Permission::ALL).await;
-        Self { host, tenant, admin, token, _dir: dir }
+        Self {
+            host,
+            tenant,
+            admin,
+            token,
+            _dir: dir,
+        }
     }
 
     /// Another operator of the same tenant.
-    pub(crate) async fn operator(&self, name: &'static str, permissions: &'static [Permission]) -> (Actor, BearerToken) {
+    pub(crate) async fn operator(
+        &self,
+        name: &'static str,
+        permissions: &'static [Permission],
+    ) -> (Actor, BearerToken) {
         operator(&self.host, &self.tenant, name, permissions).await
     }
 
@@ -80,10 +97,16 @@ impl TestHost {
         let (id, tenant) = (MachineId::generate(), self.tenant.id);
         self.host
             .store
-            .write(move |conn| Box::pin(async move { machines::insert(conn, tenant, id, name, &[], NOW).await }))
+            .write(move |conn| {
+                Box::pin(async move { machines::insert(conn, tenant, id, name, &[], NOW).await })
+            })
             .await
             .expect("enrolls");
-        Machine { tenant: self.tenant.clone(), id, name: name.to_owned() }
+        Machine {
+            tenant: self.tenant.clone(),
+            id,
+            name: name.to_owned(),
+        }
     }
 
     /// Connects a machine.
@@ -95,13 +118,17 @@ impl TestHost {
     pub(crate) async fn submit(&self, machine: &str, change: impl FnOnce(&mut SubmitJob)) -> JobId {
         let mut request = request(machine);
         change(&mut request);
-        jobs::submit(&self.host, &self.admin, request, None, NOW).await.expect("is accepted")
+        jobs::submit(&self.host, &self.admin, request, None, NOW)
+            .await
+            .expect("is accepted")
     }
 
     /// The operations of a job.
     pub(crate) async fn operations(&self, job: JobId) -> Vec<OperationRow> {
         let mut conn = self.host.store.read().await.expect("a connection");
-        operations::of_job(&mut conn, self.tenant.id, job).await.expect("reads")
+        operations::of_job(&mut conn, self.tenant.id, job)
+            .await
+            .expect("reads")
     }
 
     /// The one operation of a job.
@@ -110,26 +137,44 @@ impl TestHost {
     }
 
     /// The result of an operation.
-    pub(crate) async fn result(&self, operation: OperationId) -> sluice_api_types::operation::OperationResult {
+    pub(crate) async fn result(
+        &self,
+        operation: OperationId,
+    ) -> sluice_api_types::operation::OperationResult {
         let mut conn = self.host.store.read().await.expect("a connection");
-        jobs::operation_result(&mut conn, &self.tenant, operation).await.expect("reads").expect("is there")
+        jobs::operation_result(&mut conn, &self.tenant, operation)
+            .await
+            .expect("reads")
+            .expect("is there")
     }
 
     /// The events of the tenant's audit log, in order, after its chain was verified.
     pub(crate) async fn audited(&self) -> Vec<sluice_api_types::audit::AuditEntry> {
-        crate::audit::verify(&self.host.store, &self.tenant).await.expect("the chain holds");
+        crate::audit::verify(&self.host.store, &self.tenant)
+            .await
+            .expect("the chain holds");
         let mut conn = self.host.store.read().await.expect("a connection");
-        store::audit::list(&mut conn, self.tenant.id, &self.tenant.name, 0, 10_000).await.expect("reads")
+        store::audit::list(&mut conn, self.tenant.id, &self.tenant.name, 0, 10_000)
+            .await
+            .expect("reads")
     }
 
     /// How often an event is in the audit log.
     pub(crate) async fn count_audited(&self, event: &str) -> usize {
-        self.audited().await.iter().filter(|entry| entry.event == event).count()
+        self.audited()
+            .await
+            .iter()
+            .filter(|entry| entry.event == event)
+            .count()
     }
 
     /// Waits until everything that was handed to the writer is committed.
     pub(crate) async fn settle(&self) {
-        self.host.store.write(|_| Box::pin(async move { Ok::<_, StoreError>(()) })).await.expect("commits");
+        self.host
+            .store
+            .write(|_| Box::pin(async move { Ok::<_, StoreError>(()) }))
+            .await
+            .expect("commits");
     }
 }
 
@@ -142,7 +187,12 @@ pub(crate) fn request(machine: &str) -> SubmitJob {
     }
 }
 
-async fn operator(host: &SharedHost, tenant: &Tenant, name: &'static str, permissions: &'static [Permission]) -> (Actor, BearerToken) {
+async fn operator(
+    host: &SharedHost,
+    tenant: &Tenant,
+    name: &'static str,
+    permissions: &'static [Permission],
+) -> (Actor, BearerToken) {
     let id = tenant.id;
     let (row, token) = host
         .store

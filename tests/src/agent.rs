@@ -90,6 +90,25 @@ impl Machine {
         command.args(["audit", verb, "--state"]).arg(&self.state).output().expect("sluice-agent was built")
     }
 
+    /// The events of the agent's own chain, oldest first.
+    ///
+    /// # Panics
+    ///
+    /// Where there is none yet.
+    #[must_use]
+    pub fn events(&self) -> Vec<serde_json::Value> {
+        let listed = self.audit("list");
+        assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+        let text = String::from_utf8(listed.stdout).expect("is text");
+        text.lines().map(|line| serde_json::from_str(line).expect("is JSON")).collect()
+    }
+
+    /// Whether the agent ever started a script, by its own account.
+    #[must_use]
+    pub fn has_started_something(&self) -> bool {
+        self.events().iter().any(|entry| entry["event"] == "script_started")
+    }
+
     /// What the agent logged.
     #[must_use]
     pub fn log(&self) -> String {

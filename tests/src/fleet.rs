@@ -142,12 +142,7 @@ impl Fleet {
     /// Where it was not built.
     #[must_use]
     pub fn sluice(&self, arguments: &[&str]) -> Output {
-        let output = self.command().args(arguments).output().expect("sluice was built");
-        Output {
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        Output::of(&self.command().args(arguments).output().expect("sluice was built"))
     }
 
     /// What `sluice <arguments> --json` lists, one object a line.
@@ -167,6 +162,87 @@ impl Fleet {
     pub fn run(&self, script: &Script) -> Outcome {
         let machine = script.machine.clone().unwrap_or_else(|| "m1".to_owned());
         run_on(&self.host.api, &self.token, &machine, script, self.folder.path())
+    }
+}
+
+impl Fleet {
+    /// `sluice run` as a person at a terminal has it, on these machines: live output, then an outcome line for each.
+    ///
+    /// # Panics
+    ///
+    /// Where `sluice` was not built.
+    #[must_use]
+    pub fn watch(&self, script: &Script, machines: &[&str]) -> Output {
+        let file = tempfile::NamedTempFile::new_in(self.folder.path()).expect("makes a file");
+        fs::write(file.path(), &script.bytes).expect("writes the script");
+        let on = machines.iter().flat_map(|machine| ["--on", machine]);
+        let output = self.command().arg("run").arg(file.path()).args(on).args(&script.arguments).output();
+        output.map(|output| Output::of(&output)).expect("sluice was built")
+    }
+
+    /// Submits a script to the first machine, or to the one it names, without waiting, and returns the job's id.
+    ///
+    /// # Panics
+    ///
+    /// Where it is refused.
+    #[must_use]
+    pub fn detach(&self, script: &Script) -> String {
+        let machine = script.machine.clone().unwrap_or_else(|| "m1".to_owned());
+        let output = self.watch(&script.clone().flag("--detach"), &[machine.as_str()]);
+        assert_eq!(output.code, 0, "{output:?}");
+        output.stdout.trim().to_owned()
+    }
+
+    /// The first operation of a job as it is now.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no such job.
+    #[must_use]
+    pub fn show(&self, job: &str) -> Outcome {
+        let json = self.list(&["job", "show", job]).swap_remove(0);
+        Outcome { code: 0, json, stderr: String::new() }
+    }
+
+    /// Waits until a job's first operation is in this state.
+    ///
+    /// # Panics
+    ///
+    /// Where it does not get there within 30 s.
+    pub fn until(&self, job: &str, state: &str) -> Outcome {
+        eventually(&format!("{job} is {state}"), || Some(self.show(job)).filter(|shown| shown.text("state") == state))
+    }
+
+    /// A token with these permissions and no others.
+    ///
+    /// # Panics
+    ///
+    /// Where it cannot be made.
+    #[must_use]
+    pub fn token_with(&self, name: &str, permissions: &[&str]) -> String {
+        let wanted = permissions.iter().flat_map(|permission| ["--permission", permission]);
+        let output = self.sluice(&["token", "create", name].into_iter().chain(wanted).collect::<Vec<_>>());
+        assert_eq!(output.code, 0, "{output:?}");
+        output.stdout.trim().to_owned()
+    }
+
+    /// The names of the events in the audit log, oldest first.
+    #[must_use]
+    pub fn events(&self) -> Vec<String> {
+        let entries = self.list(&["audit", "list"]);
+        entries.iter().map(|entry| entry["event"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+}
+
+impl Output {
+    /// What a process that has ended said.
+    #[must_use]
+    pub fn of(output: &std::process::Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
     }
 }
 

@@ -1,1 +1,44 @@
-pub(crate) fn run(_stay: bool) -> anyhow::Result<()> { anyhow::bail!("being written") }
+//! The main job, shown: a host, an agent, and real scripts through the real command line, with every outcome checked.
+
+mod scenes;
+mod stage;
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use crate::steps::{build_binaries, headline};
+use crate::plugins;
+use stage::Stage;
+
+/// Builds everything, starts everything, runs every scene, stops everything.
+pub(crate) fn run(stay: bool) -> Result<()> {
+    headline("Building (the first time this takes some minutes)");
+    build_binaries("dev")?;
+    let gates = plugins::build()?;
+
+    let started = Instant::now();
+    let stage = Stage::set_up(&gates)?;
+    let mut unexpected = Vec::new();
+    for scene in scenes::all() {
+        if let Err(error) = scene.play(&stage) {
+            println!("   UNEXPECTED: {error:#}");
+            unexpected.push(scene.title);
+        }
+    }
+    if let Err(error) = stage.show_record() {
+        println!("   UNEXPECTED: {error:#}");
+        unexpected.push("The record");
+    }
+    headline(&format!("Done in {:.1} s", started.elapsed().as_secs_f64()));
+    if stay {
+        stage.stay()?;
+    }
+    drop(stage);
+    if unexpected.is_empty() {
+        println!("Every outcome was the expected one. Host and agent are stopped, their folder is removed.");
+        Ok(())
+    } else {
+        bail!("unexpected outcomes: {}", unexpected.join(", "))
+    }
+}

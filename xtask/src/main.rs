@@ -40,7 +40,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Demo { stay } => demo::run(stay),
-        Command::Test { filter } => test::run(filter.as_deref()),
+        Command::Test { filter } => test::run_tests(filter.as_deref()),
         Command::Bench { filter } => bench::run(filter.as_deref()),
         Command::Plugins => plugins::build().map(drop),
     }

@@ -58,7 +58,14 @@ pub async fn verify(store: &Store, tenant: &Tenant) -> Result<Head, VerifyError>
     let mut verifier = ChainVerifier::default();
     loop {
         let mut conn = store.read().await?;
-        let entries = audit::list(&mut conn, tenant.id, &tenant.name, verifier.head().seq, STEP).await?;
+        let entries = audit::list(
+            &mut conn,
+            tenant.id,
+            &tenant.name,
+            verifier.head().seq,
+            STEP,
+        )
+        .await?;
         drop(conn);
         if entries.is_empty() {
             return Ok(verifier.head());
@@ -92,7 +99,11 @@ mod tests {
             .write(move |conn| {
                 Box::pin(async move {
                     let tenant = tenants::create(conn, "default", UnixMillis(0)).await?;
-                    let events = (0..entries).map(|n| Event::by_host(EventKind::ScriptStarted).on("web-1").detail("n", n));
+                    let events = (0..entries).map(|n| {
+                        Event::by_host(EventKind::ScriptStarted)
+                            .on("web-1")
+                            .detail("n", n)
+                    });
                     append(conn, &tenant, UnixMillis(5), events).await?;
                     Ok::<_, StoreError>(tenant)
                 })
@@ -107,7 +118,11 @@ mod tests {
         store
             .write(move |conn| {
                 Box::pin(async move {
-                    for sql in ["DROP TRIGGER audit_is_not_altered", "DROP TRIGGER audit_is_not_deleted", statement] {
+                    for sql in [
+                        "DROP TRIGGER audit_is_not_altered",
+                        "DROP TRIGGER audit_is_not_deleted",
+                        statement,
+                    ] {
                         sqlx::query(sql).execute(&mut *conn).await?;
                     }
                     Ok::<_, StoreError>(())
@@ -132,7 +147,15 @@ mod tests {
         let again = tenant.clone();
         let hash = store
             .write(move |conn| {
-                Box::pin(async move { append(conn, &again, UnixMillis(6), [Event::by_host(EventKind::ScriptExecuted)]).await })
+                Box::pin(async move {
+                    append(
+                        conn,
+                        &again,
+                        UnixMillis(6),
+                        [Event::by_host(EventKind::ScriptExecuted)],
+                    )
+                    .await
+                })
             })
             .await
             .expect("writes");
@@ -146,7 +169,10 @@ mod tests {
             ("UPDATE audit SET details = '{\"n\":9}' WHERE seq = 3", 3),
             ("UPDATE audit SET machine = NULL WHERE seq = 1", 1),
             ("DELETE FROM audit WHERE seq = 2", 3),
-            ("UPDATE audit SET seq = CASE seq WHEN 2 THEN -3 ELSE -2 END WHERE seq IN (2, 3); UPDATE audit SET seq = -seq WHERE seq < 0", 2),
+            (
+                "UPDATE audit SET seq = CASE seq WHEN 2 THEN -3 ELSE -2 END WHERE seq IN (2, 3); UPDATE audit SET seq = -seq WHERE seq < 0",
+                2,
+            ),
             ("UPDATE audit SET hash = prev, prev = hash WHERE seq = 4", 4),
             ("DELETE FROM audit WHERE seq = 1", 2),
         ];
@@ -162,7 +188,9 @@ mod tests {
         let (_dir, store, tenant) = chain(5).await;
         let before = verify(&store, &tenant).await.expect("holds");
         tamper(&store, "DELETE FROM audit WHERE seq = 5").await;
-        let after = verify(&store, &tenant).await.expect("a shorter chain holds in itself: its head tells");
+        let after = verify(&store, &tenant)
+            .await
+            .expect("a shorter chain holds in itself: its head tells");
         assert_ne!((before.entries, before.hash), (after.entries, after.hash));
     }
 
@@ -171,7 +199,11 @@ mod tests {
         let (_dir, store, _) = chain(2).await;
         for statement in ["UPDATE audit SET event = 'x'", "DELETE FROM audit"] {
             let refused = store
-                .write(move |conn| Box::pin(async move { Ok::<_, StoreError>(sqlx::query(statement).execute(conn).await?) }))
+                .write(move |conn| {
+                    Box::pin(async move {
+                        Ok::<_, StoreError>(sqlx::query(statement).execute(conn).await?)
+                    })
+                })
                 .await;
             assert!(refused.is_err(), "{statement}");
         }
@@ -184,7 +216,13 @@ mod tests {
             .write(|conn| {
                 Box::pin(async move {
                     let tenant = tenants::create(conn, "other", UnixMillis(0)).await?;
-                    append(conn, &tenant, UnixMillis(5), [Event::by_host(EventKind::TokenCreated)]).await?;
+                    append(
+                        conn,
+                        &tenant,
+                        UnixMillis(5),
+                        [Event::by_host(EventKind::TokenCreated)],
+                    )
+                    .await?;
                     Ok::<_, StoreError>(tenant)
                 })
             })

@@ -93,7 +93,9 @@ impl EventKind {
     #[must_use]
     pub const fn of_ending(ending: &Ending) -> Self {
         match ending {
-            Ending::Succeeded | Ending::ExitCode(_) | Ending::Signal(_) | Ending::TimedOut(_) => Self::ScriptExecuted,
+            Ending::Succeeded | Ending::ExitCode(_) | Ending::Signal(_) | Ending::TimedOut(_) => {
+                Self::ScriptExecuted
+            }
             Ending::ThreatFound(_) => Self::ScriptSecurityThreat,
             Ending::Blocked(_) => Self::ScriptBlocked,
             Ending::Canceled(_) => Self::ScriptCanceled,
@@ -140,13 +142,19 @@ impl Event {
     /// Something that a machine said.
     #[must_use]
     pub fn by_agent(kind: EventKind, machine: &str) -> Self {
-        Self { machine: Some(machine.to_owned()), ..Self::from_source(kind, "agent") }
+        Self {
+            machine: Some(machine.to_owned()),
+            ..Self::from_source(kind, "agent")
+        }
     }
 
     /// Something that an operator did.
     #[must_use]
     pub fn by(kind: EventKind, actor: &Actor) -> Self {
-        Self { operator: Some(actor.name.clone()), ..Self::from_source(kind, &actor.source) }
+        Self {
+            operator: Some(actor.name.clone()),
+            ..Self::from_source(kind, &actor.source)
+        }
     }
 
     /// Something that came from somewhere else.

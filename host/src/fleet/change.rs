@@ -37,7 +37,9 @@ pub async fn patch(
         .write(move |conn| {
             Box::pin(async move {
                 let tenant = asked.tenant.id;
-                let row = machines::find_live(&mut *conn, tenant, &typed).await?.ok_or(ChangeError::NoMachine(typed))?;
+                let row = machines::find_live(&mut *conn, tenant, &typed)
+                    .await?
+                    .ok_or(ChangeError::NoMachine(typed))?;
                 let mut events = Vec::new();
                 if let Some(name) = name.filter(|name| name.as_str() != row.name) {
                     if machines::name_is_taken(&mut *conn, tenant, name.as_str()).await? {
@@ -79,7 +81,8 @@ pub async fn patch(
     if let Some(session) = host.presence.get(id) {
         let mut conn = host.store.read().await?;
         if let Some(row) = machines::find(&mut conn, actor.tenant.id, id).await? {
-            let identity = identity(&mut conn, &actor.tenant, id, &row.name, &host.addresses.api).await?;
+            let identity =
+                identity(&mut conn, &actor.tenant, id, &row.name, &host.addresses.api).await?;
             session.send(Command::Identity(identity));
         }
     }
@@ -95,16 +98,25 @@ pub async fn patch(
 /// # Errors
 ///
 /// The tenant has no such machine.
-pub async fn revoke(host: &SharedHost, actor: &Actor, machine: &str, now: UnixMillis) -> Result<(), ChangeError> {
+pub async fn revoke(
+    host: &SharedHost,
+    actor: &Actor,
+    machine: &str,
+    now: UnixMillis,
+) -> Result<(), ChangeError> {
     let (typed, asked) = (machine.to_owned(), actor.clone());
     let (id, ended) = host
         .store
         .write(move |conn| {
             Box::pin(async move {
                 let tenant = asked.tenant.id;
-                let row = machines::find_live(&mut *conn, tenant, &typed).await?.ok_or(ChangeError::NoMachine(typed))?;
+                let row = machines::find_live(&mut *conn, tenant, &typed)
+                    .await?
+                    .ok_or(ChangeError::NoMachine(typed))?;
                 machines::revoke(&mut *conn, tenant, row.id, now).await?;
-                let event = Event::by(EventKind::MachineRevoked, &asked).on(&row.name).detail("machine_id", row.id.to_string());
+                let event = Event::by(EventKind::MachineRevoked, &asked)
+                    .on(&row.name)
+                    .detail("machine_id", row.id.to_string());
                 audit::append(&mut *conn, &asked.tenant, now, [event]).await?;
                 let ended = jobs::end_all_of_machine(conn, &asked, row.id, now).await?;
                 Ok::<_, ChangeError>((row.id, ended))
@@ -126,13 +138,26 @@ pub async fn revoke(host: &SharedHost, actor: &Actor, machine: &str, now: UnixMi
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn identity(conn: &mut SqliteConnection, tenant: &Tenant, id: MachineId, name: &str, url: &str) -> Result<Identity, StoreError> {
+pub async fn identity(
+    conn: &mut SqliteConnection,
+    tenant: &Tenant,
+    id: MachineId,
+    name: &str,
+    url: &str,
+) -> Result<Identity, StoreError> {
     let tags = machines::tags(conn, id).await?;
-    Ok(Identity { tenant: tenant.name.clone(), name: name.to_owned(), tags: words(&tags), url: url.to_owned() })
+    Ok(Identity {
+        tenant: tenant.name.clone(),
+        name: name.to_owned(),
+        tags: words(&tags),
+        url: url.to_owned(),
+    })
 }
 
 fn words(tags: &[TagPair]) -> Vec<String> {
-    tags.iter().map(|tag| format!("{}={}", tag.key, tag.value)).collect()
+    tags.iter()
+        .map(|tag| format!("{}={}", tag.key, tag.value))
+        .collect()
 }
 
 /// A machine was not changed.

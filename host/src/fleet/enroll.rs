@@ -53,7 +53,10 @@ pub async fn create_token(
     if expires.0 == 0 || expires > LONGEST_EXPIRY {
         return Err(EnrollError::Expiry(expires));
     }
-    let token = NewToken { id: TokenId::generate(), secret: random::bytes()? };
+    let token = NewToken {
+        id: TokenId::generate(),
+        secret: random::bytes()?,
+    };
     let row = EnrollTokenRow {
         id: token.id,
         tenant: actor.tenant.id,
@@ -99,7 +102,10 @@ pub struct Joined {
 /// # Errors
 ///
 /// The token is unknown, used up or expired; those are recorded where the token's tenant is known.
-#[expect(clippy::too_many_arguments, reason = "what a machine shows, where it stands, and what it gets; called in one place")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what a machine shows, where it stands, and what it gets; called in one place"
+)]
 pub async fn admit<F, R>(
     store: &Store,
     token: TokenId,
@@ -114,12 +120,20 @@ where
     F: FnOnce(&Tenant, MachineId) -> Result<R, String> + Send + 'static,
     R: Send + 'static,
 {
-    let (secret, wish, remote) = (Digest::of(secret), MachineName::from_wish(wish), remote.to_owned());
+    let (secret, wish, remote) = (
+        Digest::of(secret),
+        MachineName::from_wish(wish),
+        remote.to_owned(),
+    );
     store
         .write(move |conn| {
             Box::pin(async move {
-                let row = enroll_tokens::find(conn, token).await?.ok_or(EnrollError::Unknown)?;
-                let tenant = tenants::find(conn, row.tenant).await?.ok_or(EnrollError::Unknown)?;
+                let row = enroll_tokens::find(conn, token)
+                    .await?
+                    .ok_or(EnrollError::Unknown)?;
+                let tenant = tenants::find(conn, row.tenant)
+                    .await?
+                    .ok_or(EnrollError::Unknown)?;
                 // Digests of random secrets: comparing them tells nothing about either.
                 if row.secret != secret {
                     return Err(EnrollError::WrongSecret(tenant));
@@ -137,15 +151,31 @@ where
                     name = wish.numbered(number);
                 }
                 let machine = MachineId::generate();
-                machines::insert(conn, tenant.id, machine, name.as_str(), &bound_facts(facts), now).await?;
+                machines::insert(
+                    conn,
+                    tenant.id,
+                    machine,
+                    name.as_str(),
+                    &bound_facts(facts),
+                    now,
+                )
+                .await?;
                 let event = Event::from_source(EventKind::MachineEnrolled, &remote)
                     .on(name.as_str())
                     .detail("machine_id", machine.to_string())
                     .detail("token", token.to_string())
                     .detail("token_made_by", row.created_by.as_str());
                 audit::append(conn, &tenant, now, [event]).await?;
-                let certificate = issued(&tenant, machine).map_err(|reason| EnrollError::Certificate(tenant.clone(), reason))?;
-                Ok((Joined { tenant, machine, name }, certificate))
+                let certificate = issued(&tenant, machine)
+                    .map_err(|reason| EnrollError::Certificate(tenant.clone(), reason))?;
+                Ok((
+                    Joined {
+                        tenant,
+                        machine,
+                        name,
+                    },
+                    certificate,
+                ))
             })
         })
         .await
@@ -156,7 +186,13 @@ where
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn refuse(store: &Store, token: TokenId, error: &EnrollError, remote: &str, now: UnixMillis) -> Result<(), StoreError> {
+pub async fn refuse(
+    store: &Store,
+    token: TokenId,
+    error: &EnrollError,
+    remote: &str,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
     let Some(tenant) = error.tenant().cloned() else {
         tracing::warn!(remote, %error, "a machine tried to join with a token that is not one of this host");
         return Ok(());
@@ -164,7 +200,11 @@ pub async fn refuse(store: &Store, token: TokenId, error: &EnrollError, remote: 
     let event = Event::from_source(EventKind::MachineEnrollmentRefused, remote)
         .detail("token", token.to_string())
         .detail("reason", error.to_string());
-    store.write(move |conn| Box::pin(async move { audit::append(conn, &tenant, now, [event]).await.map(|_| ()) })).await
+    store
+        .write(move |conn| {
+            Box::pin(async move { audit::append(conn, &tenant, now, [event]).await.map(|_| ()) })
+        })
+        .await
 }
 
 /// What a machine says about itself, cut to what the host is ready to keep.
@@ -178,7 +218,9 @@ pub fn bound_facts(mut facts: Vec<Fact>) -> Vec<Fact> {
                 FactValue::Boolean(_) | FactValue::Integer(_) => true,
                 FactValue::Decimal(number) => number.is_finite(),
                 FactValue::Text(text) => text.len() <= LONGEST,
-                FactValue::Texts(texts) => texts.len() <= 1000 && texts.iter().all(|text| text.len() <= LONGEST),
+                FactValue::Texts(texts) => {
+                    texts.len() <= 1000 && texts.iter().all(|text| text.len() <= LONGEST)
+                }
             }
     });
     facts
@@ -219,8 +261,13 @@ pub enum EnrollError {
 impl EnrollError {
     const fn tenant(&self) -> Option<&Tenant> {
         match self {
-            Self::WrongSecret(tenant) | Self::Expired(tenant) | Self::UsedUp(tenant) | Self::Certificate(tenant, _) => Some(tenant),
-            Self::Unknown | Self::Uses(_) | Self::Expiry(_) | Self::Random(_) | Self::Store(_) => None,
+            Self::WrongSecret(tenant)
+            | Self::Expired(tenant)
+            | Self::UsedUp(tenant)
+            | Self::Certificate(tenant, _) => Some(tenant),
+            Self::Unknown | Self::Uses(_) | Self::Expiry(_) | Self::Random(_) | Self::Store(_) => {
+                None
+            }
         }
     }
 }
@@ -230,10 +277,28 @@ mod tests {
     use super::*;
     use crate::testing::{NOW, TestHost};
 
-    async fn try_with(test: &TestHost, token: &NewToken, secret: &[u8], name: &str, now: UnixMillis) -> Result<Joined, EnrollError> {
-        let joined = admit(&test.host.store, token.id, secret, name, Vec::new(), "test", now, |_, _| Ok(())).await;
+    async fn try_with(
+        test: &TestHost,
+        token: &NewToken,
+        secret: &[u8],
+        name: &str,
+        now: UnixMillis,
+    ) -> Result<Joined, EnrollError> {
+        let joined = admit(
+            &test.host.store,
+            token.id,
+            secret,
+            name,
+            Vec::new(),
+            "test",
+            now,
+            |_, _| Ok(()),
+        )
+        .await;
         if let Err(error) = &joined {
-            refuse(&test.host.store, token.id, error, "test", now).await.expect("records");
+            refuse(&test.host.store, token.id, error, "test", now)
+                .await
+                .expect("records");
         }
         joined.map(|(joined, ())| joined)
     }
@@ -241,13 +306,24 @@ mod tests {
     #[tokio::test]
     async fn a_token_lets_in_as_many_machines_as_it_says_each_with_a_name_of_its_own() {
         let test = TestHost::new().await;
-        let token = create_token(&test.host.store, &test.admin, Some(3), None, NOW).await.expect("makes");
+        let token = create_token(&test.host.store, &test.admin, Some(3), None, NOW)
+            .await
+            .expect("makes");
         let mut names = Vec::new();
         for _ in 0..3 {
-            names.push(try_with(&test, &token, &token.secret, "web", NOW).await.expect("joins").name.to_string());
+            names.push(
+                try_with(&test, &token, &token.secret, "web", NOW)
+                    .await
+                    .expect("joins")
+                    .name
+                    .to_string(),
+            );
         }
         assert_eq!(names, ["web", "web-2", "web-3"]);
-        assert!(matches!(try_with(&test, &token, &token.secret, "web", NOW).await, Err(EnrollError::UsedUp(_))));
+        assert!(matches!(
+            try_with(&test, &token, &token.secret, "web", NOW).await,
+            Err(EnrollError::UsedUp(_))
+        ));
         assert_eq!(test.count_audited("machine_enrolled").await, 3);
         assert_eq!(test.count_audited("machine_enrollment_refused").await, 1);
     }
@@ -255,40 +331,92 @@ mod tests {
     #[tokio::test]
     async fn machines_that_race_for_one_use_do_not_both_join() {
         let test = TestHost::new().await;
-        let token = create_token(&test.host.store, &test.admin, None, None, NOW).await.expect("makes");
+        let token = create_token(&test.host.store, &test.admin, None, None, NOW)
+            .await
+            .expect("makes");
         let tries = (0..5).map(|_| try_with(&test, &token, &token.secret, "web", NOW));
-        let joined = futures_util::future::join_all(tries).await.into_iter().filter(Result::is_ok).count();
+        let joined = futures_util::future::join_all(tries)
+            .await
+            .into_iter()
+            .filter(Result::is_ok)
+            .count();
         assert_eq!(joined, 1);
     }
 
     #[tokio::test]
     async fn wrong_expired_and_unknown_tokens_are_refused() {
         let test = TestHost::new().await;
-        let token = create_token(&test.host.store, &test.admin, None, Some(Span::seconds(60)), NOW).await.expect("makes");
-        assert!(matches!(try_with(&test, &token, b"wrong", "web", NOW).await, Err(EnrollError::WrongSecret(_))));
+        let token = create_token(
+            &test.host.store,
+            &test.admin,
+            None,
+            Some(Span::seconds(60)),
+            NOW,
+        )
+        .await
+        .expect("makes");
+        assert!(matches!(
+            try_with(&test, &token, b"wrong", "web", NOW).await,
+            Err(EnrollError::WrongSecret(_))
+        ));
         let later = NOW.plus(Span::seconds(60));
-        assert!(matches!(try_with(&test, &token, &token.secret, "web", later).await, Err(EnrollError::Expired(_))));
-        let unknown = NewToken { id: TokenId::generate(), secret: token.secret };
-        assert!(matches!(try_with(&test, &unknown, &token.secret, "web", NOW).await, Err(EnrollError::Unknown)));
+        assert!(matches!(
+            try_with(&test, &token, &token.secret, "web", later).await,
+            Err(EnrollError::Expired(_))
+        ));
+        let unknown = NewToken {
+            id: TokenId::generate(),
+            secret: token.secret,
+        };
+        assert!(matches!(
+            try_with(&test, &unknown, &token.secret, "web", NOW).await,
+            Err(EnrollError::Unknown)
+        ));
         assert_eq!(test.count_audited("machine_enrollment_refused").await, 2);
     }
 
     #[tokio::test]
     async fn a_machine_without_a_certificate_has_not_joined_and_the_use_is_not_gone() {
         let test = TestHost::new().await;
-        let token = create_token(&test.host.store, &test.admin, None, None, NOW).await.expect("makes");
-        let failed = admit(&test.host.store, token.id, &token.secret, "web", Vec::new(), "test", NOW, |_, _| {
-            Err::<(), _>("a bad request".to_owned())
-        });
+        let token = create_token(&test.host.store, &test.admin, None, None, NOW)
+            .await
+            .expect("makes");
+        let failed = admit(
+            &test.host.store,
+            token.id,
+            &token.secret,
+            "web",
+            Vec::new(),
+            "test",
+            NOW,
+            |_, _| Err::<(), _>("a bad request".to_owned()),
+        );
         assert!(matches!(failed.await, Err(EnrollError::Certificate(..))));
-        assert_eq!(try_with(&test, &token, &token.secret, "web", NOW).await.expect("joins").name.as_str(), "web");
+        assert_eq!(
+            try_with(&test, &token, &token.secret, "web", NOW)
+                .await
+                .expect("joins")
+                .name
+                .as_str(),
+            "web"
+        );
     }
 
     #[tokio::test]
     async fn uses_and_expiry_have_bounds() {
         let test = TestHost::new().await;
-        for (uses, expires) in [(Some(0), None), (Some(10_001), None), (None, Some(Span(0))), (None, Some(Span(u64::MAX)))] {
-            assert!(create_token(&test.host.store, &test.admin, uses, expires, NOW).await.is_err(), "{uses:?} {expires:?}");
+        for (uses, expires) in [
+            (Some(0), None),
+            (Some(10_001), None),
+            (None, Some(Span(0))),
+            (None, Some(Span(u64::MAX))),
+        ] {
+            assert!(
+                create_token(&test.host.store, &test.admin, uses, expires, NOW)
+                    .await
+                    .is_err(),
+                "{uses:?} {expires:?}"
+            );
         }
     }
 }

@@ -7,7 +7,9 @@ mod presence;
 mod tag;
 
 pub use change::{ChangeError, identity, patch, revoke};
-pub use enroll::{EnrollError, Joined, MAX_FACTS, NewToken, admit, bound_facts, create_token, refuse};
+pub use enroll::{
+    EnrollError, Joined, MAX_FACTS, NewToken, admit, bound_facts, create_token, refuse,
+};
 pub use name::{InvalidName, MachineName};
 pub use presence::{Closing, Command, Inbox, Presence, Session};
 pub use tag::{InvalidTag, MAX_TAGS, parse as parse_tag};

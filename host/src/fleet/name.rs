@@ -13,9 +13,17 @@ impl MachineName {
     /// The name that a machine asks for, made plain: what is not allowed becomes a dash.
     #[must_use]
     pub fn from_wish(wish: &str) -> Self {
-        let plain: String = wish.chars().take(LONGEST).map(|c| if is_plain(c) { c } else { '-' }).collect();
+        let plain: String = wish
+            .chars()
+            .take(LONGEST)
+            .map(|c| if is_plain(c) { c } else { '-' })
+            .collect();
         let plain = plain.trim_matches(|c: char| !c.is_ascii_alphanumeric());
-        Self(if plain.is_empty() { "machine".to_owned() } else { plain.to_owned() })
+        Self(if plain.is_empty() {
+            "machine".to_owned()
+        } else {
+            plain.to_owned()
+        })
     }
 
     /// The same name with a number behind it.
@@ -48,7 +56,11 @@ impl FromStr for MachineName {
         let valid = (1..=LONGEST).contains(&text.len())
             && text.chars().all(is_plain)
             && text.starts_with(|c: char| c.is_ascii_alphanumeric());
-        if valid { Ok(Self(text.to_owned())) } else { Err(InvalidName(text.to_owned())) }
+        if valid {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidName(text.to_owned()))
+        }
     }
 }
 
@@ -64,16 +76,34 @@ mod tests {
     #[test]
     fn names_are_plain() {
         for name in ["web-1", "db.example.org", "A_1", "0"] {
-            assert_eq!(name.parse::<MachineName>().map(|name| name.0).as_deref(), Ok(name));
+            assert_eq!(
+                name.parse::<MachineName>().map(|name| name.0).as_deref(),
+                Ok(name)
+            );
         }
-        for name in ["", "-x", ".", "a b", "w\u{435}b", "a\n", "a\u{202e}", &"a".repeat(121)] {
+        for name in [
+            "",
+            "-x",
+            ".",
+            "a b",
+            "w\u{435}b",
+            "a\n",
+            "a\u{202e}",
+            &"a".repeat(121),
+        ] {
             assert!(name.parse::<MachineName>().is_err(), "{name:?}");
         }
     }
 
     #[test]
     fn wishes_become_names() {
-        for (wish, name) in [("web-1", "web-1"), ("", "machine"), ("--", "machine"), ("my pc\n", "my-pc"), ("\u{202e}x", "x")] {
+        for (wish, name) in [
+            ("web-1", "web-1"),
+            ("", "machine"),
+            ("--", "machine"),
+            ("my pc\n", "my-pc"),
+            ("\u{202e}x", "x"),
+        ] {
             assert_eq!(MachineName::from_wish(wish).as_str(), name);
             assert!(name.parse::<MachineName>().is_ok());
         }

@@ -131,18 +131,36 @@ impl Presence {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let (closing, closed) = watch::channel(None);
         let generation = self.generation.fetch_add(1, Ordering::Relaxed);
-        let session = Session { tenant, machine, generation, commands, closing };
+        let session = Session {
+            tenant,
+            machine,
+            generation,
+            commands,
+            closing,
+        };
         let replaced = self.lock().insert(machine, session.clone());
         if let Some(replaced) = replaced {
-            replaced.close(CloseCode::Replaced, "a newer connection of this machine took over");
+            replaced.close(
+                CloseCode::Replaced,
+                "a newer connection of this machine took over",
+            );
         }
-        (session, Inbox { commands: receiver, closing: closed })
+        (
+            session,
+            Inbox {
+                commands: receiver,
+                closing: closed,
+            },
+        )
     }
 
     /// Takes a connection out, if it is still the machine's current one.
     pub fn leave(&self, session: &Session) {
         let mut sessions = self.lock();
-        if sessions.get(&session.machine).is_some_and(|current| current.generation == session.generation) {
+        if sessions
+            .get(&session.machine)
+            .is_some_and(|current| current.generation == session.generation)
+        {
             sessions.remove(&session.machine);
         }
     }
@@ -150,13 +168,20 @@ impl Presence {
     /// The machine's connection.
     #[must_use]
     pub fn get(&self, machine: MachineId) -> Option<Session> {
-        self.lock().get(&machine).filter(|session| !session.commands.is_closed()).cloned()
+        self.lock()
+            .get(&machine)
+            .filter(|session| !session.commands.is_closed())
+            .cloned()
     }
 
     /// All connections of a tenant's machines.
     #[must_use]
     pub fn of_tenant(&self, tenant: TenantId) -> Vec<Session> {
-        self.lock().values().filter(|session| session.tenant.id == tenant).cloned().collect()
+        self.lock()
+            .values()
+            .filter(|session| session.tenant.id == tenant)
+            .cloned()
+            .collect()
     }
 
     /// How many machines are connected.
@@ -171,13 +196,15 @@ impl Presence {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn tenant() -> Tenant {
-        Tenant { id: TenantId::generate(), name: "default".to_owned() }
+        Tenant {
+            id: TenantId::generate(),
+            name: "default".to_owned(),
+        }
     }
 
     #[tokio::test]
@@ -189,7 +216,10 @@ mod tests {
         let (_, mut closing) = old_inbox.split();
         assert_eq!(Inbox::closing(&mut closing).await.0, CloseCode::Replaced);
         presence.leave(&old);
-        assert_eq!(presence.get(machine).map(|session| session.generation), Some(new.generation));
+        assert_eq!(
+            presence.get(machine).map(|session| session.generation),
+            Some(new.generation)
+        );
         presence.leave(&new);
         assert!(presence.get(machine).is_none());
         assert_eq!(presence.count(), 0);

@@ -11,13 +11,17 @@ pub const MAX_TAGS: usize = 64;
 ///
 /// Where a character is not allowed there, or there are too many.
 pub fn parse(key: &str, value: &str) -> Result<TagPair, InvalidTag> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | ':' | '@' | '+');
+    let plain =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | ':' | '@' | '+');
     let key_ok = (1..=64).contains(&key.len())
         && key.starts_with(|c: char| c.is_ascii_alphanumeric())
         && key.chars().all(|c| plain(c) && c != ':');
     let value_ok = value.len() <= 128 && value.chars().all(plain);
     if key_ok && value_ok {
-        Ok(TagPair { key: key.to_owned(), value: value.to_owned() })
+        Ok(TagPair {
+            key: key.to_owned(),
+            value: value.to_owned(),
+        })
     } else {
         Err(InvalidTag(format!("{key}={value}")))
     }
@@ -37,7 +41,16 @@ mod tests {
         assert!(parse("role", "web").is_ok());
         assert!(parse("role", "").is_ok());
         assert!(parse("owner", "team:a@b.c/d").is_ok());
-        for (key, value) in [("", "x"), ("a b", "x"), ("a", "x,y"), ("a", "x=y"), ("a=", "x"), ("a", "\u{202e}"), ("a", "x\n"), ("-a", "x")] {
+        for (key, value) in [
+            ("", "x"),
+            ("a b", "x"),
+            ("a", "x,y"),
+            ("a", "x=y"),
+            ("a=", "x"),
+            ("a", "\u{202e}"),
+            ("a", "x\n"),
+            ("-a", "x"),
+        ] {
             assert!(parse(key, value).is_err(), "{key:?} {value:?}");
         }
     }

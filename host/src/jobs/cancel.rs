@@ -20,13 +20,21 @@ use crate::store::{StoreError, jobs};
 /// # Errors
 ///
 /// There is no such job of the operator's tenant, or the database cannot be written.
-pub async fn cancel(host: &SharedHost, actor: &Actor, job: JobId, now: UnixMillis) -> Result<u64, CancelError> {
+pub async fn cancel(
+    host: &SharedHost,
+    actor: &Actor,
+    job: JobId,
+    now: UnixMillis,
+) -> Result<u64, CancelError> {
     let asked = actor.clone();
     let (ended, told) = host
         .store
         .write(move |conn| {
             Box::pin(async move {
-                if jobs::not_after(&mut *conn, asked.tenant.id, job).await?.is_none() {
+                if jobs::not_after(&mut *conn, asked.tenant.id, job)
+                    .await?
+                    .is_none()
+                {
                     return Err(CancelError::NoJob(job));
                 }
                 let script_sha256 = jobs::script_sha256(&mut *conn, asked.tenant.id, job).await?;
@@ -43,10 +51,20 @@ pub async fn cancel(host: &SharedHost, actor: &Actor, job: JobId, now: UnixMilli
                             .with_script(script_sha256)
                             .with_bundle(operation.bundle_sha256),
                     );
-                    let report = Report::without_process(Ending::Canceled(asked.name.clone()), now.to_wire());
+                    let report = Report::without_process(
+                        Ending::Canceled(asked.name.clone()),
+                        now.to_wire(),
+                    );
                     if operations::end(&mut *conn, operation.id, From::NotSent, &report).await? {
-                        let over = Ended { operation: &operation, script_sha256, report: &report };
-                        events.extend(events_of_end(&Event::by(EventKind::ScriptCanceled, &asked), &over));
+                        let over = Ended {
+                            operation: &operation,
+                            script_sha256,
+                            report: &report,
+                        };
+                        events.extend(events_of_end(
+                            &Event::by(EventKind::ScriptCanceled, &asked),
+                            &over,
+                        ));
                         ended += 1;
                     } else {
                         operations::set_cancel(&mut *conn, operation.id, &asked.name).await?;
@@ -64,7 +82,10 @@ pub async fn cancel(host: &SharedHost, actor: &Actor, job: JobId, now: UnixMilli
     host.events.notify(job);
     for (operation, machine) in &told {
         if let Some(session) = host.presence.get(*machine) {
-            session.send(Command::Cancel { operation: *operation, by: actor.name.clone() });
+            session.send(Command::Cancel {
+                operation: *operation,
+                by: actor.name.clone(),
+            });
         }
     }
     Ok(ended + told.len() as u64)
@@ -105,7 +126,14 @@ async fn end_events(
     report: &Report,
 ) -> Result<Vec<Event>, StoreError> {
     let script_sha256 = jobs::script_sha256(conn, actor.tenant.id, operation.job).await?;
-    Ok(events_of_end(&Event::by(EventKind::ScriptCanceled, actor), &Ended { operation, script_sha256, report }))
+    Ok(events_of_end(
+        &Event::by(EventKind::ScriptCanceled, actor),
+        &Ended {
+            operation,
+            script_sha256,
+            report,
+        },
+    ))
 }
 
 /// Nothing was canceled.

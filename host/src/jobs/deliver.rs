@@ -41,7 +41,9 @@ pub(super) fn message(job: &JobRow, operation: &OperationRow) -> Option<Operatio
 /// queued for it.
 pub(super) async fn deliver_to_all(host: &SharedHost, queued: &[Queued]) -> Result<(), StoreError> {
     for operation in queued {
-        let Some(session) = host.presence.get(operation.machine) else { continue };
+        let Some(session) = host.presence.get(operation.machine) else {
+            continue;
+        };
         match &operation.message {
             Some(message) => session.send(Command::Deliver(Box::new(message.clone()))),
             None => match deliver_pending(host, &session, &[]).await {
@@ -83,7 +85,9 @@ pub async fn pending(
         .write(move |conn| {
             Box::pin(async move {
                 let mut pending = Pending::default();
-                for mut operation in operations::open_of_machine(&mut *conn, tenant.id, machine).await? {
+                for mut operation in
+                    operations::open_of_machine(&mut *conn, tenant.id, machine).await?
+                {
                     if has.contains(&operation.id) {
                         if let Some(by) = operation.cancel_by.clone() {
                             pending.cancel.push((operation.id, by));
@@ -92,12 +96,19 @@ pub async fn pending(
                     }
                     if let (State::Delivered, Some(by)) = (operation.state, &operation.cancel_by) {
                         // The machine has only this connection and has not got the operation, so it never will.
-                        pending.canceled.push(end_unsent(&mut *conn, &tenant, &operation, by, now).await?);
+                        pending
+                            .canceled
+                            .push(end_unsent(&mut *conn, &tenant, &operation, by, now).await?);
                         continue;
                     }
-                    let overdue = jobs::not_after(&mut *conn, tenant.id, operation.job).await?.is_none_or(|not_after| not_after < now);
+                    let overdue = jobs::not_after(&mut *conn, tenant.id, operation.job)
+                        .await?
+                        .is_none_or(|not_after| not_after < now);
                     // What is queued and overdue, the sweeper ends.
-                    if operation.state == State::Queued && !overdue && operations::set_delivered(&mut *conn, operation.id).await? {
+                    if operation.state == State::Queued
+                        && !overdue
+                        && operations::set_delivered(&mut *conn, operation.id).await?
+                    {
                         operation.state = State::Delivered;
                     }
                     if operation.state == State::Delivered {
@@ -108,7 +119,12 @@ pub async fn pending(
             })
         })
         .await?;
-    for job in pending.deliver.iter().map(|operation| operation.job).chain(pending.canceled.iter().copied()) {
+    for job in pending
+        .deliver
+        .iter()
+        .map(|operation| operation.job)
+        .chain(pending.canceled.iter().copied())
+    {
         host.events.notify(job);
     }
     for _ in &pending.canceled {
@@ -128,8 +144,18 @@ async fn end_unsent(
     let report = Report::without_process(Ending::Canceled(by.to_owned()), now.to_wire());
     if operations::end(&mut *conn, operation.id, From::Open, &report).await? {
         let script_sha256 = jobs::script_sha256(&mut *conn, tenant.id, operation.job).await?;
-        let ended = Ended { operation, script_sha256, report: &report };
-        audit::append(conn, tenant, now, events_of_end(&Event::by_host(EventKind::ScriptCanceled), &ended)).await?;
+        let ended = Ended {
+            operation,
+            script_sha256,
+            report: &report,
+        };
+        audit::append(
+            conn,
+            tenant,
+            now,
+            events_of_end(&Event::by_host(EventKind::ScriptCanceled), &ended),
+        )
+        .await?;
     }
     Ok(operation.job)
 }
@@ -139,8 +165,19 @@ async fn end_unsent(
 /// # Errors
 ///
 /// Where the database cannot be used.
-pub async fn deliver_pending(host: &SharedHost, session: &Session, has: &[OperationId]) -> Result<(), DeliverError> {
-    let pending = pending(host, &session.tenant, session.machine, has, UnixMillis::now()).await?;
+pub async fn deliver_pending(
+    host: &SharedHost,
+    session: &Session,
+    has: &[OperationId],
+) -> Result<(), DeliverError> {
+    let pending = pending(
+        host,
+        &session.tenant,
+        session.machine,
+        has,
+        UnixMillis::now(),
+    )
+    .await?;
     for operation in pending.deliver {
         // One at a time: a machine may be owed more than should be in memory at once.
         let mut conn = host.store.read().await?;

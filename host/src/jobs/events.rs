@@ -27,8 +27,15 @@ impl Events {
     /// Follows a job. What changes from now on is noticed.
     #[must_use]
     pub fn subscribe(&self, job: JobId) -> Subscription {
-        let changes = lock(&self.jobs).entry(job).or_insert_with(|| watch::channel(0).0).subscribe();
-        Subscription { job, changes, jobs: Arc::clone(&self.jobs) }
+        let changes = lock(&self.jobs)
+            .entry(job)
+            .or_insert_with(|| watch::channel(0).0)
+            .subscribe();
+        Subscription {
+            job,
+            changes,
+            jobs: Arc::clone(&self.jobs),
+        }
     }
 
     /// Something about the job has changed and is committed.
@@ -53,7 +60,10 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         let mut jobs = lock(&self.jobs);
         // This subscription's own receiver is still counted.
-        if jobs.get(&self.job).is_some_and(|sender| sender.receiver_count() <= 1) {
+        if jobs
+            .get(&self.job)
+            .is_some_and(|sender| sender.receiver_count() <= 1)
+        {
             jobs.remove(&self.job);
         }
     }
@@ -79,7 +89,10 @@ mod tests {
         events.notify(mine);
         events.notify(mine);
         follower.changed().await;
-        assert!(follower.changed().now_or_never().is_none(), "changes are one notice until they are seen");
+        assert!(
+            follower.changed().now_or_never().is_none(),
+            "changes are one notice until they are seen"
+        );
     }
 
     #[tokio::test]

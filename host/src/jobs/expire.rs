@@ -41,10 +41,24 @@ pub async fn sweep(host: &SharedHost, now: UnixMillis) -> Result<usize, StoreErr
                         if !operations::end(&mut *conn, operation.id, from, &report).await? {
                             continue;
                         }
-                        let Some(tenant) = tenants::find(&mut *conn, operation.tenant).await? else { continue };
-                        let script_sha256 = jobs::script_sha256(&mut *conn, tenant.id, operation.job).await?;
-                        let over = Ended { operation: &operation, script_sha256, report: &report };
-                        audit::append(conn, &tenant, now, events_of_end(&Event::by_host(EventKind::ScriptExpired), &over)).await?;
+                        let Some(tenant) = tenants::find(&mut *conn, operation.tenant).await?
+                        else {
+                            continue;
+                        };
+                        let script_sha256 =
+                            jobs::script_sha256(&mut *conn, tenant.id, operation.job).await?;
+                        let over = Ended {
+                            operation: &operation,
+                            script_sha256,
+                            report: &report,
+                        };
+                        audit::append(
+                            conn,
+                            &tenant,
+                            now,
+                            events_of_end(&Event::by_host(EventKind::ScriptExpired), &over),
+                        )
+                        .await?;
                         ended.push((operation.job, report.ending.state()));
                     }
                     Ok::<_, StoreError>(ended)

@@ -49,12 +49,30 @@ mod tests {
 
     #[test]
     fn a_script_for_another_system_does_not_fit() {
-        let linux = [Fact { key: "os.family".to_owned(), value: FactValue::Text("linux".to_owned()) }];
-        let windows = source("#!/bin/sh\n# /// sluice\n# [requires]\n# os = [\"windows\", \"macos\"]\n# ///\n");
+        let linux = [Fact {
+            key: "os.family".to_owned(),
+            value: FactValue::Text("linux".to_owned()),
+        }];
+        let windows = source(
+            "#!/bin/sh\n# /// sluice\n# [requires]\n# os = [\"windows\", \"macos\"]\n# ///\n",
+        );
         let message = misfit(&windows, &linux).map(|ending| ending.message());
-        assert_eq!(message.as_deref(), Some("Script not supported on target environment: Linux"));
-        assert_eq!(misfit(&windows, &[]), None, "a machine that was never connected is asked itself");
+        assert_eq!(
+            message.as_deref(),
+            Some("Script not supported on target environment: Linux")
+        );
+        assert_eq!(
+            misfit(&windows, &[]),
+            None,
+            "a machine that was never connected is asked itself"
+        );
         assert_eq!(misfit(&source("#!/bin/sh\n"), &linux), None);
-        assert_eq!(misfit(&source("#!/bin/sh\n# /// sluice\n# [requires]\n# os = [\"linux\"]\n# ///\n"), &linux), None);
+        assert_eq!(
+            misfit(
+                &source("#!/bin/sh\n# /// sluice\n# [requires]\n# os = [\"linux\"]\n# ///\n"),
+                &linux
+            ),
+            None
+        );
     }
 }

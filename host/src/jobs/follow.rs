@@ -57,13 +57,25 @@ impl Follower {
     /// # Errors
     ///
     /// Where the database cannot be read.
-    pub async fn new(host: SharedHost, tenant: Tenant, job: JobId) -> Result<Option<Self>, StoreError> {
+    pub async fn new(
+        host: SharedHost,
+        tenant: Tenant,
+        job: JobId,
+    ) -> Result<Option<Self>, StoreError> {
         // The subscription stands before the first look, so that nothing falls between the two.
         let subscription = host.events.subscribe(job);
         let mut conn = host.store.read().await?;
         let known = jobs::not_after(&mut conn, tenant.id, job).await?.is_some();
         drop(conn);
-        Ok(known.then(|| Self { host, tenant, job, subscription, seen: HashMap::new(), ready: VecDeque::new(), ended: false }))
+        Ok(known.then(|| Self {
+            host,
+            tenant,
+            job,
+            subscription,
+            seen: HashMap::new(),
+            ready: VecDeque::new(),
+            ended: false,
+        }))
     }
 
     /// What comes next; none after the end.
@@ -107,10 +119,18 @@ impl Follower {
                 output_of(&mut conn, row.id, &row.machine_name, seen, &mut found).await?;
             }
             if seen.state != Some(row.state) {
-                found.push(Followed::State(StateEvent { operation: row.id, machine: row.machine_name, state: row.state }));
+                found.push(Followed::State(StateEvent {
+                    operation: row.id,
+                    machine: row.machine_name,
+                    state: row.state,
+                }));
             }
             if row.state.is_terminal() {
-                found.extend(operation_result(&mut conn, &self.tenant, row.id).await?.map(|result| Followed::Result(Box::new(result))));
+                found.extend(
+                    operation_result(&mut conn, &self.tenant, row.id)
+                        .await?
+                        .map(|result| Followed::Result(Box::new(result))),
+                );
             } else {
                 open += 1;
             }

@@ -49,16 +49,22 @@ pub async fn store_report(
     report: Report,
     now: UnixMillis,
 ) -> Result<Outcome, StoreError> {
-    if matches!(report.ending, Ending::MachineNotFound | Ending::AgentNotConnected | Ending::Expired | Ending::Interrupted)
-        && !may_say(&report.ending)
+    if matches!(
+        report.ending,
+        Ending::MachineNotFound | Ending::AgentNotConnected | Ending::Expired | Ending::Interrupted
+    ) && !may_say(&report.ending)
     {
-        return Ok(Outcome::Violation("a machine reported what only a host can know"));
+        return Ok(Outcome::Violation(
+            "a machine reported what only a host can know",
+        ));
     }
     let machine = machine.clone();
     let state = report.ending.state();
     let (outcome, ended) = host
         .store
-        .write(move |conn| Box::pin(async move { write(conn, &machine, operation, &report, now).await }))
+        .write(move |conn| {
+            Box::pin(async move { write(conn, &machine, operation, &report, now).await })
+        })
         .await?;
     if let Some(job) = ended {
         host.metrics.operation_ended(state);
@@ -96,20 +102,35 @@ async fn write(
             .of_operation(id)
             .detail("reason", "reported an operation of another machine");
         audit::append(conn, tenant, now, [event]).await?;
-        return Ok((Outcome::Violation("a machine reported an operation of another"), None));
+        return Ok((
+            Outcome::Violation("a machine reported an operation of another"),
+            None,
+        ));
     }
     let script_sha256 = jobs::script_sha256(&mut *conn, tenant.id, operation.job).await?;
-    let ended = Ended { operation: &operation, script_sha256, report };
+    let ended = Ended {
+        operation: &operation,
+        script_sha256,
+        report,
+    };
     if operations::end(&mut *conn, id, From::Open, report).await? {
-        let events = events_of_end(&Event::by_agent(EventKind::ScriptExecuted, &machine.name), &ended);
+        let events = events_of_end(
+            &Event::by_agent(EventKind::ScriptExecuted, &machine.name),
+            &ended,
+        );
         let audit_head = audit::append(conn, tenant, now, events).await?;
         return Ok((Outcome::Acknowledge { audit_head }, Some(operation.job)));
     }
-    let late = operations::keep_late_report(&mut *conn, id, report).await?.then(|| {
-        ended
-            .event(&Event::by_agent(EventKind::ScriptLateReport, &machine.name), EventKind::ScriptLateReport)
-            .detail("recorded_state", operation.state.as_str())
-    });
+    let late = operations::keep_late_report(&mut *conn, id, report)
+        .await?
+        .then(|| {
+            ended
+                .event(
+                    &Event::by_agent(EventKind::ScriptLateReport, &machine.name),
+                    EventKind::ScriptLateReport,
+                )
+                .detail("recorded_state", operation.state.as_str())
+        });
     let audit_head = match late {
         Some(event) => audit::append(conn, tenant, now, [event]).await?,
         None => store::audit::head(conn, tenant.id).await?.1,
@@ -130,15 +151,18 @@ pub(super) struct Ended<'a> {
 impl Ended<'_> {
     fn event(&self, source: &Event, kind: EventKind) -> Event {
         let ending = &self.report.ending;
-        Event { kind, ..source.clone() }
-            .on(&self.operation.machine_name)
-            .of_job(self.operation.job)
-            .of_operation(self.operation.id)
-            .with_script(self.script_sha256)
-            .with_bundle(self.report.bundle_sha256.or(self.operation.bundle_sha256))
-            .detail("state", ending.state().as_str())
-            .detail("message", ending.message())
-            .detail("exit_code", self.report.exit_code())
+        Event {
+            kind,
+            ..source.clone()
+        }
+        .on(&self.operation.machine_name)
+        .of_job(self.operation.job)
+        .of_operation(self.operation.id)
+        .with_script(self.script_sha256)
+        .with_bundle(self.report.bundle_sha256.or(self.operation.bundle_sha256))
+        .detail("state", ending.state().as_str())
+        .detail("message", ending.message())
+        .detail("exit_code", self.report.exit_code())
     }
 }
 
@@ -148,7 +172,12 @@ pub(super) fn events_of_end(source: &Event, ended: &Ended<'_>) -> Vec<Event> {
     let report = ended.report;
     let mut events = Vec::new();
     if let (Some(started), None) = (report.started_at, ended.operation.started) {
-        events.push(started_event(source, ended.operation, ended.script_sha256, UnixMillis::from_wire(started)));
+        events.push(started_event(
+            source,
+            ended.operation,
+            ended.script_sha256,
+            UnixMillis::from_wire(started),
+        ));
     }
     if !report.receipts.is_empty() {
         let gates: Vec<serde_json::Value> = report
@@ -165,7 +194,9 @@ pub(super) fn events_of_end(source: &Event, ended: &Ended<'_>) -> Vec<Event> {
                 })
             })
             .collect();
-        let mut event = ended.event(source, EventKind::ScriptGateVerdict).detail("gates", gates);
+        let mut event = ended
+            .event(source, EventKind::ScriptGateVerdict)
+            .detail("gates", gates);
         for key in ["state", "message", "exit_code"] {
             event.details.remove(key);
         }
@@ -186,12 +217,20 @@ pub(super) fn events_of_end(source: &Event, ended: &Ended<'_>) -> Vec<Event> {
 }
 
 /// That a process was started.
-pub(super) fn started_event(source: &Event, operation: &OperationRow, script_sha256: Digest, started: UnixMillis) -> Event {
-    Event { kind: EventKind::ScriptStarted, ..source.clone() }
-        .on(&operation.machine_name)
-        .of_job(operation.job)
-        .of_operation(operation.id)
-        .with_script(script_sha256)
-        .with_bundle(operation.bundle_sha256)
-        .detail("started_at", started.to_string())
+pub(super) fn started_event(
+    source: &Event,
+    operation: &OperationRow,
+    script_sha256: Digest,
+    started: UnixMillis,
+) -> Event {
+    Event {
+        kind: EventKind::ScriptStarted,
+        ..source.clone()
+    }
+    .on(&operation.machine_name)
+    .of_job(operation.job)
+    .of_operation(operation.id)
+    .with_script(script_sha256)
+    .with_bundle(operation.bundle_sha256)
+    .detail("started_at", started.to_string())
 }

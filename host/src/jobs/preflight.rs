@@ -44,7 +44,10 @@ pub(super) struct GatesInForce {
 
 impl GatesInForce {
     /// Reads them. Revision and bindings are of the same moment.
-    pub(super) async fn read(conn: &mut SqliteConnection, tenant: TenantId) -> Result<Self, StoreError> {
+    pub(super) async fn read(
+        conn: &mut SqliteConnection,
+        tenant: TenantId,
+    ) -> Result<Self, StoreError> {
         let mut snapshot = sqlx::Connection::begin(conn).await?;
         let revision = tenants::gates_revision(&mut snapshot, tenant).await?;
         let bindings = bindings::list(&mut snapshot, tenant).await?;
@@ -63,7 +66,16 @@ pub(super) async fn check(
     now: UnixMillis,
 ) -> Result<Vec<Plan>, StoreError> {
     let bound = gates::bound(host, actor.tenant.id, &gates.bindings).await;
-    let preflight = Preflight { host, actor, order, targets: targets.len() as u64, gates, bound, texts: texts(host, actor, order).await, now };
+    let preflight = Preflight {
+        host,
+        actor,
+        order,
+        targets: targets.len() as u64,
+        gates,
+        bound,
+        texts: texts(host, actor, order).await,
+        now,
+    };
     // The futures are made before they are polled: what borrows from `preflight` must not be made inside of the stream.
     let plans: Vec<_> = targets.iter().map(|target| preflight.of(target)).collect();
     stream::iter(plans).buffered(AT_ONCE).try_collect().await
@@ -93,12 +105,25 @@ impl Preflight<'_> {
         let mut gates = Vec::new();
         let mut notes = Vec::new();
         let tags = self.tags(machine).await?;
-        for (binding, bound) in self.gates.bindings.iter().zip(&self.bound).filter(|(binding, _)| applies(binding, &tags)) {
+        for (binding, bound) in self
+            .gates
+            .bindings
+            .iter()
+            .zip(&self.bound)
+            .filter(|(binding, _)| applies(binding, &tags))
+        {
             match bound {
                 Ok(gate) => gates.push(gate.clone()),
-                Err(reason) if binding.mode == Mode::Monitor => notes.push(format!("the gate {} could not be asked on the host: {reason}", binding.plugin)),
+                Err(reason) if binding.mode == Mode::Monitor => notes.push(format!(
+                    "the gate {} could not be asked on the host: {reason}",
+                    binding.plugin
+                )),
                 Err(reason) => {
-                    let block = Block { by: binding.plugin.clone(), reason: format!("the gate cannot be asked on the host: {reason}"), code: Some("gate-unavailable".to_owned()) };
+                    let block = Block {
+                        by: binding.plugin.clone(),
+                        reason: format!("the gate cannot be asked on the host: {reason}"),
+                        code: Some("gate-unavailable".to_owned()),
+                    };
                     return Ok(self.ended(Ending::Blocked(block)));
                 }
             }
@@ -111,11 +136,18 @@ impl Preflight<'_> {
         let input = Input {
             submission: &self.order.submission,
             source: &self.order.source,
-            facts: machine.facts.iter().map(|fact| sluice_gate_client::fact(fact.clone(), Origin::Machine)).collect(),
+            facts: machine
+                .facts
+                .iter()
+                .map(|fact| sluice_gate_client::fact(fact.clone(), Origin::Machine))
+                .collect(),
             job: vec![
                 claim("operator", Value::Text(self.actor.name.clone())),
                 claim("tenant", Value::Text(self.actor.tenant.name.clone())),
-                claim("targets", Value::Integer(i64::try_from(self.targets).unwrap_or(i64::MAX))),
+                claim(
+                    "targets",
+                    Value::Integer(i64::try_from(self.targets).unwrap_or(i64::MAX)),
+                ),
             ],
             attachments: self.texts.clone(),
             skip_security_scan: self.order.skip_security_scan,
@@ -127,7 +159,9 @@ impl Preflight<'_> {
             (Some(ending), _) => Some(ending),
             (None, Some(_)) => None,
             // No gate said no, and yet there is nothing that could run.
-            (None, None) => Some(Ending::Error("the host could not make the bundle; this is a bug, please report it".to_owned())),
+            (None, None) => Some(Ending::Error(
+                "the host could not make the bundle; this is a bug, please report it".to_owned(),
+            )),
         };
         let ended = ending.map(|ending| {
             notes.extend(evaluation.notes);
@@ -141,16 +175,27 @@ impl Preflight<'_> {
                 ..Report::without_process(ending, self.now.to_wire())
             }
         });
-        Plan { bundle_sha256, ended }
+        Plan {
+            bundle_sha256,
+            ended,
+        }
     }
 
     fn ended(&self, ending: Ending) -> Plan {
-        Plan { bundle_sha256: None, ended: Some(Report::without_process(ending, self.now.to_wire())) }
+        Plan {
+            bundle_sha256: None,
+            ended: Some(Report::without_process(ending, self.now.to_wire())),
+        }
     }
 
     /// The machine's tags, where a binding looks at any.
     async fn tags(&self, machine: &MachineRow) -> Result<Vec<TagPair>, StoreError> {
-        if self.gates.bindings.iter().all(|binding| binding.tags.is_empty()) {
+        if self
+            .gates
+            .bindings
+            .iter()
+            .all(|binding| binding.tags.is_empty())
+        {
             return Ok(Vec::new());
         }
         let mut conn = self.host.store.read().await?;
@@ -161,11 +206,22 @@ impl Preflight<'_> {
 /// Contents of attachments by name, where they are text that gates may want to see.
 async fn texts(host: &SharedHost, actor: &Actor, order: &Order) -> Vec<(String, String)> {
     let mut texts = Vec::new();
-    for attachment in order.submission.attachments.iter().filter(|attachment| attachment.size <= LARGEST_TEXT) {
+    for attachment in order
+        .submission
+        .attachments
+        .iter()
+        .filter(|attachment| attachment.size <= LARGEST_TEXT)
+    {
         // One that cannot be read is for the gates to judge: they see its name and digest without a text.
         match host.blobs.read(actor.tenant.id, attachment.sha256).await {
-            Ok(bytes) => texts.extend(String::from_utf8(bytes).ok().map(|text| (attachment.name.clone(), text))),
-            Err(error) => tracing::warn!(attachment = %attachment.sha256, %error, "an attachment cannot be read"),
+            Ok(bytes) => texts.extend(
+                String::from_utf8(bytes)
+                    .ok()
+                    .map(|text| (attachment.name.clone(), text)),
+            ),
+            Err(error) => {
+                tracing::warn!(attachment = %attachment.sha256, %error, "an attachment cannot be read")
+            }
         }
     }
     texts

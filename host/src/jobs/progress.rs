@@ -57,7 +57,12 @@ pub async fn store_step(
 /// # Errors
 ///
 /// Where the writer has stopped.
-pub async fn store_output(host: &SharedHost, machine: &Machine, operation: OperationId, chunk: Chunk) -> Result<(), StoreError> {
+pub async fn store_output(
+    host: &SharedHost,
+    machine: &Machine,
+    operation: OperationId,
+    chunk: Chunk,
+) -> Result<(), StoreError> {
     let (machine, host_after) = (machine.clone(), host.clone());
     host.store
         .write_lazily(

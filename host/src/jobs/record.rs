@@ -20,9 +20,9 @@ use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::operators::Actor;
+use crate::store::StoreError;
 use crate::store::jobs::{self, JobRow};
 use crate::store::operations::{self, From, OperationRow};
-use crate::store::StoreError;
 
 /// The time limit that a machine takes where the job asks for none.
 const DEFAULT_TIME: Span = Span::seconds(600);
@@ -34,7 +34,8 @@ const SILENCE: Span = Span::seconds(24 * 3600);
 const NAMES_IN_ENTRY: usize = 50;
 
 /// Records that somebody asks for scripts to be run: one entry for each machine that is named, and one for tags or all.
-/// Answers at once with what becomes of that; the entries stand before any that follows from them.
+/// Answers at once with what becomes of that. The entries stand before any that follows from them, and are durable with
+/// the next commit: with that of the job or its refusal, or alone after a moment, where the gates take longer.
 pub(super) async fn attempt(
     host: &SharedHost,
     actor: &Actor,
@@ -48,11 +49,20 @@ pub(super) async fn attempt(
         .with_script(script)
         .detail("run_as", request.run_as.clone())
         .detail("no_security_scan", request.no_security_scan);
-    let mut events: Vec<Event> = request.machines.iter().map(|typed| base.clone().on(&cut(typed))).collect();
+    let mut events: Vec<Event> = request
+        .machines
+        .iter()
+        .map(|typed| base.clone().on(&cut(typed)))
+        .collect();
     if request.all {
         events.push(base.clone().detail("all", true));
     } else if !request.tags.is_empty() || events.is_empty() {
-        let tags: Vec<String> = request.tags.iter().take(NAMES_IN_ENTRY).map(|tag| cut(&format!("{}={}", tag.key, tag.value))).collect();
+        let tags: Vec<String> = request
+            .tags
+            .iter()
+            .take(NAMES_IN_ENTRY)
+            .map(|tag| cut(&format!("{}={}", tag.key, tag.value)))
+            .collect();
         events.push(base.clone().detail("tags", tags));
     }
     // A request that spells out too many machines is refused; its attempt is one entry.
@@ -61,7 +71,9 @@ pub(super) async fn attempt(
     }
     let tenant = actor.tenant.clone();
     host.store
-        .enqueue(move |conn| Box::pin(async move { audit::append(conn, &tenant, now, events).await.map(|_| ()) }))
+        .enqueue_lazily(move |conn| {
+            Box::pin(async move { audit::append(conn, &tenant, now, events).await.map(|_| ()) })
+        })
         .await
 }
 
@@ -77,13 +89,21 @@ pub(super) async fn refused(
     let event = match error {
         SubmitError::Denied(denied) => {
             host.metrics.request_refused();
-            Event::by(EventKind::PermissionDenied, actor).detail("permission", denied.permission.as_str())
+            Event::by(EventKind::PermissionDenied, actor)
+                .detail("permission", denied.permission.as_str())
         }
         _ => Event::by(EventKind::RequestRefused, actor),
     };
-    let event = event.of_job(job).with_script(script).detail("reason", cut(&error.to_string()));
+    let event = event
+        .of_job(job)
+        .with_script(script)
+        .detail("reason", cut(&error.to_string()));
     let tenant = actor.tenant.clone();
-    host.store.write(move |conn| Box::pin(async move { audit::append(conn, &tenant, now, [event]).await.map(|_| ()) })).await
+    host.store
+        .write(move |conn| {
+            Box::pin(async move { audit::append(conn, &tenant, now, [event]).await.map(|_| ()) })
+        })
+        .await
 }
 
 /// The job that this request made before, where it comes with a key.
@@ -104,12 +124,23 @@ pub(super) async fn earlier(
     drop(conn);
     if let Some(earlier) = found {
         let (tenant, event) = (actor.tenant.clone(), repeated(actor, job, earlier));
-        host.store.write(move |conn| Box::pin(async move { audit::append(conn, &tenant, now, [event]).await.map(|_| ()) })).await?;
+        host.store
+            .write(move |conn| {
+                Box::pin(
+                    async move { audit::append(conn, &tenant, now, [event]).await.map(|_| ()) },
+                )
+            })
+            .await?;
     }
     Ok(found)
 }
 
-async fn repetition(conn: &mut SqliteConnection, actor: &Actor, key: Option<&str>, request: Digest) -> Result<Option<JobId>, SubmitError> {
+async fn repetition(
+    conn: &mut SqliteConnection,
+    actor: &Actor,
+    key: Option<&str>,
+    request: Digest,
+) -> Result<Option<JobId>, SubmitError> {
     let Some(key) = key else { return Ok(None) };
     match jobs::find_by_key(conn, actor.tenant.id, actor.token, key).await? {
         Some((earlier, digest)) if digest == request => Ok(Some(earlier)),
@@ -119,7 +150,9 @@ async fn repetition(conn: &mut SqliteConnection, actor: &Actor, key: Option<&str
 }
 
 fn repeated(actor: &Actor, job: JobId, earlier: JobId) -> Event {
-    Event::by(EventKind::RequestRepeated, actor).of_job(earlier).detail("attempt", job.to_string())
+    Event::by(EventKind::RequestRepeated, actor)
+        .of_job(earlier)
+        .detail("attempt", job.to_string())
 }
 
 /// An operation to deliver.
@@ -140,7 +173,10 @@ pub(super) enum Recorded {
 }
 
 /// Records the job and its operations: those that the preflight ended, those to deliver now, and those that wait.
-#[expect(clippy::too_many_arguments, reason = "everything that a job consists of; called in one place")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "everything that a job consists of; called in one place"
+)]
 pub(super) async fn job(
     host: &SharedHost,
     actor: &Actor,
@@ -183,7 +219,10 @@ pub(super) async fn job(
             };
             let present = machine.is_some_and(|machine| host.presence.get(machine).is_some());
             let ended = match plan.ended {
-                None if order.no_queue && !present => Some(Report::without_process(Ending::AgentNotConnected, now.to_wire())),
+                None if order.no_queue && !present => Some(Report::without_process(
+                    Ending::AgentNotConnected,
+                    now.to_wire(),
+                )),
                 ended => ended,
             };
             let operation = OperationRow {
@@ -193,7 +232,11 @@ pub(super) async fn job(
                 machine,
                 machine_name: target.name().to_owned(),
                 position: position as u64,
-                state: if present && ended.is_none() { State::Delivered } else { State::Queued },
+                state: if present && ended.is_none() {
+                    State::Delivered
+                } else {
+                    State::Queued
+                },
                 bundle_sha256: plan.bundle_sha256,
                 silence_after: not_after.plus(time).plus(SILENCE),
                 // Head, tail and the rounding of both; what is beyond is a machine that lies.
@@ -214,16 +257,24 @@ pub(super) async fn job(
         .filter(|(_, ended)| ended.is_none())
         .filter_map(|(operation, _)| {
             let machine = operation.machine?;
-            let message = connected.contains(&operation.id).then(|| deliver::message(&job, operation)).flatten();
+            let message = connected
+                .contains(&operation.id)
+                .then(|| deliver::message(&job, operation))
+                .flatten();
             Some(Queued { machine, message })
         })
         .collect();
     let count = operations.len() as u64;
-    let ends: Vec<State> = operations.iter().filter_map(|(_, ended)| ended.as_ref().map(|report| report.ending.state())).collect();
+    let ends: Vec<State> = operations
+        .iter()
+        .filter_map(|(_, ended)| ended.as_ref().map(|report| report.ending.state()))
+        .collect();
     let writer = actor.clone();
     let earlier = host
         .store
-        .write(move |conn| Box::pin(async move { write_job(conn, &writer, &job, operations, now).await }))
+        .write(move |conn| {
+            Box::pin(async move { write_job(conn, &writer, &job, operations, now).await })
+        })
         .await?;
     if let Some(earlier) = earlier {
         return Ok(Recorded::Repeated(earlier));
@@ -242,7 +293,14 @@ async fn write_job(
     operations: Vec<(OperationRow, Option<Report>)>,
     now: UnixMillis,
 ) -> Result<Option<JobId>, SubmitError> {
-    if let Some(earlier) = repetition(&mut *conn, actor, job.idempotency_key.as_deref(), job.request_sha256).await? {
+    if let Some(earlier) = repetition(
+        &mut *conn,
+        actor,
+        job.idempotency_key.as_deref(),
+        job.request_sha256,
+    )
+    .await?
+    {
         audit::append(conn, &actor.tenant, now, [repeated(actor, job.id, earlier)]).await?;
         return Ok(Some(earlier));
     }
@@ -261,8 +319,15 @@ async fn write_job(
             ),
             Some(report) => {
                 operations::end(&mut *conn, operation.id, From::NotSent, &report).await?;
-                let ended = Ended { operation: &operation, script_sha256: job.script_sha256, report: &report };
-                events.extend(events_of_end(&Event::by_host(EventKind::ScriptExecuted), &ended));
+                let ended = Ended {
+                    operation: &operation,
+                    script_sha256: job.script_sha256,
+                    report: &report,
+                };
+                events.extend(events_of_end(
+                    &Event::by_host(EventKind::ScriptExecuted),
+                    &ended,
+                ));
             }
         }
     }

@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 
 use sluice_api_types::job::{Compat, SubmitJob};
-use sluice_protocol::bundle::{Attachment, Compatibility, Limits, Source, SourceError, Submission, Variable};
+use sluice_protocol::bundle::{
+    Attachment, Compatibility, Limits, Source, SourceError, Submission, Variable,
+};
 use sluice_protocol::digest::Digest;
 use sluice_protocol::environment::{self, MAX_ENVIRONMENT};
 use sluice_protocol::units::Span;
@@ -65,12 +67,15 @@ impl Order {
     ///
     /// The first thing that is wrong with it. No operation exists.
     pub fn read(request: SubmitJob) -> Result<Self, RequestError> {
-        let json = serde_json::to_vec(&request).map_err(|error| RequestError::Unreadable(error.to_string()))?;
+        let json = serde_json::to_vec(&request)
+            .map_err(|error| RequestError::Unreadable(error.to_string()))?;
         let selection = selection(&request)?;
         let expires = request.expires.unwrap_or(DEFAULT_EXPIRY);
         bounded("expires", Some(expires), LONGEST_EXPIRY)?;
         bounded("limits.time", request.limits.time, LONGEST_TIME)?;
-        if request.limits.output.is_some_and(|size| size.0 == 0) || request.limits.memory.is_some_and(|size| size.0 == 0) {
+        if request.limits.output.is_some_and(|size| size.0 == 0)
+            || request.limits.memory.is_some_and(|size| size.0 == 0)
+        {
             return Err(RequestError::ZeroSize);
         }
         let parameters = variables("parameter", request.parameters)?;
@@ -79,9 +84,14 @@ impl Order {
         }
         let variables = variables("variable", request.environment)?;
         for variable in &variables {
-            environment::check_request(&variable.name, &variable.value).map_err(|refusal| RequestError::Environment(refusal.to_string()))?;
+            environment::check_request(&variable.name, &variable.value)
+                .map_err(|refusal| RequestError::Environment(refusal.to_string()))?;
         }
-        if request.interpreter.as_ref().is_some_and(|command| command.len() > LONGEST_INTERPRETER) {
+        if request
+            .interpreter
+            .as_ref()
+            .is_some_and(|command| command.len() > LONGEST_INTERPRETER)
+        {
             return Err(RequestError::Interpreter);
         }
         if let Some(user) = &request.run_as {
@@ -95,7 +105,11 @@ impl Order {
             attachments: attachments(request.attachments)?,
             secrets: Vec::new(),
             run_as: request.run_as,
-            limits: Limits { time: request.limits.time, output: request.limits.output, memory: request.limits.memory },
+            limits: Limits {
+                time: request.limits.time,
+                output: request.limits.output,
+                memory: request.limits.memory,
+            },
             compatibility: match request.compat {
                 None => Compatibility::None,
                 Some(Compat::Landscape) => Compatibility::Landscape,
@@ -123,38 +137,75 @@ fn selection(request: &SubmitJob) -> Result<Selection, RequestError> {
         (true, false) => {}
     }
     if request.machines.len() > MOST_NAMES {
-        return Err(RequestError::TooMany { what: "machines", limit: MOST_NAMES });
+        return Err(RequestError::TooMany {
+            what: "machines",
+            limit: MOST_NAMES,
+        });
     }
-    if let Some(name) = request.machines.iter().find(|name| name.is_empty() || name.len() > 253 || name.chars().any(char::is_control)) {
+    if let Some(name) = request
+        .machines
+        .iter()
+        .find(|name| name.is_empty() || name.len() > 253 || name.chars().any(char::is_control))
+    {
         return Err(RequestError::MachineName(name.clone()));
     }
-    let tags = request.tags.iter().map(|tag| fleet::parse_tag(&tag.key, &tag.value)).collect::<Result<_, _>>()?;
-    Ok(Selection::Some { named: request.machines.clone(), tags })
+    let tags = request
+        .tags
+        .iter()
+        .map(|tag| fleet::parse_tag(&tag.key, &tag.value))
+        .collect::<Result<_, _>>()?;
+    Ok(Selection::Some {
+        named: request.machines.clone(),
+        tags,
+    })
 }
 
 fn bounded(what: &'static str, span: Option<Span>, longest: Span) -> Result<(), RequestError> {
     match span {
-        Some(span) if span.0 == 0 || span > longest => Err(RequestError::Span { what, span, longest }),
+        Some(span) if span.0 == 0 || span > longest => Err(RequestError::Span {
+            what,
+            span,
+            longest,
+        }),
         _ => Ok(()),
     }
 }
 
-fn variables(what: &'static str, given: Vec<sluice_api_types::job::Variable>) -> Result<Vec<Variable>, RequestError> {
+fn variables(
+    what: &'static str,
+    given: Vec<sluice_api_types::job::Variable>,
+) -> Result<Vec<Variable>, RequestError> {
     if given.len() > MOST {
-        return Err(RequestError::TooMany { what: if what == "variable" { "variables" } else { "parameters" }, limit: MOST });
+        return Err(RequestError::TooMany {
+            what: if what == "variable" {
+                "variables"
+            } else {
+                "parameters"
+            },
+            limit: MOST,
+        });
     }
     let mut names = HashSet::new();
     let mut size = 0;
     for variable in &given {
         size += variable.name.len() + variable.value.len();
         if !names.insert(variable.name.as_str()) {
-            return Err(RequestError::Twice { what, name: variable.name.clone() });
+            return Err(RequestError::Twice {
+                what,
+                name: variable.name.clone(),
+            });
         }
     }
     if size > MAX_ENVIRONMENT {
         return Err(RequestError::TooLarge { what });
     }
-    Ok(given.into_iter().map(|variable| Variable { name: variable.name, value: variable.value }).collect())
+    Ok(given
+        .into_iter()
+        .map(|variable| Variable {
+            name: variable.name,
+            value: variable.value,
+        })
+        .collect())
 }
 
 /// A parameter's name and value as text; types and declarations are for the gate on the machine to judge.
@@ -162,21 +213,34 @@ fn check_parameter(parameter: &Variable) -> Result<(), RequestError> {
     let name = &parameter.name;
     let valid = (1..=128).contains(&name.len())
         && name.starts_with(|c: char| c.is_ascii_alphabetic())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
-    if valid { Ok(()) } else { Err(RequestError::ParameterName(name.clone())) }
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+    if valid {
+        Ok(())
+    } else {
+        Err(RequestError::ParameterName(name.clone()))
+    }
 }
 
 fn check_user(user: &str) -> Result<(), RequestError> {
-    if (1..=256).contains(&user.len()) && !user.chars().any(|c| c.is_control() || c == ':' || c == '/') {
+    if (1..=256).contains(&user.len())
+        && !user.chars().any(|c| c.is_control() || c == ':' || c == '/')
+    {
         Ok(())
     } else {
         Err(RequestError::User(user.to_owned()))
     }
 }
 
-fn attachments(given: Vec<sluice_api_types::job::AttachmentRef>) -> Result<Vec<Attachment>, RequestError> {
+fn attachments(
+    given: Vec<sluice_api_types::job::AttachmentRef>,
+) -> Result<Vec<Attachment>, RequestError> {
     if given.len() > MOST {
-        return Err(RequestError::TooMany { what: "attachments", limit: MOST });
+        return Err(RequestError::TooMany {
+            what: "attachments",
+            limit: MOST,
+        });
     }
     let mut names = HashSet::new();
     for attachment in &given {
@@ -185,12 +249,19 @@ fn attachments(given: Vec<sluice_api_types::job::AttachmentRef>) -> Result<Vec<A
         }
         // Two that differ in case alone would be one file on some machines.
         if !names.insert(attachment.name.to_lowercase()) {
-            return Err(RequestError::Twice { what: "attachment", name: attachment.name.clone() });
+            return Err(RequestError::Twice {
+                what: "attachment",
+                name: attachment.name.clone(),
+            });
         }
     }
     Ok(given
         .into_iter()
-        .map(|attachment| Attachment { name: attachment.name, size: attachment.size, sha256: attachment.sha256 })
+        .map(|attachment| Attachment {
+            name: attachment.name,
+            size: attachment.size,
+            sha256: attachment.sha256,
+        })
         .collect())
 }
 
@@ -201,7 +272,9 @@ fn is_safe_file_name(name: &str) -> bool {
         && name != ".."
         && !name.starts_with('-')
         && !name.ends_with([' ', '.'])
-        && !name.chars().any(|c| c.is_control() || matches!(c, '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|'))
+        && !name.chars().any(|c| {
+            c.is_control() || matches!(c, '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|')
+        })
 }
 
 /// A request that makes no sense. No operation exists.
@@ -217,7 +290,9 @@ pub enum RequestError {
     #[error("no machine is named: give machines, tags or all")]
     NoTarget,
     /// Contradictory targets.
-    #[error("all machines and some of them cannot both be meant: give either all, or machines and tags")]
+    #[error(
+        "all machines and some of them cannot both be meant: give either all, or machines and tags"
+    )]
     AllAndSome,
     /// A machine's name that can be none.
     #[error("{} can be no machine's name or id", .0.escape_debug())]
@@ -231,7 +306,9 @@ pub enum RequestError {
         limit: usize,
     },
     /// Too many bytes.
-    #[error("names and values of all {what}s have more than {MAX_ENVIRONMENT} bytes; put data into attachments")]
+    #[error(
+        "names and values of all {what}s have more than {MAX_ENVIRONMENT} bytes; put data into attachments"
+    )]
     TooLarge {
         /// Of what.
         what: &'static str,
@@ -260,7 +337,9 @@ pub enum RequestError {
     #[error("{} is no safe file name for an attachment; give it a plain name without a path", .0.escape_debug())]
     AttachmentName(String),
     /// A limit of nothing.
-    #[error("a limit of no bytes at all leaves nothing to run; leave it out for the machine's default")]
+    #[error(
+        "a limit of no bytes at all leaves nothing to run; leave it out for the machine's default"
+    )]
     ZeroSize,
     /// A span out of bounds.
     #[error("{what} cannot be {span} (more than nothing, at most {longest})")]
@@ -296,47 +375,137 @@ mod tests {
     fn a_plain_request_is_read() {
         let order = Order::read(request()).expect("reads");
         assert_eq!(order.expires, DEFAULT_EXPIRY);
-        assert_eq!(order.selection, Selection::Some { named: vec!["web-1".to_owned()], tags: Vec::new() });
+        assert_eq!(
+            order.selection,
+            Selection::Some {
+                named: vec!["web-1".to_owned()],
+                tags: Vec::new()
+            }
+        );
         assert_eq!(order.digest, Order::read(request()).expect("reads").digest);
-        let other = SubmitJob { no_queue: true, ..request() };
+        let other = SubmitJob {
+            no_queue: true,
+            ..request()
+        };
         assert_ne!(order.digest, Order::read(other).expect("reads").digest);
     }
 
     #[test]
     fn every_refusal_names_what_is_wrong() {
-        let variable = |name: &str, value: &str| vec![ApiVariable { name: name.to_owned(), value: value.to_owned() }];
-        let attachment = |name: &str| vec![AttachmentRef { name: name.to_owned(), sha256: Digest::of(b""), size: 0 }];
+        let variable = |name: &str, value: &str| {
+            vec![ApiVariable {
+                name: name.to_owned(),
+                value: value.to_owned(),
+            }]
+        };
+        let attachment = |name: &str| {
+            vec![AttachmentRef {
+                name: name.to_owned(),
+                sha256: Digest::of(b""),
+                size: 0,
+            }]
+        };
         type Change = Box<dyn Fn(&mut SubmitJob)>;
         let table: Vec<(Change, &str)> = vec![
             (Box::new(|r| r.script = Vec::new().into()), "empty"),
-            (Box::new(|r| r.script = b"#!/bin/sh\n\0".to_vec().into()), "NUL byte in line 2"),
-            (Box::new(|r| r.script = b"\xff\xfea\0".to_vec().into()), "UTF-16"),
-            (Box::new(|r| r.script = b"#!/bin/sh\n\xff\n".to_vec().into()), "not UTF-8 in line 2"),
-            (Box::new(|r| r.script = b"echo\n".to_vec().into()), "names no interpreter"),
+            (
+                Box::new(|r| r.script = b"#!/bin/sh\n\0".to_vec().into()),
+                "NUL byte in line 2",
+            ),
+            (
+                Box::new(|r| r.script = b"\xff\xfea\0".to_vec().into()),
+                "UTF-16",
+            ),
+            (
+                Box::new(|r| r.script = b"#!/bin/sh\n\xff\n".to_vec().into()),
+                "not UTF-8 in line 2",
+            ),
+            (
+                Box::new(|r| r.script = b"echo\n".to_vec().into()),
+                "names no interpreter",
+            ),
             (Box::new(|r| r.machines.clear()), "no machine is named"),
             (Box::new(|r| r.all = true), "cannot both be meant"),
-            (Box::new(|r| r.machines = vec!["a\nb".to_owned()]), "no machine's name"),
-            (Box::new(|r| r.tags = vec![Tag { key: "a,b".to_owned(), value: String::new() }]), "is no tag"),
-            (Box::new(move |r| r.environment = variable("SLUICE_X", "")), "reserved"),
-            (Box::new(move |r| r.environment = variable("A=B", "")), "cannot be set"),
-            (Box::new(move |r| r.environment = variable("A", "\0")), "cannot be set"),
-            (Box::new(move |r| r.environment = [variable("A", "1"), variable("A", "2")].concat()), "given twice"),
-            (Box::new(move |r| r.parameters = variable("1x", "")), "no name for a parameter"),
-            (Box::new(move |r| r.parameters = variable("x", &"a".repeat(MAX_ENVIRONMENT))), "attachments"),
-            (Box::new(move |r| r.attachments = attachment("../x")), "no safe file name"),
-            (Box::new(move |r| r.attachments = attachment("..")), "no safe file name"),
-            (Box::new(move |r| r.attachments = attachment("a\\b")), "no safe file name"),
-            (Box::new(move |r| r.attachments = [attachment("a"), attachment("A")].concat()), "given twice"),
-            (Box::new(|r| r.run_as = Some("a/b".to_owned())), "no user's name"),
-            (Box::new(|r| r.limits.time = Some(Span(0))), "limits.time cannot be 0ms"),
-            (Box::new(|r| r.limits.memory = Some(ByteSize(0))), "no bytes at all"),
-            (Box::new(|r| r.expires = Some(Span(u64::MAX))), "expires cannot be"),
+            (
+                Box::new(|r| r.machines = vec!["a\nb".to_owned()]),
+                "no machine's name",
+            ),
+            (
+                Box::new(|r| {
+                    r.tags = vec![Tag {
+                        key: "a,b".to_owned(),
+                        value: String::new(),
+                    }]
+                }),
+                "is no tag",
+            ),
+            (
+                Box::new(move |r| r.environment = variable("SLUICE_X", "")),
+                "reserved",
+            ),
+            (
+                Box::new(move |r| r.environment = variable("A=B", "")),
+                "cannot be set",
+            ),
+            (
+                Box::new(move |r| r.environment = variable("A", "\0")),
+                "cannot be set",
+            ),
+            (
+                Box::new(move |r| {
+                    r.environment = [variable("A", "1"), variable("A", "2")].concat()
+                }),
+                "given twice",
+            ),
+            (
+                Box::new(move |r| r.parameters = variable("1x", "")),
+                "no name for a parameter",
+            ),
+            (
+                Box::new(move |r| r.parameters = variable("x", &"a".repeat(MAX_ENVIRONMENT))),
+                "attachments",
+            ),
+            (
+                Box::new(move |r| r.attachments = attachment("../x")),
+                "no safe file name",
+            ),
+            (
+                Box::new(move |r| r.attachments = attachment("..")),
+                "no safe file name",
+            ),
+            (
+                Box::new(move |r| r.attachments = attachment("a\\b")),
+                "no safe file name",
+            ),
+            (
+                Box::new(move |r| r.attachments = [attachment("a"), attachment("A")].concat()),
+                "given twice",
+            ),
+            (
+                Box::new(|r| r.run_as = Some("a/b".to_owned())),
+                "no user's name",
+            ),
+            (
+                Box::new(|r| r.limits.time = Some(Span(0))),
+                "limits.time cannot be 0ms",
+            ),
+            (
+                Box::new(|r| r.limits.memory = Some(ByteSize(0))),
+                "no bytes at all",
+            ),
+            (
+                Box::new(|r| r.expires = Some(Span(u64::MAX))),
+                "expires cannot be",
+            ),
         ];
         for (change, expected) in table {
             let mut wrong = request();
             change(&mut wrong);
             let error = Order::read(wrong).expect_err(expected).to_string();
-            assert!(error.contains(expected), "expected {expected:?} in {error:?}");
+            assert!(
+                error.contains(expected),
+                "expected {expected:?} in {error:?}"
+            );
             assert!(!error.contains('\n'), "{error:?}");
         }
     }
@@ -346,8 +515,14 @@ mod tests {
         // Loader variables and relative parts in PATH are blocked where they would take effect, and recorded.
         let mut order = request();
         order.environment = vec![
-            ApiVariable { name: "LD_PRELOAD".to_owned(), value: "/x".to_owned() },
-            ApiVariable { name: "PATH".to_owned(), value: "bin".to_owned() },
+            ApiVariable {
+                name: "LD_PRELOAD".to_owned(),
+                value: "/x".to_owned(),
+            },
+            ApiVariable {
+                name: "PATH".to_owned(),
+                value: "bin".to_owned(),
+            },
         ];
         Order::read(order).expect("reads");
     }

@@ -11,19 +11,25 @@ use sluice_protocol::report::{Exit, Report, StreamEnd};
 use sqlx::SqliteConnection;
 
 use crate::clock::UnixMillis;
+use crate::store::StoreError;
 use crate::store::jobs;
 use crate::store::operations::{self, OperationRow};
 use crate::store::output::{self, Piece};
 use crate::store::tenants::Tenant;
-use crate::store::StoreError;
 
 /// A job and its operations; none where the tenant has no such job.
 ///
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn job(conn: &mut SqliteConnection, tenant: &Tenant, id: JobId) -> Result<Option<Job>, StoreError> {
-    let Some(job) = jobs::find(&mut *conn, tenant.id, id).await? else { return Ok(None) };
+pub async fn job(
+    conn: &mut SqliteConnection,
+    tenant: &Tenant,
+    id: JobId,
+) -> Result<Option<Job>, StoreError> {
+    let Some(job) = jobs::find(&mut *conn, tenant.id, id).await? else {
+        return Ok(None);
+    };
     let operations = operations::of_job(conn, tenant.id, id).await?;
     Ok(Some(Job {
         job: id,
@@ -51,17 +57,37 @@ fn summary(row: OperationRow) -> OperationSummary {
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn operation_result(conn: &mut SqliteConnection, tenant: &Tenant, id: OperationId) -> Result<Option<OperationResult>, StoreError> {
-    let Some(row) = operations::find(&mut *conn, tenant.id, id).await? else { return Ok(None) };
+pub async fn operation_result(
+    conn: &mut SqliteConnection,
+    tenant: &Tenant,
+    id: OperationId,
+) -> Result<Option<OperationResult>, StoreError> {
+    let Some(row) = operations::find(&mut *conn, tenant.id, id).await? else {
+        return Ok(None);
+    };
     let script_sha256 = jobs::script_sha256(&mut *conn, tenant.id, row.job).await?;
     let reports = operations::reports(&mut *conn, tenant.id, id).await?;
-    let mut result = OperationResult::pending(row.job, id, tenant.name.clone(), row.machine_name.clone(), row.state);
+    let mut result = OperationResult::pending(
+        row.job,
+        id,
+        tenant.name.clone(),
+        row.machine_name.clone(),
+        row.state,
+    );
     result.script_sha256 = Some(script_sha256);
     result.bundle_sha256 = row.bundle_sha256;
     result.started_at = row.started.map(|at| at.to_string());
-    if row.started.is_some() || reports.report.as_ref().is_some_and(|report| report.started_at.is_some()) {
+    if row.started.is_some()
+        || reports
+            .report
+            .as_ref()
+            .is_some_and(|report| report.started_at.is_some())
+    {
         let pieces = output::pieces(conn, id, 0, u32::MAX).await?;
-        let ends = reports.report.as_ref().map(|report| (report.stdout, report.stderr));
+        let ends = reports
+            .report
+            .as_ref()
+            .map(|report| (report.stdout, report.stderr));
         fill_output(&mut result, &pieces, ends);
     }
     if let Some(report) = reports.report {
@@ -94,7 +120,9 @@ fn fill_report(result: &mut OperationResult, report: Report) {
     };
     result.limit_hit = report.limit_hit;
     result.survivors_killed = report.survivors_killed;
-    result.started_at = report.started_at.map(|at| UnixMillis::from_wire(at).to_string());
+    result.started_at = report
+        .started_at
+        .map(|at| UnixMillis::from_wire(at).to_string());
     result.finished_at = Some(UnixMillis::from_wire(report.finished_at).to_string());
     result.duration_ms = report.duration_ms;
     result.run_as = report.run_as;
@@ -104,7 +132,9 @@ fn fill_report(result: &mut OperationResult, report: Report) {
     if let (Some(ours), Some(theirs)) = (result.bundle_sha256, report.bundle_sha256)
         && ours != theirs
     {
-        result.notes.push(format!("the machine reports another bundle than this host made ({ours})"));
+        result.notes.push(format!(
+            "the machine reports another bundle than this host made ({ours})"
+        ));
     }
     result.bundle_sha256 = report.bundle_sha256.or(result.bundle_sha256);
     result.findings = report.findings;
@@ -114,7 +144,11 @@ fn fill_report(result: &mut OperationResult, report: Report) {
 }
 
 /// Joins the pieces of both streams. Where the middle of one was cut, head and tail are joined by a line that says so.
-fn fill_output(result: &mut OperationResult, pieces: &[Piece], ends: Option<(StreamEnd, StreamEnd)>) {
+fn fill_output(
+    result: &mut OperationResult,
+    pieces: &[Piece],
+    ends: Option<(StreamEnd, StreamEnd)>,
+) {
     let (stdout_end, stderr_end) = ends.unzip();
     let mut both = Vec::new();
     let mut stdout = Joined::new(stdout_end);
@@ -132,7 +166,10 @@ fn fill_output(result: &mut OperationResult, pieces: &[Piece], ends: Option<(Str
     result.output_truncated = result.output_lost_bytes > 0;
     for (name, stream) in [("stdout", &stdout), ("stderr", &stderr)] {
         if stream.missing > 0 {
-            result.notes.push(format!("{} bytes of {name} did not reach the host", stream.missing));
+            result.notes.push(format!(
+                "{} bytes of {name} did not reach the host",
+                stream.missing
+            ));
         }
     }
     (result.output, result.output_base64) = text(both);
@@ -154,13 +191,23 @@ struct Joined {
 
 impl Joined {
     fn new(end: Option<StreamEnd>) -> Self {
-        Self { bytes: Vec::new(), position: 0, end, marked: false, lost: end.map_or(0, |end| end.lost), missing: 0 }
+        Self {
+            bytes: Vec::new(),
+            position: 0,
+            end,
+            marked: false,
+            lost: end.map_or(0, |end| end.lost),
+            missing: 0,
+        }
     }
 
     /// Adds a piece, and gives what was added, with the marker where it falls into the piece.
     fn push(&mut self, piece: &[u8]) -> Vec<u8> {
         let mut added = Vec::with_capacity(piece.len());
-        let split = self.gap().and_then(|head| head.checked_sub(self.position)).and_then(|at| usize::try_from(at).ok());
+        let split = self
+            .gap()
+            .and_then(|head| head.checked_sub(self.position))
+            .and_then(|at| usize::try_from(at).ok());
         match split.filter(|at| *at < piece.len()) {
             Some(at) => {
                 added.extend_from_slice(&piece[..at]);
@@ -176,17 +223,25 @@ impl Joined {
 
     /// Adds what comes behind the last piece.
     fn finish(&mut self) -> Vec<u8> {
-        let Some(end) = self.end else { return Vec::new() };
+        let Some(end) = self.end else {
+            return Vec::new();
+        };
         self.missing = end.kept.saturating_sub(self.position);
         self.lost += self.missing;
-        let added = if self.lost > 0 && !self.marked { self.mark() } else { Vec::new() };
+        let added = if self.lost > 0 && !self.marked {
+            self.mark()
+        } else {
+            Vec::new()
+        };
         self.bytes.extend_from_slice(&added);
         added
     }
 
     /// Where the marker goes, as long as it has not been set.
     fn gap(&self) -> Option<u64> {
-        self.end.filter(|end| end.lost > 0 && !self.marked).map(|end| end.head)
+        self.end
+            .filter(|end| end.lost > 0 && !self.marked)
+            .map(|end| end.head)
     }
 
     fn mark(&mut self) -> Vec<u8> {
@@ -201,7 +256,10 @@ fn text(bytes: Vec<u8>) -> (Option<String>, Option<String>) {
         Ok(text) => (Some(text), None),
         Err(error) => {
             let bytes = error.into_bytes();
-            (Some(String::from_utf8_lossy(&bytes).into_owned()), Some(STANDARD.encode(&bytes)))
+            (
+                Some(String::from_utf8_lossy(&bytes).into_owned()),
+                Some(STANDARD.encode(&bytes)),
+            )
         }
     }
 }
@@ -213,12 +271,27 @@ mod tests {
 
     use super::*;
 
-    fn joined(pieces: &[(OutputStream, &[u8])], ends: Option<(StreamEnd, StreamEnd)>) -> OperationResult {
-        let mut result =
-            OperationResult::pending(JobId::generate(), OperationId::generate(), "default".to_owned(), "m".to_owned(), State::Running);
+    fn joined(
+        pieces: &[(OutputStream, &[u8])],
+        ends: Option<(StreamEnd, StreamEnd)>,
+    ) -> OperationResult {
+        let mut result = OperationResult::pending(
+            JobId::generate(),
+            OperationId::generate(),
+            "default".to_owned(),
+            "m".to_owned(),
+            State::Running,
+        );
         let pieces: Vec<Piece> = pieces
             .iter()
-            .map(|(stream, bytes)| Piece { id: 1, chunk: Chunk { stream: *stream, offset: 0, bytes: bytes.to_vec() } })
+            .map(|(stream, bytes)| Piece {
+                id: 1,
+                chunk: Chunk {
+                    stream: *stream,
+                    offset: 0,
+                    bytes: bytes.to_vec(),
+                },
+            })
             .collect();
         fill_output(&mut result, &pieces, ends);
         result
@@ -231,32 +304,54 @@ mod tests {
     #[test]
     fn both_streams_keep_the_order_in_which_they_were_read() {
         use OutputStream::{Stderr, Stdout};
-        let result = joined(&[(Stdout, b"a\n"), (Stderr, b"b\n"), (Stdout, b"c\n")], Some((end(4, 0, 4), end(2, 0, 2))));
+        let result = joined(
+            &[(Stdout, b"a\n"), (Stderr, b"b\n"), (Stdout, b"c\n")],
+            Some((end(4, 0, 4), end(2, 0, 2))),
+        );
         assert_eq!(result.output.as_deref(), Some("a\nb\nc\n"));
         assert_eq!(result.stdout.as_deref(), Some("a\nc\n"));
         assert_eq!(result.stderr.as_deref(), Some("b\n"));
-        assert_eq!((result.output_truncated, result.output_lost_bytes), (false, 0));
+        assert_eq!(
+            (result.output_truncated, result.output_lost_bytes),
+            (false, 0)
+        );
     }
 
     #[test]
     fn head_and_tail_are_joined_by_what_is_missing() {
         use OutputStream::Stdout;
         let expected = "head\n[... 10 bytes lost ...]\ntail";
-        for pieces in [&[(Stdout, b"headtail".as_slice())][..], &[(Stdout, b"head"), (Stdout, b"tail")]] {
+        for pieces in [
+            &[(Stdout, b"headtail".as_slice())][..],
+            &[(Stdout, b"head"), (Stdout, b"tail")],
+        ] {
             let result = joined(pieces, Some((end(8, 10, 4), end(0, 0, 0))));
             assert_eq!(result.stdout.as_deref(), Some(expected));
             assert_eq!(result.output.as_deref(), Some(expected));
-            assert_eq!((result.output_truncated, result.output_lost_bytes), (true, 10));
+            assert_eq!(
+                (result.output_truncated, result.output_lost_bytes),
+                (true, 10)
+            );
         }
         let result = joined(&[(Stdout, b"head")], Some((end(4, 10, 4), end(0, 0, 0))));
-        assert_eq!(result.stdout.as_deref(), Some("head\n[... 10 bytes lost ...]\n"));
+        assert_eq!(
+            result.stdout.as_deref(),
+            Some("head\n[... 10 bytes lost ...]\n")
+        );
     }
 
     #[test]
     fn what_did_not_reach_the_host_counts_as_lost() {
-        let result = joined(&[(OutputStream::Stdout, b"ab")], Some((end(5, 0, 5), end(0, 0, 0))));
+        let result = joined(
+            &[(OutputStream::Stdout, b"ab")],
+            Some((end(5, 0, 5), end(0, 0, 0))),
+        );
         assert_eq!(result.output_lost_bytes, 3);
-        assert!(result.notes[0].contains("3 bytes of stdout"), "{:?}", result.notes);
+        assert!(
+            result.notes[0].contains("3 bytes of stdout"),
+            "{:?}",
+            result.notes
+        );
     }
 
     #[test]

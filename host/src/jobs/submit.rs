@@ -28,17 +28,16 @@ pub async fn submit(
     let script = Digest::of(&request.script.0);
     let attempt = record::attempt(host, actor, job, script, &request, now).await?;
     let accepted = accept(host, actor, job, request, key, now).await;
+    if let Err(error) = &accepted {
+        record::refused(host, actor, job, script, error, now).await?;
+    }
     attempt.await?;
-    match accepted {
-        Ok(Accepted::Job { queued }) => {
+    match accepted? {
+        Accepted::Job { queued } => {
             super::deliver::deliver_to_all(host, &queued).await?;
             Ok(job)
         }
-        Ok(Accepted::Repeated(earlier)) => Ok(earlier),
-        Err(error) => {
-            record::refused(host, actor, job, script, &error, now).await?;
-            Err(error)
-        }
+        Accepted::Repeated(earlier) => Ok(earlier),
     }
 }
 
@@ -69,18 +68,31 @@ async fn accept(
         return Err(SubmitError::NoMachines);
     }
     for attachment in &order.submission.attachments {
-        if blobs::size(&mut conn, actor.tenant.id, attachment.sha256).await? != Some(attachment.size) {
+        if blobs::size(&mut conn, actor.tenant.id, attachment.sha256).await?
+            != Some(attachment.size)
+        {
             return Err(SubmitError::NoAttachment(attachment.name.clone()));
         }
     }
     let gates = GatesInForce::read(&mut conn, actor.tenant.id).await?;
     drop(conn);
     let plans = preflight::check(host, actor, &order, &targets, &gates, now).await?;
-    record::job(host, actor, job, key, order, targets, plans, gates.revision, now).await
-        .map(|recorded| match recorded {
-            record::Recorded::New(queued) => Accepted::Job { queued },
-            record::Recorded::Repeated(earlier) => Accepted::Repeated(earlier),
-        })
+    record::job(
+        host,
+        actor,
+        job,
+        key,
+        order,
+        targets,
+        plans,
+        gates.revision,
+        now,
+    )
+    .await
+    .map(|recorded| match recorded {
+        record::Recorded::New(queued) => Accepted::Job { queued },
+        record::Recorded::Repeated(earlier) => Accepted::Repeated(earlier),
+    })
 }
 
 fn authorise(actor: &Actor, request: &SubmitJob) -> Result<(), SubmitError> {
@@ -91,7 +103,9 @@ fn authorise(actor: &Actor, request: &SubmitJob) -> Result<(), SubmitError> {
     if actor.is_of_tenant(request.tenant.as_deref()) {
         Ok(())
     } else {
-        Err(SubmitError::NoTenant(request.tenant.clone().unwrap_or_default()))
+        Err(SubmitError::NoTenant(
+            request.tenant.clone().unwrap_or_default(),
+        ))
     }
 }
 

@@ -6,8 +6,8 @@ use sqlx::SqliteConnection;
 
 use super::Selection;
 use crate::operators::Actor;
-use crate::store::machines::{self, MachineRow};
 use crate::store::StoreError;
+use crate::store::machines::{self, MachineRow};
 
 /// A target of a job.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,17 +34,31 @@ impl Target {
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub(super) async fn look_up(conn: &mut SqliteConnection, actor: &Actor, selection: &Selection) -> Result<Vec<Target>, StoreError> {
+pub(super) async fn look_up(
+    conn: &mut SqliteConnection,
+    actor: &Actor,
+    selection: &Selection,
+) -> Result<Vec<Target>, StoreError> {
     let mut found = Vec::new();
     match selection {
-        Selection::All => found.extend(machines::with_tags(conn, actor.tenant.id, &[]).await?.into_iter().map(machine)),
+        Selection::All => found.extend(
+            machines::with_tags(conn, actor.tenant.id, &[])
+                .await?
+                .into_iter()
+                .map(machine),
+        ),
         Selection::Some { named, tags } => {
             for typed in named {
                 let row = machines::find_live(&mut *conn, actor.tenant.id, typed).await?;
                 found.push(row.map_or_else(|| Target::NotFound(typed.clone()), machine));
             }
             if !tags.is_empty() {
-                found.extend(machines::with_tags(conn, actor.tenant.id, tags).await?.into_iter().map(machine));
+                found.extend(
+                    machines::with_tags(conn, actor.tenant.id, tags)
+                        .await?
+                        .into_iter()
+                        .map(machine),
+                );
             }
         }
     }

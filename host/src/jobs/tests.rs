@@ -16,7 +16,11 @@ fn succeeded(stdout: u64) -> Report {
     Report {
         exit: Some(Exit::Code(0)),
         started_at: Some(NOW.to_wire()),
-        stdout: StreamEnd { kept: stdout, lost: 0, head: stdout },
+        stdout: StreamEnd {
+            kept: stdout,
+            lost: 0,
+            head: stdout,
+        },
         ..Report::without_process(Ending::Succeeded, NOW.to_wire())
     }
 }
@@ -29,7 +33,11 @@ fn delivered(inbox: &mut Inbox) -> Box<Operation> {
 }
 
 fn chunk(stream: OutputStream, offset: u64, bytes: &[u8]) -> Chunk {
-    Chunk { stream, offset, bytes: bytes.to_vec() }
+    Chunk {
+        stream,
+        offset,
+        bytes: bytes.to_vec(),
+    }
 }
 
 #[tokio::test]
@@ -44,17 +52,53 @@ async fn a_connected_machine_gets_its_operation_and_its_report_becomes_the_resul
     assert_eq!(Some(sent.bundle_sha256), row.bundle_sha256);
     assert_eq!(sent.not_after, NOW.plus(request::DEFAULT_EXPIRY).to_wire());
 
-    store_step(&test.host, &machine, row.id, State::Accepted, None, NOW).await.expect("stores");
-    store_step(&test.host, &machine, row.id, State::Running, Some(NOW), NOW).await.expect("stores");
-    store_output(&test.host, &machine, row.id, chunk(OutputStream::Stdout, 0, b"hi\n")).await.expect("stores");
-    let outcome = store_report(&test.host, &machine, row.id, succeeded(3), NOW).await.expect("stores");
+    store_step(&test.host, &machine, row.id, State::Accepted, None, NOW)
+        .await
+        .expect("stores");
+    store_step(&test.host, &machine, row.id, State::Running, Some(NOW), NOW)
+        .await
+        .expect("stores");
+    store_output(
+        &test.host,
+        &machine,
+        row.id,
+        chunk(OutputStream::Stdout, 0, b"hi\n"),
+    )
+    .await
+    .expect("stores");
+    let outcome = store_report(&test.host, &machine, row.id, succeeded(3), NOW)
+        .await
+        .expect("stores");
     assert!(matches!(outcome, Outcome::Acknowledge { .. }));
 
     let result = test.result(row.id).await;
-    assert_eq!((result.state, result.message.as_deref()), (State::Succeeded, Some("Script executed successfully")));
-    assert_eq!((result.exit_code, result.stdout.as_deref(), result.stderr.as_deref()), (Some(0), Some("hi\n"), Some("")));
-    let events: Vec<_> = test.audited().await.into_iter().map(|entry| entry.event).collect();
-    assert_eq!(events, ["script_execution_attempt", "script_queued", "script_started", "script_executed"]);
+    assert_eq!(
+        (result.state, result.message.as_deref()),
+        (State::Succeeded, Some("Script executed successfully"))
+    );
+    assert_eq!(
+        (
+            result.exit_code,
+            result.stdout.as_deref(),
+            result.stderr.as_deref()
+        ),
+        (Some(0), Some("hi\n"), Some(""))
+    );
+    let events: Vec<_> = test
+        .audited()
+        .await
+        .into_iter()
+        .map(|entry| entry.event)
+        .collect();
+    assert_eq!(
+        events,
+        [
+            "script_execution_attempt",
+            "script_queued",
+            "script_started",
+            "script_executed"
+        ]
+    );
 }
 
 #[tokio::test]
@@ -63,9 +107,16 @@ async fn the_acknowledged_head_is_that_of_the_chain_with_the_outcome() {
     let machine = test.machine("web-1").await;
     let (_session, _inbox) = test.connect(&machine);
     let operation = test.operation(test.submit("web-1", |_| ()).await).await;
-    let outcome = store_report(&test.host, &machine, operation.id, succeeded(0), NOW).await.expect("stores");
+    let outcome = store_report(&test.host, &machine, operation.id, succeeded(0), NOW)
+        .await
+        .expect("stores");
     let last = test.audited().await.pop().expect("entries");
-    assert_eq!(outcome, Outcome::Acknowledge { audit_head: last.hash });
+    assert_eq!(
+        outcome,
+        Outcome::Acknowledge {
+            audit_head: last.hash
+        }
+    );
 }
 
 #[tokio::test]
@@ -75,7 +126,10 @@ async fn an_unknown_machine_is_an_operation_that_failed() {
     let operation = test.operation(job).await;
     assert_eq!((operation.state, operation.machine), (State::Failed, None));
     let result = test.result(operation.id).await;
-    assert_eq!((result.machine.as_str(), result.message.as_deref()), ("no-such-machine", Some("Machine not found")));
+    assert_eq!(
+        (result.machine.as_str(), result.message.as_deref()),
+        ("no-such-machine", Some("Machine not found"))
+    );
     assert_eq!((result.exit_code, result.output), (Some(-1), None));
     assert_eq!(test.count_audited("script_execution_error").await, 1);
 }
@@ -86,11 +140,25 @@ async fn a_machine_of_another_tenant_is_not_found() {
     let machine = test.machine("web-1").await;
     let (stranger, _) = test.stranger().await;
     for typed in ["web-1".to_owned(), machine.id.to_string()] {
-        let job = submit(&test.host, &stranger, request(&typed), None, NOW).await.expect("is accepted");
+        let job = submit(&test.host, &stranger, request(&typed), None, NOW)
+            .await
+            .expect("is accepted");
         let mut conn = test.host.store.read().await.expect("a connection");
-        let found = super::job(&mut conn, &stranger.tenant, job).await.expect("reads").expect("is there");
-        assert_eq!(found.operations[0].message.as_deref(), Some("Machine not found"));
-        assert!(super::job(&mut conn, &test.tenant, job).await.expect("reads").is_none(), "nor is the job the other's");
+        let found = super::job(&mut conn, &stranger.tenant, job)
+            .await
+            .expect("reads")
+            .expect("is there");
+        assert_eq!(
+            found.operations[0].message.as_deref(),
+            Some("Machine not found")
+        );
+        assert!(
+            super::job(&mut conn, &test.tenant, job)
+                .await
+                .expect("reads")
+                .is_none(),
+            "nor is the job the other's"
+        );
     }
 }
 
@@ -98,8 +166,13 @@ async fn a_machine_of_another_tenant_is_not_found() {
 async fn without_a_queue_a_machine_that_is_away_fails_at_once() {
     let test = TestHost::new().await;
     test.machine("web-1").await;
-    let job = test.submit("web-1", |request| request.no_queue = true).await;
-    assert_eq!(test.operation(job).await.message.as_deref(), Some("Agent not connected"));
+    let job = test
+        .submit("web-1", |request| request.no_queue = true)
+        .await;
+    assert_eq!(
+        test.operation(job).await.message.as_deref(),
+        Some("Agent not connected")
+    );
 }
 
 #[tokio::test]
@@ -107,9 +180,21 @@ async fn one_machine_that_is_meant_twice_gets_one_operation() {
     let test = TestHost::new().await;
     let machine = test.machine("web-1").await;
     let job = test
-        .submit("web-1", |request| request.machines = vec!["web-1".to_owned(), machine.id.to_string(), "x".to_owned(), "x".to_owned()])
+        .submit("web-1", |request| {
+            request.machines = vec![
+                "web-1".to_owned(),
+                machine.id.to_string(),
+                "x".to_owned(),
+                "x".to_owned(),
+            ]
+        })
         .await;
-    let names: Vec<_> = test.operations(job).await.into_iter().map(|operation| operation.machine_name).collect();
+    let names: Vec<_> = test
+        .operations(job)
+        .await
+        .into_iter()
+        .map(|operation| operation.machine_name)
+        .collect();
     assert_eq!(names, ["web-1", "x"]);
 }
 
@@ -121,14 +206,23 @@ async fn a_machine_that_was_away_gets_what_is_queued_once() {
     assert_eq!(test.operation(job).await.state, State::Queued);
     let (session, mut inbox) = test.connect(&machine);
     // The test's clock is not that of the program.
-    let owed = pending(&test.host, &test.tenant, machine.id, &[], NOW).await.expect("reads");
+    let owed = pending(&test.host, &test.tenant, machine.id, &[], NOW)
+        .await
+        .expect("reads");
     assert_eq!(owed.deliver.len(), 1);
     assert_eq!(test.operation(job).await.state, State::Delivered);
-    deliver_pending(&test.host, &session, &[]).await.expect("delivers");
+    deliver_pending(&test.host, &session, &[])
+        .await
+        .expect("delivers");
     let sent = delivered(&mut inbox);
     assert_eq!(sent.job, job);
-    let owed = pending(&test.host, &test.tenant, machine.id, &[sent.operation], NOW).await.expect("reads");
-    assert!(owed.deliver.is_empty(), "a machine that has an operation does not get it again");
+    let owed = pending(&test.host, &test.tenant, machine.id, &[sent.operation], NOW)
+        .await
+        .expect("reads");
+    assert!(
+        owed.deliver.is_empty(),
+        "a machine that has an operation does not get it again"
+    );
 }
 
 #[tokio::test]
@@ -137,13 +231,30 @@ async fn the_first_report_wins_and_a_later_one_changes_nothing() {
     let machine = test.machine("web-1").await;
     let (_session, _inbox) = test.connect(&machine);
     let operation = test.operation(test.submit("web-1", |_| ()).await).await.id;
-    store_report(&test.host, &machine, operation, succeeded(0), NOW).await.expect("stores");
-    let again = store_report(&test.host, &machine, operation, succeeded(0), NOW).await.expect("stores");
+    store_report(&test.host, &machine, operation, succeeded(0), NOW)
+        .await
+        .expect("stores");
+    let again = store_report(&test.host, &machine, operation, succeeded(0), NOW)
+        .await
+        .expect("stores");
     assert!(matches!(again, Outcome::Acknowledge { .. }));
-    assert_eq!(test.result(operation).await.late_report, None, "the same report again is no other report");
-    let signal = Signal { number: 9, name: "KILL".to_owned(), core_dumped: false };
-    let other = Report { exit: Some(Exit::Signal(signal.clone())), ..Report::without_process(Ending::Signal(signal), NOW.to_wire()) };
-    store_report(&test.host, &machine, operation, other, NOW).await.expect("stores");
+    assert_eq!(
+        test.result(operation).await.late_report,
+        None,
+        "the same report again is no other report"
+    );
+    let signal = Signal {
+        number: 9,
+        name: "KILL".to_owned(),
+        core_dumped: false,
+    };
+    let other = Report {
+        exit: Some(Exit::Signal(signal.clone())),
+        ..Report::without_process(Ending::Signal(signal), NOW.to_wire())
+    };
+    store_report(&test.host, &machine, operation, other, NOW)
+        .await
+        .expect("stores");
     let result = test.result(operation).await;
     assert_eq!(result.state, State::Succeeded);
     assert_eq!(result.late_report.expect("is kept")["exit_code"], 137);
@@ -159,18 +270,34 @@ async fn a_report_by_another_machine_breaks_the_protocol_and_changes_nothing() {
     let (_session, _inbox) = test.connect(&machine);
     let operation = test.operation(test.submit("web-1", |_| ()).await).await.id;
     for step in [State::Accepted, State::Running] {
-        store_step(&test.host, &other, operation, step, Some(NOW), NOW).await.expect("is handed over");
+        store_step(&test.host, &other, operation, step, Some(NOW), NOW)
+            .await
+            .expect("is handed over");
     }
-    store_output(&test.host, &other, operation, chunk(OutputStream::Stdout, 0, b"lies")).await.expect("is handed over");
-    let outcome = store_report(&test.host, &other, operation, succeeded(0), NOW).await.expect("answers");
+    store_output(
+        &test.host,
+        &other,
+        operation,
+        chunk(OutputStream::Stdout, 0, b"lies"),
+    )
+    .await
+    .expect("is handed over");
+    let outcome = store_report(&test.host, &other, operation, succeeded(0), NOW)
+        .await
+        .expect("answers");
     assert!(matches!(outcome, Outcome::Violation(_)));
     let result = test.result(operation).await;
     assert_eq!((result.state, result.output), (State::Delivered, None));
     assert_eq!(test.count_audited("machine_protocol_violation").await, 1);
     for ending in [Ending::MachineNotFound, Ending::AgentNotConnected] {
         let report = Report::without_process(ending, NOW.to_wire());
-        let outcome = store_report(&test.host, &machine, operation, report, NOW).await.expect("answers");
-        assert!(matches!(outcome, Outcome::Violation(_)), "a machine says what only a host knows");
+        let outcome = store_report(&test.host, &machine, operation, report, NOW)
+            .await
+            .expect("answers");
+        assert!(
+            matches!(outcome, Outcome::Violation(_)),
+            "a machine says what only a host knows"
+        );
     }
 }
 
@@ -179,27 +306,59 @@ async fn output_that_comes_again_is_stored_once_and_too_much_is_dropped() {
     let test = TestHost::new().await;
     let machine = test.machine("web-1").await;
     let (_session, _inbox) = test.connect(&machine);
-    let operation = test.operation(test.submit("web-1", |request| request.limits.output = Some(ByteSize(1000))).await).await;
-    store_step(&test.host, &machine, operation.id, State::Running, Some(NOW), NOW).await.expect("stores");
+    let operation = test
+        .operation(
+            test.submit("web-1", |request| {
+                request.limits.output = Some(ByteSize(1000))
+            })
+            .await,
+        )
+        .await;
+    store_step(
+        &test.host,
+        &machine,
+        operation.id,
+        State::Running,
+        Some(NOW),
+        NOW,
+    )
+    .await
+    .expect("stores");
     let pieces = [
         chunk(OutputStream::Stdout, 0, b"abc"),
         chunk(OutputStream::Stderr, 0, b"E"),
         chunk(OutputStream::Stdout, 0, b"abcd"),
         chunk(OutputStream::Stdout, 1, b"bc"),
         chunk(OutputStream::Stdout, 9, b"gap"),
-        chunk(OutputStream::Stdout, 4, &vec![b'x'; usize::try_from(operation.output_limit).expect("small")]),
+        chunk(
+            OutputStream::Stdout,
+            4,
+            &vec![b'x'; usize::try_from(operation.output_limit).expect("small")],
+        ),
         chunk(OutputStream::Stdout, 4, b"e"),
     ];
     for piece in pieces {
-        store_output(&test.host, &machine, operation.id, piece).await.expect("is handed over");
+        store_output(&test.host, &machine, operation.id, piece)
+            .await
+            .expect("is handed over");
     }
     test.settle().await;
     let result = test.result(operation.id).await;
-    assert_eq!((result.stdout.as_deref(), result.stderr.as_deref()), (Some("abcde"), Some("E")));
+    assert_eq!(
+        (result.stdout.as_deref(), result.stderr.as_deref()),
+        (Some("abcde"), Some("E"))
+    );
     assert_eq!(result.output.as_deref(), Some("abcEde"));
-    assert!(test.host.metrics.render(0, &[]).contains("sluice_output_dropped_total 2"));
+    assert!(
+        test.host
+            .metrics
+            .render(0, &[])
+            .contains("sluice_output_dropped_total 2")
+    );
     let mut conn = test.host.store.read().await.expect("a connection");
-    let range = crate::store::output::range(&mut conn, operation.id, OutputStream::Stdout, 1, 3).await.expect("reads");
+    let range = crate::store::output::range(&mut conn, operation.id, OutputStream::Stdout, 1, 3)
+        .await
+        .expect("reads");
     assert_eq!(range, b"bcd");
 }
 
@@ -209,20 +368,54 @@ async fn canceling_ends_what_is_queued_and_tells_the_machine_about_the_rest() {
     let away = test.machine("away").await;
     let here = test.machine("here").await;
     let (_session, mut inbox) = test.connect(&here);
-    let job = test.submit("away", |request| request.machines.push("here".to_owned())).await;
+    let job = test
+        .submit("away", |request| request.machines.push("here".to_owned()))
+        .await;
     let sent = delivered(&mut inbox);
-    assert_eq!(cancel(&test.host, &test.admin, job, NOW).await.expect("cancels"), 2);
-    assert!(matches!(inbox.commands.try_recv(), Ok(Command::Cancel { operation, .. }) if operation == sent.operation));
-    let states: Vec<_> = test.operations(job).await.into_iter().map(|operation| operation.state).collect();
+    assert_eq!(
+        cancel(&test.host, &test.admin, job, NOW)
+            .await
+            .expect("cancels"),
+        2
+    );
+    assert!(
+        matches!(inbox.commands.try_recv(), Ok(Command::Cancel { operation, .. }) if operation == sent.operation)
+    );
+    let states: Vec<_> = test
+        .operations(job)
+        .await
+        .into_iter()
+        .map(|operation| operation.state)
+        .collect();
     assert_eq!(states, [State::Canceled, State::Delivered]);
-    assert_eq!(test.result(test.operations(job).await[0].id).await.message.as_deref(), Some("Canceled by admin"));
-    let owed = pending(&test.host, &test.tenant, away.id, &[], NOW).await.expect("reads");
+    assert_eq!(
+        test.result(test.operations(job).await[0].id)
+            .await
+            .message
+            .as_deref(),
+        Some("Canceled by admin")
+    );
+    let owed = pending(&test.host, &test.tenant, away.id, &[], NOW)
+        .await
+        .expect("reads");
     assert!(owed.deliver.is_empty(), "what was canceled is never sent");
-    let owed = pending(&test.host, &test.tenant, here.id, &[sent.operation], NOW).await.expect("reads");
-    assert_eq!(owed.cancel, [(sent.operation, "admin".to_owned())], "a machine that was away is told again");
-    let owed = pending(&test.host, &test.tenant, here.id, &[], NOW).await.expect("reads");
+    let owed = pending(&test.host, &test.tenant, here.id, &[sent.operation], NOW)
+        .await
+        .expect("reads");
+    assert_eq!(
+        owed.cancel,
+        [(sent.operation, "admin".to_owned())],
+        "a machine that was away is told again"
+    );
+    let owed = pending(&test.host, &test.tenant, here.id, &[], NOW)
+        .await
+        .expect("reads");
     assert!(owed.deliver.is_empty() && owed.cancel.is_empty());
-    assert_eq!(test.operations(job).await[1].state, State::Canceled, "what never arrived is not sent after all");
+    assert_eq!(
+        test.operations(job).await[1].state,
+        State::Canceled,
+        "what never arrived is not sent after all"
+    );
 }
 
 #[tokio::test]
@@ -241,15 +434,38 @@ async fn time_ends_what_could_not_start_and_what_fell_silent() {
     let after = |seconds| NOW.plus(Span::seconds(seconds));
     assert_eq!(sweep(&test.host, after(60)).await.expect("sweeps"), 0);
     assert_eq!(sweep(&test.host, after(61)).await.expect("sweeps"), 1);
-    let states = |rows: Vec<crate::store::operations::OperationRow>| rows.into_iter().map(|row| row.state).collect::<Vec<_>>();
-    assert_eq!(states(test.operations(job).await), [State::Expired, State::Delivered]);
-    assert_eq!(sweep(&test.host, after(60 + 10 + 24 * 3600)).await.expect("sweeps"), 0);
-    assert_eq!(sweep(&test.host, after(61 + 10 + 24 * 3600)).await.expect("sweeps"), 1);
-    assert_eq!(states(test.operations(job).await), [State::Expired, State::Interrupted]);
+    let states = |rows: Vec<crate::store::operations::OperationRow>| {
+        rows.into_iter().map(|row| row.state).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        states(test.operations(job).await),
+        [State::Expired, State::Delivered]
+    );
+    assert_eq!(
+        sweep(&test.host, after(60 + 10 + 24 * 3600))
+            .await
+            .expect("sweeps"),
+        0
+    );
+    assert_eq!(
+        sweep(&test.host, after(61 + 10 + 24 * 3600))
+            .await
+            .expect("sweeps"),
+        1
+    );
+    assert_eq!(
+        states(test.operations(job).await),
+        [State::Expired, State::Interrupted]
+    );
     let late = test.operations(job).await[1].id;
-    store_report(&test.host, &machine, late, succeeded(0), NOW).await.expect("stores");
+    store_report(&test.host, &machine, late, succeeded(0), NOW)
+        .await
+        .expect("stores");
     let result = test.result(late).await;
-    assert_eq!(result.message.as_deref(), Some("Execution error: interrupted, outcome unknown"));
+    assert_eq!(
+        result.message.as_deref(),
+        Some("Execution error: interrupted, outcome unknown")
+    );
     assert_eq!(result.late_report.expect("is kept")["state"], "succeeded");
 }
 
@@ -260,30 +476,68 @@ async fn a_revoked_machine_is_closed_and_what_it_had_is_ended() {
     let queued = test.submit("web-1", |_| ()).await;
     let (session, inbox) = test.connect(&machine);
     let sent = test.submit("web-1", |_| ()).await;
-    fleet::revoke(&test.host, &test.admin, "web-1", NOW).await.expect("revokes");
+    fleet::revoke(&test.host, &test.admin, "web-1", NOW)
+        .await
+        .expect("revokes");
     let (_, mut closing) = inbox.split();
     assert_eq!(Inbox::closing(&mut closing).await.0, CloseCode::Revoked);
     assert_eq!(test.operation(queued).await.state, State::Canceled);
     assert_eq!(test.operation(sent).await.state, State::Interrupted);
     test.host.presence.leave(&session);
     let job = test.submit("web-1", |_| ()).await;
-    assert_eq!(test.operation(job).await.message.as_deref(), Some("Machine not found"));
+    assert_eq!(
+        test.operation(job).await.message.as_deref(),
+        Some("Machine not found")
+    );
 }
 
 #[tokio::test]
 async fn the_same_key_is_the_same_job_and_another_request_with_it_is_refused() {
     let test = TestHost::new().await;
     test.machine("web-1").await;
-    let submit_with = |request| submit(&test.host, &test.admin, request, Some("key-1".to_owned()), NOW);
+    let submit_with = |request| {
+        submit(
+            &test.host,
+            &test.admin,
+            request,
+            Some("key-1".to_owned()),
+            NOW,
+        )
+    };
     let first = submit_with(request("web-1")).await.expect("is accepted");
-    assert_eq!(submit_with(request("web-1")).await.expect("is repeated"), first);
-    let other = submit_with(sluice_api_types::job::SubmitJob { no_queue: true, ..request("web-1") }).await;
-    assert!(matches!(other, Err(SubmitError::KeyReused(job)) if job == first), "{other:?}");
+    assert_eq!(
+        submit_with(request("web-1")).await.expect("is repeated"),
+        first
+    );
+    let other = submit_with(sluice_api_types::job::SubmitJob {
+        no_queue: true,
+        ..request("web-1")
+    })
+    .await;
+    assert!(
+        matches!(other, Err(SubmitError::KeyReused(job)) if job == first),
+        "{other:?}"
+    );
     let (second, _) = test.operator("bob", Permission::ALL).await;
-    let theirs = submit(&test.host, &second, request("web-1"), Some("key-1".to_owned()), NOW).await.expect("is accepted");
+    let theirs = submit(
+        &test.host,
+        &second,
+        request("web-1"),
+        Some("key-1".to_owned()),
+        NOW,
+    )
+    .await
+    .expect("is accepted");
     assert_ne!(theirs, first, "keys are the operator's own");
     for key in ["", "a b", "ä", &"x".repeat(201)] {
-        let refused = submit(&test.host, &test.admin, request("web-1"), Some(key.to_owned()), NOW).await;
+        let refused = submit(
+            &test.host,
+            &test.admin,
+            request("web-1"),
+            Some(key.to_owned()),
+            NOW,
+        )
+        .await;
         assert!(matches!(refused, Err(SubmitError::InvalidKey)), "{key:?}");
     }
     assert_eq!(test.count_audited("script_queued").await, 2);
@@ -294,8 +548,20 @@ async fn the_same_key_is_the_same_job_and_another_request_with_it_is_refused() {
 async fn requests_that_race_with_one_key_make_one_job() {
     let test = TestHost::new().await;
     test.machine("web-1").await;
-    let tries = (0..8).map(|_| submit(&test.host, &test.admin, request("web-1"), Some("key".to_owned()), NOW));
-    let jobs: Vec<_> = futures_util::future::join_all(tries).await.into_iter().map(|job| job.expect("is accepted")).collect();
+    let tries = (0..8).map(|_| {
+        submit(
+            &test.host,
+            &test.admin,
+            request("web-1"),
+            Some("key".to_owned()),
+            NOW,
+        )
+    });
+    let jobs: Vec<_> = futures_util::future::join_all(tries)
+        .await
+        .into_iter()
+        .map(|job| job.expect("is accepted"))
+        .collect();
     assert!(jobs.iter().all(|job| *job == jobs[0]), "{jobs:?}");
     assert_eq!(test.count_audited("script_queued").await, 1);
 }
@@ -305,22 +571,39 @@ async fn every_refused_request_is_on_the_record_and_makes_no_job() {
     let test = TestHost::new().await;
     test.machine("web-1").await;
     let (nobody, _) = test.operator("nobody", &[Permission::ReadAudit]).await;
-    let (runner, _) = test.operator("runner", &[Permission::RemoteExecution]).await;
+    let (runner, _) = test
+        .operator("runner", &[Permission::RemoteExecution])
+        .await;
     let api = |change: fn(&mut sluice_api_types::job::SubmitJob)| {
         let mut request = request("web-1");
         change(&mut request);
         request
     };
-    let denied = submit(&test.host, &nobody, request("web-1"), None, NOW).await.expect_err("is refused").to_string();
+    let denied = submit(&test.host, &nobody, request("web-1"), None, NOW)
+        .await
+        .expect_err("is refused")
+        .to_string();
     assert!(denied.contains("RemoteExecution"), "{denied}");
-    let denied = submit(&test.host, &runner, api(|r| r.no_security_scan = true), None, NOW).await.expect_err("is refused").to_string();
+    let denied = submit(
+        &test.host,
+        &runner,
+        api(|r| r.no_security_scan = true),
+        None,
+        NOW,
+    )
+    .await
+    .expect_err("is refused")
+    .to_string();
     assert!(denied.contains("SkipSecurityScan"), "{denied}");
     let refused: Vec<fn(&mut sluice_api_types::job::SubmitJob)> = vec![
         |r| r.script = b"#!/bin/sh\n\0".to_vec().into(),
         |r| r.tenant = Some("other".to_owned()),
         |r| {
             r.machines.clear();
-            r.tags = vec![sluice_api_types::job::Tag { key: "role".to_owned(), value: "none".to_owned() }];
+            r.tags = vec![sluice_api_types::job::Tag {
+                key: "role".to_owned(),
+                value: "none".to_owned(),
+            }];
         },
         |r| {
             r.attachments = vec![sluice_api_types::job::AttachmentRef {
@@ -332,14 +615,26 @@ async fn every_refused_request_is_on_the_record_and_makes_no_job() {
     ];
     let count = refused.len();
     for change in refused {
-        submit(&test.host, &runner, api(change), None, NOW).await.expect_err("is refused");
+        submit(&test.host, &runner, api(change), None, NOW)
+            .await
+            .expect_err("is refused");
     }
     let events = test.audited().await;
     let of = |event: &str| events.iter().filter(|entry| entry.event == event).count();
-    assert_eq!((of("script_execution_attempt"), of("permission_denied"), of("request_refused")), (count + 2, 2, count));
+    assert_eq!(
+        (
+            of("script_execution_attempt"),
+            of("permission_denied"),
+            of("request_refused")
+        ),
+        (count + 2, 2, count)
+    );
     assert_eq!(of("script_queued"), 0);
     let attempt = &events[0];
-    assert_eq!((attempt.operator.as_deref(), attempt.machine.as_deref()), (Some("nobody"), Some("web-1")));
+    assert_eq!(
+        (attempt.operator.as_deref(), attempt.machine.as_deref()),
+        (Some("nobody"), Some("web-1"))
+    );
     assert_eq!(events[1].details["permission"], "RemoteExecution");
 }
 
@@ -351,20 +646,51 @@ async fn tags_and_all_mean_the_machines_that_have_them() {
     }
     let tag = |key: &str, value: &str| fleet::parse_tag(key, value).expect("a tag");
     for name in ["web-1", "web-2"] {
-        fleet::patch(&test.host, &test.admin, name, None, vec![tag("role", "web")], Vec::new(), NOW).await.expect("tags");
+        fleet::patch(
+            &test.host,
+            &test.admin,
+            name,
+            None,
+            vec![tag("role", "web")],
+            Vec::new(),
+            NOW,
+        )
+        .await
+        .expect("tags");
     }
-    fleet::patch(&test.host, &test.admin, "web-2", None, vec![tag("ring", "1")], Vec::new(), NOW).await.expect("tags");
-    let api = |key: &str, value: &str| sluice_api_types::job::Tag { key: key.to_owned(), value: value.to_owned() };
+    fleet::patch(
+        &test.host,
+        &test.admin,
+        "web-2",
+        None,
+        vec![tag("ring", "1")],
+        Vec::new(),
+        NOW,
+    )
+    .await
+    .expect("tags");
+    let api = |key: &str, value: &str| sluice_api_types::job::Tag {
+        key: key.to_owned(),
+        value: value.to_owned(),
+    };
     let names = async |change: &dyn Fn(&mut sluice_api_types::job::SubmitJob)| {
         let job = test.submit("x", |request| {
             request.machines.clear();
             change(request);
         });
         let rows = test.operations(job.await).await;
-        rows.into_iter().map(|row| row.machine_name).collect::<Vec<_>>()
+        rows.into_iter()
+            .map(|row| row.machine_name)
+            .collect::<Vec<_>>()
     };
-    assert_eq!(names(&|r| r.tags = vec![api("role", "web")]).await, ["web-1", "web-2"]);
-    assert_eq!(names(&|r| r.tags = vec![api("role", "web"), api("ring", "1")]).await, ["web-2"]);
+    assert_eq!(
+        names(&|r| r.tags = vec![api("role", "web")]).await,
+        ["web-1", "web-2"]
+    );
+    assert_eq!(
+        names(&|r| r.tags = vec![api("role", "web"), api("ring", "1")]).await,
+        ["web-2"]
+    );
     assert_eq!(names(&|r| r.all = true).await, ["db-1", "web-1", "web-2"]);
     let both = |request: &mut sluice_api_types::job::SubmitJob| {
         request.machines = vec!["db-1".to_owned()];
@@ -380,7 +706,10 @@ async fn a_follower_sees_everything_once_whenever_it_comes() {
     let (_session, _inbox) = test.connect(&machine);
     let job = test.submit("web-1", |_| ()).await;
     let operation = test.operation(job).await.id;
-    let mut early = Follower::new(test.host.clone(), test.tenant.clone(), job).await.expect("reads").expect("is there");
+    let mut early = Follower::new(test.host.clone(), test.tenant.clone(), job)
+        .await
+        .expect("reads")
+        .expect("is there");
     let first = early.next().await.expect("reads");
     assert!(matches!(first, Some(Followed::State(event)) if event.state == State::Delivered));
     let watching = tokio::spawn(async move {
@@ -390,14 +719,38 @@ async fn a_follower_sees_everything_once_whenever_it_comes() {
         }
         seen
     });
-    store_step(&test.host, &machine, operation, State::Running, Some(UnixMillis(5)), NOW).await.expect("stores");
+    store_step(
+        &test.host,
+        &machine,
+        operation,
+        State::Running,
+        Some(UnixMillis(5)),
+        NOW,
+    )
+    .await
+    .expect("stores");
     for (offset, bytes) in [(0, b"a\n"), (2, b"b\n")] {
-        store_output(&test.host, &machine, operation, chunk(OutputStream::Stdout, offset, bytes)).await.expect("stores");
+        store_output(
+            &test.host,
+            &machine,
+            operation,
+            chunk(OutputStream::Stdout, offset, bytes),
+        )
+        .await
+        .expect("stores");
         tokio::time::sleep(std::time::Duration::from_millis(30)).await;
     }
-    store_report(&test.host, &machine, operation, succeeded(4), NOW).await.expect("stores");
-    let seen = tokio::time::timeout(std::time::Duration::from_secs(5), watching).await.expect("ends").expect("runs");
-    let mut late = Follower::new(test.host.clone(), test.tenant.clone(), job).await.expect("reads").expect("is there");
+    store_report(&test.host, &machine, operation, succeeded(4), NOW)
+        .await
+        .expect("stores");
+    let seen = tokio::time::timeout(std::time::Duration::from_secs(5), watching)
+        .await
+        .expect("ends")
+        .expect("runs");
+    let mut late = Follower::new(test.host.clone(), test.tenant.clone(), job)
+        .await
+        .expect("reads")
+        .expect("is there");
     let mut again = Vec::new();
     while let Some(followed) = late.next().await.expect("reads") {
         again.push(followed);
@@ -412,11 +765,21 @@ async fn a_follower_sees_everything_once_whenever_it_comes() {
             .flatten()
             .collect();
         assert_eq!(output, b"a\nb\n");
-        assert_eq!(seen.iter().filter(|followed| matches!(followed, Followed::Result(_))).count(), 1);
+        assert_eq!(
+            seen.iter()
+                .filter(|followed| matches!(followed, Followed::Result(_)))
+                .count(),
+            1
+        );
         assert_eq!(seen.last(), Some(&Followed::End));
     }
     let (stranger, _) = test.stranger().await;
-    assert!(Follower::new(test.host.clone(), stranger.tenant, job).await.expect("reads").is_none());
+    assert!(
+        Follower::new(test.host.clone(), stranger.tenant, job)
+            .await
+            .expect("reads")
+            .is_none()
+    );
 }
 
 #[tokio::test]
@@ -433,15 +796,23 @@ async fn a_script_for_another_system_is_not_sent() {
     );
     test.host
         .store
-        .write(move |conn| Box::pin(async move { crate::store::machines::set_facts(conn, id, &facts).await }))
+        .write(move |conn| {
+            Box::pin(async move { crate::store::machines::set_facts(conn, id, &facts).await })
+        })
         .await
         .expect("stores");
     let job = test
         .submit("web-1", |request| {
-            request.script = b"#!/bin/sh\n# /// sluice\n# [requires]\n# os = [\"windows\"]\n# ///\n".to_vec().into();
+            request.script =
+                b"#!/bin/sh\n# /// sluice\n# [requires]\n# os = [\"windows\"]\n# ///\n"
+                    .to_vec()
+                    .into();
         })
         .await;
     let operation = test.operation(job).await;
-    assert_eq!(operation.message.as_deref(), Some("Script not supported on target environment: Linux"));
+    assert_eq!(
+        operation.message.as_deref(),
+        Some("Script not supported on target environment: Linux")
+    );
     assert!(inbox.commands.try_recv().is_err());
 }

@@ -25,10 +25,16 @@ pub(super) async fn serve(link: &Link, machine: &Machine, responder: BlobRespond
     let sent = match size {
         None => {
             tracing::info!(machine = machine.name, blob = %request.sha256, "a machine asked for a blob that is not its to have");
-            responder.not_found().await.map_err(|error| error.to_string())
+            responder
+                .not_found()
+                .await
+                .map_err(|error| error.to_string())
         }
         Some(size) => match open(link, machine, request.sha256, request.offset).await {
-            Ok(file) => responder.found(size, file).await.map_err(|error| error.to_string()),
+            Ok(file) => responder
+                .found(size, file)
+                .await
+                .map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         },
     };
@@ -37,21 +43,42 @@ pub(super) async fn serve(link: &Link, machine: &Machine, responder: BlobRespond
     }
 }
 
-async fn open(link: &Link, machine: &Machine, sha256: Digest, offset: u64) -> Result<tokio::fs::File, BlobError> {
+async fn open(
+    link: &Link,
+    machine: &Machine,
+    sha256: Digest,
+    offset: u64,
+) -> Result<tokio::fs::File, BlobError> {
     let mut file = link.host.blobs.file(machine.tenant.id, sha256).await?;
-    file.seek(SeekFrom::Start(offset)).await.map_err(|source| BlobError::Io { path: sha256.to_string().into(), source })?;
+    file.seek(SeekFrom::Start(offset))
+        .await
+        .map_err(|source| BlobError::Io {
+            path: sha256.to_string().into(),
+            source,
+        })?;
     Ok(file)
 }
 
 /// The size of a blob that the machine may have.
-async fn allowed_size(link: &Link, machine: &Machine, sha256: Digest) -> Result<Option<u64>, StoreError> {
+async fn allowed_size(
+    link: &Link,
+    machine: &Machine,
+    sha256: Digest,
+) -> Result<Option<u64>, StoreError> {
     let mut conn = link.host.store.read().await?;
     let tenant = machine.tenant.id;
-    let mut allowed = operations::open_names_attachment(&mut conn, tenant, machine.id, sha256).await?;
+    let mut allowed =
+        operations::open_names_attachment(&mut conn, tenant, machine.id, sha256).await?;
     if !allowed {
         let tags = machines::tags(&mut conn, machine.id).await?;
         let bindings = bindings::list(&mut conn, tenant).await?;
-        allowed = bindings.iter().any(|binding| binding.component == sha256 && plugins::applies(binding, &tags));
+        allowed = bindings
+            .iter()
+            .any(|binding| binding.component == sha256 && plugins::applies(binding, &tags));
     }
-    if allowed { blobs::size(&mut conn, tenant, sha256).await } else { Ok(None) }
+    if allowed {
+        blobs::size(&mut conn, tenant, sha256).await
+    } else {
+        Ok(None)
+    }
 }

@@ -14,9 +14,11 @@ pub(super) async fn serve(link: &Link, connection: EnrollConnection) {
     let remote = connection.remote().ip().to_string();
     let answer = match connection.request() {
         Request::Enroll(request) => enroll(link, request, &remote).await,
-        Request::Reenroll { .. } => {
-            Answer::Refused { reason: "joining again with the old key is not implemented in this version; use a new token".to_owned() }
-        }
+        Request::Reenroll { .. } => Answer::Refused {
+            reason:
+                "joining again with the old key is not implemented in this version; use a new token"
+                    .to_owned(),
+        },
     };
     if let Err(error) = connection.answer(&answer).await {
         tracing::info!(remote, %error, "an answer to an enrollment did not arrive");
@@ -34,7 +36,11 @@ async fn enroll(link: &Link, request: &Enroll, remote: &str) -> Answer {
         request.facts.clone(),
         remote,
         now,
-        move |tenant, machine| authority.issue_machine(tenant.id, machine, &csr, SystemTime::now()).map_err(|error| error.to_string()),
+        move |tenant, machine| {
+            authority
+                .issue_machine(tenant.id, machine, &csr, SystemTime::now())
+                .map_err(|error| error.to_string())
+        },
     )
     .await;
     match joined {
@@ -47,7 +53,9 @@ async fn enroll(link: &Link, request: &Enroll, remote: &str) -> Answer {
             }))
         }
         Err(error) => {
-            if let Err(store) = fleet::refuse(&link.host.store, request.token, &error, remote, now).await {
+            if let Err(store) =
+                fleet::refuse(&link.host.store, request.token, &error, remote, now).await
+            {
                 tracing::error!(%store, "a refused enrollment could not be recorded");
             }
             let reason = match &error {

@@ -36,7 +36,11 @@ impl Link {
     /// Serves connections for `host` with certificates of `authority`.
     #[must_use]
     pub fn new(host: SharedHost, authority: Authority) -> Self {
-        Self { host, authority, tasks: TaskTracker::new() }
+        Self {
+            host,
+            authority,
+            tasks: TaskTracker::new(),
+        }
     }
 
     /// Takes in who comes, until the endpoint is closed.
@@ -44,8 +48,14 @@ impl Link {
         while let Some(arrival) = endpoint.accept().await {
             let link = self.clone();
             match arrival {
-                Arrival::Machine(connection) => drop(self.tasks.spawn(async move { session::serve(&link, connection).await })),
-                Arrival::Enrollment(connection) => drop(self.tasks.spawn(async move { enroll::serve(&link, connection).await })),
+                Arrival::Machine(connection) => drop(
+                    self.tasks
+                        .spawn(async move { session::serve(&link, connection).await }),
+                ),
+                Arrival::Enrollment(connection) => drop(
+                    self.tasks
+                        .spawn(async move { enroll::serve(&link, connection).await }),
+                ),
             }
         }
     }

@@ -14,7 +14,13 @@ use crate::jobs::{self, Machine, Outcome};
 use crate::store::StoreError;
 
 /// Reads one stream to its end.
-pub(super) async fn serve(link: &Link, machine: &Machine, session: &Session, connection: &HostConnection, mut stream: ProgressReceiver) {
+pub(super) async fn serve(
+    link: &Link,
+    machine: &Machine,
+    session: &Session,
+    connection: &HostConnection,
+    mut stream: ProgressReceiver,
+) {
     let operation = stream.operation();
     loop {
         let progress = match stream.recv().await {
@@ -46,15 +52,34 @@ async fn store(
     match progress {
         // The transport has taken it, and lets no second one through.
         Progress::Of(_) => Ok(()),
-        Progress::Accepted => jobs::store_step(host, machine, operation, State::Accepted, None, now).await,
-        Progress::Checking => jobs::store_step(host, machine, operation, State::Checking, None, now).await,
+        Progress::Accepted => {
+            jobs::store_step(host, machine, operation, State::Accepted, None, now).await
+        }
+        Progress::Checking => {
+            jobs::store_step(host, machine, operation, State::Checking, None, now).await
+        }
         Progress::Running { started_at } => {
-            jobs::store_step(host, machine, operation, State::Running, Some(UnixMillis::from_wire(started_at)), now).await
+            jobs::store_step(
+                host,
+                machine,
+                operation,
+                State::Running,
+                Some(UnixMillis::from_wire(started_at)),
+                now,
+            )
+            .await
         }
         Progress::Output(chunk) => jobs::store_output(host, machine, operation, chunk).await,
         Progress::Finished(report) => {
             match jobs::store_report(host, machine, operation, *report, now).await? {
-                Outcome::Acknowledge { audit_head } => session.send_wait(Command::Acknowledge { operation, audit_head }).await,
+                Outcome::Acknowledge { audit_head } => {
+                    session
+                        .send_wait(Command::Acknowledge {
+                            operation,
+                            audit_head,
+                        })
+                        .await
+                }
                 Outcome::Violation(reason) => {
                     host.metrics.violation();
                     tracing::warn!(machine = machine.name, %operation, reason, "protocol violation");

@@ -43,7 +43,9 @@ pub(super) async fn serve(link: &Link, connection: HostConnection) {
             tracing::info!(%remote, reason, "a machine was turned away");
             connection.close(CloseCode::Revoked, reason);
         }
-        Err(SessionError::Link(error)) => tracing::debug!(%remote, %error, "a machine's connection has ended"),
+        Err(SessionError::Link(error)) => {
+            tracing::debug!(%remote, %error, "a machine's connection has ended")
+        }
         Err(SessionError::Store(error)) => {
             tracing::error!(%remote, %error, "a machine cannot be served");
             connection.close(CloseCode::Busy, "the host has a problem with its database");
@@ -55,15 +57,27 @@ async fn session(link: &Link, connection: &HostConnection) -> Result<(), Session
     let host = &link.host;
     let identity = connection.machine();
     let mut conn = host.store.read().await?;
-    let tenant = tenants::find(&mut conn, identity.tenant).await?.ok_or(SessionError::NotServed("the machine's tenant is not known here"))?;
+    let tenant =
+        tenants::find(&mut conn, identity.tenant)
+            .await?
+            .ok_or(SessionError::NotServed(
+                "the machine's tenant is not known here",
+            ))?;
     let row = known(&mut conn, &tenant, identity.machine).await?;
     drop(conn);
 
     let (hello, mut control) = connection.accept_control().await?;
     let (session, inbox) = host.presence.join(tenant.clone(), identity.machine);
-    let _leaving = Leave { host: host.clone(), session: session.clone() };
+    let _leaving = Leave {
+        host: host.clone(),
+        session: session.clone(),
+    };
     host.metrics.connected();
-    let machine = Machine { tenant, id: row.id, name: row.name };
+    let machine = Machine {
+        tenant,
+        id: row.id,
+        name: row.name,
+    };
     welcome(link, &machine, &hello, &mut control).await?;
     remember(host, &machine, &hello).await?;
 
@@ -71,7 +85,9 @@ async fn session(link: &Link, connection: &HostConnection) -> Result<(), Session
     let (commands, mut closing) = inbox.split();
     let owed = {
         let (host, session, open) = (host.clone(), session.clone(), hello.open);
-        AbortOnDropHandle::new(tokio::spawn(async move { owed(&host, &session, &open).await }))
+        AbortOnDropHandle::new(tokio::spawn(
+            async move { owed(&host, &session, &open).await },
+        ))
     };
     let result = tokio::select! {
         ended = commands_out(host, connection, commands, sender) => ended,
@@ -103,7 +119,12 @@ impl Drop for Leave {
         tokio::spawn(async move {
             let noted = host
                 .store
-                .write_lazily(move |conn| Box::pin(async move { machines::set_last_seen(conn, machine, now).await }), |_| ())
+                .write_lazily(
+                    move |conn| {
+                        Box::pin(async move { machines::set_last_seen(conn, machine, now).await })
+                    },
+                    |_| (),
+                )
                 .await;
             if noted.is_err() {
                 tracing::debug!(%machine, "the host is stopping; when the machine was last seen is not noted");
@@ -117,8 +138,14 @@ async fn known(
     tenant: &Tenant,
     machine: sluice_protocol::ids::MachineId,
 ) -> Result<MachineRow, SessionError> {
-    let row = machines::find(conn, tenant.id, machine).await?.ok_or(SessionError::NotServed("the machine is not known here"))?;
-    if row.revoked.is_some() { Err(SessionError::NotServed("the machine is revoked")) } else { Ok(row) }
+    let row = machines::find(conn, tenant.id, machine)
+        .await?
+        .ok_or(SessionError::NotServed("the machine is not known here"))?;
+    if row.revoked.is_some() {
+        Err(SessionError::NotServed("the machine is revoked"))
+    } else {
+        Ok(row)
+    }
 }
 
 async fn welcome(
@@ -127,9 +154,11 @@ async fn welcome(
     hello: &Hello,
     control: &mut ControlStream<FromAgent, FromHost>,
 ) -> Result<(), SessionError> {
-    let version = sluice_transport::negotiate(&hello.versions).ok_or(SessionError::Link(LinkError::Version {
-        reason: "the machine offers none that this host speaks".to_owned(),
-    }))?;
+    let version = sluice_transport::negotiate(&hello.versions).ok_or(SessionError::Link(
+        LinkError::Version {
+            reason: "the machine offers none that this host speaks".to_owned(),
+        },
+    ))?;
     let mut conn = link.host.store.read().await?;
     // Looked up again after the machine has joined: whoever revokes from here on finds the connection and closes it.
     let row = known(&mut conn, &machine.tenant, machine.id).await?;
@@ -158,11 +187,18 @@ async fn identity(
 
 async fn remember(host: &SharedHost, machine: &Machine, hello: &Hello) -> Result<(), StoreError> {
     let (id, now) = (machine.id, UnixMillis::now());
-    let software: String = sluice_protocol::ending::one_line(&hello.software).chars().take(100).collect();
+    let software: String = sluice_protocol::ending::one_line(&hello.software)
+        .chars()
+        .take(100)
+        .collect();
     let (facts, head) = (fleet::bound_facts(hello.facts.clone()), hello.ledger_head);
     host.store
         .write_lazily(
-            move |conn| Box::pin(async move { machines::set_hello(conn, id, &software, &facts, head, now).await }),
+            move |conn| {
+                Box::pin(async move {
+                    machines::set_hello(conn, id, &software, &facts, head, now).await
+                })
+            },
             |stored| {
                 if let Err(error) = stored {
                     tracing::error!(%error, "what a machine says about itself could not be stored");
@@ -210,7 +246,13 @@ async fn commands_out(
             Command::Gates(gates) => FromHost::Gates(gates),
             Command::Identity(identity) => FromHost::Identity(identity),
             Command::Cancel { operation, by } => FromHost::Cancel { operation, by },
-            Command::Acknowledge { operation, audit_head } => FromHost::Acknowledge { operation, audit_head },
+            Command::Acknowledge {
+                operation,
+                audit_head,
+            } => FromHost::Acknowledge {
+                operation,
+                audit_head,
+            },
             Command::Renewed { chain } => FromHost::Renewed { chain },
         };
         control.send(&message).await?;
@@ -231,26 +273,51 @@ async fn control_in(
             // The transport lets no second one through.
             FromAgent::Hello(_) => {}
             FromAgent::Facts(facts) => store_facts(host, machine, facts).await?,
-            FromAgent::GatesReady { revision, problems } => store_problems(host, machine, revision, problems).await?,
+            FromAgent::GatesReady { revision, problems } => {
+                store_problems(host, machine, revision, problems).await?
+            }
             FromAgent::Renew { request } => {
-                let issued = link.authority.issue_machine(machine.tenant.id, machine.id, &request, SystemTime::now());
+                let issued = link.authority.issue_machine(
+                    machine.tenant.id,
+                    machine.id,
+                    &request,
+                    SystemTime::now(),
+                );
                 match issued {
                     Ok(issued) => {
                         let (tenant, now) = (machine.tenant.clone(), UnixMillis::now());
-                        let event = Event::by_agent(EventKind::MachineCertificateRenewed, &machine.name)
-                            .detail("expires", jiff::Timestamp::try_from(issued.expires).map(|at| at.to_string()).unwrap_or_default());
-                        host.store.write(move |conn| Box::pin(async move { audit::append(conn, &tenant, now, [event]).await.map(|_| ()) })).await?;
+                        let event =
+                            Event::by_agent(EventKind::MachineCertificateRenewed, &machine.name)
+                                .detail(
+                                    "expires",
+                                    jiff::Timestamp::try_from(issued.expires)
+                                        .map(|at| at.to_string())
+                                        .unwrap_or_default(),
+                                );
+                        host.store
+                            .write(move |conn| {
+                                Box::pin(async move {
+                                    audit::append(conn, &tenant, now, [event]).await.map(|_| ())
+                                })
+                            })
+                            .await?;
                         let chain = issued.chain.into_iter().map(Into::into).collect();
                         session.send_wait(Command::Renewed { chain }).await;
                     }
-                    Err(error) => tracing::warn!(machine = machine.name, %error, "a machine's certificate was not renewed"),
+                    Err(error) => {
+                        tracing::warn!(machine = machine.name, %error, "a machine's certificate was not renewed")
+                    }
                 }
             }
         }
     }
 }
 
-async fn store_facts(host: &SharedHost, machine: &Machine, facts: Vec<Fact>) -> Result<(), StoreError> {
+async fn store_facts(
+    host: &SharedHost,
+    machine: &Machine,
+    facts: Vec<Fact>,
+) -> Result<(), StoreError> {
     let (id, facts) = (machine.id, fleet::bound_facts(facts));
     host.store
         .write_lazily(
@@ -264,10 +331,22 @@ async fn store_facts(host: &SharedHost, machine: &Machine, facts: Vec<Fact>) -> 
         .await
 }
 
-async fn store_problems(host: &SharedHost, machine: &Machine, revision: u64, mut problems: Vec<String>) -> Result<(), StoreError> {
+async fn store_problems(
+    host: &SharedHost,
+    machine: &Machine,
+    revision: u64,
+    mut problems: Vec<String>,
+) -> Result<(), StoreError> {
     problems.truncate(PROBLEMS);
-    let problems: Vec<String> =
-        problems.iter().map(|problem| sluice_protocol::ending::one_line(problem).chars().take(PROBLEM).collect()).collect();
+    let problems: Vec<String> = problems
+        .iter()
+        .map(|problem| {
+            sluice_protocol::ending::one_line(problem)
+                .chars()
+                .take(PROBLEM)
+                .collect()
+        })
+        .collect();
     let (machine, now) = (machine.clone(), UnixMillis::now());
     host.store
         .write_lazily(
@@ -293,14 +372,26 @@ async fn store_problems(host: &SharedHost, machine: &Machine, revision: u64, mut
 }
 
 /// The streams that the machine opens. Each has a task of its own, which ends with the connection.
-async fn streams_in(link: &Link, machine: &Machine, session: &Session, connection: &HostConnection) -> Result<(), SessionError> {
+async fn streams_in(
+    link: &Link,
+    machine: &Machine,
+    session: &Session,
+    connection: &HostConnection,
+) -> Result<(), SessionError> {
     loop {
         let stream = connection.next().await?;
-        let (link, machine, session, connection) = (link.clone(), machine.clone(), session.clone(), connection.clone());
+        let (link, machine, session, connection) = (
+            link.clone(),
+            machine.clone(),
+            session.clone(),
+            connection.clone(),
+        );
         let tasks = link.tasks.clone();
         match stream {
             FromMachine::Progress(stream) => {
-                tasks.spawn(async move { progress::serve(&link, &machine, &session, &connection, stream).await });
+                tasks.spawn(async move {
+                    progress::serve(&link, &machine, &session, &connection, stream).await
+                });
             }
             FromMachine::Blob(responder) => {
                 tasks.spawn(async move { blob::serve(&link, &machine, responder).await });
@@ -310,7 +401,10 @@ async fn streams_in(link: &Link, machine: &Machine, session: &Session, connectio
 }
 
 async fn certificate_ends(connection: &HostConnection) {
-    let left = connection.certificate_expires().duration_since(SystemTime::now()).unwrap_or_default();
+    let left = connection
+        .certificate_expires()
+        .duration_since(SystemTime::now())
+        .unwrap_or_default();
     tokio::time::sleep(left).await;
 }
 

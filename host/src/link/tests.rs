@@ -42,7 +42,9 @@ struct Fleet {
 type Control = ControlStream<FromHost, FromAgent>;
 
 async fn soon<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(SOON, what).await.expect("takes too long")
+    tokio::time::timeout(SOON, what)
+        .await
+        .expect("takes too long")
 }
 
 async fn start(data: &Path, api: SocketAddr) -> Server {
@@ -58,11 +60,14 @@ async fn start(data: &Path, api: SocketAddr) -> Server {
     Server::start(&directory, options).await.expect("starts")
 }
 
-const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+const LOOPBACK: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
 async fn actor(server: &Server, token: &BearerToken) -> Actor {
     let mut conn = server.host().store.read().await.expect("a connection");
-    operators::authenticate(&mut conn, token, "test", UnixMillis::now()).await.expect("is good")
+    operators::authenticate(&mut conn, token, "test", UnixMillis::now())
+        .await
+        .expect("is good")
 }
 
 impl Fleet {
@@ -78,13 +83,24 @@ impl Fleet {
     async fn restart(self) -> Self {
         self.server.stop().await;
         let server = start(&self.dir.path().join("data"), LOOPBACK).await;
-        Self { server, admin: self.admin, dir: self.dir }
+        Self {
+            server,
+            admin: self.admin,
+            dir: self.dir,
+        }
     }
 
     async fn token(&self) -> Token {
         let host = self.server.host();
-        let new = fleet::create_token(&host.store, &self.admin, None, None, UnixMillis::now()).await.expect("makes");
-        Token { addresses: host.addresses.agents.clone(), authority: host.addresses.authority, id: new.id, secret: new.secret.to_vec() }
+        let new = fleet::create_token(&host.store, &self.admin, None, None, UnixMillis::now())
+            .await
+            .expect("makes");
+        Token {
+            addresses: host.addresses.agents.clone(),
+            authority: host.addresses.authority,
+            id: new.id,
+            secret: new.secret.to_vec(),
+        }
     }
 
     async fn enroll(&self, name: &str) -> AgentIdentity {
@@ -92,25 +108,50 @@ impl Fleet {
     }
 
     async fn connect(&self, identity: &AgentIdentity) -> Result<AgentConnection, LinkError> {
-        soon(agent::connect(&[self.server.agents_address().to_string()], identity, None)).await
+        soon(agent::connect(
+            &[self.server.agents_address().to_string()],
+            identity,
+            None,
+        ))
+        .await
     }
 
     /// Connects and takes in Welcome and Gates.
-    async fn greet(&self, identity: &AgentIdentity, open: &[OperationId]) -> (AgentConnection, Control) {
+    async fn greet(
+        &self,
+        identity: &AgentIdentity,
+        open: &[OperationId],
+    ) -> (AgentConnection, Control) {
         let connection = self.connect(identity).await.expect("connects");
-        let (welcome, mut control) = soon(connection.open_control(hello(open))).await.expect("is welcome");
+        let (welcome, mut control) = soon(connection.open_control(hello(open)))
+            .await
+            .expect("is welcome");
         assert_eq!(welcome.identity.tenant, "default");
-        assert!(matches!(soon(control.receive()).await, Ok(FromHost::Gates(_))));
+        assert!(matches!(
+            soon(control.receive()).await,
+            Ok(FromHost::Gates(_))
+        ));
         (connection, control)
     }
 
     async fn submit(&self, machine: &str) -> JobId {
-        jobs::submit(self.server.host(), &self.admin, request(machine), None, UnixMillis::now()).await.expect("is accepted")
+        jobs::submit(
+            self.server.host(),
+            &self.admin,
+            request(machine),
+            None,
+            UnixMillis::now(),
+        )
+        .await
+        .expect("is accepted")
     }
 
     async fn state(&self, job: JobId) -> State {
         let mut conn = self.server.host().store.read().await.expect("a connection");
-        operations::of_job(&mut conn, self.admin.tenant.id, job).await.expect("reads")[0].state
+        operations::of_job(&mut conn, self.admin.tenant.id, job)
+            .await
+            .expect("reads")[0]
+            .state
     }
 }
 
@@ -124,29 +165,48 @@ async fn enroll(token: &Token, name: &str) -> Result<AgentIdentity, agent::Enrol
         facts: Vec::new(),
     }));
     let enrollment = soon(agent::enroll(token, &request)).await?;
-    let chain: Vec<Vec<u8>> = enrollment.enrolled.chain.iter().map(|der| der.to_vec()).collect();
+    let chain: Vec<Vec<u8>> = enrollment
+        .enrolled
+        .chain
+        .iter()
+        .map(|der| der.to_vec())
+        .collect();
     Ok(AgentIdentity::new(key, &chain, &enrollment.root, SystemTime::now()).expect("an identity"))
 }
 
 fn hello(open: &[OperationId]) -> Hello {
-    Hello { versions: vec![1], software: "test".to_owned(), facts: Vec::new(), open: open.to_vec(), ledger_head: None }
+    Hello {
+        versions: vec![1],
+        software: "test".to_owned(),
+        facts: Vec::new(),
+        open: open.to_vec(),
+        ledger_head: None,
+    }
 }
 
 fn succeeded(stdout: u64) -> Report {
     Report {
         exit: Some(Exit::Code(0)),
         started_at: Some(1),
-        stdout: StreamEnd { kept: stdout, lost: 0, head: stdout },
+        stdout: StreamEnd {
+            kept: stdout,
+            lost: 0,
+            head: stdout,
+        },
         ..Report::without_process(Ending::Succeeded, 2)
     }
 }
 
 async fn next(connection: &AgentConnection) -> Operation {
-    soon(connection.next_operation()).await.expect("an operation")
+    soon(connection.next_operation())
+        .await
+        .expect("an operation")
 }
 
 async fn report(connection: &AgentConnection, operation: OperationId, progress: Vec<Progress>) {
-    let mut stream = soon(connection.open_progress(operation)).await.expect("opens");
+    let mut stream = soon(connection.open_progress(operation))
+        .await
+        .expect("opens");
     for progress in progress {
         soon(stream.send(&progress)).await.expect("sends");
     }
@@ -161,8 +221,19 @@ async fn an_operation_goes_out_and_its_report_comes_back_and_is_acknowledged() {
     let (connection, mut control) = fleet.greet(&identity, &[]).await;
     let job = fleet.submit("web-1").await;
     let operation = next(&connection).await;
-    assert_eq!((operation.job, operation.targets, operation.operator.as_str()), (job, 1, "admin"));
-    let output = Chunk { stream: OutputStream::Stdout, offset: 0, bytes: b"hi\n".to_vec() };
+    assert_eq!(
+        (
+            operation.job,
+            operation.targets,
+            operation.operator.as_str()
+        ),
+        (job, 1, "admin")
+    );
+    let output = Chunk {
+        stream: OutputStream::Stdout,
+        offset: 0,
+        bytes: b"hi\n".to_vec(),
+    };
     let progress = vec![
         Progress::Accepted,
         Progress::Checking,
@@ -171,16 +242,28 @@ async fn an_operation_goes_out_and_its_report_comes_back_and_is_acknowledged() {
         Progress::Finished(Box::new(succeeded(3))),
     ];
     report(&connection, operation.operation, progress).await;
-    let Ok(FromHost::Acknowledge { operation: acknowledged, audit_head }) = soon(control.receive()).await else {
+    let Ok(FromHost::Acknowledge {
+        operation: acknowledged,
+        audit_head,
+    }) = soon(control.receive()).await
+    else {
         panic!("expected an acknowledgement");
     };
     assert_eq!(acknowledged, operation.operation);
     let host = fleet.server.host();
-    let head = crate::audit::verify(&host.store, &fleet.admin.tenant).await.expect("holds");
+    let head = crate::audit::verify(&host.store, &fleet.admin.tenant)
+        .await
+        .expect("holds");
     assert_eq!(head.hash, audit_head);
     let mut conn = host.store.read().await.expect("a connection");
-    let result = jobs::operation_result(&mut conn, &fleet.admin.tenant, acknowledged).await.expect("reads").expect("is there");
-    assert_eq!((result.state, result.output.as_deref()), (State::Succeeded, Some("hi\n")));
+    let result = jobs::operation_result(&mut conn, &fleet.admin.tenant, acknowledged)
+        .await
+        .expect("reads")
+        .expect("is there");
+    assert_eq!(
+        (result.state, result.output.as_deref()),
+        (State::Succeeded, Some("hi\n"))
+    );
     drop(conn);
     fleet.server.stop().await;
 }
@@ -190,10 +273,18 @@ async fn a_token_lets_one_machine_in_and_a_refusal_says_why() {
     let fleet = Fleet::start().await;
     let token = fleet.token().await;
     enroll(&token, "web-1").await.expect("enrolls");
-    let Err(agent::EnrollError::Refused { reason }) = enroll(&token, "web-2").await else { panic!("expected a refusal") };
+    let Err(agent::EnrollError::Refused { reason }) = enroll(&token, "web-2").await else {
+        panic!("expected a refusal")
+    };
     assert!(reason.contains("used already"), "{reason}");
-    let wrong = Token { secret: vec![0; 32], ..fleet.token().await };
-    assert!(matches!(enroll(&wrong, "web-2").await, Err(agent::EnrollError::Refused { .. })));
+    let wrong = Token {
+        secret: vec![0; 32],
+        ..fleet.token().await
+    };
+    assert!(matches!(
+        enroll(&wrong, "web-2").await,
+        Err(agent::EnrollError::Refused { .. })
+    ));
 }
 
 #[tokio::test]
@@ -201,7 +292,14 @@ async fn a_revoked_machine_is_cut_off_and_stays_out() {
     let fleet = Fleet::start().await;
     let identity = fleet.enroll("web-1").await;
     let (connection, _control) = fleet.greet(&identity, &[]).await;
-    fleet::revoke(fleet.server.host(), &fleet.admin, "web-1", UnixMillis::now()).await.expect("revokes");
+    fleet::revoke(
+        fleet.server.host(),
+        &fleet.admin,
+        "web-1",
+        UnixMillis::now(),
+    )
+    .await
+    .expect("revokes");
     assert_eq!(soon(connection.closed()).await, LinkError::Revoked);
     let refused = match fleet.connect(&identity).await {
         Ok(connection) => match soon(connection.open_control(hello(&[]))).await {
@@ -232,14 +330,21 @@ async fn what_a_machine_has_not_got_is_sent_again_and_what_it_has_is_not() {
     assert_eq!(fleet.state(queued).await, State::Queued);
     let (connection, control) = fleet.greet(&identity, &[]).await;
     let first = next(&connection).await;
-    assert_eq!((first.job, fleet.state(queued).await), (queued, State::Delivered));
+    assert_eq!(
+        (first.job, fleet.state(queued).await),
+        (queued, State::Delivered)
+    );
     drop((connection, control));
     let (connection, control) = fleet.greet(&identity, &[]).await;
     assert_eq!(next(&connection).await, first);
     drop((connection, control));
     let (connection, _control) = fleet.greet(&identity, &[first.operation]).await;
     let later = fleet.submit("web-1").await;
-    assert_eq!(next(&connection).await.job, later, "the first is not sent again");
+    assert_eq!(
+        next(&connection).await.job,
+        later,
+        "the first is not sent again"
+    );
 }
 
 #[tokio::test]
@@ -260,8 +365,16 @@ async fn whoever_reports_another_machines_operation_is_cut_off() {
     let (lying, _lying_control) = fleet.greet(&liar, &[]).await;
     let job = fleet.submit("web-1").await;
     let operation = next(&connection).await.operation;
-    report(&lying, operation, vec![Progress::Finished(Box::new(succeeded(0)))]).await;
-    assert!(matches!(soon(lying.closed()).await, LinkError::Accused { .. }));
+    report(
+        &lying,
+        operation,
+        vec![Progress::Finished(Box::new(succeeded(0)))],
+    )
+    .await;
+    assert!(matches!(
+        soon(lying.closed()).await,
+        LinkError::Accused { .. }
+    ));
     assert_eq!(fleet.state(job).await, State::Delivered);
 }
 
@@ -271,23 +384,76 @@ async fn a_blob_is_for_the_machine_whose_open_operation_names_it() {
     let (one, other) = (fleet.enroll("web-1").await, fleet.enroll("web-2").await);
     let (connection, mut control) = fleet.greet(&one, &[]).await;
     let (elsewhere, _other_control) = fleet.greet(&other, &[]).await;
-    let (host, tenant, now) = (fleet.server.host(), fleet.admin.tenant.id, UnixMillis::now());
-    let sha256 = host.blobs.put(tenant, b"0123456789".to_vec()).await.expect("stores");
-    host.store.write(move |conn| Box::pin(async move { blobs::insert(conn, tenant, sha256, 10, now).await })).await.expect("records");
-    assert!(soon(connection.fetch(sha256, 0)).await.expect("asks").is_none(), "no operation names it yet");
+    let (host, tenant, now) = (
+        fleet.server.host(),
+        fleet.admin.tenant.id,
+        UnixMillis::now(),
+    );
+    let sha256 = host
+        .blobs
+        .put(tenant, b"0123456789".to_vec())
+        .await
+        .expect("stores");
+    host.store
+        .write(move |conn| {
+            Box::pin(async move { blobs::insert(conn, tenant, sha256, 10, now).await })
+        })
+        .await
+        .expect("records");
+    assert!(
+        soon(connection.fetch(sha256, 0))
+            .await
+            .expect("asks")
+            .is_none(),
+        "no operation names it yet"
+    );
     let mut with = request("web-1");
-    with.attachments = vec![AttachmentRef { name: "a".to_owned(), sha256, size: 10 }];
-    jobs::submit(host, &fleet.admin, with, None, now).await.expect("is accepted");
+    with.attachments = vec![AttachmentRef {
+        name: "a".to_owned(),
+        sha256,
+        size: 10,
+    }];
+    jobs::submit(host, &fleet.admin, with, None, now)
+        .await
+        .expect("is accepted");
     let operation = next(&connection).await.operation;
-    let (size, mut reader) = soon(connection.fetch(sha256, 4)).await.expect("asks").expect("is there");
+    let (size, mut reader) = soon(connection.fetch(sha256, 4))
+        .await
+        .expect("asks")
+        .expect("is there");
     let mut bytes = Vec::new();
     soon(reader.read_to_end(&mut bytes)).await.expect("reads");
     assert_eq!((size, bytes.as_slice()), (10, b"456789".as_slice()));
-    assert!(soon(elsewhere.fetch(sha256, 0)).await.expect("asks").is_none(), "another machine does not get it");
-    assert!(soon(connection.fetch(Digest::of(b"x"), 0)).await.expect("asks").is_none());
-    report(&connection, operation, vec![Progress::Finished(Box::new(succeeded(0)))]).await;
-    assert!(matches!(soon(control.receive()).await, Ok(FromHost::Acknowledge { .. })));
-    assert!(soon(connection.fetch(sha256, 0)).await.expect("asks").is_none(), "the operation has ended");
+    assert!(
+        soon(elsewhere.fetch(sha256, 0))
+            .await
+            .expect("asks")
+            .is_none(),
+        "another machine does not get it"
+    );
+    assert!(
+        soon(connection.fetch(Digest::of(b"x"), 0))
+            .await
+            .expect("asks")
+            .is_none()
+    );
+    report(
+        &connection,
+        operation,
+        vec![Progress::Finished(Box::new(succeeded(0)))],
+    )
+    .await;
+    assert!(matches!(
+        soon(control.receive()).await,
+        Ok(FromHost::Acknowledge { .. })
+    ));
+    assert!(
+        soon(connection.fetch(sha256, 0))
+            .await
+            .expect("asks")
+            .is_none(),
+        "the operation has ended"
+    );
 }
 
 #[tokio::test]
@@ -297,35 +463,88 @@ async fn machines_hear_of_new_gates_names_and_cancellations_and_renew_their_cert
     let (connection, mut control) = fleet.greet(&identity, &[]).await;
     let (host, now) = (fleet.server.host(), UnixMillis::now());
     let key = "ed25519:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
-    plugins::trust(host, &fleet.admin, key, now).await.expect("trusts");
-    let Ok(FromHost::Gates(gates)) = soon(control.receive()).await else { panic!("expected gates") };
-    assert_eq!((gates.publishers, gates.revision), (vec![key.to_owned()], 2));
+    plugins::trust(host, &fleet.admin, key, now)
+        .await
+        .expect("trusts");
+    let Ok(FromHost::Gates(gates)) = soon(control.receive()).await else {
+        panic!("expected gates")
+    };
+    assert_eq!(
+        (gates.publishers, gates.revision),
+        (vec![key.to_owned()], 2)
+    );
     let name = "app-1".parse().expect("a name");
-    fleet::patch(host, &fleet.admin, "web-1", Some(name), Vec::new(), Vec::new(), now).await.expect("renames");
-    assert!(matches!(soon(control.receive()).await, Ok(FromHost::Identity(identity)) if identity.name == "app-1"));
+    fleet::patch(
+        host,
+        &fleet.admin,
+        "web-1",
+        Some(name),
+        Vec::new(),
+        Vec::new(),
+        now,
+    )
+    .await
+    .expect("renames");
+    assert!(
+        matches!(soon(control.receive()).await, Ok(FromHost::Identity(identity)) if identity.name == "app-1")
+    );
     let job = fleet.submit("app-1").await;
     let operation = next(&connection).await.operation;
-    jobs::cancel(host, &fleet.admin, job, now).await.expect("cancels");
-    assert_eq!(soon(control.receive()).await, Ok(FromHost::Cancel { operation, by: "admin".to_owned() }));
+    jobs::cancel(host, &fleet.admin, job, now)
+        .await
+        .expect("cancels");
+    assert_eq!(
+        soon(control.receive()).await,
+        Ok(FromHost::Cancel {
+            operation,
+            by: "admin".to_owned()
+        })
+    );
     let request = identity.key().request().expect("a request");
-    soon(control.send(&FromAgent::Renew { request })).await.expect("sends");
-    let Ok(FromHost::Renewed { chain }) = soon(control.receive()).await else { panic!("expected a certificate") };
-    assert_eq!(sluice_transport::identity::machine_of(&chain[0]), Ok(identity.machine()));
+    soon(control.send(&FromAgent::Renew { request }))
+        .await
+        .expect("sends");
+    let Ok(FromHost::Renewed { chain }) = soon(control.receive()).await else {
+        panic!("expected a certificate")
+    };
+    assert_eq!(
+        sluice_transport::identity::machine_of(&chain[0]),
+        Ok(identity.machine())
+    );
 }
 
 #[tokio::test]
 async fn an_api_that_others_can_reach_speaks_tls() {
     let fleet = Fleet::start().await;
-    assert!(fleet.server.host().addresses.api.starts_with("http://127.0.0.1:"));
+    assert!(
+        fleet
+            .server
+            .host()
+            .addresses
+            .api
+            .starts_with("http://127.0.0.1:")
+    );
     fleet.server.stop().await;
-    let server = start(&fleet.dir.path().join("data"), SocketAddr::from(([0, 0, 0, 0], 0))).await;
+    let server = start(
+        &fleet.dir.path().join("data"),
+        SocketAddr::from(([0, 0, 0, 0], 0)),
+    )
+    .await;
     assert!(server.host().addresses.api.starts_with("https://"));
     // What answers plain HTTP there is no HTTP server.
-    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", server.api_address().port())).await.expect("connects");
-    tokio::io::AsyncWriteExt::write_all(&mut stream, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("sends");
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", server.api_address().port()))
+        .await
+        .expect("connects");
+    tokio::io::AsyncWriteExt::write_all(&mut stream, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await
+        .expect("sends");
     let mut answer = Vec::new();
     let _ = soon(stream.read_to_end(&mut answer)).await;
-    assert!(!answer.starts_with(b"HTTP/"), "{}", String::from_utf8_lossy(&answer));
+    assert!(
+        !answer.starts_with(b"HTTP/"),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
     server.stop().await;
 }
 

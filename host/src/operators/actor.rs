@@ -34,7 +34,10 @@ impl Actor {
         if self.permissions.contains(&permission) {
             Ok(())
         } else {
-            Err(Denied { operator: self.name.clone(), permission })
+            Err(Denied {
+                operator: self.name.clone(),
+                permission,
+            })
         }
     }
 
@@ -66,15 +69,31 @@ pub async fn authenticate(
     source: &str,
     now: UnixMillis,
 ) -> Result<Actor, AuthenticationError> {
-    let row = tokens::find_by_secret(&mut *conn, token.digest()).await?.ok_or(AuthenticationError::Unknown)?;
+    let row = tokens::find_by_secret(&mut *conn, token.digest())
+        .await?
+        .ok_or(AuthenticationError::Unknown)?;
     if row.revoked.is_some() {
-        return Err(AuthenticationError::Revoked { tenant: row.tenant, operator: row.name });
+        return Err(AuthenticationError::Revoked {
+            tenant: row.tenant,
+            operator: row.name,
+        });
     }
     if row.expires.is_some_and(|expires| expires <= now) {
-        return Err(AuthenticationError::Expired { tenant: row.tenant, operator: row.name });
+        return Err(AuthenticationError::Expired {
+            tenant: row.tenant,
+            operator: row.name,
+        });
     }
-    let tenant = tenants::find(conn, row.tenant).await?.ok_or(AuthenticationError::Unknown)?;
-    Ok(Actor { tenant, token: row.id, name: row.name, permissions: row.permissions, source: source.to_owned() })
+    let tenant = tenants::find(conn, row.tenant)
+        .await?
+        .ok_or(AuthenticationError::Unknown)?;
+    Ok(Actor {
+        tenant,
+        token: row.id,
+        name: row.name,
+        permissions: row.permissions,
+        source: source.to_owned(),
+    })
 }
 
 /// The bearer of a token is nobody.
@@ -112,13 +131,23 @@ mod tests {
 
     const NOW: UnixMillis = UnixMillis(1000);
 
-    async fn with_token(expires: Option<UnixMillis>) -> (tempfile::TempDir, Store, Tenant, Uuid, BearerToken) {
+    async fn with_token(
+        expires: Option<UnixMillis>,
+    ) -> (tempfile::TempDir, Store, Tenant, Uuid, BearerToken) {
         let (dir, store) = crate::store::tests_support::temporary().await;
         let (tenant, row, token) = store
             .write(move |conn| {
                 Box::pin(async move {
                     let tenant = tenants::create(conn, "default", NOW).await?;
-                    let (row, token) = create(conn, tenant.id, "ann", &[Permission::ReadAudit], expires, NOW).await?;
+                    let (row, token) = create(
+                        conn,
+                        tenant.id,
+                        "ann",
+                        &[Permission::ReadAudit],
+                        expires,
+                        NOW,
+                    )
+                    .await?;
                     Ok::<_, CreateTokenError>((tenant, row, token))
                 })
             })
@@ -127,7 +156,11 @@ mod tests {
         (dir, store, tenant, row.id, token)
     }
 
-    async fn authenticated(store: &Store, token: &BearerToken, now: UnixMillis) -> Result<Actor, AuthenticationError> {
+    async fn authenticated(
+        store: &Store,
+        token: &BearerToken,
+        now: UnixMillis,
+    ) -> Result<Actor, AuthenticationError> {
         let mut conn = store.read().await.expect("a connection");
         authenticate(&mut conn, token, "test", now).await
     }
@@ -138,7 +171,9 @@ mod tests {
         let actor = authenticated(&store, &token, NOW).await.expect("is known");
         assert_eq!((actor.name.as_str(), actor.tenant.clone()), ("ann", tenant));
         actor.require(Permission::ReadAudit).expect("is allowed");
-        let denied = actor.require(Permission::Administer).expect_err("is not allowed");
+        let denied = actor
+            .require(Permission::Administer)
+            .expect_err("is not allowed");
         assert!(denied.to_string().contains("Administer"), "{denied}");
     }
 
@@ -146,11 +181,29 @@ mod tests {
     async fn unknown_expired_and_revoked_tokens_are_nobody() {
         let (_dir, store, tenant, id, token) = with_token(Some(UnixMillis(2000))).await;
         let wrong = BearerToken::presented(&format!("{}x", token.reveal()));
-        assert!(matches!(authenticated(&store, &wrong, NOW).await, Err(AuthenticationError::Unknown)));
-        assert!(authenticated(&store, &token, UnixMillis(1999)).await.is_ok());
-        assert!(matches!(authenticated(&store, &token, UnixMillis(2000)).await, Err(AuthenticationError::Expired { .. })));
-        store.write(move |conn| Box::pin(async move { tokens::revoke(conn, tenant.id, id, NOW).await })).await.expect("revokes");
-        assert!(matches!(authenticated(&store, &token, NOW).await, Err(AuthenticationError::Revoked { .. })));
+        assert!(matches!(
+            authenticated(&store, &wrong, NOW).await,
+            Err(AuthenticationError::Unknown)
+        ));
+        assert!(
+            authenticated(&store, &token, UnixMillis(1999))
+                .await
+                .is_ok()
+        );
+        assert!(matches!(
+            authenticated(&store, &token, UnixMillis(2000)).await,
+            Err(AuthenticationError::Expired { .. })
+        ));
+        store
+            .write(move |conn| {
+                Box::pin(async move { tokens::revoke(conn, tenant.id, id, NOW).await })
+            })
+            .await
+            .expect("revokes");
+        assert!(matches!(
+            authenticated(&store, &token, NOW).await,
+            Err(AuthenticationError::Revoked { .. })
+        ));
     }
 
     #[tokio::test]
@@ -159,7 +212,11 @@ mod tests {
         store.close().await;
         for entry in std::fs::read_dir(dir.path()).expect("lists") {
             let bytes = std::fs::read(entry.expect("an entry").path()).expect("reads");
-            assert!(!bytes.windows(token.reveal().len()).any(|window| window == token.reveal().as_bytes()));
+            assert!(
+                !bytes
+                    .windows(token.reveal().len())
+                    .any(|window| window == token.reveal().as_bytes())
+            );
         }
         assert!(!format!("{token:?}").contains(token.reveal()));
     }
@@ -169,13 +226,26 @@ mod tests {
         let (_dir, store, tenant, id, _) = with_token(None).await;
         let tenant = tenant.id;
         let attempt = |name: &'static str| {
-            store.write(move |conn| Box::pin(async move { create(conn, tenant, name, &[], None, NOW).await.map(|_| ()) }))
+            store.write(move |conn| {
+                Box::pin(
+                    async move { create(conn, tenant, name, &[], None, NOW).await.map(|_| ()) },
+                )
+            })
         };
-        assert!(matches!(attempt("ann").await, Err(CreateTokenError::Taken(_))));
+        assert!(matches!(
+            attempt("ann").await,
+            Err(CreateTokenError::Taken(_))
+        ));
         for name in ["", "a b", "ä", "-x", "a\u{202e}b"] {
-            assert!(matches!(attempt(name).await, Err(CreateTokenError::Name(_))), "{name:?}");
+            assert!(
+                matches!(attempt(name).await, Err(CreateTokenError::Name(_))),
+                "{name:?}"
+            );
         }
-        store.write(move |conn| Box::pin(async move { tokens::revoke(conn, tenant, id, NOW).await })).await.expect("revokes");
+        store
+            .write(move |conn| Box::pin(async move { tokens::revoke(conn, tenant, id, NOW).await }))
+            .await
+            .expect("revokes");
         attempt("ann").await.expect("is free again");
     }
 }

@@ -21,7 +21,11 @@ impl Failures {
         let since = self.since.fetch_add(1, Ordering::Relaxed) + 1;
         let last = self.last.load(Ordering::Relaxed);
         let due = now.0.saturating_sub(last) >= PAUSE;
-        (due && self.last.compare_exchange(last, now.0, Ordering::Relaxed, Ordering::Relaxed).is_ok()).then(|| {
+        (due && self
+            .last
+            .compare_exchange(last, now.0, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok())
+        .then(|| {
             self.since.fetch_sub(since, Ordering::Relaxed);
             since
         })

@@ -67,7 +67,11 @@ impl FromStr for Permission {
     type Err = InvalidPermission;
 
     fn from_str(text: &str) -> Result<Self, InvalidPermission> {
-        Self::ALL.iter().copied().find(|permission| permission.as_str() == text).ok_or_else(|| InvalidPermission(text.to_owned()))
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|permission| permission.as_str() == text)
+            .ok_or_else(|| InvalidPermission(text.to_owned()))
     }
 }
 
@@ -77,7 +81,11 @@ impl FromStr for Permission {
 pub struct InvalidPermission(String);
 
 fn names() -> String {
-    Permission::ALL.iter().map(|permission| permission.as_str()).collect::<Vec<_>>().join(", ")
+    Permission::ALL
+        .iter()
+        .map(|permission| permission.as_str())
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 #[cfg(test)]

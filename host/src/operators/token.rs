@@ -12,8 +12,8 @@ use uuid::Uuid;
 use super::Permission;
 use crate::clock::UnixMillis;
 use crate::random;
-use crate::store::tokens::{self, TokenRow};
 use crate::store::StoreError;
+use crate::store::tokens::{self, TokenRow};
 
 /// Makes leaked tokens findable by scanners of repositories.
 const PREFIX: &str = "sluiceop_";
@@ -29,7 +29,10 @@ impl BearerToken {
     ///
     /// The system has no randomness.
     pub fn generate() -> Result<Self, random::NoRandomness> {
-        Ok(Self(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random::bytes::<32>()?))))
+        Ok(Self(format!(
+            "{PREFIX}{}",
+            URL_SAFE_NO_PAD.encode(random::bytes::<32>()?)
+        )))
     }
 
     /// What a request carries, whatever it is.
@@ -77,7 +80,15 @@ pub async fn create(
     let mut permissions = permissions.to_vec();
     permissions.sort();
     permissions.dedup();
-    let row = TokenRow { id: Uuid::now_v7(), tenant, name: name.to_owned(), permissions, created: now, expires, revoked: None };
+    let row = TokenRow {
+        id: Uuid::now_v7(),
+        tenant,
+        name: name.to_owned(),
+        permissions,
+        created: now,
+        expires,
+        revoked: None,
+    };
     if tokens::insert(conn, &row, token.digest()).await? {
         Ok((row, token))
     } else {
@@ -88,7 +99,9 @@ pub async fn create(
 fn is_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@' | '+'))
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@' | '+'))
 }
 
 /// A token could not be made.

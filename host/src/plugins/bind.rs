@@ -45,7 +45,12 @@ pub struct NewBinding {
 /// # Errors
 ///
 /// Why it cannot be put to use; nothing is changed then.
-pub async fn bind(host: &SharedHost, actor: &Actor, new: NewBinding, now: UnixMillis) -> Result<BindingRow, BindError> {
+pub async fn bind(
+    host: &SharedHost,
+    actor: &Actor,
+    new: NewBinding,
+    now: UnixMillis,
+) -> Result<BindingRow, BindError> {
     let tenant = actor.tenant.id;
     let plugin = find(host, actor, &new.plugin).await?;
     let settings = checked(&plugin, &new.settings)?;
@@ -66,7 +71,15 @@ pub async fn bind(host: &SharedHost, actor: &Actor, new: NewBinding, now: UnixMi
         tags: new.tags,
         created: now,
     };
-    host.gates.try_binding(tenant, binding.id, component, &binding.settings, binding.mode).await?;
+    host.gates
+        .try_binding(
+            tenant,
+            binding.id,
+            component,
+            &binding.settings,
+            binding.mode,
+        )
+        .await?;
     let (row, asked) = (binding.clone(), actor.clone());
     let stored = host
         .store
@@ -77,7 +90,13 @@ pub async fn bind(host: &SharedHost, actor: &Actor, new: NewBinding, now: UnixMi
                 }
                 bindings::insert(&mut *conn, tenant, &row, &asked.name).await?;
                 let revision = tenants::next_gates_revision(&mut *conn, tenant).await?;
-                audit::append(conn, &asked.tenant, now, [event(EventKind::PluginBound, &asked, &row, revision)]).await?;
+                audit::append(
+                    conn,
+                    &asked.tenant,
+                    now,
+                    [event(EventKind::PluginBound, &asked, &row, revision)],
+                )
+                .await?;
                 Ok(())
             })
         })
@@ -95,14 +114,27 @@ pub async fn bind(host: &SharedHost, actor: &Actor, new: NewBinding, now: UnixMi
 /// # Errors
 ///
 /// The tenant has no such binding.
-pub async fn unbind(host: &SharedHost, actor: &Actor, id: BindingId, now: UnixMillis) -> Result<(), BindError> {
+pub async fn unbind(
+    host: &SharedHost,
+    actor: &Actor,
+    id: BindingId,
+    now: UnixMillis,
+) -> Result<(), BindError> {
     let asked = actor.clone();
     host.store
         .write(move |conn| {
             Box::pin(async move {
-                let row = bindings::remove(&mut *conn, asked.tenant.id, id).await?.ok_or(BindError::NoBinding(id))?;
+                let row = bindings::remove(&mut *conn, asked.tenant.id, id)
+                    .await?
+                    .ok_or(BindError::NoBinding(id))?;
                 let revision = tenants::next_gates_revision(&mut *conn, asked.tenant.id).await?;
-                audit::append(conn, &asked.tenant, now, [event(EventKind::PluginUnbound, &asked, &row, revision)]).await?;
+                audit::append(
+                    conn,
+                    &asked.tenant,
+                    now,
+                    [event(EventKind::PluginUnbound, &asked, &row, revision)],
+                )
+                .await?;
                 Ok::<_, BindError>(())
             })
         })
@@ -113,13 +145,20 @@ pub async fn unbind(host: &SharedHost, actor: &Actor, id: BindingId, now: UnixMi
 }
 
 fn event(kind: EventKind, actor: &Actor, binding: &BindingRow, revision: u64) -> Event {
-    let tags: Vec<String> = binding.tags.iter().map(|tag| format!("{}={}", tag.key, tag.value)).collect();
+    let tags: Vec<String> = binding
+        .tags
+        .iter()
+        .map(|tag| format!("{}={}", tag.key, tag.value))
+        .collect();
     Event::by(kind, actor)
         .detail("binding", binding.id.to_string())
         .detail("plugin", binding.plugin.as_str())
         .detail("version", binding.version.as_str())
         .detail("component_sha256", binding.component.to_string())
-        .detail("mode", serde_json::to_value(binding.mode).unwrap_or_default())
+        .detail(
+            "mode",
+            serde_json::to_value(binding.mode).unwrap_or_default(),
+        )
         .detail("tags", tags)
         .detail("gates_revision", revision)
 }
@@ -132,17 +171,25 @@ async fn find(host: &SharedHost, actor: &Actor, plugin: &str) -> Result<PluginRo
         None => plugins::with_id(&mut conn, actor.tenant.id, plugin)
             .await?
             .into_iter()
-            .max_by_key(|row| row.version.parse::<sluice_gate_types::manifest::Version>().ok()),
+            .max_by_key(|row| {
+                row.version
+                    .parse::<sluice_gate_types::manifest::Version>()
+                    .ok()
+            }),
     };
     found.ok_or_else(|| BindError::NoPlugin(plugin.to_owned()))
 }
 
 /// The settings with defaults, or everything that is wrong with them.
 fn checked(plugin: &PluginRow, given: &BTreeMap<String, Value>) -> Result<Vec<Setting>, BindError> {
-    let manifest: Manifest = serde_json::from_str(&plugin.manifest).map_err(|error| BindError::Manifest(error.to_string()))?;
+    let manifest: Manifest = serde_json::from_str(&plugin.manifest)
+        .map_err(|error| BindError::Manifest(error.to_string()))?;
     let mut values = Vec::new();
     for (key, value) in given {
-        values.push((key.clone(), from_json(value).ok_or_else(|| BindError::SettingType(key.clone()))?));
+        values.push((
+            key.clone(),
+            from_json(value).ok_or_else(|| BindError::SettingType(key.clone()))?,
+        ));
     }
     let settings = manifest.settings(&values).map_err(BindError::Settings)?;
     settings
@@ -154,9 +201,14 @@ fn checked(plugin: &PluginRow, given: &BTreeMap<String, Value>) -> Result<Vec<Se
                 gate::Value::Decimal(value) => SettingValue::Decimal(value),
                 gate::Value::Text(value) => SettingValue::Text(value),
                 gate::Value::Texts(value) => SettingValue::Texts(value),
-                gate::Value::Bytes(_) | gate::Value::Secret(_) => return Err(BindError::SettingType(attribute.key)),
+                gate::Value::Bytes(_) | gate::Value::Secret(_) => {
+                    return Err(BindError::SettingType(attribute.key));
+                }
             };
-            Ok(Setting { key: attribute.key, value })
+            Ok(Setting {
+                key: attribute.key,
+                value,
+            })
         })
         .collect()
 }
@@ -169,7 +221,12 @@ fn from_json(value: &Value) -> Option<gate::Value> {
             None => gate::Value::Decimal(number.as_f64().filter(|number| number.is_finite())?),
         },
         Value::String(text) => gate::Value::Text(text.clone()),
-        Value::Array(items) => gate::Value::Texts(items.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<_>>()?),
+        Value::Array(items) => gate::Value::Texts(
+            items
+                .iter()
+                .map(|item| item.as_str().map(str::to_owned))
+                .collect::<Option<_>>()?,
+        ),
         Value::Null | Value::Object(_) => return None,
     })
 }
@@ -210,5 +267,9 @@ pub enum BindError {
 }
 
 fn join(problems: &[SettingsProblem]) -> String {
-    problems.iter().map(|problem| format!("{} {}", problem.key, problem.message)).collect::<Vec<_>>().join("; ")
+    problems
+        .iter()
+        .map(|problem| format!("{} {}", problem.key, problem.message))
+        .collect::<Vec<_>>()
+        .join("; ")
 }

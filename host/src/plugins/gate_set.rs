@@ -23,7 +23,11 @@ pub fn applies(binding: &BindingRow, tags: &[TagPair]) -> bool {
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn of_machine(conn: &mut SqliteConnection, tenant: &Tenant, machine: MachineId) -> Result<GateSet, StoreError> {
+pub async fn of_machine(
+    conn: &mut SqliteConnection,
+    tenant: &Tenant,
+    machine: MachineId,
+) -> Result<GateSet, StoreError> {
     let mut snapshot = sqlx::Connection::begin(conn).await?;
     let revision = tenants::gates_revision(&mut snapshot, tenant.id).await?;
     let tags = machines::tags(&mut snapshot, machine).await?;
@@ -34,7 +38,10 @@ pub async fn of_machine(conn: &mut SqliteConnection, tenant: &Tenant, machine: M
     rows.sort_by_key(|binding| stage(&binding.world));
     Ok(GateSet {
         revision,
-        publishers: publishers.into_iter().map(|publisher| publisher.key).collect(),
+        publishers: publishers
+            .into_iter()
+            .map(|publisher| publisher.key)
+            .collect(),
         bindings: rows
             .into_iter()
             .map(|row| GateBinding {
@@ -69,14 +76,20 @@ pub async fn announce(host: &SharedHost, tenant: &Tenant) -> Result<(), StoreErr
 /// The place of a world in the order of the stages.
 fn stage(world: &str) -> usize {
     use sluice_gate_types::manifest::World;
-    World::ALL.iter().position(|known| known.as_str() == world).unwrap_or(usize::MAX)
+    World::ALL
+        .iter()
+        .position(|known| known.as_str() == world)
+        .unwrap_or(usize::MAX)
 }
 
 /// The name of a world as operators read it: that of its interface.
 #[must_use]
 pub fn interface(world: &str) -> String {
     use sluice_gate_types::manifest::World;
-    World::ALL.iter().find(|known| known.as_str() == world).map_or_else(|| world.to_owned(), |world| world.interface().to_owned())
+    World::ALL
+        .iter()
+        .find(|known| known.as_str() == world)
+        .map_or_else(|| world.to_owned(), |world| world.interface().to_owned())
 }
 
 /// A digest, or else a plugin's id.

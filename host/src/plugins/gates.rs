@@ -33,7 +33,9 @@ struct TenantGates {
 
 impl fmt::Debug for Gates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gates").field("cache", &self.cache).finish_non_exhaustive()
+        f.debug_struct("Gates")
+            .field("cache", &self.cache)
+            .finish_non_exhaustive()
     }
 }
 
@@ -41,7 +43,11 @@ impl Gates {
     /// No process is started before a gate is needed.
     #[must_use]
     pub fn new(cache: PathBuf, runner: Option<PathBuf>) -> Self {
-        Self { cache, runner, tenants: Mutex::default() }
+        Self {
+            cache,
+            runner,
+            tenants: Mutex::default(),
+        }
     }
 
     /// The tenant's trust domain.
@@ -64,7 +70,10 @@ impl Gates {
             cache: self.cache.join(tenant.to_string()),
             runner: self.runner.clone(),
         })?;
-        let gates = Arc::new(TenantGates { domain, ready: Mutex::default() });
+        let gates = Arc::new(TenantGates {
+            domain,
+            ready: Mutex::default(),
+        });
         tenants.insert(tenant, Arc::clone(&gates));
         Ok(gates)
     }
@@ -74,10 +83,20 @@ impl Gates {
     /// # Errors
     ///
     /// Why it cannot be asked.
-    pub async fn try_binding(&self, tenant: TenantId, id: BindingId, component: Vec<u8>, settings: &[Setting], mode: Mode) -> Result<(), BindError> {
+    pub async fn try_binding(
+        &self,
+        tenant: TenantId,
+        id: BindingId,
+        component: Vec<u8>,
+        settings: &[Setting],
+        mode: Mode,
+    ) -> Result<(), BindError> {
         let gates = self.tenant(tenant).await.map_err(BindError::Runner)?;
         let mut ready = gates.ready.lock().await;
-        let gate = gates.domain.bind(request(component, settings, mode)).await?;
+        let gate = gates
+            .domain
+            .bind(request(component, settings, mode))
+            .await?;
         ready.insert(id, gate);
         Ok(())
     }
@@ -100,13 +119,22 @@ impl Gates {
 }
 
 /// The gates of these bindings, in order: each ready to be asked, or why it is not.
-pub(crate) async fn bound(host: &SharedHost, tenant: TenantId, bindings: &[BindingRow]) -> Vec<Result<BoundGate, String>> {
+pub(crate) async fn bound(
+    host: &SharedHost,
+    tenant: TenantId,
+    bindings: &[BindingRow],
+) -> Vec<Result<BoundGate, String>> {
     if bindings.is_empty() {
         return Vec::new();
     }
     let gates = match host.gates.tenant(tenant).await {
         Ok(gates) => gates,
-        Err(error) => return bindings.iter().map(|_| Err(format!("the gate runner cannot be used: {error}"))).collect(),
+        Err(error) => {
+            return bindings
+                .iter()
+                .map(|_| Err(format!("the gate runner cannot be used: {error}")))
+                .collect();
+        }
     };
     let mut ready = gates.ready.lock().await;
     let mut bound = Vec::with_capacity(bindings.len());
@@ -124,13 +152,30 @@ pub(crate) async fn bound(host: &SharedHost, tenant: TenantId, bindings: &[Bindi
     bound
 }
 
-async fn make_ready(host: &SharedHost, tenant: TenantId, domain: &GateDomain, binding: &BindingRow) -> Result<BoundGate, String> {
-    let component = host.blobs.read(tenant, binding.component).await.map_err(|error| error.to_string())?;
-    domain.bind(request(component, &binding.settings, binding.mode)).await.map_err(|error| error.to_string())
+async fn make_ready(
+    host: &SharedHost,
+    tenant: TenantId,
+    domain: &GateDomain,
+    binding: &BindingRow,
+) -> Result<BoundGate, String> {
+    let component = host
+        .blobs
+        .read(tenant, binding.component)
+        .await
+        .map_err(|error| error.to_string())?;
+    domain
+        .bind(request(component, &binding.settings, binding.mode))
+        .await
+        .map_err(|error| error.to_string())
 }
 
 fn request(component: Vec<u8>, settings: &[Setting], mode: Mode) -> BindRequest {
-    BindRequest { component, settings: sluice_gate_client::settings(settings), mode, owner: false }
+    BindRequest {
+        component,
+        settings: sluice_gate_client::settings(settings),
+        mode,
+        owner: false,
+    }
 }
 
 /// The digest of bytes, as signatures have it.

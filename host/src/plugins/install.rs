@@ -30,7 +30,13 @@ pub struct Installed {
 /// # Errors
 ///
 /// Every reason why it may not be installed.
-pub async fn install(host: &SharedHost, actor: &Actor, component: Vec<u8>, signature: Vec<u8>, now: UnixMillis) -> Result<Installed, InstallError> {
+pub async fn install(
+    host: &SharedHost,
+    actor: &Actor,
+    component: Vec<u8>,
+    signature: Vec<u8>,
+    now: UnixMillis,
+) -> Result<Installed, InstallError> {
     let sha256 = Digest::of(&component);
     let installed = admit(host, actor, component, sha256, signature, now).await;
     if let Err(error) = &installed {
@@ -38,7 +44,13 @@ pub async fn install(host: &SharedHost, actor: &Actor, component: Vec<u8>, signa
             .detail("component_sha256", sha256.to_string())
             .detail("reason", error.to_string());
         let tenant = actor.tenant.clone();
-        host.store.write(move |conn| Box::pin(async move { audit::append(conn, &tenant, now, [event]).await.map(|_| ()) })).await?;
+        host.store
+            .write(move |conn| {
+                Box::pin(
+                    async move { audit::append(conn, &tenant, now, [event]).await.map(|_| ()) },
+                )
+            })
+            .await?;
     }
     installed
 }
@@ -54,18 +66,33 @@ async fn admit(
     let mut conn = host.store.read().await?;
     let trusted = publishers::list(&mut conn, actor.tenant.id).await?;
     drop(conn);
-    let trusted: Vec<PublicKey> = trusted.iter().filter_map(|publisher| publisher.key.parse().ok()).collect();
+    let trusted: Vec<PublicKey> = trusted
+        .iter()
+        .filter_map(|publisher| publisher.key.parse().ok())
+        .collect();
     if trusted.is_empty() {
         return Err(InstallError::NobodyTrusted);
     }
     let signed = signature::verify(&signature, raw(&sha256), &trusted, now.to_wire())?;
-    let domain = host.gates.domain(actor.tenant.id).await.map_err(ClientError::Runner)?;
+    let domain = host
+        .gates
+        .domain(actor.tenant.id)
+        .await
+        .map_err(ClientError::Runner)?;
     let manifest = domain.inspect(&component).await?.manifest;
     let statement = &signed.statement;
     for (what, stated, said) in [
         ("id", statement.id.clone(), manifest.id.clone()),
-        ("version", statement.version.to_string(), manifest.version.to_string()),
-        ("world", statement.world.as_str().to_owned(), manifest.world.as_str().to_owned()),
+        (
+            "version",
+            statement.version.to_string(),
+            manifest.version.to_string(),
+        ),
+        (
+            "world",
+            statement.world.as_str().to_owned(),
+            manifest.world.as_str().to_owned(),
+        ),
     ] {
         if stated != said {
             return Err(InstallError::OtherStatement { what, stated, said });
@@ -80,7 +107,8 @@ async fn admit(
         vendor: manifest.vendor.clone(),
         world: manifest.world.as_str().to_owned(),
         description: manifest.description.clone(),
-        manifest: serde_json::to_string(&manifest).map_err(|error| InstallError::Manifest(error.to_string()))?,
+        manifest: serde_json::to_string(&manifest)
+            .map_err(|error| InstallError::Manifest(error.to_string()))?,
         publisher: signed.publisher.to_string(),
         minimum_version: Some(statement.minimum_version.to_string()),
         signature,
@@ -110,17 +138,35 @@ async fn admit(
 }
 
 /// Of one id there is one publisher, and no way back below the version that a publisher asked for.
-fn check_against(others: &[PluginRow], new: &PluginRow, version: Version) -> Result<(), InstallError> {
+fn check_against(
+    others: &[PluginRow],
+    new: &PluginRow,
+    version: Version,
+) -> Result<(), InstallError> {
     for other in others {
         if other.publisher != new.publisher {
-            return Err(InstallError::OtherPublisher { id: new.id.clone(), publisher: other.publisher.clone() });
+            return Err(InstallError::OtherPublisher {
+                id: new.id.clone(),
+                publisher: other.publisher.clone(),
+            });
         }
-        let minimum = other.minimum_version.as_deref().and_then(|minimum| Version::from_str(minimum).ok());
+        let minimum = other
+            .minimum_version
+            .as_deref()
+            .and_then(|minimum| Version::from_str(minimum).ok());
         if let Some(minimum) = minimum.filter(|minimum| version < *minimum) {
-            return Err(InstallError::Downgrade { id: new.id.clone(), version, minimum });
+            return Err(InstallError::Downgrade {
+                id: new.id.clone(),
+                version,
+                minimum,
+            });
         }
         if other.version == new.version && other.sha256 != new.sha256 {
-            return Err(InstallError::SameVersion { id: new.id.clone(), version, other: other.sha256 });
+            return Err(InstallError::SameVersion {
+                id: new.id.clone(),
+                version,
+                other: other.sha256,
+            });
         }
     }
     Ok(())
@@ -130,7 +176,9 @@ fn check_against(others: &[PluginRow], new: &PluginRow, version: Version) -> Res
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
     /// No list of publishers.
-    #[error("no publisher is trusted yet; trust the plugin's first (sluice plugin trust ed25519:...); nothing was installed")]
+    #[error(
+        "no publisher is trusted yet; trust the plugin's first (sluice plugin trust ed25519:...); nothing was installed"
+    )]
     NobodyTrusted,
     /// The signature says no.
     #[error("{0}; nothing was installed")]
@@ -139,7 +187,9 @@ pub enum InstallError {
     #[error("{0}; nothing was installed")]
     Refused(#[from] ClientError),
     /// Signature and manifest disagree.
-    #[error("the publisher signed the {what} {stated}, and the plugin says {said}; nothing was installed")]
+    #[error(
+        "the publisher signed the {what} {stated}, and the plugin says {said}; nothing was installed"
+    )]
     OtherStatement {
         /// Which field.
         what: &'static str,
@@ -149,7 +199,9 @@ pub enum InstallError {
         said: String,
     },
     /// Somebody else publishes a plugin of this id here.
-    #[error("{id} is installed from the publisher {publisher}; another publisher's cannot take its place; nothing was installed")]
+    #[error(
+        "{id} is installed from the publisher {publisher}; another publisher's cannot take its place; nothing was installed"
+    )]
     OtherPublisher {
         /// The plugin.
         id: String,
@@ -157,7 +209,9 @@ pub enum InstallError {
         publisher: String,
     },
     /// Below what the publisher accepts.
-    #[error("{id} {version} is below {minimum}, the oldest version that its publisher still accepts; nothing was installed")]
+    #[error(
+        "{id} {version} is below {minimum}, the oldest version that its publisher still accepts; nothing was installed"
+    )]
     Downgrade {
         /// The plugin.
         id: String,
@@ -167,7 +221,9 @@ pub enum InstallError {
         minimum: Version,
     },
     /// One version, two files.
-    #[error("{id} {version} is installed with other bytes ({other}); a new build needs a new version; nothing was installed")]
+    #[error(
+        "{id} {version} is installed with other bytes ({other}); a new build needs a new version; nothing was installed"
+    )]
     SameVersion {
         /// The plugin.
         id: String,
@@ -217,16 +273,37 @@ mod tests {
         let old = plugin("1.1.0", "1.0.0", "a", b"1");
         assert!(against(&[], &old).is_ok());
         assert!(against(std::slice::from_ref(&old), &old).is_ok());
-        assert!(against(std::slice::from_ref(&old), &plugin("1.2.0", "1.0.0", "a", b"2")).is_ok());
-        assert!(against(std::slice::from_ref(&old), &plugin("1.0.0", "1.0.0", "a", b"2")).is_ok());
+        assert!(
+            against(
+                std::slice::from_ref(&old),
+                &plugin("1.2.0", "1.0.0", "a", b"2")
+            )
+            .is_ok()
+        );
+        assert!(
+            against(
+                std::slice::from_ref(&old),
+                &plugin("1.0.0", "1.0.0", "a", b"2")
+            )
+            .is_ok()
+        );
     }
 
     #[test]
     fn downgrades_other_publishers_and_changed_bytes_are_refused() {
         let old = plugin("2.1.0", "2.0.0", "a", b"1");
         let old = std::slice::from_ref(&old);
-        assert!(matches!(against(old, &plugin("1.9.9", "1.0.0", "a", b"2")), Err(InstallError::Downgrade { .. })));
-        assert!(matches!(against(old, &plugin("3.0.0", "1.0.0", "b", b"2")), Err(InstallError::OtherPublisher { .. })));
-        assert!(matches!(against(old, &plugin("2.1.0", "1.0.0", "a", b"2")), Err(InstallError::SameVersion { .. })));
+        assert!(matches!(
+            against(old, &plugin("1.9.9", "1.0.0", "a", b"2")),
+            Err(InstallError::Downgrade { .. })
+        ));
+        assert!(matches!(
+            against(old, &plugin("3.0.0", "1.0.0", "b", b"2")),
+            Err(InstallError::OtherPublisher { .. })
+        ));
+        assert!(matches!(
+            against(old, &plugin("2.1.0", "1.0.0", "a", b"2")),
+            Err(InstallError::SameVersion { .. })
+        ));
     }
 }

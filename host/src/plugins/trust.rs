@@ -14,9 +14,18 @@ use crate::store::{StoreError, tenants};
 /// # Errors
 ///
 /// The text is no key.
-pub async fn trust(host: &SharedHost, actor: &Actor, key: &str, now: UnixMillis) -> Result<PublisherRow, TrustError> {
+pub async fn trust(
+    host: &SharedHost,
+    actor: &Actor,
+    key: &str,
+    now: UnixMillis,
+) -> Result<PublisherRow, TrustError> {
     let key: PublicKey = key.parse()?;
-    let publisher = PublisherRow { key: key.to_string(), created: now, created_by: actor.name.clone() };
+    let publisher = PublisherRow {
+        key: key.to_string(),
+        created: now,
+        created_by: actor.name.clone(),
+    };
     let (row, asked) = (publisher.clone(), actor.clone());
     let new = host
         .store
@@ -25,7 +34,8 @@ pub async fn trust(host: &SharedHost, actor: &Actor, key: &str, now: UnixMillis)
                 let new = publishers::insert(&mut *conn, asked.tenant.id, &row).await?;
                 if new {
                     tenants::next_gates_revision(&mut *conn, asked.tenant.id).await?;
-                    let event = Event::by(EventKind::PublisherTrusted, &asked).detail("publisher", row.key);
+                    let event =
+                        Event::by(EventKind::PublisherTrusted, &asked).detail("publisher", row.key);
                     audit::append(conn, &asked.tenant, now, [event]).await?;
                 }
                 Ok::<_, StoreError>(new)
@@ -43,7 +53,12 @@ pub async fn trust(host: &SharedHost, actor: &Actor, key: &str, now: UnixMillis)
 /// # Errors
 ///
 /// It was not trusted.
-pub async fn untrust(host: &SharedHost, actor: &Actor, key: &str, now: UnixMillis) -> Result<(), TrustError> {
+pub async fn untrust(
+    host: &SharedHost,
+    actor: &Actor,
+    key: &str,
+    now: UnixMillis,
+) -> Result<(), TrustError> {
     let key: PublicKey = key.parse()?;
     let asked = actor.clone();
     host.store
@@ -53,7 +68,8 @@ pub async fn untrust(host: &SharedHost, actor: &Actor, key: &str, now: UnixMilli
                     return Err(TrustError::NotTrusted(key));
                 }
                 tenants::next_gates_revision(&mut *conn, asked.tenant.id).await?;
-                let event = Event::by(EventKind::PublisherUntrusted, &asked).detail("publisher", key.to_string());
+                let event = Event::by(EventKind::PublisherUntrusted, &asked)
+                    .detail("publisher", key.to_string());
                 audit::append(conn, &asked.tenant, now, [event]).await?;
                 Ok(())
             })

@@ -22,11 +22,15 @@ pub(super) async fn list_audit(
     own_tenant(&actor, query.tenant.as_deref())?;
     let after = match query.after.as_deref() {
         None => 0,
-        Some(text) => text.parse().map_err(|_| Refusal::invalid("after: expected the number of an entry"))?,
+        Some(text) => text
+            .parse()
+            .map_err(|_| Refusal::invalid("after: expected the number of an entry"))?,
     };
     let limit = limit(query.limit)?;
     let mut conn = host.store.read().await?;
     let items = audit::list(&mut conn, actor.tenant.id, &actor.tenant.name, after, limit).await?;
-    let next = (items.len() == limit as usize).then(|| items.last().map(|entry| entry.seq.to_string())).flatten();
+    let next = (items.len() == limit as usize)
+        .then(|| items.last().map(|entry| entry.seq.to_string()))
+        .flatten();
     Ok(Answer(Page { items, next }))
 }

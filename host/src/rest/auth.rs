@@ -14,8 +14,8 @@ use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::operators::{Actor, AuthenticationError, BearerToken, Denied, Permission, authenticate};
-use crate::store::tenants::{self, Tenant};
 use crate::store::StoreError;
+use crate::store::tenants::{self, Tenant};
 
 /// The operator of a request. A handler that takes this serves nobody else.
 #[derive(Debug)]
@@ -25,7 +25,10 @@ impl FromRequestParts<SharedHost> for Operator {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, host: &SharedHost) -> Result<Self, Refusal> {
-        let source = parts.extensions.get::<ConnectInfo<SocketAddr>>().map_or_else(|| "api".to_owned(), |from| from.ip().to_string());
+        let source = parts
+            .extensions
+            .get::<ConnectInfo<SocketAddr>>()
+            .map_or_else(|| "api".to_owned(), |from| from.ip().to_string());
         let now = UnixMillis::now();
         let authenticated = match bearer(parts) {
             Some(token) => {
@@ -34,7 +37,9 @@ impl FromRequestParts<SharedHost> for Operator {
             }
             None => {
                 failed(host, &source, None, parts, "no token", now).await?;
-                return Err(Refusal::unauthenticated("a bearer token is needed (SLUICE_TOKEN, or sluice login); nothing was done"));
+                return Err(Refusal::unauthenticated(
+                    "a bearer token is needed (SLUICE_TOKEN, or sluice login); nothing was done",
+                ));
             }
         };
         match authenticated {
@@ -42,7 +47,8 @@ impl FromRequestParts<SharedHost> for Operator {
             Err(AuthenticationError::Store(error)) => Err(error.into()),
             Err(error) => {
                 let tenant = match &error {
-                    AuthenticationError::Expired { tenant, .. } | AuthenticationError::Revoked { tenant, .. } => {
+                    AuthenticationError::Expired { tenant, .. }
+                    | AuthenticationError::Revoked { tenant, .. } => {
                         let mut conn = host.store.read().await?;
                         tenants::find(&mut conn, *tenant).await?
                     }
@@ -58,7 +64,9 @@ impl FromRequestParts<SharedHost> for Operator {
 fn bearer(parts: &Parts) -> Option<BearerToken> {
     let value = parts.headers.get(AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| BearerToken::presented(token.trim()))
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then(|| BearerToken::presented(token.trim()))
 }
 
 /// Records a request that nobody could be held to account for. Of an unknown token the tenant is not known either: that
@@ -72,7 +80,9 @@ async fn failed(
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     host.metrics.request_refused();
-    let Some(count) = host.failures.count(now) else { return Ok(()) };
+    let Some(count) = host.failures.count(now) else {
+        return Ok(());
+    };
     let tenant = match tenant {
         Some(tenant) => tenant,
         None => {
@@ -89,7 +99,11 @@ async fn failed(
         .detail("method", parts.method.as_str())
         .detail("path", path)
         .detail("requests", count);
-    host.store.write(move |conn| Box::pin(async move { audit::append(conn, &tenant, now, [event]).await.map(|_| ()) })).await
+    host.store
+        .write(move |conn| {
+            Box::pin(async move { audit::append(conn, &tenant, now, [event]).await.map(|_| ()) })
+        })
+        .await
 }
 
 /// Whether the operator may do something; where not, that is recorded.
@@ -97,21 +111,39 @@ async fn failed(
 /// # Errors
 ///
 /// The permission is missing, by name.
-pub(super) async fn allow(host: &SharedHost, actor: &Actor, permission: Permission, what: &str) -> Result<(), Refusal> {
-    let Err(denied) = actor.require(permission) else { return Ok(()) };
+pub(super) async fn allow(
+    host: &SharedHost,
+    actor: &Actor,
+    permission: Permission,
+    what: &str,
+) -> Result<(), Refusal> {
+    let Err(denied) = actor.require(permission) else {
+        return Ok(());
+    };
     record_denied(host, actor, &denied, what).await?;
     Err(denied.into())
 }
 
 /// Records that a permission was missing.
-pub(super) async fn record_denied(host: &SharedHost, actor: &Actor, denied: &Denied, what: &str) -> Result<(), StoreError> {
+pub(super) async fn record_denied(
+    host: &SharedHost,
+    actor: &Actor,
+    denied: &Denied,
+    what: &str,
+) -> Result<(), StoreError> {
     host.metrics.request_refused();
     let now = UnixMillis::now();
     let (tenant, event) = (
         actor.tenant.clone(),
-        Event::by(EventKind::PermissionDenied, actor).detail("permission", denied.permission.as_str()).detail("attempt", what),
+        Event::by(EventKind::PermissionDenied, actor)
+            .detail("permission", denied.permission.as_str())
+            .detail("attempt", what),
     );
-    host.store.write(move |conn| Box::pin(async move { audit::append(conn, &tenant, now, [event]).await.map(|_| ()) })).await
+    host.store
+        .write(move |conn| {
+            Box::pin(async move { audit::append(conn, &tenant, now, [event]).await.map(|_| ()) })
+        })
+        .await
 }
 
 /// Whether a request is for the operator's own tenant.
@@ -120,7 +152,11 @@ pub(super) async fn record_denied(host: &SharedHost, actor: &Actor, denied: &Den
 ///
 /// It is for another; whether there is one of that name is not said.
 pub(super) fn own_tenant(actor: &Actor, asked: Option<&str>) -> Result<(), Refusal> {
-    if actor.is_of_tenant(asked) { Ok(()) } else { Err(Refusal::no_tenant(asked.unwrap_or_default())) }
+    if actor.is_of_tenant(asked) {
+        Ok(())
+    } else {
+        Err(Refusal::no_tenant(asked.unwrap_or_default()))
+    }
 }
 
 /// Adds the bearer scheme to the document.
@@ -130,6 +166,9 @@ pub(super) struct BearerScheme;
 impl Modify for BearerScheme {
     fn modify(&self, openapi: &mut OpenApi) {
         let components = openapi.components.get_or_insert_default();
-        components.add_security_scheme("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+        components.add_security_scheme(
+            "bearer",
+            SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)),
+        );
     }
 }

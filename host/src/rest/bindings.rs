@@ -29,9 +29,16 @@ pub(super) async fn create_binding(
     allow(&host, &actor, Permission::ManagePlugins, "bind a plugin").await?;
     own_tenant(&actor, request.tenant.as_deref())?;
     if request.tags.len() > fleet::MAX_TAGS {
-        return Err(Refusal::invalid(format!("a binding names at most {} tags", fleet::MAX_TAGS)));
+        return Err(Refusal::invalid(format!(
+            "a binding names at most {} tags",
+            fleet::MAX_TAGS
+        )));
     }
-    let tags = request.tags.iter().map(|tag| fleet::parse_tag(&tag.key, &tag.value)).collect::<Result<_, _>>();
+    let tags = request
+        .tags
+        .iter()
+        .map(|tag| fleet::parse_tag(&tag.key, &tag.value))
+        .collect::<Result<_, _>>();
     let new = NewBinding {
         plugin: request.plugin,
         settings: request.settings,
@@ -53,7 +60,10 @@ pub(super) async fn list_bindings(
     let mut conn = host.store.read().await?;
     let rows = bindings::list(&mut conn, actor.tenant.id).await?;
     // All of them are one page: their number has a limit.
-    Ok(Answer(Page { items: rows.into_iter().map(|row| shown(&actor, row)).collect(), next: None }))
+    Ok(Answer(Page {
+        items: rows.into_iter().map(|row| shown(&actor, row)).collect(),
+        next: None,
+    }))
 }
 
 /// Takes a plugin out of use. Needs `ManagePlugins`.
@@ -64,9 +74,12 @@ pub(super) async fn remove_binding(
     Path(binding): Path,
 ) -> Result<StatusCode, Refusal> {
     allow(&host, &actor, Permission::ManagePlugins, "unbind a plugin").await?;
-    let id = binding
-        .parse()
-        .map_err(|_| Refusal::not_found("binding-not-found", format!("there is no binding {}", binding.escape_debug())))?;
+    let id = binding.parse().map_err(|_| {
+        Refusal::not_found(
+            "binding-not-found",
+            format!("there is no binding {}", binding.escape_debug()),
+        )
+    })?;
     plugins::unbind(&host, &actor, id, UnixMillis::now()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -81,7 +94,14 @@ fn shown(actor: &Actor, row: BindingRow) -> Binding {
         settings: settings(row.settings),
         mode: row.mode,
         tenant: actor.tenant.name.clone(),
-        tags: row.tags.into_iter().map(|tag| Tag { key: tag.key, value: tag.value }).collect(),
+        tags: row
+            .tags
+            .into_iter()
+            .map(|tag| Tag {
+                key: tag.key,
+                value: tag.value,
+            })
+            .collect(),
         bound_at: row.created.to_string(),
     }
 }

@@ -28,10 +28,15 @@ pub(super) async fn put_blob(
 ) -> Result<(StatusCode, Answer<Blob>), Refusal> {
     allow(&host, &actor, Permission::RemoteExecution, "upload a file").await?;
     let tenant = actor.tenant.id;
-    let (sha256, size) = host.blobs.put_stream(tenant, body.into_data_stream(), LARGEST).await?;
+    let (sha256, size) = host
+        .blobs
+        .put_stream(tenant, body.into_data_stream(), LARGEST)
+        .await?;
     let now = UnixMillis::now();
     host.store
-        .write(move |conn| Box::pin(async move { blobs::insert(conn, tenant, sha256, size, now).await }))
+        .write(move |conn| {
+            Box::pin(async move { blobs::insert(conn, tenant, sha256, size, now).await })
+        })
         .await?;
     Ok((StatusCode::CREATED, Answer(Blob { sha256, size })))
 }

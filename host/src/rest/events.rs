@@ -33,11 +33,16 @@ pub(super) async fn follow_job(
     Operator(actor): Operator,
     Path(job): Path,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
-    let follower = Follower::new(host.clone(), actor.tenant.clone(), job_id(&job)?).await?.ok_or_else(|| no_job(&job))?;
-    let events = stream::unfold((host, actor, follower), |(host, actor, mut follower)| async move {
-        let event = next(&host, &actor, &mut follower).await?;
-        Some((Ok(event), (host, actor, follower)))
-    });
+    let follower = Follower::new(host.clone(), actor.tenant.clone(), job_id(&job)?)
+        .await?
+        .ok_or_else(|| no_job(&job))?;
+    let events = stream::unfold(
+        (host, actor, follower),
+        |(host, actor, mut follower)| async move {
+            let event = next(&host, &actor, &mut follower).await?;
+            Some((Ok(event), (host, actor, follower)))
+        },
+    );
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))))
 }
 
@@ -50,7 +55,10 @@ async fn next(host: &SharedHost, actor: &Actor, follower: &mut Follower) -> Opti
             Ok(followed) => break followed,
             Err(_) => {
                 let mut conn = host.store.read().await.ok()?;
-                if !tokens::is_good(&mut conn, actor.tenant.id, actor.token, UnixMillis::now()).await.ok()? {
+                if !tokens::is_good(&mut conn, actor.tenant.id, actor.token, UnixMillis::now())
+                    .await
+                    .ok()?
+                {
                     return None;
                 }
             }

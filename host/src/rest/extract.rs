@@ -22,13 +22,15 @@ where
     type Rejection = Refusal;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
-            if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                Refusal::too_large("the body is larger than this route takes; nothing was done")
-            } else {
-                Refusal::invalid("the body was broken off; nothing was done")
-            }
-        })?;
+        let bytes = Bytes::from_request(request, state)
+            .await
+            .map_err(|rejection| {
+                if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                    Refusal::too_large("the body is larger than this route takes; nothing was done")
+                } else {
+                    Refusal::invalid("the body was broken off; nothing was done")
+                }
+            })?;
         serde_json::from_slice(&bytes).map(Self).map_err(|error| {
             Refusal::invalid(format!("the body is not the JSON that this route takes: {error}; see /v1/openapi.json; nothing was done"))
         })
@@ -50,7 +52,12 @@ where
         axum::extract::Query::from_request_parts(parts, state)
             .await
             .map(|axum::extract::Query(query)| Self(query))
-            .map_err(|rejection| Refusal::invalid(format!("the query is not what this route takes: {}", rejection.body_text())))
+            .map_err(|rejection| {
+                Refusal::invalid(format!(
+                    "the query is not what this route takes: {}",
+                    rejection.body_text()
+                ))
+            })
     }
 }
 
@@ -65,7 +72,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Path {
         axum::extract::Path::from_request_parts(parts, state)
             .await
             .map(|axum::extract::Path(text)| Self(text))
-            .map_err(|rejection| Refusal::invalid(format!("the path is not what this route takes: {}", rejection.body_text())))
+            .map_err(|rejection| {
+                Refusal::invalid(format!(
+                    "the path is not what this route takes: {}",
+                    rejection.body_text()
+                ))
+            })
     }
 }
 

@@ -28,5 +28,12 @@ pub(super) async fn metrics(State(host): State<SharedHost>) -> Result<Response, 
     let mut conn = host.store.read().await?;
     let open = operations::count_open(&mut conn).await?;
     let page = host.metrics.render(host.presence.count(), &open);
-    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response())
+    Ok((
+        [(
+            header::CONTENT_TYPE,
+            "text/plain; version=0.0.4; charset=utf-8",
+        )],
+        page,
+    )
+        .into_response())
 }

@@ -31,10 +31,14 @@ pub(super) async fn submit_job(
     Body(request): Body<SubmitJob>,
 ) -> Result<(StatusCode, Answer<Job>), Refusal> {
     // A key that is no text is a key that makes no sense, and is refused as such.
-    let key = headers.get(IDEMPOTENCY_KEY).map(|value| value.to_str().unwrap_or_default().to_owned());
+    let key = headers
+        .get(IDEMPOTENCY_KEY)
+        .map(|value| value.to_str().unwrap_or_default().to_owned());
     let id = jobs::submit(&host, &actor, request, key, UnixMillis::now()).await?;
     let mut conn = host.store.read().await?;
-    let job = jobs::job(&mut conn, &actor.tenant, id).await?.ok_or_else(|| no_job(&id.to_string()))?;
+    let job = jobs::job(&mut conn, &actor.tenant, id)
+        .await?
+        .ok_or_else(|| no_job(&id.to_string()))?;
     Ok((StatusCode::CREATED, Answer(job)))
 }
 
@@ -46,11 +50,17 @@ pub(super) async fn list_jobs(
     Query(query): Query<PageQuery>,
 ) -> Result<Answer<Page<JobSummary>>, Refusal> {
     own_tenant(&actor, query.tenant.as_deref())?;
-    let before = query.after.map(|text| text.parse()).transpose().map_err(|error| Refusal::invalid(format!("after: {error}")))?;
+    let before = query
+        .after
+        .map(|text| text.parse())
+        .transpose()
+        .map_err(|error| Refusal::invalid(format!("after: {error}")))?;
     let limit = limit(query.limit)?;
     let mut conn = host.store.read().await?;
     let rows = store::list(&mut conn, actor.tenant.id, before, limit).await?;
-    let next = (rows.len() == limit as usize).then(|| rows.last().map(|row| row.id.to_string())).flatten();
+    let next = (rows.len() == limit as usize)
+        .then(|| rows.last().map(|row| row.id.to_string()))
+        .flatten();
     let items = rows
         .into_iter()
         .map(|row| JobSummary {
@@ -69,9 +79,17 @@ pub(super) async fn list_jobs(
 
 /// A job and its operations.
 #[utoipa::path(get, path = "/v1/jobs/{job}", params(("job" = String, Path)), responses((status = 200, body = Job)))]
-pub(super) async fn get_job(State(host): State<SharedHost>, Operator(actor): Operator, Path(job): Path) -> Result<Answer<Job>, Refusal> {
+pub(super) async fn get_job(
+    State(host): State<SharedHost>,
+    Operator(actor): Operator,
+    Path(job): Path,
+) -> Result<Answer<Job>, Refusal> {
     let mut conn = host.store.read().await?;
-    Ok(Answer(jobs::job(&mut conn, &actor.tenant, job_id(&job)?).await?.ok_or_else(|| no_job(&job))?))
+    Ok(Answer(
+        jobs::job(&mut conn, &actor.tenant, job_id(&job)?)
+            .await?
+            .ok_or_else(|| no_job(&job))?,
+    ))
 }
 
 /// Cancels a job: what was not sent ends now, the rest is told to the machines. Needs `RemoteExecution`.
@@ -93,5 +111,8 @@ pub(super) fn job_id(text: &str) -> Result<JobId, Refusal> {
 
 /// There is no such job of the tenant.
 pub(super) fn no_job(text: &str) -> Refusal {
-    Refusal::not_found("job-not-found", format!("there is no job {}", text.escape_debug()))
+    Refusal::not_found(
+        "job-not-found",
+        format!("there is no job {}", text.escape_debug()),
+    )
 }

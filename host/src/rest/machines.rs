@@ -30,16 +30,26 @@ pub(super) async fn list_machines(
     own_tenant(&actor, query.tenant.as_deref())?;
     let tag = match &query.tag {
         Some(text) => {
-            let (key, value) = text.split_once('=').ok_or_else(|| Refusal::invalid("tag: expected key=value"))?;
-            Some(fleet::parse_tag(key, value).map_err(|error| Refusal::invalid(error.to_string()))?)
+            let (key, value) = text
+                .split_once('=')
+                .ok_or_else(|| Refusal::invalid("tag: expected key=value"))?;
+            Some(
+                fleet::parse_tag(key, value)
+                    .map_err(|error| Refusal::invalid(error.to_string()))?,
+            )
         }
         None => None,
     };
-    let page = StorePage { after: query.after.unwrap_or_default(), limit: limit(query.limit)? };
+    let page = StorePage {
+        after: query.after.unwrap_or_default(),
+        limit: limit(query.limit)?,
+    };
     let mut conn = host.store.read().await?;
     let rows = machines::list(&mut conn, actor.tenant.id, tag.as_ref(), &page).await?;
     let full = rows.len() == page.limit as usize;
-    let next = full.then(|| rows.last().map(|row| format!("{}/{}", row.name, row.id))).flatten();
+    let next = full
+        .then(|| rows.last().map(|row| format!("{}/{}", row.name, row.id)))
+        .flatten();
     let mut items = Vec::with_capacity(rows.len());
     for row in rows {
         items.push(shown(&mut conn, &host, &actor, row).await?);
@@ -74,13 +84,40 @@ pub(super) async fn patch_machine(
     Path(machine): Path,
     Body(patch): Body<PatchMachine>,
 ) -> Result<Answer<Machine>, Refusal> {
-    allow(&host, &actor, Permission::ManageMachines, "change a machine").await?;
-    let name = patch.name.as_deref().map(str::parse).transpose().map_err(ChangeError::from)?;
+    allow(
+        &host,
+        &actor,
+        Permission::ManageMachines,
+        "change a machine",
+    )
+    .await?;
+    let name = patch
+        .name
+        .as_deref()
+        .map(str::parse)
+        .transpose()
+        .map_err(ChangeError::from)?;
     let tags = patch.tags.unwrap_or_default();
-    let set = tags.set.iter().map(|tag| fleet::parse_tag(&tag.key, &tag.value)).collect::<Result<_, _>>().map_err(ChangeError::from)?;
-    let id = fleet::patch(&host, &actor, &machine, name, set, tags.remove, UnixMillis::now()).await?;
+    let set = tags
+        .set
+        .iter()
+        .map(|tag| fleet::parse_tag(&tag.key, &tag.value))
+        .collect::<Result<_, _>>()
+        .map_err(ChangeError::from)?;
+    let id = fleet::patch(
+        &host,
+        &actor,
+        &machine,
+        name,
+        set,
+        tags.remove,
+        UnixMillis::now(),
+    )
+    .await?;
     let mut conn = host.store.read().await?;
-    let row = machines::find(&mut conn, actor.tenant.id, id).await?.ok_or_else(|| no_machine(&machine))?;
+    let row = machines::find(&mut conn, actor.tenant.id, id)
+        .await?
+        .ok_or_else(|| no_machine(&machine))?;
     Ok(Answer(shown(&mut conn, &host, &actor, row).await?))
 }
 
@@ -91,12 +128,23 @@ pub(super) async fn revoke_machine(
     Operator(actor): Operator,
     Path(machine): Path,
 ) -> Result<StatusCode, Refusal> {
-    allow(&host, &actor, Permission::ManageMachines, "revoke a machine").await?;
+    allow(
+        &host,
+        &actor,
+        Permission::ManageMachines,
+        "revoke a machine",
+    )
+    .await?;
     fleet::revoke(&host, &actor, &machine, UnixMillis::now()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn shown(conn: &mut SqliteConnection, host: &SharedHost, actor: &Actor, row: MachineRow) -> Result<Machine, StoreError> {
+async fn shown(
+    conn: &mut SqliteConnection,
+    host: &SharedHost,
+    actor: &Actor,
+    row: MachineRow,
+) -> Result<Machine, StoreError> {
     let tags = machines::tags(conn, row.id).await?;
     Ok(Machine {
         id: row.id,
@@ -107,7 +155,13 @@ async fn shown(conn: &mut SqliteConnection, host: &SharedHost, actor: &Actor, ro
         enrolled_at: row.enrolled.to_string(),
         last_seen: row.last_seen.map(|at| at.to_string()),
         agent_version: row.software,
-        tags: tags.into_iter().map(|tag| Tag { key: tag.key, value: tag.value }).collect(),
+        tags: tags
+            .into_iter()
+            .map(|tag| Tag {
+                key: tag.key,
+                value: tag.value,
+            })
+            .collect(),
         facts: facts(row.facts),
         gate_problems: row.gates_problems,
     })
@@ -130,5 +184,8 @@ fn facts(facts: Vec<Fact>) -> BTreeMap<String, serde_json::Value> {
 }
 
 fn no_machine(text: &str) -> Refusal {
-    Refusal::not_found("machine-not-found", format!("there is no machine {}", text.escape_debug()))
+    Refusal::not_found(
+        "machine-not-found",
+        format!("there is no machine {}", text.escape_debug()),
+    )
 }

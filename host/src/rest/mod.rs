@@ -49,7 +49,12 @@ pub fn router(host: SharedHost) -> Router {
     router
         .route(
             "/v1/openapi.json",
-            get(move || async move { ([(axum::http::header::CONTENT_TYPE, "application/json")], document) }),
+            get(move || async move {
+                (
+                    [(axum::http::header::CONTENT_TYPE, "application/json")],
+                    document,
+                )
+            }),
         )
         .fallback(|| async { Refusal::no_route() })
         .method_not_allowed_fallback(|| async { Refusal::no_method() })
@@ -83,8 +88,15 @@ fn routes() -> OpenApiRouter<SharedHost> {
         .routes(routes!(operations::get_output))
         .routes(routes!(enroll_tokens::create_enroll_token))
         .routes(routes!(machines::list_machines))
-        .routes(routes!(machines::get_machine, machines::patch_machine, machines::revoke_machine))
-        .routes(routes!(publishers::list_publishers, publishers::trust_publisher))
+        .routes(routes!(
+            machines::get_machine,
+            machines::patch_machine,
+            machines::revoke_machine
+        ))
+        .routes(routes!(
+            publishers::list_publishers,
+            publishers::trust_publisher
+        ))
         .routes(routes!(publishers::untrust_publisher))
         .routes(routes!(plugins::list_plugins))
         .routes(routes!(bindings::list_bindings, bindings::create_binding))
@@ -97,10 +109,22 @@ fn routes() -> OpenApiRouter<SharedHost> {
         .routes(routes!(health::metrics))
         .layer(axum::extract::DefaultBodyLimit::max(BODY));
     small
-        .merge(OpenApiRouter::new().routes(routes!(jobs::submit_job)).layer(axum::extract::DefaultBodyLimit::max(jobs::BODY)))
-        .merge(OpenApiRouter::new().routes(routes!(plugins::install_plugin)).layer(axum::extract::DefaultBodyLimit::max(plugins::BODY)))
+        .merge(
+            OpenApiRouter::new()
+                .routes(routes!(jobs::submit_job))
+                .layer(axum::extract::DefaultBodyLimit::max(jobs::BODY)),
+        )
+        .merge(
+            OpenApiRouter::new()
+                .routes(routes!(plugins::install_plugin))
+                .layer(axum::extract::DefaultBodyLimit::max(plugins::BODY)),
+        )
         // The bytes are counted as they come.
-        .merge(OpenApiRouter::new().routes(routes!(blobs::put_blob)).layer(axum::extract::DefaultBodyLimit::disable()))
+        .merge(
+            OpenApiRouter::new()
+                .routes(routes!(blobs::put_blob))
+                .layer(axum::extract::DefaultBodyLimit::disable()),
+        )
 }
 
 #[cfg(test)]

@@ -41,9 +41,18 @@ pub(super) async fn get_output(
 ) -> Result<Response, Refusal> {
     let id = id(&operation)?;
     let mut conn = host.store.read().await?;
-    operations::find(&mut conn, actor.tenant.id, id).await?.ok_or_else(|| none(&operation))?;
+    operations::find(&mut conn, actor.tenant.id, id)
+        .await?
+        .ok_or_else(|| none(&operation))?;
     let length = query.length.unwrap_or(MOST).min(MOST);
-    let bytes = output::range(&mut conn, id, query.stream, query.offset.unwrap_or(0), length).await?;
+    let bytes = output::range(
+        &mut conn,
+        id,
+        query.stream,
+        query.offset.unwrap_or(0),
+        length,
+    )
+    .await?;
     // Whatever a script wrote, a browser is not to run it.
     let headers = [
         (header::CONTENT_TYPE, "application/octet-stream"),
@@ -58,5 +67,8 @@ fn id(text: &str) -> Result<OperationId, Refusal> {
 }
 
 fn none(text: &str) -> Refusal {
-    Refusal::not_found("operation-not-found", format!("there is no operation {}", text.escape_debug()))
+    Refusal::not_found(
+        "operation-not-found",
+        format!("there is no operation {}", text.escape_debug()),
+    )
 }

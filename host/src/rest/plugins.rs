@@ -26,7 +26,14 @@ pub(super) async fn install_plugin(
 ) -> Result<(StatusCode, Answer<Plugin>), Refusal> {
     allow(&host, &actor, Permission::ManagePlugins, "install a plugin").await?;
     own_tenant(&actor, request.tenant.as_deref())?;
-    let installed = plugins::install(&host, &actor, request.component.0, request.signature.0, UnixMillis::now()).await?;
+    let installed = plugins::install(
+        &host,
+        &actor,
+        request.component.0,
+        request.signature.0,
+        UnixMillis::now(),
+    )
+    .await?;
     Ok((StatusCode::CREATED, Answer(shown(&actor, installed.row))))
 }
 
@@ -41,7 +48,10 @@ pub(super) async fn list_plugins(
     let mut conn = host.store.read().await?;
     let rows = store::list(&mut conn, actor.tenant.id).await?;
     // All of them are one page: a tenant has a few.
-    Ok(Answer(Page { items: rows.into_iter().map(|row| shown(&actor, row)).collect(), next: None }))
+    Ok(Answer(Page {
+        items: rows.into_iter().map(|row| shown(&actor, row)).collect(),
+        next: None,
+    }))
 }
 
 fn shown(actor: &Actor, row: PluginRow) -> Plugin {

@@ -38,19 +38,29 @@ impl Refusal {
     /// The tenant that a request names is not the operator's.
     #[must_use]
     pub fn no_tenant(name: &str) -> Self {
-        Self::not_found("tenant-not-found", format!("there is no tenant {} for this token", name.escape_debug()))
+        Self::not_found(
+            "tenant-not-found",
+            format!("there is no tenant {} for this token", name.escape_debug()),
+        )
     }
 
     /// No such route.
     #[must_use]
     pub fn no_route() -> Self {
-        Self::not_found("route-not-found", "there is nothing at this path; see /v1/openapi.json")
+        Self::not_found(
+            "route-not-found",
+            "there is nothing at this path; see /v1/openapi.json",
+        )
     }
 
     /// The route is there, and takes other methods.
     #[must_use]
     pub fn no_method() -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "this path takes other methods; see /v1/openapi.json")
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method-not-allowed",
+            "this path takes other methods; see /v1/openapi.json",
+        )
     }
 
     /// The body is larger than the route takes.
@@ -66,7 +76,11 @@ impl Refusal {
     }
 
     fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into() }
+        Self {
+            status,
+            code,
+            detail: detail.into(),
+        }
     }
 
     /// A failure of the host itself: the cause goes to its log, not to the client.
@@ -97,9 +111,13 @@ impl IntoResponse for Refusal {
         let title = self.status.canonical_reason().unwrap_or("Error");
         let problem = Problem::new(self.status.as_u16(), title, self.code, self.detail);
         let body = serde_json::to_string(&problem).unwrap_or_default();
-        let mut response = (self.status, [(header::CONTENT_TYPE, PROBLEM_JSON)], body).into_response();
+        let mut response =
+            (self.status, [(header::CONTENT_TYPE, PROBLEM_JSON)], body).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+            response.headers_mut().insert(
+                header::WWW_AUTHENTICATE,
+                header::HeaderValue::from_static("Bearer"),
+            );
         }
         response
     }
@@ -108,13 +126,22 @@ impl IntoResponse for Refusal {
 /// A handler panicked: a bug. The request's transaction, if it had one, was not committed by it.
 pub(super) fn after_panic(_panic: Box<dyn Any + Send>) -> Response {
     tracing::error!("a request met a bug");
-    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the host met a bug; its log says more").into_response()
+    Refusal::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "internal",
+        "the host met a bug; its log says more",
+    )
+    .into_response()
 }
 
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Stopped => Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", format!("{error}; try again later")),
+            StoreError::Stopped => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "stopping",
+                format!("{error}; try again later"),
+            ),
             error => Self::internal("store-failed", &error),
         }
     }
@@ -122,7 +149,11 @@ impl From<StoreError> for Refusal {
 
 impl From<Denied> for Refusal {
     fn from(error: Denied) -> Self {
-        Self::new(StatusCode::FORBIDDEN, "permission-denied", format!("{error}; an administrator can make a token that has it"))
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "permission-denied",
+            format!("{error}; an administrator can make a token that has it"),
+        )
     }
 }
 
@@ -130,7 +161,9 @@ impl From<AuthenticationError> for Refusal {
     fn from(error: AuthenticationError) -> Self {
         match error {
             AuthenticationError::Store(error) => error.into(),
-            error => Self::unauthenticated(format!("{error}; nothing was done; log in with a good one (sluice login)")),
+            error => Self::unauthenticated(format!(
+                "{error}; nothing was done; log in with a good one (sluice login)"
+            )),
         }
     }
 }
@@ -143,9 +176,15 @@ impl From<SubmitError> for Refusal {
             SubmitError::Request(_) => Self::invalid(detail),
             SubmitError::NoTenant(_) => Self::not_found("tenant-not-found", detail),
             SubmitError::NoMachines => Self::not_found("no-machines", detail),
-            SubmitError::NoAttachment(_) => Self::new(StatusCode::CONFLICT, "attachment-missing", detail),
-            SubmitError::InvalidKey => Self::new(StatusCode::BAD_REQUEST, "idempotency-key-invalid", detail),
-            SubmitError::KeyReused(_) => Self::new(StatusCode::CONFLICT, "idempotency-key-reused", detail),
+            SubmitError::NoAttachment(_) => {
+                Self::new(StatusCode::CONFLICT, "attachment-missing", detail)
+            }
+            SubmitError::InvalidKey => {
+                Self::new(StatusCode::BAD_REQUEST, "idempotency-key-invalid", detail)
+            }
+            SubmitError::KeyReused(_) => {
+                Self::new(StatusCode::CONFLICT, "idempotency-key-reused", detail)
+            }
             SubmitError::Store(error) => error.into(),
         }
     }
@@ -165,8 +204,12 @@ impl From<ChangeError> for Refusal {
         let detail = error.to_string();
         match error {
             ChangeError::NoMachine(_) => Self::not_found("machine-not-found", detail),
-            ChangeError::NameTaken(_) => Self::new(StatusCode::CONFLICT, "machine-name-taken", detail),
-            ChangeError::TooManyTags | ChangeError::Name(_) | ChangeError::Tag(_) => Self::invalid(detail),
+            ChangeError::NameTaken(_) => {
+                Self::new(StatusCode::CONFLICT, "machine-name-taken", detail)
+            }
+            ChangeError::TooManyTags | ChangeError::Name(_) | ChangeError::Tag(_) => {
+                Self::invalid(detail)
+            }
             ChangeError::Store(error) => error.into(),
         }
     }
@@ -186,7 +229,9 @@ impl From<CreateTokenError> for Refusal {
     fn from(error: CreateTokenError) -> Self {
         match error {
             CreateTokenError::Name(_) => Self::invalid(error.to_string()),
-            CreateTokenError::Taken(_) => Self::new(StatusCode::CONFLICT, "token-name-taken", error.to_string()),
+            CreateTokenError::Taken(_) => {
+                Self::new(StatusCode::CONFLICT, "token-name-taken", error.to_string())
+            }
             CreateTokenError::Random(error) => Self::internal("no-randomness", &error),
             CreateTokenError::Store(error) => error.into(),
         }
@@ -207,11 +252,21 @@ impl From<InstallError> for Refusal {
     fn from(error: InstallError) -> Self {
         let detail = error.to_string();
         match error {
-            InstallError::NobodyTrusted => Self::new(StatusCode::CONFLICT, "no-publisher-trusted", detail),
-            InstallError::Signature(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "plugin-signature-refused", detail),
+            InstallError::NobodyTrusted => {
+                Self::new(StatusCode::CONFLICT, "no-publisher-trusted", detail)
+            }
+            InstallError::Signature(_) => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "plugin-signature-refused",
+                detail,
+            ),
             InstallError::Refused(error) => gate_refusal(&error, detail),
-            InstallError::OtherStatement { .. } => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "plugin-refused", detail),
-            InstallError::OtherPublisher { .. } | InstallError::Downgrade { .. } | InstallError::SameVersion { .. } => {
+            InstallError::OtherStatement { .. } => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "plugin-refused", detail)
+            }
+            InstallError::OtherPublisher { .. }
+            | InstallError::Downgrade { .. }
+            | InstallError::SameVersion { .. } => {
                 Self::new(StatusCode::CONFLICT, "plugin-conflict", detail)
             }
             InstallError::Manifest(_) => Self::internal("internal", &error),
@@ -227,8 +282,12 @@ impl From<BindError> for Refusal {
         match error {
             BindError::NoPlugin(_) => Self::not_found("plugin-not-found", detail),
             BindError::NoBinding(_) => Self::not_found("binding-not-found", detail),
-            BindError::TooMany | BindError::TooLarge => Self::new(StatusCode::CONFLICT, "too-many-bindings", detail),
-            BindError::SettingType(_) | BindError::Settings(_) => Self::new(StatusCode::BAD_REQUEST, "settings-invalid", detail),
+            BindError::TooMany | BindError::TooLarge => {
+                Self::new(StatusCode::CONFLICT, "too-many-bindings", detail)
+            }
+            BindError::SettingType(_) | BindError::Settings(_) => {
+                Self::new(StatusCode::BAD_REQUEST, "settings-invalid", detail)
+            }
             BindError::Refused(error) => gate_refusal(&error, detail),
             BindError::Manifest(_) => Self::internal("internal", &error),
             BindError::Blob(error) => error.into(),
@@ -243,10 +302,18 @@ fn gate_refusal(error: &sluice_gate_client::BindError, detail: String) -> Refusa
     match error {
         E::Refused(_) => Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "plugin-refused", detail),
         E::Settings(_) => Refusal::new(StatusCode::BAD_REQUEST, "settings-invalid", detail),
-        E::Call(_) => Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "plugin-not-configured", detail),
+        E::Call(_) => Refusal::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "plugin-not-configured",
+            detail,
+        ),
         E::Runner(_) | E::Cache(_) => {
             tracing::error!(error = chain(error), "the gate runner failed");
-            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "gate-runner-failed", detail)
+            Refusal::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "gate-runner-failed",
+                detail,
+            )
         }
     }
 }

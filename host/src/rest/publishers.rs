@@ -21,7 +21,13 @@ pub(super) async fn trust_publisher(
     Operator(actor): Operator,
     Body(request): Body<TrustPublisher>,
 ) -> Result<(StatusCode, Answer<Publisher>), Refusal> {
-    allow(&host, &actor, Permission::ManagePlugins, "trust a publisher").await?;
+    allow(
+        &host,
+        &actor,
+        Permission::ManagePlugins,
+        "trust a publisher",
+    )
+    .await?;
     own_tenant(&actor, request.tenant.as_deref())?;
     let row = plugins::trust(&host, &actor, &request.key, UnixMillis::now()).await?;
     Ok((StatusCode::CREATED, Answer(shown(&actor, row))))
@@ -34,7 +40,13 @@ pub(super) async fn untrust_publisher(
     Operator(actor): Operator,
     Path(key): Path,
 ) -> Result<StatusCode, Refusal> {
-    allow(&host, &actor, Permission::ManagePlugins, "stop trusting a publisher").await?;
+    allow(
+        &host,
+        &actor,
+        Permission::ManagePlugins,
+        "stop trusting a publisher",
+    )
+    .await?;
     plugins::untrust(&host, &actor, &key, UnixMillis::now()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -55,5 +67,10 @@ pub(super) async fn list_publishers(
 }
 
 fn shown(actor: &Actor, row: PublisherRow) -> Publisher {
-    Publisher { key: row.key, tenant: actor.tenant.name.clone(), operator: row.created_by, trusted_at: row.created.to_string() }
+    Publisher {
+        key: row.key,
+        tenant: actor.tenant.name.clone(),
+        operator: row.created_by,
+        trusted_at: row.created.to_string(),
+    }
 }

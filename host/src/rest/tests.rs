@@ -19,7 +19,8 @@ struct Got {
 
 impl Got {
     fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {}", String::from_utf8_lossy(&self.body)))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|_| panic!("no JSON: {}", String::from_utf8_lossy(&self.body)))
     }
 
     /// The code of a refusal, which has the form that refusals have.
@@ -27,25 +28,55 @@ impl Got {
         assert_eq!(self.media, "application/problem+json");
         let problem = self.json();
         assert_eq!(problem["status"], self.status.as_u16());
-        assert!(problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{problem}");
-        (self.status.as_u16(), problem["code"].as_str().expect("a code").to_owned())
+        assert!(
+            problem["detail"]
+                .as_str()
+                .is_some_and(|detail| !detail.is_empty()),
+            "{problem}"
+        );
+        (
+            self.status.as_u16(),
+            problem["code"].as_str().expect("a code").to_owned(),
+        )
     }
 }
 
-async fn send(test: &TestHost, method: Method, path: &str, token: Option<&BearerToken>, body: impl Into<Body>) -> Got {
+async fn send(
+    test: &TestHost,
+    method: Method,
+    path: &str,
+    token: Option<&BearerToken>,
+    body: impl Into<Body>,
+) -> Got {
     let mut request = Request::builder().method(method).uri(path);
     if let Some(token) = token {
         request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.reveal()));
     }
     let request = request.body(body.into()).expect("a request");
-    got(router(test.host.clone()).oneshot(request).await.expect("answers")).await
+    got(router(test.host.clone())
+        .oneshot(request)
+        .await
+        .expect("answers"))
+    .await
 }
 
 async fn got(response: Response) -> Got {
     let status = response.status();
-    let media = response.headers().get(header::CONTENT_TYPE).map_or_else(String::new, |media| media.to_str().unwrap_or_default().to_owned());
-    let body = axum::body::to_bytes(response.into_body(), 1 << 24).await.expect("a body").to_vec();
-    Got { status, media, body }
+    let media = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .map_or_else(String::new, |media| {
+            media.to_str().unwrap_or_default().to_owned()
+        });
+    let body = axum::body::to_bytes(response.into_body(), 1 << 24)
+        .await
+        .expect("a body")
+        .to_vec();
+    Got {
+        status,
+        media,
+        body,
+    }
 }
 
 async fn ask(test: &TestHost, method: Method, path: &str, body: Value) -> Got {
@@ -67,9 +98,22 @@ fn every_route() -> Vec<(Method, String)> {
     paths
         .iter()
         .flat_map(|(path, item)| {
-            let path: String = path.split('/').map(|part| if part.starts_with('{') { "x" } else { part }).collect::<Vec<_>>().join("/");
-            let methods = ["get", "post", "put", "patch", "delete"].into_iter().filter(|method| item.get(*method).is_some());
-            methods.map(move |method| (method.to_uppercase().parse().expect("a method"), path.clone())).collect::<Vec<_>>()
+            let path: String = path
+                .split('/')
+                .map(|part| if part.starts_with('{') { "x" } else { part })
+                .collect::<Vec<_>>()
+                .join("/");
+            let methods = ["get", "post", "put", "patch", "delete"]
+                .into_iter()
+                .filter(|method| item.get(*method).is_some());
+            methods
+                .map(move |method| {
+                    (
+                        method.to_uppercase().parse().expect("a method"),
+                        path.clone(),
+                    )
+                })
+                .collect::<Vec<_>>()
         })
         .collect()
 }
@@ -116,21 +160,39 @@ fn the_committed_description_is_that_of_the_routes() {
         std::fs::write(path, &text).expect("writes");
     }
     let committed = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(committed == text, "host/openapi.json is not up to date; run this test with SLUICE_WRITE_OPENAPI=1, or: sluice-host openapi");
+    assert!(
+        committed == text,
+        "host/openapi.json is not up to date; run this test with SLUICE_WRITE_OPENAPI=1, or: sluice-host openapi"
+    );
 }
 
 #[tokio::test]
 async fn no_route_but_those_of_watchers_answers_without_a_token() {
     let test = TestHost::new().await;
     for (method, path) in every_route() {
-        let got = send(&test, method.clone(), &path, None, body_for(&path).to_string()).await;
+        let got = send(
+            &test,
+            method.clone(),
+            &path,
+            None,
+            body_for(&path).to_string(),
+        )
+        .await;
         if OPEN.contains(&path.as_str()) {
             assert_eq!(got.status, StatusCode::OK, "{method} {path}");
         } else {
-            assert_eq!(got.refused(), (401, "unauthenticated".to_owned()), "{method} {path}");
+            assert_eq!(
+                got.refused(),
+                (401, "unauthenticated".to_owned()),
+                "{method} {path}"
+            );
         }
     }
-    assert_eq!(test.count_audited("authentication_failed").await, 1, "a flood is one entry");
+    assert_eq!(
+        test.count_audited("authentication_failed").await,
+        1,
+        "a flood is one entry"
+    );
 }
 
 #[tokio::test]
@@ -138,14 +200,37 @@ async fn every_route_that_changes_something_needs_its_permission_and_says_which(
     let test = TestHost::new().await;
     let (_, nobody) = test.operator("nobody", &[]).await;
     for (method, path) in every_route() {
-        let need = NEEDS.iter().find(|(verb, route, _)| *verb == method.as_str() && *route == path);
+        let need = NEEDS
+            .iter()
+            .find(|(verb, route, _)| *verb == method.as_str() && *route == path);
         let Some((.., permission)) = need else {
-            assert_eq!(method, Method::GET, "{path} changes something and is not in the table");
+            assert_eq!(
+                method,
+                Method::GET,
+                "{path} changes something and is not in the table"
+            );
             continue;
         };
-        let got = send(&test, method.clone(), &path, Some(&nobody), body_for(&path).to_string()).await;
-        assert_eq!(got.refused(), (403, "permission-denied".to_owned()), "{method} {path}");
-        assert!(got.json()["detail"].as_str().expect("text").contains(permission.as_str()), "{method} {path}");
+        let got = send(
+            &test,
+            method.clone(),
+            &path,
+            Some(&nobody),
+            body_for(&path).to_string(),
+        )
+        .await;
+        assert_eq!(
+            got.refused(),
+            (403, "permission-denied".to_owned()),
+            "{method} {path}"
+        );
+        assert!(
+            got.json()["detail"]
+                .as_str()
+                .expect("text")
+                .contains(permission.as_str()),
+            "{method} {path}"
+        );
     }
     assert_eq!(test.count_audited("permission_denied").await, NEEDS.len());
 }
@@ -154,8 +239,14 @@ async fn every_route_that_changes_something_needs_its_permission_and_says_which(
 async fn whoami_names_the_operator_and_what_it_may_do() {
     let test = TestHost::new().await;
     let got = get(&test, "/v1/whoami").await.json();
-    assert_eq!((got["operator"].as_str(), got["tenant"].as_str()), (Some("admin"), Some("default")));
-    assert_eq!(got["permissions"].as_array().map(Vec::len), Some(Permission::ALL.len()));
+    assert_eq!(
+        (got["operator"].as_str(), got["tenant"].as_str()),
+        (Some("admin"), Some("default"))
+    );
+    assert_eq!(
+        got["permissions"].as_array().map(Vec::len),
+        Some(Permission::ALL.len())
+    );
 }
 
 #[tokio::test]
@@ -164,18 +255,36 @@ async fn a_job_is_made_listed_read_and_followed() {
     let made = ask(&test, Method::POST, "/v1/jobs", job("no-such-machine")).await;
     assert_eq!(made.status, StatusCode::CREATED);
     let made = made.json();
-    let (id, operation) = (made["job"].as_str().expect("an id"), made["operations"][0]["operation"].as_str().expect("an id"));
+    let (id, operation) = (
+        made["job"].as_str().expect("an id"),
+        made["operations"][0]["operation"].as_str().expect("an id"),
+    );
     assert_eq!(made["operations"][0]["message"], "Machine not found");
     assert_eq!(get(&test, &format!("/v1/jobs/{id}")).await.json(), made);
-    assert_eq!(get(&test, "/v1/jobs?limit=1").await.json()["items"][0]["job"], id);
-    let result = get(&test, &format!("/v1/operations/{operation}")).await.json();
-    assert_eq!((result["machine"].as_str(), result["exit_code"].as_i64()), (Some("no-such-machine"), Some(-1)));
+    assert_eq!(
+        get(&test, "/v1/jobs?limit=1").await.json()["items"][0]["job"],
+        id
+    );
+    let result = get(&test, &format!("/v1/operations/{operation}"))
+        .await
+        .json();
+    assert_eq!(
+        (result["machine"].as_str(), result["exit_code"].as_i64()),
+        (Some("no-such-machine"), Some(-1))
+    );
     let events = get(&test, &format!("/v1/jobs/{id}/events")).await;
     assert_eq!(events.media, "text/event-stream");
     let text = String::from_utf8(events.body).expect("text");
-    let names: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
+    let names: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("event: "))
+        .collect();
     assert_eq!(names, ["state", "result", "end"]);
-    let output = get(&test, &format!("/v1/operations/{operation}/output?stream=stdout")).await;
+    let output = get(
+        &test,
+        &format!("/v1/operations/{operation}/output?stream=stdout"),
+    )
+    .await;
     assert_eq!((output.status, output.body.len()), (StatusCode::OK, 0));
 }
 
@@ -184,14 +293,27 @@ async fn pages_of_jobs_follow_each_other_without_gaps() {
     let test = TestHost::new().await;
     let mut made = Vec::new();
     for _ in 0..5 {
-        made.push(ask(&test, Method::POST, "/v1/jobs", job("x")).await.json()["job"].as_str().expect("an id").to_owned());
+        made.push(
+            ask(&test, Method::POST, "/v1/jobs", job("x")).await.json()["job"]
+                .as_str()
+                .expect("an id")
+                .to_owned(),
+        );
     }
     made.reverse();
     let (mut found, mut path) = (Vec::new(), "/v1/jobs?limit=2".to_owned());
     loop {
         let page = get(&test, &path).await.json();
-        found.extend(page["items"].as_array().expect("items").iter().map(|item| item["job"].as_str().expect("an id").to_owned()));
-        let Some(next) = page["next"].as_str() else { break };
+        found.extend(
+            page["items"]
+                .as_array()
+                .expect("items")
+                .iter()
+                .map(|item| item["job"].as_str().expect("an id").to_owned()),
+        );
+        let Some(next) = page["next"].as_str() else {
+            break;
+        };
         path = format!("/v1/jobs?limit=2&after={next}");
     }
     assert_eq!(found, made);
@@ -201,32 +323,100 @@ async fn pages_of_jobs_follow_each_other_without_gaps() {
 async fn what_is_anothers_is_answered_as_what_is_not_there() {
     let test = TestHost::new().await;
     test.machine("web-1").await;
-    let made = ask(&test, Method::POST, "/v1/jobs", job("web-1")).await.json();
+    let made = ask(&test, Method::POST, "/v1/jobs", job("web-1"))
+        .await
+        .json();
     let (_, stranger) = test.stranger().await;
-    let (id, operation) = (made["job"].as_str().expect("an id"), made["operations"][0]["operation"].as_str().expect("an id"));
+    let (id, operation) = (
+        made["job"].as_str().expect("an id"),
+        made["operations"][0]["operation"].as_str().expect("an id"),
+    );
     let none = sluice_protocol::ids::JobId::generate();
     let pairs = [
-        (Method::GET, format!("/v1/jobs/{id}"), format!("/v1/jobs/{none}")),
-        (Method::GET, format!("/v1/jobs/{id}/events"), format!("/v1/jobs/{none}/events")),
-        (Method::POST, format!("/v1/jobs/{id}/cancel"), format!("/v1/jobs/{none}/cancel")),
-        (Method::GET, format!("/v1/operations/{operation}"), format!("/v1/operations/{none}")),
-        (Method::GET, format!("/v1/operations/{operation}/output?stream=stdout"), format!("/v1/operations/{none}/output?stream=stdout")),
-        (Method::GET, "/v1/machines/web-1".to_owned(), "/v1/machines/none".to_owned()),
-        (Method::DELETE, "/v1/machines/web-1".to_owned(), "/v1/machines/none".to_owned()),
+        (
+            Method::GET,
+            format!("/v1/jobs/{id}"),
+            format!("/v1/jobs/{none}"),
+        ),
+        (
+            Method::GET,
+            format!("/v1/jobs/{id}/events"),
+            format!("/v1/jobs/{none}/events"),
+        ),
+        (
+            Method::POST,
+            format!("/v1/jobs/{id}/cancel"),
+            format!("/v1/jobs/{none}/cancel"),
+        ),
+        (
+            Method::GET,
+            format!("/v1/operations/{operation}"),
+            format!("/v1/operations/{none}"),
+        ),
+        (
+            Method::GET,
+            format!("/v1/operations/{operation}/output?stream=stdout"),
+            format!("/v1/operations/{none}/output?stream=stdout"),
+        ),
+        (
+            Method::GET,
+            "/v1/machines/web-1".to_owned(),
+            "/v1/machines/none".to_owned(),
+        ),
+        (
+            Method::DELETE,
+            "/v1/machines/web-1".to_owned(),
+            "/v1/machines/none".to_owned(),
+        ),
     ];
     for (method, theirs, nobodys) in pairs {
-        let one = send(&test, method.clone(), &theirs, Some(&stranger), Body::empty()).await;
-        let other = send(&test, method.clone(), &nobodys, Some(&stranger), Body::empty()).await;
+        let one = send(
+            &test,
+            method.clone(),
+            &theirs,
+            Some(&stranger),
+            Body::empty(),
+        )
+        .await;
+        let other = send(
+            &test,
+            method.clone(),
+            &nobodys,
+            Some(&stranger),
+            Body::empty(),
+        )
+        .await;
         assert_eq!(one.status, StatusCode::NOT_FOUND, "{method} {theirs}");
         assert_eq!(one.refused(), other.refused(), "{method} {theirs}");
     }
-    for path in ["/v1/jobs?tenant=default", "/v1/jobs?tenant=none", "/v1/machines?tenant=default", "/v1/audit?tenant=default"] {
+    for path in [
+        "/v1/jobs?tenant=default",
+        "/v1/jobs?tenant=none",
+        "/v1/machines?tenant=default",
+        "/v1/audit?tenant=default",
+    ] {
         let got = send(&test, Method::GET, path, Some(&stranger), Body::empty()).await;
-        assert_eq!(got.refused(), (404, "tenant-not-found".to_owned()), "{path}");
+        assert_eq!(
+            got.refused(),
+            (404, "tenant-not-found".to_owned()),
+            "{path}"
+        );
     }
-    let list = send(&test, Method::GET, "/v1/machines", Some(&stranger), Body::empty()).await.json();
+    let list = send(
+        &test,
+        Method::GET,
+        "/v1/machines",
+        Some(&stranger),
+        Body::empty(),
+    )
+    .await
+    .json();
     assert_eq!(list["items"], json!([]));
-    assert_eq!(get(&test, "/v1/machines/web-1").await.status, StatusCode::OK, "nothing was changed");
+    assert_eq!(
+        get(&test, "/v1/machines/web-1").await.status,
+        StatusCode::OK,
+        "nothing was changed"
+    );
 }
 
 #[tokio::test]
@@ -235,22 +425,134 @@ async fn malformed_requests_get_exact_errors() {
     let mut with = job("web-1");
     with["machine"] = "x".into();
     let table = [
-        (Method::POST, "/v1/jobs", with.to_string(), 400, "invalid-request", "unknown field `machine`"),
-        (Method::POST, "/v1/jobs", "{".to_owned(), 400, "invalid-request", "line 1 column 1"),
-        (Method::POST, "/v1/jobs", json!({"script": "AA==", "machines": ["x"]}).to_string(), 400, "invalid-request", "NUL byte"),
-        (Method::POST, "/v1/enroll-tokens", json!({"uses": 0}).to_string(), 400, "invalid-request", "cannot be for 0 machines"),
-        (Method::POST, "/v1/tokens", json!({"name": "x", "permissions": ["Fly"]}).to_string(), 400, "invalid-request", "Fly is no permission"),
-        (Method::POST, "/v1/publishers", json!({"key": "rsa:x"}).to_string(), 400, "invalid-request", "ed25519:"),
-        (Method::POST, "/v1/plugins", json!({"component": "AA==", "signature": "AA=="}).to_string(), 409, "no-publisher-trusted", "sluice plugin trust"),
-        (Method::POST, "/v1/bindings", json!({"plugin": "none"}).to_string(), 404, "plugin-not-found", "none"),
-        (Method::PATCH, "/v1/machines/none", json!({"name": "a"}).to_string(), 404, "machine-not-found", "none"),
-        (Method::PATCH, "/v1/machines/none", json!({"name": "a b"}).to_string(), 400, "invalid-request", "a b"),
-        (Method::GET, "/v1/jobs?limit=0", String::new(), 400, "invalid-request", "at least 1"),
-        (Method::GET, "/v1/jobs?lim=1", String::new(), 400, "invalid-request", "unknown field"),
-        (Method::GET, "/v1/audit?after=x", String::new(), 400, "invalid-request", "after"),
-        (Method::GET, "/v1/jobs/x", String::new(), 404, "job-not-found", "x"),
-        (Method::GET, "/nowhere", String::new(), 404, "route-not-found", "openapi"),
-        (Method::DELETE, "/v1/jobs", String::new(), 405, "method-not-allowed", "openapi"),
+        (
+            Method::POST,
+            "/v1/jobs",
+            with.to_string(),
+            400,
+            "invalid-request",
+            "unknown field `machine`",
+        ),
+        (
+            Method::POST,
+            "/v1/jobs",
+            "{".to_owned(),
+            400,
+            "invalid-request",
+            "line 1 column 1",
+        ),
+        (
+            Method::POST,
+            "/v1/jobs",
+            json!({"script": "AA==", "machines": ["x"]}).to_string(),
+            400,
+            "invalid-request",
+            "NUL byte",
+        ),
+        (
+            Method::POST,
+            "/v1/enroll-tokens",
+            json!({"uses": 0}).to_string(),
+            400,
+            "invalid-request",
+            "cannot be for 0 machines",
+        ),
+        (
+            Method::POST,
+            "/v1/tokens",
+            json!({"name": "x", "permissions": ["Fly"]}).to_string(),
+            400,
+            "invalid-request",
+            "Fly is no permission",
+        ),
+        (
+            Method::POST,
+            "/v1/publishers",
+            json!({"key": "rsa:x"}).to_string(),
+            400,
+            "invalid-request",
+            "ed25519:",
+        ),
+        (
+            Method::POST,
+            "/v1/plugins",
+            json!({"component": "AA==", "signature": "AA=="}).to_string(),
+            409,
+            "no-publisher-trusted",
+            "sluice plugin trust",
+        ),
+        (
+            Method::POST,
+            "/v1/bindings",
+            json!({"plugin": "none"}).to_string(),
+            404,
+            "plugin-not-found",
+            "none",
+        ),
+        (
+            Method::PATCH,
+            "/v1/machines/none",
+            json!({"name": "a"}).to_string(),
+            404,
+            "machine-not-found",
+            "none",
+        ),
+        (
+            Method::PATCH,
+            "/v1/machines/none",
+            json!({"name": "a b"}).to_string(),
+            400,
+            "invalid-request",
+            "a b",
+        ),
+        (
+            Method::GET,
+            "/v1/jobs?limit=0",
+            String::new(),
+            400,
+            "invalid-request",
+            "at least 1",
+        ),
+        (
+            Method::GET,
+            "/v1/jobs?lim=1",
+            String::new(),
+            400,
+            "invalid-request",
+            "unknown field",
+        ),
+        (
+            Method::GET,
+            "/v1/audit?after=x",
+            String::new(),
+            400,
+            "invalid-request",
+            "after",
+        ),
+        (
+            Method::GET,
+            "/v1/jobs/x",
+            String::new(),
+            404,
+            "job-not-found",
+            "x",
+        ),
+        (
+            Method::GET,
+            "/nowhere",
+            String::new(),
+            404,
+            "route-not-found",
+            "openapi",
+        ),
+        (
+            Method::DELETE,
+            "/v1/jobs",
+            String::new(),
+            405,
+            "method-not-allowed",
+            "openapi",
+        ),
     ];
     for (method, path, body, status, code, text) in table {
         let got = send(&test, method.clone(), path, Some(&test.token), body).await;
@@ -264,11 +566,22 @@ async fn malformed_requests_get_exact_errors() {
 async fn bodies_have_limits() {
     let test = TestHost::new().await;
     let large = "x".repeat(10 << 20);
-    for (method, path) in [(Method::POST, "/v1/tokens"), (Method::POST, "/v1/enroll-tokens"), (Method::PATCH, "/v1/machines/x")] {
+    for (method, path) in [
+        (Method::POST, "/v1/tokens"),
+        (Method::POST, "/v1/enroll-tokens"),
+        (Method::PATCH, "/v1/machines/x"),
+    ] {
         let got = send(&test, method, path, Some(&test.token), large.clone()).await;
         assert_eq!(got.refused(), (413, "body-too-large".to_owned()), "{path}");
     }
-    let got = send(&test, Method::POST, "/v1/jobs", Some(&test.token), "x".repeat(super::jobs::BODY + 1)).await;
+    let got = send(
+        &test,
+        Method::POST,
+        "/v1/jobs",
+        Some(&test.token),
+        "x".repeat(super::jobs::BODY + 1),
+    )
+    .await;
     assert_eq!(got.refused(), (413, "body-too-large".to_owned()));
 }
 
@@ -279,46 +592,104 @@ async fn a_key_makes_a_request_safe_to_repeat() {
         let request = Request::builder()
             .method(Method::POST)
             .uri("/v1/jobs")
-            .header(header::AUTHORIZATION, format!("Bearer {}", test.token.reveal()))
+            .header(
+                header::AUTHORIZATION,
+                format!("Bearer {}", test.token.reveal()),
+            )
             .header("Idempotency-Key", "deploy-7")
             .body(Body::from(body.to_string()))
             .expect("a request");
-        got(router(test.host.clone()).oneshot(request).await.expect("answers")).await
+        got(router(test.host.clone())
+            .oneshot(request)
+            .await
+            .expect("answers"))
+        .await
     };
     let first = post(job("x")).await.json();
     assert_eq!(post(job("x")).await.json(), first);
-    assert_eq!(post(job("y")).await.refused(), (409, "idempotency-key-reused".to_owned()));
+    assert_eq!(
+        post(job("y")).await.refused(),
+        (409, "idempotency-key-reused".to_owned())
+    );
 }
 
 #[tokio::test]
 async fn tokens_give_at_most_what_their_maker_has_and_end_when_revoked() {
     let test = TestHost::new().await;
-    let (_, maker) = test.operator("maker", &[Permission::Administer, Permission::ReadAudit]).await;
+    let (_, maker) = test
+        .operator("maker", &[Permission::Administer, Permission::ReadAudit])
+        .await;
     let new = |permissions: &[&str]| json!({"name": "new", "permissions": permissions}).to_string();
-    let got = send(&test, Method::POST, "/v1/tokens", Some(&maker), new(&["ReadAudit", "RemoteExecution"])).await;
+    let got = send(
+        &test,
+        Method::POST,
+        "/v1/tokens",
+        Some(&maker),
+        new(&["ReadAudit", "RemoteExecution"]),
+    )
+    .await;
     assert_eq!(got.refused(), (403, "permission-denied".to_owned()));
-    let made = send(&test, Method::POST, "/v1/tokens", Some(&maker), new(&["ReadAudit"])).await;
+    let made = send(
+        &test,
+        Method::POST,
+        "/v1/tokens",
+        Some(&maker),
+        new(&["ReadAudit"]),
+    )
+    .await;
     assert_eq!(made.status, StatusCode::CREATED);
     let made = made.json();
     let token = BearerToken::presented(made["token"].as_str().expect("a token"));
     let audit = send(&test, Method::GET, "/v1/audit", Some(&token), Body::empty()).await;
     assert_eq!(audit.status, StatusCode::OK);
     let list = get(&test, "/v1/tokens").await;
-    assert!(!String::from_utf8_lossy(&list.body).contains(token.reveal()), "a list shows no token");
+    assert!(
+        !String::from_utf8_lossy(&list.body).contains(token.reveal()),
+        "a list shows no token"
+    );
     let path = format!("/v1/tokens/{}", made["id"].as_str().expect("an id"));
-    assert_eq!(ask(&test, Method::DELETE, &path, json!({})).await.status, StatusCode::NO_CONTENT);
-    assert_eq!(ask(&test, Method::DELETE, &path, json!({})).await.refused(), (404, "token-not-found".to_owned()));
+    assert_eq!(
+        ask(&test, Method::DELETE, &path, json!({})).await.status,
+        StatusCode::NO_CONTENT
+    );
+    assert_eq!(
+        ask(&test, Method::DELETE, &path, json!({})).await.refused(),
+        (404, "token-not-found".to_owned())
+    );
     let audit = send(&test, Method::GET, "/v1/audit", Some(&token), Body::empty()).await;
     assert_eq!(audit.refused(), (401, "unauthenticated".to_owned()));
-    assert_eq!((test.count_audited("token_created").await, test.count_audited("token_revoked").await), (1, 1));
+    assert_eq!(
+        (
+            test.count_audited("token_created").await,
+            test.count_audited("token_revoked").await
+        ),
+        (1, 1)
+    );
 }
 
 #[tokio::test]
 async fn an_enrollment_token_carries_where_to_go_and_whom_to_trust() {
     let test = TestHost::new().await;
-    let made = ask(&test, Method::POST, "/v1/enroll-tokens", json!({"uses": 2, "expires": "1h"})).await.json();
-    let token: sluice_protocol::message::enroll::Token = made["token"].as_str().expect("a token").parse().expect("reads");
-    assert_eq!((token.addresses, token.authority), (test.host.addresses.agents.clone(), test.host.addresses.authority));
+    let made = ask(
+        &test,
+        Method::POST,
+        "/v1/enroll-tokens",
+        json!({"uses": 2, "expires": "1h"}),
+    )
+    .await
+    .json();
+    let token: sluice_protocol::message::enroll::Token = made["token"]
+        .as_str()
+        .expect("a token")
+        .parse()
+        .expect("reads");
+    assert_eq!(
+        (token.addresses, token.authority),
+        (
+            test.host.addresses.agents.clone(),
+            test.host.addresses.authority
+        )
+    );
     assert_eq!(test.count_audited("enroll_token_created").await, 1);
 }
 
@@ -329,16 +700,37 @@ async fn machines_are_shown_renamed_tagged_and_revoked() {
     test.machine("web-2").await;
     let (_session, _inbox) = test.connect(&machine);
     let patch = json!({"name": "app-1", "tags": {"set": [{"key": "role", "value": "web"}]}});
-    let got = ask(&test, Method::PATCH, "/v1/machines/web-1", patch).await.json();
-    assert_eq!((got["name"].as_str(), got["connected"].as_bool()), (Some("app-1"), Some(true)));
+    let got = ask(&test, Method::PATCH, "/v1/machines/web-1", patch)
+        .await
+        .json();
+    assert_eq!(
+        (got["name"].as_str(), got["connected"].as_bool()),
+        (Some("app-1"), Some(true))
+    );
     assert_eq!(got["tags"], json!([{"key": "role", "value": "web"}]));
-    let taken = ask(&test, Method::PATCH, "/v1/machines/app-1", json!({"name": "web-2"})).await;
+    let taken = ask(
+        &test,
+        Method::PATCH,
+        "/v1/machines/app-1",
+        json!({"name": "web-2"}),
+    )
+    .await;
     assert_eq!(taken.refused(), (409, "machine-name-taken".to_owned()));
     let tagged = get(&test, "/v1/machines?tag=role=web").await.json();
     assert_eq!(tagged["items"].as_array().map(Vec::len), Some(1));
-    assert_eq!(ask(&test, Method::DELETE, "/v1/machines/app-1", json!({})).await.status, StatusCode::NO_CONTENT);
-    assert_eq!(get(&test, "/v1/machines/app-1").await.status, StatusCode::NOT_FOUND);
-    let by_id = get(&test, &format!("/v1/machines/{}", machine.id)).await.json();
+    assert_eq!(
+        ask(&test, Method::DELETE, "/v1/machines/app-1", json!({}))
+            .await
+            .status,
+        StatusCode::NO_CONTENT
+    );
+    assert_eq!(
+        get(&test, "/v1/machines/app-1").await.status,
+        StatusCode::NOT_FOUND
+    );
+    let by_id = get(&test, &format!("/v1/machines/{}", machine.id))
+        .await
+        .json();
     assert_eq!(by_id["revoked"], true);
 }
 
@@ -350,11 +742,30 @@ async fn files_are_uploaded_and_only_then_named_by_a_job() {
     let early = ask(&test, Method::POST, "/v1/jobs", with.clone()).await;
     assert_eq!(early.refused(), (409, "attachment-missing".to_owned()));
     let put = send(&test, Method::PUT, "/v1/blobs", Some(&test.token), "abc").await;
-    assert_eq!((put.status, &put.json()["size"]), (StatusCode::CREATED, &json!(3)));
-    assert_eq!(ask(&test, Method::POST, "/v1/jobs", with.clone()).await.status, StatusCode::CREATED);
+    assert_eq!(
+        (put.status, &put.json()["size"]),
+        (StatusCode::CREATED, &json!(3))
+    );
+    assert_eq!(
+        ask(&test, Method::POST, "/v1/jobs", with.clone())
+            .await
+            .status,
+        StatusCode::CREATED
+    );
     let (_, stranger) = test.stranger().await;
-    let theirs = send(&test, Method::POST, "/v1/jobs", Some(&stranger), with.to_string()).await;
-    assert_eq!(theirs.refused(), (409, "attachment-missing".to_owned()), "another tenant's file is not there");
+    let theirs = send(
+        &test,
+        Method::POST,
+        "/v1/jobs",
+        Some(&stranger),
+        with.to_string(),
+    )
+    .await;
+    assert_eq!(
+        theirs.refused(),
+        (409, "attachment-missing".to_owned()),
+        "another tenant's file is not there"
+    );
 }
 
 #[tokio::test]
@@ -383,6 +794,13 @@ async fn watchers_see_numbers_and_no_names() {
     ask(&test, Method::POST, "/v1/jobs", job("secret-name")).await;
     let page = send(&test, Method::GET, "/metrics", None, Body::empty()).await;
     let text = String::from_utf8(page.body).expect("text");
-    assert!(text.contains("sluice_machines_connected 1") && text.contains("sluice_operations_open{state=\"delivered\"} 1"), "{text}");
-    assert!(!text.contains("secret-name") && !text.contains("admin") && !text.contains("default"), "{text}");
+    assert!(
+        text.contains("sluice_machines_connected 1")
+            && text.contains("sluice_operations_open{state=\"delivered\"} 1"),
+        "{text}"
+    );
+    assert!(
+        !text.contains("secret-name") && !text.contains("admin") && !text.contains("default"),
+        "{text}"
+    );
 }

@@ -31,10 +31,18 @@ pub(super) async fn create_token(
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| Refusal::invalid(format!("{error}; no token was made")))?;
     for permission in &permissions {
-        allow(&host, &actor, *permission, "make a token with a permission of its own").await?;
+        allow(
+            &host,
+            &actor,
+            *permission,
+            "make a token with a permission of its own",
+        )
+        .await?;
     }
     if request.expires.is_some_and(|span| span.0 == 0) {
-        return Err(Refusal::invalid("a token cannot be good for no time at all; no token was made"));
+        return Err(Refusal::invalid(
+            "a token cannot be good for no time at all; no token was made",
+        ));
     }
     let now = UnixMillis::now();
     let expires = request.expires.map(|span| now.plus(span));
@@ -43,8 +51,20 @@ pub(super) async fn create_token(
         .store
         .write(move |conn| {
             Box::pin(async move {
-                let (row, token) = operators::create(&mut *conn, asked.tenant.id, &name, &permissions, expires, now).await?;
-                let words: Vec<&str> = row.permissions.iter().map(|permission| permission.as_str()).collect();
+                let (row, token) = operators::create(
+                    &mut *conn,
+                    asked.tenant.id,
+                    &name,
+                    &permissions,
+                    expires,
+                    now,
+                )
+                .await?;
+                let words: Vec<&str> = row
+                    .permissions
+                    .iter()
+                    .map(|permission| permission.as_str())
+                    .collect();
                 let event = Event::by(EventKind::TokenCreated, &asked)
                     .detail("token", row.id.to_string())
                     .detail("name", row.name.as_str())
@@ -55,7 +75,13 @@ pub(super) async fn create_token(
             })
         })
         .await?;
-    Ok((StatusCode::CREATED, Answer(CreatedToken { id: row.id.to_string(), token: token.reveal().to_owned() })))
+    Ok((
+        StatusCode::CREATED,
+        Answer(CreatedToken {
+            id: row.id.to_string(),
+            token: token.reveal().to_owned(),
+        }),
+    ))
 }
 
 /// Lists tokens, the oldest first. Needs `Administer`.
@@ -75,7 +101,11 @@ pub(super) async fn list_tokens(
             id: row.id.to_string(),
             name: row.name,
             tenant: actor.tenant.name.clone(),
-            permissions: row.permissions.iter().map(|permission| permission.as_str().to_owned()).collect(),
+            permissions: row
+                .permissions
+                .iter()
+                .map(|permission| permission.as_str().to_owned())
+                .collect(),
             created_at: row.created.to_string(),
             expires_at: row.expires.map(|at| at.to_string()),
             revoked: row.revoked.is_some(),
@@ -92,19 +122,32 @@ pub(super) async fn revoke_token(
     Path(token): Path,
 ) -> Result<StatusCode, Refusal> {
     allow(&host, &actor, Permission::Administer, "revoke a token").await?;
-    let none = || Refusal::not_found("token-not-found", format!("there is no token {} to revoke", token.escape_debug()));
+    let none = || {
+        Refusal::not_found(
+            "token-not-found",
+            format!("there is no token {} to revoke", token.escape_debug()),
+        )
+    };
     let id = Uuid::try_parse(&token).map_err(|_| none())?;
     let (now, asked) = (UnixMillis::now(), actor);
     let revoked = host
         .store
         .write(move |conn| {
             Box::pin(async move {
-                let Some(name) = tokens::revoke(&mut *conn, asked.tenant.id, id, now).await? else { return Ok(false) };
-                let event = Event::by(EventKind::TokenRevoked, &asked).detail("token", id.to_string()).detail("name", name);
+                let Some(name) = tokens::revoke(&mut *conn, asked.tenant.id, id, now).await? else {
+                    return Ok(false);
+                };
+                let event = Event::by(EventKind::TokenRevoked, &asked)
+                    .detail("token", id.to_string())
+                    .detail("name", name);
                 audit::append(conn, &asked.tenant, now, [event]).await?;
                 Ok::<_, StoreError>(true)
             })
         })
         .await?;
-    if revoked { Ok(StatusCode::NO_CONTENT) } else { Err(none()) }
+    if revoked {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(none())
+    }
 }

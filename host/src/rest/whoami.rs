@@ -11,7 +11,11 @@ pub(super) async fn get_whoami(Operator(actor): Operator) -> Answer<WhoAmI> {
     Answer(WhoAmI {
         operator: actor.name,
         tenant: actor.tenant.name,
-        permissions: actor.permissions.iter().map(|permission| permission.as_str().to_owned()).collect(),
+        permissions: actor
+            .permissions
+            .iter()
+            .map(|permission| permission.as_str().to_owned())
+            .collect(),
         host_version: env!("CARGO_PKG_VERSION").to_owned(),
     })
 }

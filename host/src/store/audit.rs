@@ -14,12 +14,17 @@ use super::row::{from_json, parsed, parsed_or_null, signed, to_json, unsigned};
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn head(conn: &mut SqliteConnection, tenant: TenantId) -> Result<(u64, Digest), StoreError> {
+pub async fn head(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+) -> Result<(u64, Digest), StoreError> {
     let row = sqlx::query("SELECT seq, hash FROM audit WHERE tenant = ? ORDER BY seq DESC LIMIT 1")
         .bind(tenant.to_string())
         .fetch_optional(conn)
         .await?;
-    row.map_or(Ok((0, GENESIS)), |row| Ok((unsigned(&row, "seq")?, parsed(&row, "hash")?)))
+    row.map_or(Ok((0, GENESIS)), |row| {
+        Ok((unsigned(&row, "seq")?, parsed(&row, "hash")?))
+    })
 }
 
 /// Adds an entry.
@@ -27,7 +32,11 @@ pub async fn head(conn: &mut SqliteConnection, tenant: TenantId) -> Result<(u64,
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn insert(conn: &mut SqliteConnection, tenant: TenantId, entry: &AuditEntry) -> Result<(), StoreError> {
+pub async fn insert(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+    entry: &AuditEntry,
+) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO audit (tenant, seq, time, event, machine, job, operation, operator, source, script_sha256, bundle_sha256,
                             details, prev, hash)

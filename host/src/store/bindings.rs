@@ -53,7 +53,12 @@ pub struct TagPair {
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn insert(conn: &mut SqliteConnection, tenant: TenantId, binding: &BindingRow, by: &str) -> Result<(), StoreError> {
+pub async fn insert(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+    binding: &BindingRow,
+    by: &str,
+) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO bindings (id, tenant, component, plugin, settings, mode, tags, created, created_by)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -77,7 +82,10 @@ pub async fn insert(conn: &mut SqliteConnection, tenant: TenantId, binding: &Bin
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn list(conn: &mut SqliteConnection, tenant: TenantId) -> Result<Vec<BindingRow>, StoreError> {
+pub async fn list(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+) -> Result<Vec<BindingRow>, StoreError> {
     let rows = sqlx::query(
         "SELECT b.*, p.version, p.world, p.size, p.signature FROM bindings b
          JOIN plugins p ON p.tenant = b.tenant AND p.sha256 = b.component WHERE b.tenant = ? ORDER BY b.created, b.id",
@@ -93,9 +101,20 @@ pub async fn list(conn: &mut SqliteConnection, tenant: TenantId) -> Result<Vec<B
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn remove(conn: &mut SqliteConnection, tenant: TenantId, id: BindingId) -> Result<Option<BindingRow>, StoreError> {
-    let found = list(&mut *conn, tenant).await?.into_iter().find(|binding| binding.id == id);
-    sqlx::query("DELETE FROM bindings WHERE tenant = ? AND id = ?").bind(tenant.to_string()).bind(id.to_string()).execute(conn).await?;
+pub async fn remove(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+    id: BindingId,
+) -> Result<Option<BindingRow>, StoreError> {
+    let found = list(&mut *conn, tenant)
+        .await?
+        .into_iter()
+        .find(|binding| binding.id == id);
+    sqlx::query("DELETE FROM bindings WHERE tenant = ? AND id = ?")
+        .bind(tenant.to_string())
+        .bind(id.to_string())
+        .execute(conn)
+        .await?;
     Ok(found)
 }
 
@@ -104,7 +123,11 @@ pub async fn remove(conn: &mut SqliteConnection, tenant: TenantId, id: BindingId
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn names_component(conn: &mut SqliteConnection, tenant: TenantId, sha256: Digest) -> Result<Vec<Vec<TagPair>>, StoreError> {
+pub async fn names_component(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+    sha256: Digest,
+) -> Result<Vec<Vec<TagPair>>, StoreError> {
     let rows = sqlx::query("SELECT tags FROM bindings WHERE tenant = ? AND component = ?")
         .bind(tenant.to_string())
         .bind(sha256.to_string())

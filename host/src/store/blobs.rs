@@ -13,7 +13,13 @@ use crate::clock::UnixMillis;
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn insert(conn: &mut SqliteConnection, tenant: TenantId, sha256: Digest, size: u64, now: UnixMillis) -> Result<(), StoreError> {
+pub async fn insert(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+    sha256: Digest,
+    size: u64,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
     sqlx::query("INSERT INTO blobs (tenant, sha256, size, created) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING")
         .bind(tenant.to_string())
         .bind(sha256.to_string())
@@ -29,7 +35,11 @@ pub async fn insert(conn: &mut SqliteConnection, tenant: TenantId, sha256: Diges
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn size(conn: &mut SqliteConnection, tenant: TenantId, sha256: Digest) -> Result<Option<u64>, StoreError> {
+pub async fn size(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+    sha256: Digest,
+) -> Result<Option<u64>, StoreError> {
     let row = sqlx::query("SELECT size FROM blobs WHERE tenant = ? AND sha256 = ?")
         .bind(tenant.to_string())
         .bind(sha256.to_string())

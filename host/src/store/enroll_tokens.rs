@@ -30,7 +30,11 @@ pub struct EnrollTokenRow {
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn insert(conn: &mut SqliteConnection, token: &EnrollTokenRow, now: UnixMillis) -> Result<(), StoreError> {
+pub async fn insert(
+    conn: &mut SqliteConnection,
+    token: &EnrollTokenRow,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
     sqlx::query("INSERT INTO enroll_tokens (id, tenant, secret_sha256, uses_left, expires, created, created_by) VALUES (?, ?, ?, ?, ?, ?, ?)")
         .bind(token.id.to_string())
         .bind(token.tenant.to_string())
@@ -49,11 +53,18 @@ pub async fn insert(conn: &mut SqliteConnection, token: &EnrollTokenRow, now: Un
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn find(conn: &mut SqliteConnection, id: TokenId) -> Result<Option<EnrollTokenRow>, StoreError> {
-    let row = sqlx::query("SELECT * FROM enroll_tokens WHERE id = ?").bind(id.to_string()).fetch_optional(conn).await?;
+pub async fn find(
+    conn: &mut SqliteConnection,
+    id: TokenId,
+) -> Result<Option<EnrollTokenRow>, StoreError> {
+    let row = sqlx::query("SELECT * FROM enroll_tokens WHERE id = ?")
+        .bind(id.to_string())
+        .fetch_optional(conn)
+        .await?;
     row.map(|row| {
         let secret: Vec<u8> = row.try_get("secret_sha256")?;
-        let secret = <[u8; 32]>::try_from(secret).map_err(|_| StoreError::Corrupt("secret_sha256 is no digest".to_owned()))?;
+        let secret = <[u8; 32]>::try_from(secret)
+            .map_err(|_| StoreError::Corrupt("secret_sha256 is no digest".to_owned()))?;
         Ok(EnrollTokenRow {
             id,
             tenant: parsed(&row, "tenant")?,
@@ -72,7 +83,11 @@ pub async fn find(conn: &mut SqliteConnection, id: TokenId) -> Result<Option<Enr
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn take_use(conn: &mut SqliteConnection, id: TokenId, now: UnixMillis) -> Result<bool, StoreError> {
+pub async fn take_use(
+    conn: &mut SqliteConnection,
+    id: TokenId,
+    now: UnixMillis,
+) -> Result<bool, StoreError> {
     let done = sqlx::query("UPDATE enroll_tokens SET uses_left = uses_left - 1 WHERE id = ? AND uses_left > 0 AND expires > ?")
         .bind(id.to_string())
         .bind(now.0)

@@ -8,8 +8,8 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 use uuid::Uuid;
 
-use super::row::{parsed, signed, unsigned};
 use super::StoreError;
+use super::row::{parsed, signed, unsigned};
 use crate::clock::UnixMillis;
 
 /// A job as it is stored.
@@ -65,8 +65,13 @@ pub struct JobLine {
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn insert(conn: &mut SqliteConnection, tenant: TenantId, job: &JobRow) -> Result<(), StoreError> {
-    let submission = codec::encode(&job.submission).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+pub async fn insert(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+    job: &JobRow,
+) -> Result<(), StoreError> {
+    let submission =
+        codec::encode(&job.submission).map_err(|error| StoreError::Corrupt(error.to_string()))?;
     sqlx::query(
         "INSERT INTO jobs (id, tenant, token, operator, submission, script_sha256, submitted, not_after, targets,
                            skip_security_scan, gates_revision, idempotency_key, request_sha256)
@@ -103,7 +108,11 @@ pub async fn insert(conn: &mut SqliteConnection, tenant: TenantId, job: &JobRow)
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn find(conn: &mut SqliteConnection, tenant: TenantId, id: JobId) -> Result<Option<JobRow>, StoreError> {
+pub async fn find(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+    id: JobId,
+) -> Result<Option<JobRow>, StoreError> {
     let row = sqlx::query("SELECT * FROM jobs WHERE tenant = ? AND id = ?")
         .bind(tenant.to_string())
         .bind(id.to_string())
@@ -117,13 +126,19 @@ pub async fn find(conn: &mut SqliteConnection, tenant: TenantId, id: JobId) -> R
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn not_after(conn: &mut SqliteConnection, tenant: TenantId, id: JobId) -> Result<Option<UnixMillis>, StoreError> {
+pub async fn not_after(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+    id: JobId,
+) -> Result<Option<UnixMillis>, StoreError> {
     let row = sqlx::query("SELECT not_after FROM jobs WHERE tenant = ? AND id = ?")
         .bind(tenant.to_string())
         .bind(id.to_string())
         .fetch_optional(conn)
         .await?;
-    Ok(row.map(|row| row.try_get("not_after").map(UnixMillis)).transpose()?)
+    Ok(row
+        .map(|row| row.try_get("not_after").map(UnixMillis))
+        .transpose()?)
 }
 
 /// The digest of the job's script.
@@ -131,7 +146,11 @@ pub async fn not_after(conn: &mut SqliteConnection, tenant: TenantId, id: JobId)
 /// # Errors
 ///
 /// Where the database cannot be read, or there is no such job.
-pub async fn script_sha256(conn: &mut SqliteConnection, tenant: TenantId, id: JobId) -> Result<Digest, StoreError> {
+pub async fn script_sha256(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+    id: JobId,
+) -> Result<Digest, StoreError> {
     let row = sqlx::query("SELECT script_sha256 FROM jobs WHERE tenant = ? AND id = ?")
         .bind(tenant.to_string())
         .bind(id.to_string())
@@ -145,14 +164,20 @@ pub async fn script_sha256(conn: &mut SqliteConnection, tenant: TenantId, id: Jo
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn find_by_key(conn: &mut SqliteConnection, tenant: TenantId, token: Uuid, key: &str) -> Result<Option<(JobId, Digest)>, StoreError> {
+pub async fn find_by_key(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+    token: Uuid,
+    key: &str,
+) -> Result<Option<(JobId, Digest)>, StoreError> {
     let row = sqlx::query("SELECT id, request_sha256 FROM jobs WHERE tenant = ? AND token = ? AND idempotency_key = ?")
         .bind(tenant.to_string())
         .bind(token.to_string())
         .bind(key)
         .fetch_optional(conn)
         .await?;
-    row.map(|row| Ok((parsed(&row, "id")?, parsed(&row, "request_sha256")?))).transpose()
+    row.map(|row| Ok((parsed(&row, "id")?, parsed(&row, "request_sha256")?)))
+        .transpose()
 }
 
 /// Jobs, the newest first, from before `before` where one is given.
@@ -160,7 +185,12 @@ pub async fn find_by_key(conn: &mut SqliteConnection, tenant: TenantId, token: U
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn list(conn: &mut SqliteConnection, tenant: TenantId, before: Option<JobId>, limit: u32) -> Result<Vec<JobLine>, StoreError> {
+pub async fn list(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+    before: Option<JobId>,
+    limit: u32,
+) -> Result<Vec<JobLine>, StoreError> {
     // Ids are UUIDs of version 7, so their order is the order in which jobs were made.
     let rows = sqlx::query(
         "SELECT j.id, j.operator, j.submitted, j.script_sha256, count(o.id) AS operations,
@@ -194,7 +224,8 @@ fn read(row: &SqliteRow) -> Result<JobRow, StoreError> {
         id: parsed(row, "id")?,
         token: parsed(row, "token")?,
         operator: row.try_get("operator")?,
-        submission: codec::decode(submission).map_err(|error| StoreError::Corrupt(format!("submission: {error}")))?,
+        submission: codec::decode(submission)
+            .map_err(|error| StoreError::Corrupt(format!("submission: {error}")))?,
         script_sha256: parsed(row, "script_sha256")?,
         submitted: UnixMillis(row.try_get("submitted")?),
         not_after: UnixMillis(row.try_get("not_after")?),

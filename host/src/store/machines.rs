@@ -61,7 +61,11 @@ pub async fn insert(
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn find(conn: &mut SqliteConnection, tenant: TenantId, id: MachineId) -> Result<Option<MachineRow>, StoreError> {
+pub async fn find(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+    id: MachineId,
+) -> Result<Option<MachineRow>, StoreError> {
     let row = sqlx::query("SELECT * FROM machines WHERE tenant = ? AND id = ?")
         .bind(tenant.to_string())
         .bind(id.to_string())
@@ -75,7 +79,11 @@ pub async fn find(conn: &mut SqliteConnection, tenant: TenantId, id: MachineId) 
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn find_live(conn: &mut SqliteConnection, tenant: TenantId, name_or_id: &str) -> Result<Option<MachineRow>, StoreError> {
+pub async fn find_live(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+    name_or_id: &str,
+) -> Result<Option<MachineRow>, StoreError> {
     let row = sqlx::query("SELECT * FROM machines WHERE tenant = ?1 AND revoked IS NULL AND (name = ?2 OR id = ?2) ORDER BY name = ?2 DESC LIMIT 1")
         .bind(tenant.to_string())
         .bind(name_or_id)
@@ -89,12 +97,17 @@ pub async fn find_live(conn: &mut SqliteConnection, tenant: TenantId, name_or_id
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn name_is_taken(conn: &mut SqliteConnection, tenant: TenantId, name: &str) -> Result<bool, StoreError> {
-    let row = sqlx::query("SELECT 1 FROM machines WHERE tenant = ? AND name = ? AND revoked IS NULL")
-        .bind(tenant.to_string())
-        .bind(name)
-        .fetch_optional(conn)
-        .await?;
+pub async fn name_is_taken(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+    name: &str,
+) -> Result<bool, StoreError> {
+    let row =
+        sqlx::query("SELECT 1 FROM machines WHERE tenant = ? AND name = ? AND revoked IS NULL")
+            .bind(tenant.to_string())
+            .bind(name)
+            .fetch_optional(conn)
+            .await?;
     Ok(row.is_some())
 }
 
@@ -103,7 +116,12 @@ pub async fn name_is_taken(conn: &mut SqliteConnection, tenant: TenantId, name: 
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn list(conn: &mut SqliteConnection, tenant: TenantId, tag: Option<&TagPair>, page: &Page) -> Result<Vec<MachineRow>, StoreError> {
+pub async fn list(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+    tag: Option<&TagPair>,
+    page: &Page,
+) -> Result<Vec<MachineRow>, StoreError> {
     let rows = sqlx::query(
         "SELECT * FROM machines m WHERE tenant = ?1 AND name || '/' || id > ?2
              AND (?3 IS NULL OR EXISTS (SELECT 1 FROM machine_tags t WHERE t.machine = m.id AND t.key = ?3 AND t.value = ?4))
@@ -124,7 +142,11 @@ pub async fn list(conn: &mut SqliteConnection, tenant: TenantId, tag: Option<&Ta
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn with_tags(conn: &mut SqliteConnection, tenant: TenantId, tags: &[TagPair]) -> Result<Vec<MachineRow>, StoreError> {
+pub async fn with_tags(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+    tags: &[TagPair],
+) -> Result<Vec<MachineRow>, StoreError> {
     let rows = sqlx::query(
         "SELECT * FROM machines m WHERE tenant = ?1 AND revoked IS NULL
              AND (SELECT count(*) FROM json_each(?2) w JOIN machine_tags t
@@ -143,7 +165,12 @@ pub async fn with_tags(conn: &mut SqliteConnection, tenant: TenantId, tags: &[Ta
 /// # Errors
 ///
 /// Where the name is taken after all.
-pub async fn rename(conn: &mut SqliteConnection, tenant: TenantId, id: MachineId, name: &str) -> Result<(), StoreError> {
+pub async fn rename(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+    id: MachineId,
+    name: &str,
+) -> Result<(), StoreError> {
     sqlx::query("UPDATE machines SET name = ? WHERE tenant = ? AND id = ?")
         .bind(name)
         .bind(tenant.to_string())
@@ -158,13 +185,20 @@ pub async fn rename(conn: &mut SqliteConnection, tenant: TenantId, id: MachineId
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn revoke(conn: &mut SqliteConnection, tenant: TenantId, id: MachineId, now: UnixMillis) -> Result<bool, StoreError> {
-    let done = sqlx::query("UPDATE machines SET revoked = ? WHERE tenant = ? AND id = ? AND revoked IS NULL")
-        .bind(now.0)
-        .bind(tenant.to_string())
-        .bind(id.to_string())
-        .execute(conn)
-        .await?;
+pub async fn revoke(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+    id: MachineId,
+    now: UnixMillis,
+) -> Result<bool, StoreError> {
+    let done = sqlx::query(
+        "UPDATE machines SET revoked = ? WHERE tenant = ? AND id = ? AND revoked IS NULL",
+    )
+    .bind(now.0)
+    .bind(tenant.to_string())
+    .bind(id.to_string())
+    .execute(conn)
+    .await?;
     Ok(done.rows_affected() == 1)
 }
 
@@ -181,14 +215,16 @@ pub async fn set_hello(
     ledger_head: Option<Digest>,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE machines SET software = ?, facts = ?, ledger_head = ?, last_seen = ? WHERE id = ?")
-        .bind(software)
-        .bind(to_json(facts)?)
-        .bind(ledger_head.map(|digest| digest.to_string()))
-        .bind(now.0)
-        .bind(id.to_string())
-        .execute(conn)
-        .await?;
+    sqlx::query(
+        "UPDATE machines SET software = ?, facts = ?, ledger_head = ?, last_seen = ? WHERE id = ?",
+    )
+    .bind(software)
+    .bind(to_json(facts)?)
+    .bind(ledger_head.map(|digest| digest.to_string()))
+    .bind(now.0)
+    .bind(id.to_string())
+    .execute(conn)
+    .await?;
     Ok(())
 }
 
@@ -197,8 +233,16 @@ pub async fn set_hello(
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn set_facts(conn: &mut SqliteConnection, id: MachineId, facts: &[Fact]) -> Result<(), StoreError> {
-    sqlx::query("UPDATE machines SET facts = ? WHERE id = ?").bind(to_json(facts)?).bind(id.to_string()).execute(conn).await?;
+pub async fn set_facts(
+    conn: &mut SqliteConnection,
+    id: MachineId,
+    facts: &[Fact],
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE machines SET facts = ? WHERE id = ?")
+        .bind(to_json(facts)?)
+        .bind(id.to_string())
+        .execute(conn)
+        .await?;
     Ok(())
 }
 
@@ -207,7 +251,12 @@ pub async fn set_facts(conn: &mut SqliteConnection, id: MachineId, facts: &[Fact
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn set_gates(conn: &mut SqliteConnection, id: MachineId, revision: u64, problems: &[String]) -> Result<(), StoreError> {
+pub async fn set_gates(
+    conn: &mut SqliteConnection,
+    id: MachineId,
+    revision: u64,
+    problems: &[String],
+) -> Result<(), StoreError> {
     sqlx::query("UPDATE machines SET gates_revision = ?, gates_problems = ? WHERE id = ?")
         .bind(signed(revision))
         .bind(to_json(problems)?)
@@ -222,8 +271,16 @@ pub async fn set_gates(conn: &mut SqliteConnection, id: MachineId, revision: u64
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn set_last_seen(conn: &mut SqliteConnection, id: MachineId, now: UnixMillis) -> Result<(), StoreError> {
-    sqlx::query("UPDATE machines SET last_seen = ? WHERE id = ?").bind(now.0).bind(id.to_string()).execute(conn).await?;
+pub async fn set_last_seen(
+    conn: &mut SqliteConnection,
+    id: MachineId,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE machines SET last_seen = ? WHERE id = ?")
+        .bind(now.0)
+        .bind(id.to_string())
+        .execute(conn)
+        .await?;
     Ok(())
 }
 
@@ -233,9 +290,18 @@ pub async fn set_last_seen(conn: &mut SqliteConnection, id: MachineId, now: Unix
 ///
 /// Where the database cannot be read.
 pub async fn tags(conn: &mut SqliteConnection, id: MachineId) -> Result<Vec<TagPair>, StoreError> {
-    let rows =
-        sqlx::query("SELECT key, value FROM machine_tags WHERE machine = ? ORDER BY key").bind(id.to_string()).fetch_all(conn).await?;
-    rows.iter().map(|row| Ok(TagPair { key: row.try_get("key")?, value: row.try_get("value")? })).collect()
+    let rows = sqlx::query("SELECT key, value FROM machine_tags WHERE machine = ? ORDER BY key")
+        .bind(id.to_string())
+        .fetch_all(conn)
+        .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(TagPair {
+                key: row.try_get("key")?,
+                value: row.try_get("value")?,
+            })
+        })
+        .collect()
 }
 
 /// Adds a tag, or gives it another value.
@@ -243,7 +309,12 @@ pub async fn tags(conn: &mut SqliteConnection, id: MachineId) -> Result<Vec<TagP
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn set_tag(conn: &mut SqliteConnection, tenant: TenantId, id: MachineId, tag: &TagPair) -> Result<(), StoreError> {
+pub async fn set_tag(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+    id: MachineId,
+    tag: &TagPair,
+) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO machine_tags (tenant, machine, key, value) VALUES (?, ?, ?, ?)
          ON CONFLICT (machine, key) DO UPDATE SET value = excluded.value",
@@ -262,8 +333,16 @@ pub async fn set_tag(conn: &mut SqliteConnection, tenant: TenantId, id: MachineI
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn remove_tag(conn: &mut SqliteConnection, id: MachineId, key: &str) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM machine_tags WHERE machine = ? AND key = ?").bind(id.to_string()).bind(key).execute(conn).await?;
+pub async fn remove_tag(
+    conn: &mut SqliteConnection,
+    id: MachineId,
+    key: &str,
+) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM machine_tags WHERE machine = ? AND key = ?")
+        .bind(id.to_string())
+        .bind(key)
+        .execute(conn)
+        .await?;
     Ok(())
 }
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use sqlx::migrate::Migrator;
 use sqlx::pool::PoolConnection;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
 use sqlx::{ConnectOptions as _, Sqlite, SqliteConnection};
 use tokio::sync::oneshot;
 
@@ -35,9 +37,20 @@ impl Store {
     ///
     /// Where the file cannot be opened or is of a later version.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
-        let create = |source| OpenError::Create { path: path.to_owned(), source };
-        let open = |source| OpenError::Open { path: path.to_owned(), source };
-        OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(create)?;
+        let create = |source| OpenError::Create {
+            path: path.to_owned(),
+            source,
+        };
+        let open = |source| OpenError::Open {
+            path: path.to_owned(),
+            source,
+        };
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(create)?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .journal_mode(SqliteJournalMode::Wal)
@@ -52,7 +65,10 @@ impl Store {
         MIGRATIONS
             .run(&mut connection)
             .await
-            .map_err(|source| OpenError::Migrate { path: path.to_owned(), source })?;
+            .map_err(|source| OpenError::Migrate {
+                path: path.to_owned(),
+                source,
+            })?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .min_connections(1)
@@ -60,7 +76,10 @@ impl Store {
             .connect_with(options.read_only(true))
             .await
             .map_err(open)?;
-        Ok(Self { writer: Writer::start(connection), readers })
+        Ok(Self {
+            writer: Writer::start(connection),
+            readers,
+        })
     }
 
     /// Runs `change` in the next transaction and answers once that is durable. Where `change` fails, what it did is
@@ -84,7 +103,10 @@ impl Store {
     /// # Errors
     ///
     /// The writer has stopped.
-    pub async fn enqueue<T, E, F>(&self, change: F) -> Result<impl Future<Output = Result<T, E>> + Send + use<T, E, F>, E>
+    pub async fn enqueue<T, E, F>(
+        &self,
+        change: F,
+    ) -> Result<impl Future<Output = Result<T, E>> + Send + use<T, E, F>, E>
     where
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
         T: Send + 'static,
@@ -97,7 +119,32 @@ impl Store {
                 drop(answer.send(result));
             }))
             .await?;
-        Ok(async move { wait.await.unwrap_or_else(|_| Err(E::from(StoreError::Stopped))) })
+        Ok(async move {
+            wait.await
+                .unwrap_or_else(|_| Err(E::from(StoreError::Stopped)))
+        })
+    }
+
+    /// As [`Store::enqueue`], for a change that may wait a moment for company: it is durable with the next commit.
+    ///
+    /// # Errors
+    ///
+    /// The writer has stopped.
+    pub async fn enqueue_lazily<T, F>(
+        &self,
+        change: F,
+    ) -> Result<impl Future<Output = Result<T, StoreError>> + Send + use<T, F>, StoreError>
+    where
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, StoreError>>
+            + Send
+            + 'static,
+        T: Send + 'static,
+    {
+        let (answer, wait) = oneshot::channel();
+        // The caller may have gone; the change stands either way.
+        self.write_lazily(change, move |result| drop(answer.send(result)))
+            .await?;
+        Ok(async move { wait.await.unwrap_or(Err(StoreError::Stopped)) })
     }
 
     /// Hands over a change that nobody waits for: it rides along with the next commit, or has one of its own after a
@@ -112,7 +159,9 @@ impl Store {
         then: impl FnOnce(Result<T, StoreError>) + Send + 'static,
     ) -> Result<(), StoreError>
     where
-        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, StoreError>>
+            + Send
+            + 'static,
         T: Send + 'static,
     {
         self.writer.send(Task::lazy(change, then)).await
@@ -146,25 +195,35 @@ pub(crate) mod tests {
     /// A store in a directory that goes with it.
     pub(crate) async fn temporary() -> (tempfile::TempDir, Store) {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let store = Store::open(&dir.path().join("host.db")).await.expect("opens");
+        let store = Store::open(&dir.path().join("host.db"))
+            .await
+            .expect("opens");
         (dir, store)
     }
 
     async fn count(store: &Store) -> i64 {
         let mut conn = store.read().await.expect("a connection");
-        sqlx::query("SELECT count(*) FROM tenants").fetch_one(&mut *conn).await.expect("counts").get(0)
+        sqlx::query("SELECT count(*) FROM tenants")
+            .fetch_one(&mut *conn)
+            .await
+            .expect("counts")
+            .get(0)
     }
 
     #[tokio::test]
     async fn a_write_is_seen_by_the_next_read_and_survives() {
         let (dir, store) = temporary().await;
         store
-            .write(|conn| Box::pin(async move { tenants::create(conn, "default", UnixMillis(1)).await }))
+            .write(|conn| {
+                Box::pin(async move { tenants::create(conn, "default", UnixMillis(1)).await })
+            })
             .await
             .expect("writes");
         assert_eq!(count(&store).await, 1);
         store.close().await;
-        let store = Store::open(&dir.path().join("host.db")).await.expect("opens again");
+        let store = Store::open(&dir.path().join("host.db"))
+            .await
+            .expect("opens again");
         assert_eq!(count(&store).await, 1);
     }
 
@@ -181,7 +240,9 @@ pub(crate) mod tests {
             .await
             .expect("is handed over");
         let works = store
-            .enqueue(|conn| Box::pin(async move { tenants::create(conn, "whole", UnixMillis(1)).await }))
+            .enqueue(|conn| {
+                Box::pin(async move { tenants::create(conn, "whole", UnixMillis(1)).await })
+            })
             .await
             .expect("is handed over");
         assert!(fails.await.is_err());
@@ -196,7 +257,11 @@ pub(crate) mod tests {
             let store = store.clone();
             tokio::spawn(async move {
                 store
-                    .write(move |conn| Box::pin(async move { tenants::create(conn, &format!("t{n}"), UnixMillis(1)).await }))
+                    .write(move |conn| {
+                        Box::pin(async move {
+                            tenants::create(conn, &format!("t{n}"), UnixMillis(1)).await
+                        })
+                    })
                     .await
             })
         });
@@ -212,7 +277,13 @@ pub(crate) mod tests {
         let (done, wait) = oneshot::channel();
         store
             .write_lazily(
-                |conn| Box::pin(async move { tenants::create(conn, "lazy", UnixMillis(1)).await.map(|_| ()) }),
+                |conn| {
+                    Box::pin(async move {
+                        tenants::create(conn, "lazy", UnixMillis(1))
+                            .await
+                            .map(|_| ())
+                    })
+                },
                 move |result| done.send(result.is_ok()).expect("the test waits"),
             )
             .await
@@ -220,11 +291,22 @@ pub(crate) mod tests {
         assert_eq!(wait.await, Ok(true));
         assert_eq!(count(&store).await, 1);
         store
-            .write_lazily(|conn| Box::pin(async move { tenants::create(conn, "last", UnixMillis(1)).await.map(|_| ()) }), |_| ())
+            .write_lazily(
+                |conn| {
+                    Box::pin(async move {
+                        tenants::create(conn, "last", UnixMillis(1))
+                            .await
+                            .map(|_| ())
+                    })
+                },
+                |_| (),
+            )
             .await
             .expect("is handed over");
         store.close().await;
-        let store = Store::open(&dir.path().join("host.db")).await.expect("opens again");
+        let store = Store::open(&dir.path().join("host.db"))
+            .await
+            .expect("opens again");
         assert_eq!(count(&store).await, 2);
     }
 
@@ -232,7 +314,11 @@ pub(crate) mod tests {
     async fn readers_cannot_write() {
         let (_dir, store) = temporary().await;
         let mut conn = store.read().await.expect("a connection");
-        assert!(tenants::create(&mut conn, "x", UnixMillis(1)).await.is_err());
+        assert!(
+            tenants::create(&mut conn, "x", UnixMillis(1))
+                .await
+                .is_err()
+        );
     }
 
     #[tokio::test]

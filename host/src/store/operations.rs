@@ -9,8 +9,8 @@ use sluice_protocol::report::Report;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
-use super::row::{parsed, parsed_or_null, signed, unsigned};
 use super::StoreError;
+use super::row::{parsed, parsed_or_null, signed, unsigned};
 use crate::clock::UnixMillis;
 
 /// An operation, without its reports.
@@ -60,7 +60,10 @@ pub struct Reports {
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn insert(conn: &mut SqliteConnection, operation: &OperationRow) -> Result<(), StoreError> {
+pub async fn insert(
+    conn: &mut SqliteConnection,
+    operation: &OperationRow,
+) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO operations (id, tenant, job, machine, machine_name, position, state, ended, bundle_sha256, silence_after, output_limit)
          VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?)",
@@ -85,7 +88,11 @@ pub async fn insert(conn: &mut SqliteConnection, operation: &OperationRow) -> Re
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn find(conn: &mut SqliteConnection, tenant: TenantId, id: OperationId) -> Result<Option<OperationRow>, StoreError> {
+pub async fn find(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+    id: OperationId,
+) -> Result<Option<OperationRow>, StoreError> {
     let row = sqlx::query("SELECT * FROM operations WHERE tenant = ? AND id = ?")
         .bind(tenant.to_string())
         .bind(id.to_string())
@@ -99,18 +106,32 @@ pub async fn find(conn: &mut SqliteConnection, tenant: TenantId, id: OperationId
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn reports(conn: &mut SqliteConnection, tenant: TenantId, id: OperationId) -> Result<Reports, StoreError> {
+pub async fn reports(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+    id: OperationId,
+) -> Result<Reports, StoreError> {
     let row = sqlx::query("SELECT report, late_report FROM operations WHERE tenant = ? AND id = ?")
         .bind(tenant.to_string())
         .bind(id.to_string())
         .fetch_optional(conn)
         .await?;
-    let Some(row) = row else { return Ok(Reports::default()) };
+    let Some(row) = row else {
+        return Ok(Reports::default());
+    };
     let decode = |column| -> Result<Option<Report>, StoreError> {
         let bytes: Option<&[u8]> = row.try_get(column)?;
-        bytes.map(|bytes| codec::decode(bytes).map_err(|error| StoreError::Corrupt(format!("{column}: {error}")))).transpose()
+        bytes
+            .map(|bytes| {
+                codec::decode(bytes)
+                    .map_err(|error| StoreError::Corrupt(format!("{column}: {error}")))
+            })
+            .transpose()
     };
-    Ok(Reports { report: decode("report")?, late: decode("late_report")? })
+    Ok(Reports {
+        report: decode("report")?,
+        late: decode("late_report")?,
+    })
 }
 
 /// All operations of a job, in the order of the request.
@@ -118,12 +139,17 @@ pub async fn reports(conn: &mut SqliteConnection, tenant: TenantId, id: Operatio
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn of_job(conn: &mut SqliteConnection, tenant: TenantId, job: JobId) -> Result<Vec<OperationRow>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM operations WHERE tenant = ? AND job = ? ORDER BY position")
-        .bind(tenant.to_string())
-        .bind(job.to_string())
-        .fetch_all(conn)
-        .await?;
+pub async fn of_job(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+    job: JobId,
+) -> Result<Vec<OperationRow>, StoreError> {
+    let rows =
+        sqlx::query("SELECT * FROM operations WHERE tenant = ? AND job = ? ORDER BY position")
+            .bind(tenant.to_string())
+            .bind(job.to_string())
+            .fetch_all(conn)
+            .await?;
     rows.iter().map(read).collect()
 }
 
@@ -132,12 +158,18 @@ pub async fn of_job(conn: &mut SqliteConnection, tenant: TenantId, job: JobId) -
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn open_of_machine(conn: &mut SqliteConnection, tenant: TenantId, machine: MachineId) -> Result<Vec<OperationRow>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM operations WHERE machine = ? AND ended = 0 AND tenant = ? ORDER BY id")
-        .bind(machine.to_string())
-        .bind(tenant.to_string())
-        .fetch_all(conn)
-        .await?;
+pub async fn open_of_machine(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+    machine: MachineId,
+) -> Result<Vec<OperationRow>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT * FROM operations WHERE machine = ? AND ended = 0 AND tenant = ? ORDER BY id",
+    )
+    .bind(machine.to_string())
+    .bind(tenant.to_string())
+    .fetch_all(conn)
+    .await?;
     rows.iter().map(read).collect()
 }
 
@@ -147,7 +179,11 @@ pub async fn open_of_machine(conn: &mut SqliteConnection, tenant: TenantId, mach
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn overdue(conn: &mut SqliteConnection, now: UnixMillis, limit: u32) -> Result<Vec<OperationRow>, StoreError> {
+pub async fn overdue(
+    conn: &mut SqliteConnection,
+    now: UnixMillis,
+    limit: u32,
+) -> Result<Vec<OperationRow>, StoreError> {
     let rows = sqlx::query(
         "SELECT o.* FROM operations o JOIN jobs j ON j.id = o.job WHERE o.ended = 0
              AND CASE WHEN o.state IN ('held', 'queued') THEN j.not_after < ?1 ELSE o.silence_after < ?1 END
@@ -166,11 +202,15 @@ pub async fn overdue(conn: &mut SqliteConnection, now: UnixMillis, limit: u32) -
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn set_delivered(conn: &mut SqliteConnection, id: OperationId) -> Result<bool, StoreError> {
-    let done = sqlx::query("UPDATE operations SET state = 'delivered' WHERE id = ? AND state = 'queued'")
-        .bind(id.to_string())
-        .execute(conn)
-        .await?;
+pub async fn set_delivered(
+    conn: &mut SqliteConnection,
+    id: OperationId,
+) -> Result<bool, StoreError> {
+    let done =
+        sqlx::query("UPDATE operations SET state = 'delivered' WHERE id = ? AND state = 'queued'")
+            .bind(id.to_string())
+            .execute(conn)
+            .await?;
     Ok(done.rows_affected() == 1)
 }
 
@@ -205,7 +245,12 @@ pub async fn set_progress(
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn end(conn: &mut SqliteConnection, id: OperationId, from: From, report: &Report) -> Result<bool, StoreError> {
+pub async fn end(
+    conn: &mut SqliteConnection,
+    id: OperationId,
+    from: From,
+    report: &Report,
+) -> Result<bool, StoreError> {
     let bytes = codec::encode(report).map_err(|error| StoreError::Corrupt(error.to_string()))?;
     let statement = match from {
         From::NotSent => {
@@ -243,7 +288,11 @@ pub enum From {
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn keep_late_report(conn: &mut SqliteConnection, id: OperationId, report: &Report) -> Result<bool, StoreError> {
+pub async fn keep_late_report(
+    conn: &mut SqliteConnection,
+    id: OperationId,
+    report: &Report,
+) -> Result<bool, StoreError> {
     let bytes = codec::encode(report).map_err(|error| StoreError::Corrupt(error.to_string()))?;
     let done = sqlx::query("UPDATE operations SET late_report = ?1 WHERE id = ?2 AND late_report IS NULL AND report IS NOT ?1")
         .bind(bytes)
@@ -258,12 +307,18 @@ pub async fn keep_late_report(conn: &mut SqliteConnection, id: OperationId, repo
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn set_cancel(conn: &mut SqliteConnection, id: OperationId, by: &str) -> Result<(), StoreError> {
-    sqlx::query("UPDATE operations SET cancel_by = coalesce(cancel_by, ?) WHERE id = ? AND ended = 0")
-        .bind(by)
-        .bind(id.to_string())
-        .execute(conn)
-        .await?;
+pub async fn set_cancel(
+    conn: &mut SqliteConnection,
+    id: OperationId,
+    by: &str,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE operations SET cancel_by = coalesce(cancel_by, ?) WHERE id = ? AND ended = 0",
+    )
+    .bind(by)
+    .bind(id.to_string())
+    .execute(conn)
+    .await?;
     Ok(())
 }
 
@@ -296,8 +351,14 @@ pub async fn open_names_attachment(
 ///
 /// Where the database cannot be read.
 pub async fn count_open(conn: &mut SqliteConnection) -> Result<Vec<(String, u64)>, StoreError> {
-    let rows = sqlx::query("SELECT state, count(*) AS n FROM operations WHERE ended = 0 GROUP BY state ORDER BY state").fetch_all(conn).await?;
-    rows.iter().map(|row| Ok((row.try_get("state")?, unsigned(row, "n")?))).collect()
+    let rows = sqlx::query(
+        "SELECT state, count(*) AS n FROM operations WHERE ended = 0 GROUP BY state ORDER BY state",
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.iter()
+        .map(|row| Ok((row.try_get("state")?, unsigned(row, "n")?)))
+        .collect()
 }
 
 fn read(row: &SqliteRow) -> Result<OperationRow, StoreError> {
@@ -309,7 +370,8 @@ fn read(row: &SqliteRow) -> Result<OperationRow, StoreError> {
         machine: parsed_or_null(row, "machine")?,
         machine_name: row.try_get("machine_name")?,
         position: unsigned(row, "position")?,
-        state: State::from_word(state).ok_or_else(|| StoreError::Corrupt(format!("state {state}")))?,
+        state: State::from_word(state)
+            .ok_or_else(|| StoreError::Corrupt(format!("state {state}")))?,
         bundle_sha256: parsed_or_null(row, "bundle_sha256")?,
         silence_after: UnixMillis(row.try_get("silence_after")?),
         output_limit: unsigned(row, "output_limit")?,

@@ -23,11 +23,22 @@ pub enum Kept {
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn append(conn: &mut SqliteConnection, operation: OperationId, chunk: &Chunk, limit: u64) -> Result<Kept, StoreError> {
+pub async fn append(
+    conn: &mut SqliteConnection,
+    operation: OperationId,
+    chunk: &Chunk,
+    limit: u64,
+) -> Result<Kept, StoreError> {
     let stored = lengths(conn, operation).await?;
     let have = stored.of(chunk.stream);
-    let Some(skip) = have.checked_sub(chunk.offset) else { return Ok(Kept::Dropped) };
-    let Some(new) = usize::try_from(skip).ok().and_then(|skip| chunk.bytes.get(skip..)).filter(|new| !new.is_empty()) else {
+    let Some(skip) = have.checked_sub(chunk.offset) else {
+        return Ok(Kept::Dropped);
+    };
+    let Some(new) = usize::try_from(skip)
+        .ok()
+        .and_then(|skip| chunk.bytes.get(skip..))
+        .filter(|new| !new.is_empty())
+    else {
         return Ok(Kept::Known);
     };
     if stored.stdout + stored.stderr + new.len() as u64 > limit {
@@ -67,7 +78,10 @@ impl Lengths {
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn lengths(conn: &mut SqliteConnection, operation: OperationId) -> Result<Lengths, StoreError> {
+pub async fn lengths(
+    conn: &mut SqliteConnection,
+    operation: OperationId,
+) -> Result<Lengths, StoreError> {
     let row = sqlx::query(
         "SELECT coalesce((SELECT start + length(bytes) FROM output WHERE operation = ?1 AND stream = 1 ORDER BY start DESC LIMIT 1), 0) AS stdout,
                 coalesce((SELECT start + length(bytes) FROM output WHERE operation = ?1 AND stream = 2 ORDER BY start DESC LIMIT 1), 0) AS stderr",
@@ -75,7 +89,10 @@ pub async fn lengths(conn: &mut SqliteConnection, operation: OperationId) -> Res
     .bind(operation.to_string())
     .fetch_one(conn)
     .await?;
-    Ok(Lengths { stdout: unsigned(&row, "stdout")?, stderr: unsigned(&row, "stderr")? })
+    Ok(Lengths {
+        stdout: unsigned(&row, "stdout")?,
+        stderr: unsigned(&row, "stderr")?,
+    })
 }
 
 /// A stored piece, and its place in the order of all pieces.
@@ -92,7 +109,12 @@ pub struct Piece {
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn pieces(conn: &mut SqliteConnection, operation: OperationId, after: i64, limit: u32) -> Result<Vec<Piece>, StoreError> {
+pub async fn pieces(
+    conn: &mut SqliteConnection,
+    operation: OperationId,
+    after: i64,
+    limit: u32,
+) -> Result<Vec<Piece>, StoreError> {
     let rows = sqlx::query("SELECT id, stream, start, bytes FROM output WHERE operation = ? AND id > ? ORDER BY id LIMIT ?")
         .bind(operation.to_string())
         .bind(after)
@@ -108,7 +130,11 @@ pub async fn pieces(conn: &mut SqliteConnection, operation: OperationId, after: 
             };
             Ok(Piece {
                 id: row.try_get("id")?,
-                chunk: Chunk { stream, offset: unsigned(row, "start")?, bytes: row.try_get("bytes")? },
+                chunk: Chunk {
+                    stream,
+                    offset: unsigned(row, "start")?,
+                    bytes: row.try_get("bytes")?,
+                },
             })
         })
         .collect()
@@ -138,7 +164,8 @@ pub async fn range(
     let mut bytes = Vec::new();
     for row in &rows {
         let piece: &[u8] = row.try_get("bytes")?;
-        let skip = usize::try_from(offset.saturating_sub(unsigned(row, "start")?)).unwrap_or(usize::MAX);
+        let skip =
+            usize::try_from(offset.saturating_sub(unsigned(row, "start")?)).unwrap_or(usize::MAX);
         bytes.extend_from_slice(piece.get(skip..).unwrap_or_default());
     }
     bytes.truncate(usize::try_from(length).unwrap_or(usize::MAX));

@@ -43,7 +43,11 @@ pub struct PluginRow {
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn insert(conn: &mut SqliteConnection, tenant: TenantId, plugin: &PluginRow) -> Result<(), StoreError> {
+pub async fn insert(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+    plugin: &PluginRow,
+) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO plugins (tenant, sha256, id, version, vendor, world, description, manifest, publisher, minimum_version,
                               signature, size, installed)
@@ -74,7 +78,11 @@ pub async fn insert(conn: &mut SqliteConnection, tenant: TenantId, plugin: &Plug
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn find(conn: &mut SqliteConnection, tenant: TenantId, sha256: Digest) -> Result<Option<PluginRow>, StoreError> {
+pub async fn find(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+    sha256: Digest,
+) -> Result<Option<PluginRow>, StoreError> {
     let row = sqlx::query("SELECT * FROM plugins WHERE tenant = ? AND sha256 = ?")
         .bind(tenant.to_string())
         .bind(sha256.to_string())
@@ -88,12 +96,18 @@ pub async fn find(conn: &mut SqliteConnection, tenant: TenantId, sha256: Digest)
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn with_id(conn: &mut SqliteConnection, tenant: TenantId, id: &str) -> Result<Vec<PluginRow>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM plugins WHERE tenant = ? AND id = ? ORDER BY installed DESC, sha256")
-        .bind(tenant.to_string())
-        .bind(id)
-        .fetch_all(conn)
-        .await?;
+pub async fn with_id(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+    id: &str,
+) -> Result<Vec<PluginRow>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT * FROM plugins WHERE tenant = ? AND id = ? ORDER BY installed DESC, sha256",
+    )
+    .bind(tenant.to_string())
+    .bind(id)
+    .fetch_all(conn)
+    .await?;
     rows.iter().map(read).collect()
 }
 
@@ -102,11 +116,15 @@ pub async fn with_id(conn: &mut SqliteConnection, tenant: TenantId, id: &str) ->
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn list(conn: &mut SqliteConnection, tenant: TenantId) -> Result<Vec<PluginRow>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM plugins WHERE tenant = ? ORDER BY id, installed DESC, sha256")
-        .bind(tenant.to_string())
-        .fetch_all(conn)
-        .await?;
+pub async fn list(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+) -> Result<Vec<PluginRow>, StoreError> {
+    let rows =
+        sqlx::query("SELECT * FROM plugins WHERE tenant = ? ORDER BY id, installed DESC, sha256")
+            .bind(tenant.to_string())
+            .fetch_all(conn)
+            .await?;
     rows.iter().map(read).collect()
 }
 

@@ -22,7 +22,11 @@ pub struct PublisherRow {
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn insert(conn: &mut SqliteConnection, tenant: TenantId, publisher: &PublisherRow) -> Result<bool, StoreError> {
+pub async fn insert(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+    publisher: &PublisherRow,
+) -> Result<bool, StoreError> {
     let done = sqlx::query("INSERT INTO publishers (tenant, key, created, created_by) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING")
         .bind(tenant.to_string())
         .bind(&publisher.key)
@@ -38,8 +42,16 @@ pub async fn insert(conn: &mut SqliteConnection, tenant: TenantId, publisher: &P
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn remove(conn: &mut SqliteConnection, tenant: TenantId, key: &str) -> Result<bool, StoreError> {
-    let done = sqlx::query("DELETE FROM publishers WHERE tenant = ? AND key = ?").bind(tenant.to_string()).bind(key).execute(conn).await?;
+pub async fn remove(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+    key: &str,
+) -> Result<bool, StoreError> {
+    let done = sqlx::query("DELETE FROM publishers WHERE tenant = ? AND key = ?")
+        .bind(tenant.to_string())
+        .bind(key)
+        .execute(conn)
+        .await?;
     Ok(done.rows_affected() == 1)
 }
 
@@ -48,11 +60,16 @@ pub async fn remove(conn: &mut SqliteConnection, tenant: TenantId, key: &str) ->
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn list(conn: &mut SqliteConnection, tenant: TenantId) -> Result<Vec<PublisherRow>, StoreError> {
-    let rows = sqlx::query("SELECT key, created, created_by FROM publishers WHERE tenant = ? ORDER BY key")
-        .bind(tenant.to_string())
-        .fetch_all(conn)
-        .await?;
+pub async fn list(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+) -> Result<Vec<PublisherRow>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT key, created, created_by FROM publishers WHERE tenant = ? ORDER BY key",
+    )
+    .bind(tenant.to_string())
+    .fetch_all(conn)
+    .await?;
     rows.iter()
         .map(|row| {
             Ok(PublisherRow {

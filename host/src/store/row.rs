@@ -26,29 +26,41 @@ where
     T::Err: Display,
 {
     let text: &str = row.try_get(column)?;
-    text.parse().map_err(|error| StoreError::Corrupt(format!("{column} {}: {error}", text.escape_debug())))
+    text.parse()
+        .map_err(|error| StoreError::Corrupt(format!("{column} {}: {error}", text.escape_debug())))
 }
 
 /// The typed value of a text column that may be null.
-pub(super) fn parsed_or_null<T>(row: &SqliteRow, column: &'static str) -> Result<Option<T>, StoreError>
+pub(super) fn parsed_or_null<T>(
+    row: &SqliteRow,
+    column: &'static str,
+) -> Result<Option<T>, StoreError>
 where
     T: FromStr,
     T::Err: Display,
 {
     let text: Option<&str> = row.try_get(column)?;
-    text.map(|text| text.parse().map_err(|error| StoreError::Corrupt(format!("{column} {}: {error}", text.escape_debug()))))
-        .transpose()
+    text.map(|text| {
+        text.parse().map_err(|error| {
+            StoreError::Corrupt(format!("{column} {}: {error}", text.escape_debug()))
+        })
+    })
+    .transpose()
 }
 
 /// The value that a text column holds as JSON.
-pub(super) fn from_json<T: DeserializeOwned>(row: &SqliteRow, column: &'static str) -> Result<T, StoreError> {
+pub(super) fn from_json<T: DeserializeOwned>(
+    row: &SqliteRow,
+    column: &'static str,
+) -> Result<T, StoreError> {
     let text: &str = row.try_get(column)?;
     serde_json::from_str(text).map_err(|error| StoreError::Corrupt(format!("{column}: {error}")))
 }
 
 /// The JSON that a text column is to hold.
 pub(super) fn to_json<T: Serialize + ?Sized>(value: &T) -> Result<String, StoreError> {
-    serde_json::to_string(value).map_err(|error| StoreError::Corrupt(format!("a value has no JSON form: {error}")))
+    serde_json::to_string(value)
+        .map_err(|error| StoreError::Corrupt(format!("a value has no JSON form: {error}")))
 }
 
 /// A count or size, which SQLite holds as a signed integer.

@@ -24,8 +24,15 @@ pub struct Tenant {
 /// # Errors
 ///
 /// Where the name is taken.
-pub async fn create(conn: &mut SqliteConnection, name: &str, now: UnixMillis) -> Result<Tenant, StoreError> {
-    let tenant = Tenant { id: TenantId::generate(), name: name.to_owned() };
+pub async fn create(
+    conn: &mut SqliteConnection,
+    name: &str,
+    now: UnixMillis,
+) -> Result<Tenant, StoreError> {
+    let tenant = Tenant {
+        id: TenantId::generate(),
+        name: name.to_owned(),
+    };
     sqlx::query("INSERT INTO tenants (id, name, created) VALUES (?, ?, ?)")
         .bind(tenant.id.to_string())
         .bind(name)
@@ -41,9 +48,15 @@ pub async fn create(conn: &mut SqliteConnection, name: &str, now: UnixMillis) ->
 ///
 /// Where the database cannot be read.
 pub async fn find(conn: &mut SqliteConnection, id: TenantId) -> Result<Option<Tenant>, StoreError> {
-    let row = sqlx::query("SELECT name FROM tenants WHERE id = ?").bind(id.to_string()).fetch_optional(conn).await?;
+    let row = sqlx::query("SELECT name FROM tenants WHERE id = ?")
+        .bind(id.to_string())
+        .fetch_optional(conn)
+        .await?;
     Ok(match row {
-        Some(row) => Some(Tenant { id, name: row.try_get("name")? }),
+        Some(row) => Some(Tenant {
+            id,
+            name: row.try_get("name")?,
+        }),
         None => None,
     })
 }
@@ -53,9 +66,21 @@ pub async fn find(conn: &mut SqliteConnection, id: TenantId) -> Result<Option<Te
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn find_by_name(conn: &mut SqliteConnection, name: &str) -> Result<Option<Tenant>, StoreError> {
-    let row = sqlx::query("SELECT id, name FROM tenants WHERE name = ?").bind(name).fetch_optional(conn).await?;
-    row.map(|row| Ok(Tenant { id: parsed(&row, "id")?, name: row.try_get("name")? })).transpose()
+pub async fn find_by_name(
+    conn: &mut SqliteConnection,
+    name: &str,
+) -> Result<Option<Tenant>, StoreError> {
+    let row = sqlx::query("SELECT id, name FROM tenants WHERE name = ?")
+        .bind(name)
+        .fetch_optional(conn)
+        .await?;
+    row.map(|row| {
+        Ok(Tenant {
+            id: parsed(&row, "id")?,
+            name: row.try_get("name")?,
+        })
+    })
+    .transpose()
 }
 
 /// The revision of the tenant's gates.
@@ -63,8 +88,14 @@ pub async fn find_by_name(conn: &mut SqliteConnection, name: &str) -> Result<Opt
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn gates_revision(conn: &mut SqliteConnection, tenant: TenantId) -> Result<u64, StoreError> {
-    let row = sqlx::query("SELECT gates_revision FROM tenants WHERE id = ?").bind(tenant.to_string()).fetch_one(conn).await?;
+pub async fn gates_revision(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+) -> Result<u64, StoreError> {
+    let row = sqlx::query("SELECT gates_revision FROM tenants WHERE id = ?")
+        .bind(tenant.to_string())
+        .fetch_one(conn)
+        .await?;
     unsigned(&row, "gates_revision")
 }
 
@@ -73,7 +104,10 @@ pub async fn gates_revision(conn: &mut SqliteConnection, tenant: TenantId) -> Re
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn next_gates_revision(conn: &mut SqliteConnection, tenant: TenantId) -> Result<u64, StoreError> {
+pub async fn next_gates_revision(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+) -> Result<u64, StoreError> {
     let row = sqlx::query("UPDATE tenants SET gates_revision = gates_revision + 1 WHERE id = ? RETURNING gates_revision")
         .bind(tenant.to_string())
         .fetch_one(conn)
@@ -87,7 +121,9 @@ pub async fn next_gates_revision(conn: &mut SqliteConnection, tenant: TenantId) 
 ///
 /// Where the database cannot be read.
 pub async fn host_id(conn: &mut SqliteConnection) -> Result<Option<HostId>, StoreError> {
-    let row = sqlx::query("SELECT id FROM host").fetch_optional(conn).await?;
+    let row = sqlx::query("SELECT id FROM host")
+        .fetch_optional(conn)
+        .await?;
     row.map(|row| parsed(&row, "id")).transpose()
 }
 
@@ -96,7 +132,15 @@ pub async fn host_id(conn: &mut SqliteConnection) -> Result<Option<HostId>, Stor
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn set_host_id(conn: &mut SqliteConnection, id: HostId, now: UnixMillis) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO host (id, created) VALUES (?, ?)").bind(id.to_string()).bind(now.0).execute(conn).await?;
+pub async fn set_host_id(
+    conn: &mut SqliteConnection,
+    id: HostId,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO host (id, created) VALUES (?, ?)")
+        .bind(id.to_string())
+        .bind(now.0)
+        .execute(conn)
+        .await?;
     Ok(())
 }

@@ -37,8 +37,16 @@ pub struct TokenRow {
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn insert(conn: &mut SqliteConnection, token: &TokenRow, secret: Digest) -> Result<bool, StoreError> {
-    let words: Vec<&str> = token.permissions.iter().map(|permission| permission.as_str()).collect();
+pub async fn insert(
+    conn: &mut SqliteConnection,
+    token: &TokenRow,
+    secret: Digest,
+) -> Result<bool, StoreError> {
+    let words: Vec<&str> = token
+        .permissions
+        .iter()
+        .map(|permission| permission.as_str())
+        .collect();
     let done = sqlx::query(
         "INSERT INTO tokens (id, tenant, name, secret_sha256, permissions, created, expires) VALUES (?, ?, ?, ?, ?, ?, ?)
          ON CONFLICT (tenant, name) WHERE revoked IS NULL DO NOTHING",
@@ -60,9 +68,14 @@ pub async fn insert(conn: &mut SqliteConnection, token: &TokenRow, secret: Diges
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn find_by_secret(conn: &mut SqliteConnection, secret: Digest) -> Result<Option<TokenRow>, StoreError> {
-    let row =
-        sqlx::query("SELECT * FROM tokens WHERE secret_sha256 = ?").bind(secret.as_bytes().as_slice()).fetch_optional(conn).await?;
+pub async fn find_by_secret(
+    conn: &mut SqliteConnection,
+    secret: Digest,
+) -> Result<Option<TokenRow>, StoreError> {
+    let row = sqlx::query("SELECT * FROM tokens WHERE secret_sha256 = ?")
+        .bind(secret.as_bytes().as_slice())
+        .fetch_optional(conn)
+        .await?;
     row.map(|row| read(&row)).transpose()
 }
 
@@ -71,7 +84,12 @@ pub async fn find_by_secret(conn: &mut SqliteConnection, secret: Digest) -> Resu
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn is_good(conn: &mut SqliteConnection, tenant: TenantId, id: Uuid, now: UnixMillis) -> Result<bool, StoreError> {
+pub async fn is_good(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+    id: Uuid,
+    now: UnixMillis,
+) -> Result<bool, StoreError> {
     let row = sqlx::query("SELECT 1 FROM tokens WHERE tenant = ? AND id = ? AND revoked IS NULL AND (expires IS NULL OR expires > ?)")
         .bind(tenant.to_string())
         .bind(id.to_string())
@@ -86,8 +104,14 @@ pub async fn is_good(conn: &mut SqliteConnection, tenant: TenantId, id: Uuid, no
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn list(conn: &mut SqliteConnection, tenant: TenantId) -> Result<Vec<TokenRow>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM tokens WHERE tenant = ? ORDER BY created, id").bind(tenant.to_string()).fetch_all(conn).await?;
+pub async fn list(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+) -> Result<Vec<TokenRow>, StoreError> {
+    let rows = sqlx::query("SELECT * FROM tokens WHERE tenant = ? ORDER BY created, id")
+        .bind(tenant.to_string())
+        .fetch_all(conn)
+        .await?;
     rows.iter().map(read).collect()
 }
 
@@ -96,7 +120,12 @@ pub async fn list(conn: &mut SqliteConnection, tenant: TenantId) -> Result<Vec<T
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn revoke(conn: &mut SqliteConnection, tenant: TenantId, id: Uuid, now: UnixMillis) -> Result<Option<String>, StoreError> {
+pub async fn revoke(
+    conn: &mut SqliteConnection,
+    tenant: TenantId,
+    id: Uuid,
+    now: UnixMillis,
+) -> Result<Option<String>, StoreError> {
     let row = sqlx::query("UPDATE tokens SET revoked = ? WHERE tenant = ? AND id = ? AND revoked IS NULL RETURNING name")
         .bind(now.0)
         .bind(tenant.to_string())
@@ -110,7 +139,9 @@ fn read(row: &SqliteRow) -> Result<TokenRow, StoreError> {
     let words: Vec<String> = super::row::from_json(row, "permissions")?;
     let permissions = words
         .iter()
-        .map(|word| Permission::from_str(word).map_err(|error| StoreError::Corrupt(error.to_string())))
+        .map(|word| {
+            Permission::from_str(word).map_err(|error| StoreError::Corrupt(error.to_string()))
+        })
         .collect::<Result<_, _>>()?;
     Ok(TokenRow {
         id: parsed(row, "id")?,

@@ -27,7 +27,8 @@ const LINGER: Duration = Duration::from_millis(15);
 /// Called after the commit, with how that went.
 type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 /// Makes the change; says whether it stays.
-type Change = Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, (bool, Answer)> + Send>;
+type Change =
+    Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, (bool, Answer)> + Send>;
 
 /// A change and what follows it.
 pub(super) struct Task {
@@ -37,7 +38,10 @@ pub(super) struct Task {
 
 impl Task {
     /// Somebody waits for it.
-    pub(super) fn durable<T, E, F>(change: F, answer: impl FnOnce(Result<T, E>) + Send + 'static) -> Self
+    pub(super) fn durable<T, E, F>(
+        change: F,
+        answer: impl FnOnce(Result<T, E>) + Send + 'static,
+    ) -> Self
     where
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
         T: Send + 'static,
@@ -57,16 +61,27 @@ impl Task {
                 (stays, answer)
             })
         });
-        Self { change, lazy: false }
+        Self {
+            change,
+            lazy: false,
+        }
     }
 
     /// Nobody waits for it.
-    pub(super) fn lazy<T, F>(change: F, then: impl FnOnce(Result<T, StoreError>) + Send + 'static) -> Self
+    pub(super) fn lazy<T, F>(
+        change: F,
+        then: impl FnOnce(Result<T, StoreError>) + Send + 'static,
+    ) -> Self
     where
-        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, StoreError>>
+            + Send
+            + 'static,
         T: Send + 'static,
     {
-        Self { lazy: true, ..Self::durable(change, then) }
+        Self {
+            lazy: true,
+            ..Self::durable(change, then)
+        }
     }
 }
 
@@ -91,7 +106,10 @@ impl Writer {
 
     /// Hands a task over.
     pub(super) async fn send(&self, task: Task) -> Result<(), StoreError> {
-        self.tasks.send(Message::Task(task)).await.map_err(|_| StoreError::Stopped)
+        self.tasks
+            .send(Message::Task(task))
+            .await
+            .map_err(|_| StoreError::Stopped)
     }
 
     /// Waits until everything handed over before is committed, then stops the task.
@@ -107,7 +125,9 @@ impl Writer {
 async fn run(mut connection: SqliteConnection, mut queue: mpsc::Receiver<Message>) {
     let mut stopping: Option<oneshot::Sender<()>> = None;
     while stopping.is_none() {
-        let Some(message) = queue.recv().await else { break };
+        let Some(message) = queue.recv().await else {
+            break;
+        };
         let first = match message {
             Message::Task(task) => task,
             Message::Stop(done) => {
@@ -153,7 +173,11 @@ async fn transaction(
         if answers.len() >= GROUP || sound.is_err() {
             break;
         }
-        let message = if durable { queue.try_recv().ok() } else { timeout_at(deadline, queue.recv()).await.ok().flatten() };
+        let message = if durable {
+            queue.try_recv().ok()
+        } else {
+            timeout_at(deadline, queue.recv()).await.ok().flatten()
+        };
         match message {
             Some(Message::Task(task)) => next = Some(task),
             Some(Message::Stop(done)) => stopping = Some(done),
@@ -177,7 +201,10 @@ async fn transaction(
     stopping
 }
 
-async fn in_savepoint(connection: &mut SqliteConnection, task: Task) -> (Answer, Result<(), sqlx::Error>) {
+async fn in_savepoint(
+    connection: &mut SqliteConnection,
+    task: Task,
+) -> (Answer, Result<(), sqlx::Error>) {
     let begun = execute(connection, "SAVEPOINT change").await;
     let (stays, answer) = (task.change)(connection).await;
     let ended = match begun {
@@ -191,6 +218,9 @@ async fn in_savepoint(connection: &mut SqliteConnection, task: Task) -> (Answer,
     (answer, ended)
 }
 
-async fn execute(connection: &mut SqliteConnection, statement: &'static str) -> Result<(), sqlx::Error> {
+async fn execute(
+    connection: &mut SqliteConnection,
+    statement: &'static str,
+) -> Result<(), sqlx::Error> {
     sqlx::query(statement).execute(connection).await.map(|_| ())
 }

@@ -1,0 +1,99 @@
+//! An operation end to end on loopback (REST accepted to result stored; QUIC, gates, bash under another user, durable on
+//! both sides) against the job floor: temporary file, chown, bash under that user, captured output.
+
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use sluice_tests::Fleet;
+
+use crate::samples::{Samples, ratio};
+
+const SCRIPT: &str = "#!/bin/bash\necho hello\n";
+const ROUNDS: usize = 5;
+const OPERATIONS: usize = 100;
+
+pub(crate) fn run() -> Result<()> {
+    if !nix::unistd::Uid::effective().is_root() {
+        println!("   left out: running scripts as another user needs root");
+        return Ok(());
+    }
+    let fleet = Fleet::builder().start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let client = client(&fleet)?;
+    for _ in 0..20 {
+        runtime.block_on(operation(&client, &fleet))?;
+    }
+    let (mut floor, mut whole) = (Samples::default(), Samples::default());
+    for _ in 0..ROUNDS {
+        for _ in 0..OPERATIONS {
+            floor.push(job_floor()?);
+        }
+        for _ in 0..OPERATIONS {
+            whole.push(runtime.block_on(operation(&client, &fleet))?);
+        }
+    }
+    floor.show("job floor: file, chown, bash as nobody");
+    whole.show("operation: REST accepted to result stored");
+    println!("   ratio of the medians: {:.2}", ratio(&whole, &floor));
+    println!("   p99 of the operation / its median: {:.2}", whole.quantile(0.99).as_secs_f64() / whole.median().as_secs_f64());
+    let pid = fleet.agents[0].pid();
+    println!("   agent at rest: {} KiB resident", resident(pid)?);
+    Ok(())
+}
+
+fn client(fleet: &Fleet) -> Result<reqwest::Client> {
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    // One provider for the whole process; a second call would say that it is there.
+    let _ = provider.install_default();
+    let mut headers = reqwest::header::HeaderMap::new();
+    headers.insert("authorization", format!("Bearer {}", fleet.token).parse()?);
+    Ok(reqwest::Client::builder().default_headers(headers).tcp_nodelay(true).build()?)
+}
+
+/// From the request to the event that tells the stored result.
+async fn operation(client: &reqwest::Client, fleet: &Fleet) -> Result<Duration> {
+    let started = Instant::now();
+    let body = json!({ "script": STANDARD.encode(SCRIPT), "machines": ["m1"], "run_as": "nobody" });
+    let response = client.post(format!("{}/v1/jobs", fleet.host.api)).json(&body).send().await?.error_for_status()?;
+    let job: Value = response.json().await?;
+    let id = job["job"].as_str().context("no job")?;
+    let mut events = client.get(format!("{}/v1/jobs/{id}/events", fleet.host.api)).send().await?.error_for_status()?;
+    let mut text = String::new();
+    while let Some(chunk) = events.chunk().await? {
+        text.push_str(&String::from_utf8_lossy(&chunk));
+        if let Some(result) = text.split("event: result\n").nth(1).and_then(|rest| rest.split_once("\n\n")) {
+            let elapsed = started.elapsed();
+            ensure!(result.0.contains("\"succeeded\"") && result.0.contains("hello"), "another outcome: {}", result.0);
+            return Ok(elapsed);
+        }
+    }
+    anyhow::bail!("no result in {text:?}")
+}
+
+#[allow(clippy::disallowed_methods, reason = "the floor is a process that is started by hand")]
+fn job_floor() -> Result<Duration> {
+    let nobody = nix::unistd::User::from_name("nobody")?.context("there is no user nobody")?;
+    let started = Instant::now();
+    let mut file = tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o700)).tempfile()?;
+    nix::unistd::fchown(&file, Some(nobody.uid), Some(nobody.gid))?;
+    file.write_all(SCRIPT.as_bytes())?;
+    let mut command = Command::new("/bin/bash");
+    command.arg(file.path()).uid(nobody.uid.as_raw()).gid(nobody.gid.as_raw()).env_clear().current_dir("/");
+    let output = command.stdin(Stdio::null()).output()?;
+    let elapsed = started.elapsed();
+    ensure!(output.stdout == b"hello\n", "the floor says {:?}", String::from_utf8_lossy(&output.stdout));
+    Ok(elapsed)
+}
+
+fn resident(pid: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
+}
