@@ -6,6 +6,7 @@ use std::process::{Child, Command, Output};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::eventually::eventually;
 use crate::places::binaries;
 
 /// A machine's folder: state, configuration, and where scripts run.
@@ -144,6 +145,15 @@ impl Agent {
     pub fn kill(&mut self) {
         let _ = self.process.kill();
         self.process.wait().expect("waits");
+    }
+
+    /// Waits until it ends by itself, and returns its exit code.
+    ///
+    /// # Panics
+    ///
+    /// Where it does not.
+    pub fn ended(&mut self) -> Option<i32> {
+        eventually("the agent ends", || self.process.try_wait().expect("waits")).code()
     }
 
     /// Starts a new agent where this one was.

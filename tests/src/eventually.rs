@@ -7,13 +7,20 @@ use std::time::{Duration, Instant};
 /// # Panics
 ///
 /// Where there is none within 30 s.
-pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+pub fn eventually<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
+    eventually_or(what, ask, String::new)
+}
+
+/// The same; `explain` tells what is known where there is none.
+pub(crate) fn eventually_or<T>(what: &str, mut ask: impl FnMut() -> Option<T>, explain: impl FnOnce() -> String) -> T {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         if let Some(answer) = ask() {
             return answer;
         }
-        assert!(Instant::now() < deadline, "waited 30 s in vain until {what}");
+        if Instant::now() >= deadline {
+            panic!("waited 30 s in vain until {what}\n{}", explain());
+        }
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::agent::{Agent, Machine};
-use crate::eventually::eventually;
+use crate::eventually::{eventually, eventually_or};
 use crate::host::{Host, init};
 use crate::places::binaries;
 use crate::script::{Outcome, Script};
@@ -253,11 +253,12 @@ pub(crate) fn connect(api: &str, token: &str, machine: &Machine) -> Agent {
     let enrolled = machine.enroll(String::from_utf8_lossy(&output.stdout).trim());
     assert!(enrolled.status.success(), "{}", String::from_utf8_lossy(&enrolled.stderr));
     let agent = machine.start();
-    eventually(&format!("{} is connected", machine.name), || {
+    let connected = || {
         let output = sluice(api, token).args(["machine", "show", &machine.name, "--json"]).output().ok()?;
         let shown: Value = serde_json::from_slice(&output.stdout).ok()?;
         shown["connected"].as_bool().filter(|connected| *connected)
-    });
+    };
+    eventually_or(&format!("{} is connected", machine.name), connected, || machine.log());
     agent
 }
 
