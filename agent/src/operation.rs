@@ -61,8 +61,41 @@ async fn check_and_run(
     evaluation: &mut Evaluation,
     notes: &mut Vec<String>,
 ) -> Result<Report, Ending> {
+    let ready = async {
+        let slot = agent.slot().await;
+        journal.push(Progress::Checking);
+        check(agent, operation, evaluation, notes).await.map(|ready| (slot, ready))
+    };
+    let (_slot, ready) = tokio::select! {
+        ready = ready => ready?,
+        by = somebody(&mut canceled) => return Err(Ending::Canceled(by)),
+        () = past(operation.not_after) => return Err(Ending::Expired),
+    };
+    let Ready { spec, digest, run_as } = ready;
+    if now() > operation.not_after {
+        return Err(Ending::Expired);
+    }
+    agent.ledger.start(operation.operation, digest, &run_as, now()).await.map_err(|error| Ending::Error(error.to_string()))?;
+    let running = agent.launcher.start(&spec).await.map_err(|error| Ending::Error(error.to_string()))?;
+    agent.prepare_spare();
+    Ok(follow(Events::Live(Box::new(running)), journal, canceled, spec.limits.time, &run_as).await)
+}
+
+/// What every gate let pass, ready to be started.
+struct Ready {
+    spec: Spec,
+    digest: Digest,
+    run_as: String,
+}
+
+/// Everything that comes before the start. Nothing is written for the script here, and no process of it exists.
+async fn check(
+    agent: &Arc<Agent>,
+    operation: &Operation,
+    evaluation: &mut Evaluation,
+    notes: &mut Vec<String>,
+) -> Result<Ready, Ending> {
     let config = agent.config();
-    journal.push(Progress::Checking);
     let source = Source::read(&operation.submission).map_err(|error| Ending::Error(error.to_string()))?;
     notes.extend(source.text.notes().map(str::to_owned));
 
@@ -79,10 +112,7 @@ async fn check_and_run(
         skip_security_scan: operation.skip_security_scan,
         live_facts: true,
     };
-    *evaluation = tokio::select! {
-        evaluation = evaluate(&gates, &input) => evaluation,
-        by = somebody(&mut canceled) => return Err(Ending::Canceled(by)),
-    };
+    *evaluation = evaluate(&gates, &input).await;
     if let Some(ending) = evaluation.ended.take() {
         return Err(ending);
     }
@@ -94,21 +124,18 @@ async fn check_and_run(
             "what would run here is not what the host checked (another bundle_sha256); are other preparers bound there?",
         )));
     }
-
     let spec = spec(agent, operation, bundle, &permitted, &config);
-    if now() > operation.not_after {
-        return Err(Ending::Expired);
-    }
-    if let Some(by) = canceled.borrow().clone() {
-        return Err(Ending::Canceled(by));
-    }
     // The same bytes that the gates saw: checked once more, over what is handed to the shim.
     verify(bundle, *digest, &spec)?;
-    let run_as = permitted.user.name().to_owned();
-    agent.ledger.start(operation.operation, *digest, &run_as, now()).await.map_err(|error| Ending::Error(error.to_string()))?;
-    let running = agent.launcher.start(&spec).await.map_err(|error| Ending::Error(error.to_string()))?;
-    agent.prepare_spare();
-    Ok(follow(Events::Live(Box::new(running)), journal, canceled, spec.limits.time, &run_as).await)
+    Ok(Ready { spec, digest: *digest, run_as: permitted.user.name().to_owned() })
+}
+
+/// Waits until a time by the wall clock, in milliseconds since 1970.
+async fn past(time: u64) {
+    while now() <= time {
+        let left = std::time::Duration::from_millis((time - now().min(time)).clamp(1, 60_000));
+        tokio::time::sleep(left).await;
+    }
 }
 
 /// Takes up an operation that an earlier agent started: its shim may still be running, or its spool tells the end.

@@ -137,6 +137,15 @@ impl Agent {
         if nix::unistd::Uid::effective().is_root() { config.script_tempdir.clone() } else { self.state.path("run") }
     }
 
+    /// A place among the operations that run at once (`limits.parallel`); waits until there is one.
+    pub async fn slot(&self) -> tokio::sync::SemaphorePermit<'_> {
+        match self.slots.acquire().await {
+            Ok(slot) => slot,
+            // the semaphore is never closed
+            Err(_) => std::future::pending().await,
+        }
+    }
+
     /// The link to the host; waits until there is one.
     pub async fn connection(&self) -> AgentConnection {
         let mut link = self.link.subscribe();
@@ -253,7 +262,6 @@ impl Agent {
             let report = if started {
                 operation::adopt(&agent, &operation, &journal, canceled).await
             } else {
-                let Ok(_slot) = agent.slots.acquire().await else { return };
                 operation::run(&agent, &operation, &journal, canceled).await
             };
             tracing::info!(operation = %id, state = report.ending.state().as_str(), "ended");

@@ -85,6 +85,12 @@ impl Host {
         self.process.wait().expect("waits");
     }
 
+    /// The host's process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// The host's folder.
     #[must_use]
     pub fn data(&self) -> &Path {

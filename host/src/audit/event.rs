@@ -97,12 +97,11 @@ impl EventKind {
                 Self::ScriptExecuted
             }
             Ending::ThreatFound(_) => Self::ScriptSecurityThreat,
-            Ending::Blocked(_) => Self::ScriptBlocked,
+            Ending::Blocked(_) | Ending::Unsupported(_) => Self::ScriptBlocked,
             Ending::Canceled(_) => Self::ScriptCanceled,
             Ending::Expired => Self::ScriptExpired,
             Ending::MachineNotFound
             | Ending::AgentNotConnected
-            | Ending::Unsupported(_)
             | Ending::Error(_)
             | Ending::Interrupted => Self::ScriptExecutionError,
         }

@@ -1,1 +1,160 @@
-//! workspace
+//! What may depend on what, and whether documents tell the truth. No processes of the product.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use cargo_metadata::{Metadata, MetadataCommand};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("is in the workspace").to_owned()
+}
+
+fn metadata() -> Metadata {
+    MetadataCommand::new().manifest_path(root().join("Cargo.toml")).exec().expect("cargo metadata")
+}
+
+/// What each package of the workspace names in its manifest, tests included.
+fn arrows(metadata: &Metadata) -> BTreeMap<String, BTreeSet<String>> {
+    let packages = metadata.workspace_packages().into_iter();
+    packages.map(|package| (package.name.to_string(), package.dependencies.iter().map(|dependency| dependency.name.clone()).collect())).collect()
+}
+
+/// Everything that one package of the workspace builds on, directly or not.
+fn reach(arrows: &BTreeMap<String, BTreeSet<String>>, from: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut open = vec![from.to_owned()];
+    while let Some(name) = open.pop() {
+        for next in arrows.get(&name).into_iter().flatten() {
+            if found.insert(next.clone()) {
+                open.push(next.clone());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn arrows_only_point_to_the_contracts() {
+    let arrows = arrows(&metadata());
+    for name in ["sluice-host", "sluice-agent", "sluice-protocol", "sluice-plugin-runtime", "sluice-transport", "sluice-cli"] {
+        assert!(arrows.contains_key(name), "{name} is no package: {:?}", arrows.keys());
+    }
+    let never = [
+        ("sluice-host", "sluice-agent"),
+        ("sluice-host", "sluice-shim"),
+        ("sluice-agent", "sluice-host"),
+        ("sluice-agent", "sluice-api-types"),
+        ("sluice-cli", "sluice-host"),
+        ("sluice-cli", "sluice-agent"),
+        ("sluice-protocol", "sluice-plugin-runtime"),
+        ("sluice-protocol", "sluice-gate-types"),
+        ("sluice-plugin-runtime", "sluice-protocol"),
+        ("sluice-plugin-runtime", "sluice-transport"),
+        ("sluice-agent", "sluice-plugin-runtime"),
+        ("sluice-host", "sluice-plugin-runtime"),
+        ("sluice-protocol", "tokio"),
+        ("sluice-protocol", "quinn"),
+        ("sluice-shim", "tokio"),
+    ];
+    for (from, to) in never {
+        assert!(!reach(&arrows, from).contains(to), "{from} depends on {to}");
+    }
+}
+
+#[test]
+fn what_is_dangerous_or_replaceable_is_named_in_one_place() {
+    let arrows = arrows(&metadata());
+    let naming = |library: &str| arrows.iter().filter(|(_, named)| named.contains(library)).map(|(name, _)| name.as_str()).collect::<Vec<_>>();
+    assert_eq!(naming("quinn"), ["sluice-transport"]);
+    assert_eq!(naming("wasmtime"), ["sluice-plugin-runtime"]);
+    assert_eq!(naming("wasmtime-wizer"), ["sluice-plugin-runtime"]);
+    assert_eq!(naming("rustls"), ["sluice-cli", "sluice-host", "sluice-transport"]);
+    assert_eq!(naming("rcgen"), ["sluice-transport"]);
+    assert_eq!(naming("seccompiler"), ["sluice-gate-runner"]);
+}
+
+#[test]
+fn there_is_one_tls_one_cryptography_and_no_git() {
+    let metadata = metadata();
+    let resolve = metadata.resolve.as_ref().expect("is resolved");
+    let built: BTreeSet<_> = resolve.nodes.iter().map(|node| &node.id).collect();
+    let packages: Vec<_> = metadata.packages.iter().filter(|package| built.contains(&package.id)).collect();
+    let count = |name: &str| packages.iter().filter(|package| package.name.as_str() == name).count();
+    assert_eq!((count("aws-lc-rs"), count("rustls"), count("wasmtime"), count("quinn")), (1, 1, 1, 1));
+    for name in ["ring", "openssl", "openssl-sys", "native-tls", "rustls-native-certs"] {
+        assert_eq!(count(name), 0, "{name} is in the graph");
+    }
+    for package in packages {
+        let source = package.source.as_ref().map(|source| source.repr.as_str()).unwrap_or_default();
+        assert!(!source.starts_with("git+"), "{} comes from {source}", package.name);
+    }
+}
+
+#[test]
+fn wasmtime_has_the_features_that_were_chosen_and_no_others() {
+    let metadata = metadata();
+    let resolve = metadata.resolve.as_ref().expect("is resolved");
+    let node = resolve.nodes.iter().find(|node| metadata[&node.id].name.as_str() == "wasmtime").expect("is in the graph");
+    let features: BTreeSet<_> = node.features.iter().map(|feature| feature.as_str()).collect();
+    let chosen = ["runtime", "std", "cranelift", "component-model", "async", "pooling-allocator", "parallel-compilation"];
+    assert!(chosen.iter().all(|feature| features.contains(feature)), "{features:?}");
+    let never = [
+        "cache", "gc", "gc-drc", "gc-null", "gc-copying", "threads", "component-model-async", "component-model-threading", "profiling", "debug", "debug-builtins",
+        "coredump", "winch", "all-arch", "wat", "default", "stack-switching", "guest-debug", "wmemcheck", "pulley", "call-hook", "demangle", "addr2line",
+    ];
+    for feature in never {
+        assert!(!features.contains(feature), "wasmtime has {feature}: {features:?}");
+    }
+    let version = &metadata[&node.id].version;
+    assert!(version.major == 48 && (version.minor, version.patch) >= (0, 8), "{version} is below the floor 48.0.8");
+}
+
+/// Paths that a document tells the reader to make.
+const TO_BE_MADE: &[&str] = &["plugins/words/", "target/"];
+
+#[test]
+fn every_path_that_a_document_names_exists() {
+    let mut documents = Vec::new();
+    find_documents(&root(), &mut documents);
+    assert!(!documents.is_empty());
+    let mut missing = Vec::new();
+    for document in &documents {
+        let text = std::fs::read_to_string(document).expect("is UTF-8");
+        let folder = document.parent().expect("has a folder");
+        for path in paths(&text) {
+            let made = TO_BE_MADE.iter().any(|prefix| path.starts_with(prefix));
+            if !made && !folder.join(path).exists() && !root().join(path).exists() {
+                missing.push(format!("{}: {path}", document.display()));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+fn find_documents(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("reads").flatten() {
+        let (path, name) = (entry.path(), entry.file_name());
+        if path.is_dir() && name != "target" && !name.to_string_lossy().starts_with('.') {
+            find_documents(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "md") {
+            found.push(path);
+        }
+    }
+}
+
+/// What stands in backticks or as a link's target and can only be a relative path.
+fn paths(text: &str) -> impl Iterator<Item = &str> {
+    let quoted = text.split('`').skip(1).step_by(2);
+    let linked = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+    quoted.chain(linked).filter(|word| {
+        let known = [".md", ".rs", ".toml", ".wit", ".json", "/"];
+        let letters = word.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_'));
+        letters && word.contains('/') && !word.starts_with(['/', '-']) && known.iter().any(|ending| word.ends_with(ending))
+    })
+}
+
+#[test]
+fn a_path_is_told_from_other_words() {
+    let text = "See `agent/src/operation.rs`, `sluice:gate/log`, `/etc/x.toml`, `a/b`, `plugins/`, [this](docs/x.md#part) and [that](https://x.org/y.md).";
+    assert_eq!(paths(text).collect::<Vec<_>>(), ["agent/src/operation.rs", "plugins/", "docs/x.md"]);
+}
