@@ -93,11 +93,14 @@ pub async fn run(state: StateDirectory, config_path: Option<PathBuf>) -> anyhow:
     let mut hangup = signal(SignalKind::hangup())?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut idle = tokio::time::interval(Duration::from_secs(60));
-    let link = link::keep(&agent, identity, &addresses);
-    tokio::pin!(link);
+    // A task of its own: what a branch below waits for may be held by the link, which has to go on meanwhile.
+    let mut link = tokio::spawn({
+        let agent = Arc::clone(&agent);
+        async move { link::keep(&agent, identity, &addresses).await }
+    });
     loop {
         tokio::select! {
-            result = &mut link => return Ok(result?),
+            result = &mut link => return Ok(result??),
             _ = hangup.recv() => agent.reload().await,
             _ = idle.tick() => agent.gates.end_idle().await,
             _ = terminate.recv() => break,
@@ -105,6 +108,7 @@ pub async fn run(state: StateDirectory, config_path: Option<PathBuf>) -> anyhow:
         }
     }
     tracing::info!("stopping; running scripts go on, and the next agent takes them up");
+    link.abort();
     let connection = agent.link.borrow().clone();
     if let Some(connection) = connection {
         connection.close(sluice_protocol::message::CloseCode::Stopping, "the agent is stopping").await;

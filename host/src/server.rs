@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum_server::Handle;
+use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::RustlsConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -242,12 +243,16 @@ async fn serve_api(
     let served = match tls {
         Some(config) => {
             match axum_server::from_tcp_rustls(listener, RustlsConfig::from_config(config)) {
-                Ok(server) => server.handle(handle).serve(service).await,
+                Ok(server) => {
+                    let server = server.map(|tls| tls.acceptor(NoDelayAcceptor::new()));
+                    server.handle(handle).serve(service).await
+                }
                 Err(error) => Err(error),
             }
         }
         None => match axum_server::from_tcp(listener) {
-            Ok(server) => server.handle(handle).serve(service).await,
+            // Events are small and must not wait for the acknowledgement of the ones before.
+            Ok(server) => server.acceptor(NoDelayAcceptor::new()).handle(handle).serve(service).await,
             Err(error) => Err(error),
         },
     };

@@ -147,6 +147,16 @@ impl Agent {
         self.process.wait().expect("waits");
     }
 
+    /// Ends the agent as an init system does, so that the host knows at once. Its shims go on.
+    ///
+    /// # Panics
+    ///
+    /// Where it does not end.
+    pub fn stop(&mut self) {
+        self.signal(Signal::SIGTERM);
+        self.ended();
+    }
+
     /// Waits until it ends by itself, and returns its exit code.
     ///
     /// # Panics

@@ -65,10 +65,10 @@ fn the_hosts_chain_verifies_and_a_changed_export_names_the_entry() {
         fleet.sluice(&["audit", "verify", file.to_str().expect("is text")])
     };
     assert_eq!(verify(&lines).stdout, verified.stdout);
-    let at = lines.iter().position(|line| line.contains("script_security_threat")).expect("is there");
+    let at = lines.iter().position(|line| line.contains("\"script_started\"")).expect("is there");
     let seq = at + 1;
     let mut changed = lines.clone();
-    changed[at] = changed[at].replace("script_security_threat", "script_executed");
+    changed[at] = changed[at].replace("script_started", "script_blocked");
     let mut removed = lines.clone();
     removed.remove(at);
     let mut swapped = lines.clone();

@@ -174,6 +174,6 @@ fn a_wrong_host_configuration_names_file_line_and_key() {
     command.arg("serve").arg("--data").arg(&data).arg("--config").arg(&file);
     let output = Output::of(&command.output().expect("runs"));
     let line = output.stderr.lines().last().unwrap_or_default();
-    assert!(output.code != 0 && line.contains("host.toml") && line.contains("line 2") && line.contains("listen"), "{output:?}");
+    assert!(output.code != 0 && line.contains("host.toml") && line.contains(":2:") && line.contains("listen"), "{output:?}");
     assert!(!data.exists());
 }

@@ -27,6 +27,11 @@ fn patient(folder: &Path) -> Script {
     .as_user("nobody")
 }
 
+/// Waits until the host knows that the machine is not there.
+fn until_away(fleet: &Fleet) {
+    eventually("the host notices", || fleet.list(&["machine", "show", "m1"]).iter().any(|machine| machine["connected"] == false).then_some(()));
+}
+
 fn starts(folder: &Path) -> usize {
     fs::read_to_string(folder.join("starts")).unwrap_or_default().lines().count()
 }
@@ -39,7 +44,8 @@ fn a_host_that_is_killed_before_the_machine_connects_still_runs_it_once() {
     let mut fleet = Fleet::builder().start();
     let folder = traces(&fleet);
     fs::write(folder.join("go"), "").expect("writes");
-    fleet.agents[0].kill();
+    fleet.agents[0].stop();
+    until_away(&fleet);
     let job = fleet.detach(&patient(&folder));
     assert_eq!(fleet.show(&job).text("state"), "queued");
     fleet.host.kill_and_restart();
@@ -110,8 +116,8 @@ fn a_host_that_is_killed_while_a_script_runs_gets_the_whole_output_and_so_does_t
 #[test]
 fn a_machine_that_is_away_is_waited_for_unless_the_job_says_otherwise() {
     let mut fleet = Fleet::builder().start();
-    fleet.agents[0].kill();
-    eventually("the host notices", || fleet.list(&["machine", "show", "m1"]).iter().any(|machine| machine["connected"] == false).then_some(()));
+    fleet.agents[0].stop();
+    until_away(&fleet);
     let outcome = fleet.run(&script("#!/bin/sh\n:\n").flag("--no-queue"));
     outcome.expect("failed", "Agent not connected");
     assert_eq!((outcome.code, outcome.json["exit_code"].as_i64()), (127, Some(-1)));
@@ -124,7 +130,8 @@ fn a_machine_that_is_away_is_waited_for_unless_the_job_says_otherwise() {
 #[test]
 fn a_job_that_waits_too_long_expires_and_never_runs() {
     let mut fleet = Fleet::builder().start();
-    fleet.agents[0].kill();
+    fleet.agents[0].stop();
+    until_away(&fleet);
     let job = fleet.detach(&script("#!/bin/sh\n:\n").option("--expires", "1s"));
     fleet.until(&job, "expired").expect("expired", "Expired before it could start");
     fleet.agents[0].restart();
@@ -170,7 +177,8 @@ fn a_job_that_is_canceled_while_it_runs_ends_with_all_its_processes() {
 #[test]
 fn a_job_that_is_canceled_while_it_waits_never_runs() {
     let mut fleet = Fleet::builder().start();
-    fleet.agents[0].kill();
+    fleet.agents[0].stop();
+    until_away(&fleet);
     let job = fleet.detach(&script("#!/bin/sh\n:\n"));
     assert_eq!(fleet.sluice(&["job", "cancel", &job]).code, 0);
     assert!(fleet.until(&job, "canceled").text("message").starts_with("Canceled by "));
