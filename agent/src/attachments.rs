@@ -39,17 +39,43 @@ impl Blobs {
     /// # Errors
     ///
     /// Where the host does not have it, or has something else.
-    pub async fn ensure(&self, connection: &AgentConnection, sha256: Digest, size: u64) -> Result<PathBuf, BlobError> {
+    pub async fn ensure(
+        &self,
+        connection: &AgentConnection,
+        sha256: Digest,
+        size: u64,
+    ) -> Result<PathBuf, BlobError> {
         let path = self.path(sha256);
         if let Ok(bytes) = tokio::fs::read(&path).await
             && Digest::of(&bytes) == sha256
         {
-            return Ok(path);
+            let actual = bytes.len() as u64;
+            return if actual == size {
+                Ok(path)
+            } else {
+                Err(BlobError::Size {
+                    sha256,
+                    announced: size,
+                    actual,
+                })
+            };
         }
-        let (actual, mut reader) = connection.fetch(sha256, 0).await?.ok_or(BlobError::NotFound(sha256))?;
+        if size > MAX_SIZE {
+            return Err(BlobError::TooLarge { sha256, size });
+        }
+        let (actual, reader) = connection
+            .fetch(sha256, 0)
+            .await?
+            .ok_or(BlobError::NotFound(sha256))?;
         if actual != size {
-            return Err(BlobError::Size { sha256, announced: size, actual });
+            return Err(BlobError::Size {
+                sha256,
+                announced: size,
+                actual,
+            });
         }
+        // No more than was announced, whatever comes.
+        let mut reader = reader.take(size);
         let temporary = tempfile::NamedTempFile::new_in(&self.0)?;
         let mut file = tokio::fs::File::from_std(temporary.reopen()?);
         let mut digest = Sha256::new();
@@ -82,18 +108,23 @@ impl Blobs {
         }
     }
 
-    /// The contents that gates see: UTF-8 up to [`MAX_TEXT`].
+    /// The contents that gates see: up to [`MAX_TEXT`], with what is no UTF-8 replaced.
     ///
     /// # Errors
     ///
     /// Where a file cannot be read.
     pub async fn texts(&self, attachments: &[Attachment]) -> io::Result<Vec<(String, String)>> {
         let mut texts = Vec::new();
-        for attachment in attachments.iter().filter(|attachment| attachment.size <= MAX_TEXT) {
+        for attachment in attachments
+            .iter()
+            .filter(|attachment| attachment.size <= MAX_TEXT)
+        {
             let bytes = tokio::fs::read(self.path(attachment.sha256)).await?;
-            if let Ok(text) = String::from_utf8(bytes) {
-                texts.push((attachment.name.clone(), text));
-            }
+            // A byte that is no text must not hide the rest from a scanner.
+            texts.push((
+                attachment.name.clone(),
+                String::from_utf8_lossy(&bytes).into_owned(),
+            ));
         }
         Ok(texts)
     }
@@ -105,7 +136,9 @@ pub fn is_safe_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 255
         && !name.starts_with(['.', '-'])
-        && name.chars().all(|c| !c.is_control() && !"/\\:*?\"<>|".contains(c))
+        && name
+            .chars()
+            .all(|c| !c.is_control() && !"/\\:*?\"<>|".contains(c))
 }
 
 /// A blob cannot be had.
@@ -126,6 +159,14 @@ pub enum BlobError {
         announced: u64,
         /// In bytes.
         actual: u64,
+    },
+    /// Over the limit.
+    #[error("{sha256} has {size} bytes, over the limit of {MAX_SIZE}")]
+    TooLarge {
+        /// Which.
+        sha256: Digest,
+        /// In bytes.
+        size: u64,
     },
     /// The link broke.
     #[error("it did not arrive: {0}")]

@@ -8,8 +8,8 @@ use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::{Ending, State};
 use sluice_protocol::ids::OperationId;
 use sluice_protocol::report::Report;
-use sqlx::sqlite::{SqliteConnection, SqlitePool};
 use sqlx::Row as _;
+use sqlx::sqlite::{SqliteConnection, SqlitePool};
 
 use crate::ledger::LedgerError;
 
@@ -55,13 +55,18 @@ impl Event {
     /// An event.
     #[must_use]
     pub fn new(name: &'static str, operation: Option<OperationId>) -> Self {
-        Self { name, operation, details: serde_json::Map::new() }
+        Self {
+            name,
+            operation,
+            details: serde_json::Map::new(),
+        }
     }
 
     /// Adds a detail.
     #[must_use]
     pub fn with(mut self, key: &str, value: impl std::fmt::Display) -> Self {
-        self.details.insert(key.to_owned(), value.to_string().into());
+        self.details
+            .insert(key.to_owned(), value.to_string().into());
         self
     }
 
@@ -82,7 +87,11 @@ impl Event {
 }
 
 /// Appends to the chain.
-pub(crate) async fn append(connection: &mut SqliteConnection, event: &Event, now: u64) -> Result<(), LedgerError> {
+pub(crate) async fn append(
+    connection: &mut SqliteConnection,
+    event: &Event,
+    now: u64,
+) -> Result<(), LedgerError> {
     let (seq, prev) = head(connection).await?;
     let mut entry = Entry {
         seq: seq + 1,
@@ -109,15 +118,25 @@ pub(crate) async fn append(connection: &mut SqliteConnection, event: &Event, now
 
 /// The last entry's number and hash.
 pub(crate) async fn head(connection: &mut SqliteConnection) -> Result<(u64, Digest), LedgerError> {
-    let row = sqlx::query("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetch_optional(connection).await?;
-    let Some(row) = row else { return Ok((0, Digest::from_bytes([0; 32]))) };
+    let row = sqlx::query("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1")
+        .fetch_optional(connection)
+        .await?;
+    let Some(row) = row else {
+        return Ok((0, Digest::from_bytes([0; 32])));
+    };
     let (seq, hash): (i64, String) = (row.try_get("seq")?, row.try_get("hash")?);
-    let hash = hash.parse().map_err(|_| LedgerError::Audit(format!("entry {seq} has no hash")))?;
+    let hash = hash
+        .parse()
+        .map_err(|_| LedgerError::Audit(format!("entry {seq} has no hash")))?;
     Ok((u64::try_from(seq).unwrap_or_default(), hash))
 }
 
 pub(crate) async fn read(pool: &SqlitePool) -> Result<Vec<Entry>, LedgerError> {
-    let rows = sqlx::query("SELECT seq, time, event, operation, details, prev, hash FROM audit ORDER BY seq").fetch_all(pool).await?;
+    let rows = sqlx::query(
+        "SELECT seq, time, event, operation, details, prev, hash FROM audit ORDER BY seq",
+    )
+    .fetch_all(pool)
+    .await?;
     rows.iter()
         .map(|row| {
             let seq: i64 = row.try_get("seq")?;
@@ -127,7 +146,8 @@ pub(crate) async fn read(pool: &SqlitePool) -> Result<Vec<Entry>, LedgerError> {
                 time: row.try_get("time")?,
                 event: row.try_get("event")?,
                 operation: row.try_get("operation")?,
-                details: serde_json::from_str(&details).map_err(|_| LedgerError::Audit(format!("entry {seq} has no details")))?,
+                details: serde_json::from_str(&details)
+                    .map_err(|_| LedgerError::Audit(format!("entry {seq} has no details")))?,
                 prev: row.try_get("prev")?,
                 hash: row.try_get("hash")?,
             })
@@ -143,7 +163,12 @@ pub(crate) async fn read(pool: &SqlitePool) -> Result<Vec<Entry>, LedgerError> {
 pub fn verify(entries: &[Entry]) -> Result<Digest, Broken> {
     let mut prev = Digest::from_bytes([0; 32]);
     for (expected, entry) in (1..).zip(entries) {
-        let broken = |reason: &str| Err(Broken { seq: entry.seq, reason: reason.to_owned() });
+        let broken = |reason: &str| {
+            Err(Broken {
+                seq: entry.seq,
+                reason: reason.to_owned(),
+            })
+        };
         if entry.seq != expected || entry.prev != prev.to_string() {
             return broken("an entry before it was removed, added or changed");
         }
@@ -169,5 +194,6 @@ impl Entry {
 
 fn timestamp(millis: u64) -> String {
     let millis = i64::try_from(millis).unwrap_or(i64::MAX);
-    jiff::Timestamp::from_millisecond(millis).map_or_else(|_| millis.to_string(), |time| time.to_string())
+    jiff::Timestamp::from_millisecond(millis)
+        .map_or_else(|_| millis.to_string(), |time| time.to_string())
 }

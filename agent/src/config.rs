@@ -6,8 +6,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, de};
-use sluice_gate_types::signature::PublicKey;
 use sluice_gate_types::manifest::{Version, World};
+use sluice_gate_types::signature::PublicKey;
 use sluice_protocol::units::{ByteSize, Span};
 
 use crate::exec::users::Allowed;
@@ -156,7 +156,11 @@ impl Default for Config {
 impl Default for RunAs {
     fn default() -> Self {
         let names = ["ephemeral", "nobody"].map(str::to_owned).to_vec();
-        Self { users: Allowed::Names(names), default: "ephemeral".to_owned(), no_new_privs: true }
+        Self {
+            users: Allowed::Names(names),
+            default: "ephemeral".to_owned(),
+            no_new_privs: true,
+        }
     }
 }
 
@@ -178,14 +182,21 @@ impl Default for Limits {
 
 impl Default for Interpreters {
     fn default() -> Self {
-        let allowed = ["sh", "bash", "dash", "zsh", "python3", "ruby", "perl", "node", "pwsh"];
-        Self { allowed: allowed.map(str::to_owned).to_vec() }
+        let allowed = [
+            "sh", "bash", "dash", "zsh", "python3", "ruby", "perl", "node", "pwsh",
+        ];
+        Self {
+            allowed: allowed.map(str::to_owned).to_vec(),
+        }
     }
 }
 
 impl Default for Gates {
     fn default() -> Self {
-        Self { required: Vec::new(), stages: World::ALL.to_vec() }
+        Self {
+            required: Vec::new(),
+            stages: World::ALL.to_vec(),
+        }
     }
 }
 
@@ -198,21 +209,38 @@ impl Config {
     /// file, line, column and key.
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
         let file = path.unwrap_or(Path::new(DEFAULT_PATH));
-        let fail = |problem: String| ConfigError { path: file.to_owned(), problem };
+        let fail = |problem: String| ConfigError {
+            path: file.to_owned(),
+            problem,
+        };
         let text = match std::fs::read_to_string(file) {
             Ok(text) => text,
-            Err(error) if path.is_none() && error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) if path.is_none() && error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Self::default());
+            }
             Err(error) => return Err(fail(format!("cannot be read: {error}"))),
         };
         if nix::unistd::Uid::effective().is_root() {
-            let metadata = std::fs::metadata(file).map_err(|error| fail(format!("cannot be read: {error}")))?;
+            let metadata = std::fs::metadata(file)
+                .map_err(|error| fail(format!("cannot be read: {error}")))?;
             if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
                 return Err(fail("must be owned by root and not writable by group or others, because it decides what runs here".to_owned()));
             }
         }
         let config: Self = toml::from_str(&text).map_err(|error| {
-            let (line, column) = error.span().map_or((1, 1), |span| position(&text, span.start));
-            fail(format!("line {line}, column {column}: {}", error.message().lines().collect::<Vec<_>>().join(" ")))
+            let (line, column) = error
+                .span()
+                .map_or((1, 1), |span| position(&text, span.start));
+            let key = text
+                .lines()
+                .nth(line - 1)
+                .and_then(|line| line.split('=').next())
+                .unwrap_or_default()
+                .trim();
+            fail(format!(
+                "line {line}, column {column}: {key}: {}",
+                error.message().lines().collect::<Vec<_>>().join(" ")
+            ))
         })?;
         config.check().map_err(fail)?;
         Ok(config)
@@ -228,8 +256,16 @@ impl Config {
         if self.confinement.profile != Profile::None {
             return Err("confinement.profile: standard and strict are not implemented in this version; use \"none\"".to_owned());
         }
-        match self.gates.required.iter().find(|gate| gate.file.as_ref().is_some_and(|file| !file.is_absolute())) {
-            Some(gate) => Err(format!("gates.required: the file of {} must be an absolute path", gate.id)),
+        match self
+            .gates
+            .required
+            .iter()
+            .find(|gate| gate.file.as_ref().is_some_and(|file| !file.is_absolute()))
+        {
+            Some(gate) => Err(format!(
+                "gates.required: the file of {} must be an absolute path",
+                gate.id
+            )),
             None => Ok(()),
         }
     }
@@ -237,7 +273,16 @@ impl Config {
 
 fn position(text: &str, offset: usize) -> (usize, usize) {
     let before = &text[..offset.min(text.len())];
-    (before.matches('\n').count() + 1, before.rsplit('\n').next().unwrap_or_default().chars().count() + 1)
+    (
+        before.matches('\n').count() + 1,
+        before
+            .rsplit('\n')
+            .next()
+            .unwrap_or_default()
+            .chars()
+            .count()
+            + 1,
+    )
 }
 
 fn names_or_all<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Allowed, D::Error> {
@@ -250,27 +295,53 @@ fn names_or_all<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Allowed, D
     match Users::deserialize(deserializer)? {
         Users::Names(names) => Ok(Allowed::Names(names)),
         Users::Word(word) if word == "ALL" => Ok(Allowed::All),
-        Users::Word(_) => Err(de::Error::custom("run-as.users is a list of names or \"ALL\"")),
+        Users::Word(_) => Err(de::Error::custom(
+            "run-as.users is a list of names or \"ALL\"",
+        )),
     }
 }
 
 fn percent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     let text = String::deserialize(deserializer)?;
-    text.strip_suffix('%').and_then(|n| n.parse().ok()).filter(|n| *n > 0).ok_or_else(|| de::Error::custom("expected a percentage such as \"100%\""))
+    text.strip_suffix('%')
+        .and_then(|n| n.parse().ok())
+        .filter(|n| *n > 0)
+        .ok_or_else(|| de::Error::custom("expected a percentage such as \"100%\""))
 }
 
 fn stages<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<World>, D::Error> {
     let names = Vec::<String>::deserialize(deserializer)?;
-    let world = |name: &String| World::ALL.iter().copied().find(|world| world.stage() == name);
-    names.iter().map(|name| world(name).ok_or_else(|| de::Error::custom(format!("unknown stage {name:?} (stages are environment, prepare, scan, policy)")))).collect()
+    let world = |name: &String| {
+        World::ALL
+            .iter()
+            .copied()
+            .find(|world| world.stage() == name)
+    };
+    names
+        .iter()
+        .map(|name| {
+            world(name).ok_or_else(|| {
+                de::Error::custom(format!(
+                    "unknown stage {name:?} (stages are environment, prepare, scan, policy)"
+                ))
+            })
+        })
+        .collect()
 }
 
-fn from_text<'de, D: Deserializer<'de>, T: std::str::FromStr<Err: std::fmt::Display>>(deserializer: D) -> Result<T, D::Error> {
-    String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+fn from_text<'de, D: Deserializer<'de>, T: std::str::FromStr<Err: std::fmt::Display>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    String::deserialize(deserializer)?
+        .parse()
+        .map_err(de::Error::custom)
 }
 
 fn keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PublicKey>, D::Error> {
-    Vec::<String>::deserialize(deserializer)?.iter().map(|key| key.parse().map_err(de::Error::custom)).collect()
+    Vec::<String>::deserialize(deserializer)?
+        .iter()
+        .map(|key| key.parse().map_err(de::Error::custom))
+        .collect()
 }
 
 /// `agent.toml` cannot be used.
@@ -295,19 +366,44 @@ mod tests {
 
     #[test]
     fn the_documented_defaults_are_the_defaults() {
-        let written = load("script_tempdir = \"/var/lib/sluice/run\"\n[run-as]\nusers = [\"ephemeral\", \"nobody\"]\ndefault = \"ephemeral\"\nno_new_privs = true\n[limits]\ntime = \"1h\"\noutput = \"16MiB\"\nmemory = \"2GiB\"\nprocesses = 512\ncpu = \"100%\"\nfile_size = \"4GiB\"\nopen_files = 1024\nparallel = 4\ngrace = \"5s\"\n[interpreters]\nallowed = [\"sh\", \"bash\", \"dash\", \"zsh\", \"python3\", \"ruby\", \"perl\", \"node\", \"pwsh\"]\n[environment]\nallow = []\n[gates]\nrequired = []\nstages = [\"environment\", \"prepare\", \"scan\", \"policy\"]\n[trust]\npublishers = []\noperators = []\n[confinement]\nprofile = \"none\"\n");
-        assert_eq!(format!("{:?}", written.expect("loads")), format!("{:?}", Config::default()));
+        let written = load(
+            "script_tempdir = \"/var/lib/sluice/run\"\n[run-as]\nusers = [\"ephemeral\", \"nobody\"]\ndefault = \"ephemeral\"\nno_new_privs = true\n[limits]\ntime = \"1h\"\noutput = \"16MiB\"\nmemory = \"2GiB\"\nprocesses = 512\ncpu = \"100%\"\nfile_size = \"4GiB\"\nopen_files = 1024\nparallel = 4\ngrace = \"5s\"\n[interpreters]\nallowed = [\"sh\", \"bash\", \"dash\", \"zsh\", \"python3\", \"ruby\", \"perl\", \"node\", \"pwsh\"]\n[environment]\nallow = []\n[gates]\nrequired = []\nstages = [\"environment\", \"prepare\", \"scan\", \"policy\"]\n[trust]\npublishers = []\noperators = []\n[confinement]\nprofile = \"none\"\n",
+        );
+        assert_eq!(
+            format!("{:?}", written.expect("loads")),
+            format!("{:?}", Config::default())
+        );
     }
 
     #[test]
     fn mistakes_are_named_with_line_and_column() {
         let error = load("[limits]\ntime = \"1h\"\noutputs = \"1MiB\"\n").expect_err("is wrong");
-        assert!(error.problem.starts_with("line 3, column 1: ") && error.problem.contains("outputs"), "{error}");
-        for text in ["[limits]\ntime = \"1 hour\"\n", "[gates]\nstages = [\"scans\"]\n", "[run-as]\nusers = \"all\"\n", "[limits]\ncpu = 100\n", "[trust]\npublishers = [\"x\"]\n"] {
-            let error = load(text).expect_err("is wrong");
-            assert!(error.problem.starts_with("line 2, column "), "{error}");
+        assert!(
+            error.problem.starts_with("line 3, column 1: ") && error.problem.contains("outputs"),
+            "{error}"
+        );
+        let table = [
+            ("limits", "time = \"1 hour\""),
+            ("gates", "stages = [\"scans\"]"),
+            ("run-as", "users = \"all\""),
+            ("limits", "cpu = 100"),
+            ("trust", "publishers = [\"x\"]"),
+        ];
+        for (section, entry) in table {
+            let error = load(&format!("[{section}]\n{entry}\n")).expect_err("is wrong");
+            let key = entry.split(' ').next().expect("has a key");
+            assert!(
+                error.problem.starts_with("line 2, column ")
+                    && error.problem.contains(&format!(": {key}: ")),
+                "{error}"
+            );
         }
-        assert!(load("[confinement]\nprofile = \"strict\"\n").expect_err("is wrong").problem.contains("not implemented"));
+        assert!(
+            load("[confinement]\nprofile = \"strict\"\n")
+                .expect_err("is wrong")
+                .problem
+                .contains("not implemented")
+        );
         assert!(Config::load(Some(Path::new("/nonexistent.toml"))).is_err());
     }
 }

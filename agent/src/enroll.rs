@@ -23,7 +23,11 @@ pub struct Joined {
 /// # Errors
 ///
 /// Where the state is in use or enrolled already, or the host says no.
-pub async fn join(state: &StateDirectory, token: &Token, name: Option<String>) -> Result<Joined, JoinError> {
+pub async fn join(
+    state: &StateDirectory,
+    token: &Token,
+    name: Option<String>,
+) -> Result<Joined, JoinError> {
     let _lock = state.lock()?;
     if state.is_enrolled() {
         return Err(JoinError::AlreadyEnrolled);
@@ -37,17 +41,27 @@ pub async fn join(state: &StateDirectory, token: &Token, name: Option<String>) -
         facts: facts::of_machine(),
     }));
     let enrollment = enroll(token, &request).await?;
-    let chain: Vec<Vec<u8>> = enrollment.enrolled.chain.iter().map(|der| der.to_vec()).collect();
+    let chain: Vec<Vec<u8>> = enrollment
+        .enrolled
+        .chain
+        .iter()
+        .map(|der| der.to_vec())
+        .collect();
     let identity = AgentIdentity::new(key, &chain, &enrollment.root, SystemTime::now())?;
     state.save_identity(&identity, &token.addresses)?;
-    Ok(Joined { name: enrollment.enrolled.name, tenant: enrollment.enrolled.tenant })
+    Ok(Joined {
+        name: enrollment.enrolled.name,
+        tenant: enrollment.enrolled.tenant,
+    })
 }
 
 /// A machine could not join.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
     /// It has.
-    #[error("this machine is enrolled already with this state; use another --state, or remove it if the machine was revoked")]
+    #[error(
+        "this machine is enrolled already with this state; use another --state, or remove it if the machine was revoked"
+    )]
     AlreadyEnrolled,
     /// The state cannot be used.
     #[error(transparent)]

@@ -2,19 +2,32 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use sluice_protocol::message::control::{Fact, FactValue};
 use sluice_protocol::script::Requirements;
 
 use crate::exec::interpreter::SEARCH;
 
-/// Facts that hardly change: for the inventory.
+/// Facts that do not change while the machine runs, read once: for the inventory.
 #[must_use]
 pub fn of_machine() -> Vec<Fact> {
-    let mut facts = vec![text("os.family", "linux"), text("arch", std::env::consts::ARCH), text("hostname", host_name())];
+    static FACTS: OnceLock<Vec<Fact>> = OnceLock::new();
+    FACTS.get_or_init(read_machine).clone()
+}
+
+fn read_machine() -> Vec<Fact> {
+    let mut facts = vec![
+        text("os.family", "linux"),
+        text("arch", std::env::consts::ARCH),
+        text("hostname", host_name()),
+    ];
     if let Ok(release) = fs::read_to_string("/etc/os-release") {
         let field = |name: &str| {
-            release.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).map(|value| value.trim_matches('"').to_owned())
+            release
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+                .map(|value| value.trim_matches('"').to_owned())
         };
         facts.extend(field("ID").map(|value| text("os.distribution", value)));
         facts.extend(field("VERSION_ID").map(|value| text("os.version", value)));
@@ -38,22 +51,50 @@ pub fn live(requires: &Requirements, workspace: &Path) -> Vec<Fact> {
     if let Some(bytes) = memory("MemAvailable") {
         facts.push(integer("memory.available", bytes));
     }
-    if let Some(free) = existing_ancestor(workspace).and_then(|path| nix::sys::statvfs::statvfs(path).ok()) {
-        facts.push(integer("disk.free", free.blocks_available() * free.fragment_size()));
+    if let Some(free) =
+        existing_ancestor(workspace).and_then(|path| nix::sys::statvfs::statvfs(path).ok())
+    {
+        facts.push(integer(
+            "disk.free",
+            free.blocks_available() * free.fragment_size(),
+        ));
     }
-    if let Some(load) = fs::read_to_string("/proc/loadavg").ok().and_then(|text| text.split(' ').next()?.parse().ok()) {
-        facts.push(Fact { key: "load".to_owned(), value: FactValue::Decimal(load) });
+    if let Some(load) = fs::read_to_string("/proc/loadavg")
+        .ok()
+        .and_then(|text| text.split(' ').next()?.parse().ok())
+    {
+        facts.push(Fact {
+            key: "load".to_owned(),
+            value: FactValue::Decimal(load),
+        });
     }
-    if let Some(uptime) = fs::read_to_string("/proc/uptime").ok().and_then(|text| text.split('.').next()?.parse().ok()) {
+    if let Some(uptime) = fs::read_to_string("/proc/uptime")
+        .ok()
+        .and_then(|text| text.split('.').next()?.parse().ok())
+    {
         facts.push(integer("uptime", uptime));
     }
     if !requires.commands.is_empty() {
-        let found = requires.commands.iter().filter(|name| command_exists(name)).cloned().collect();
-        facts.push(Fact { key: "commands".to_owned(), value: FactValue::Texts(found) });
+        let found = requires
+            .commands
+            .iter()
+            .filter(|name| command_exists(name))
+            .cloned()
+            .collect();
+        facts.push(Fact {
+            key: "commands".to_owned(),
+            value: FactValue::Texts(found),
+        });
     }
     if let Some(user) = &requires.user {
-        let found = nix::unistd::User::from_name(user).ok().flatten().map(|found| found.name);
-        facts.push(Fact { key: "users".to_owned(), value: FactValue::Texts(found.into_iter().collect()) });
+        let found = nix::unistd::User::from_name(user)
+            .ok()
+            .flatten()
+            .map(|found| found.name);
+        facts.push(Fact {
+            key: "users".to_owned(),
+            value: FactValue::Texts(found.into_iter().collect()),
+        });
     }
     facts
 }
@@ -61,32 +102,49 @@ pub fn live(requires: &Requirements, workspace: &Path) -> Vec<Fact> {
 /// A fact that is a text.
 #[must_use]
 pub fn text(key: &str, value: impl Into<String>) -> Fact {
-    Fact { key: key.to_owned(), value: FactValue::Text(value.into()) }
+    Fact {
+        key: key.to_owned(),
+        value: FactValue::Text(value.into()),
+    }
 }
 
 /// The machine's host name.
 #[must_use]
 pub fn host_name() -> String {
-    nix::unistd::gethostname().map_or_else(|_| "machine".to_owned(), |name| name.to_string_lossy().into_owned())
+    nix::unistd::gethostname().map_or_else(
+        |_| "machine".to_owned(),
+        |name| name.to_string_lossy().into_owned(),
+    )
 }
 
 fn integer(key: &str, value: u64) -> Fact {
-    Fact { key: key.to_owned(), value: FactValue::Integer(i64::try_from(value).unwrap_or(i64::MAX)) }
+    Fact {
+        key: key.to_owned(),
+        value: FactValue::Integer(i64::try_from(value).unwrap_or(i64::MAX)),
+    }
 }
 
 /// A line of /proc/meminfo, in bytes.
 fn memory(name: &str) -> Option<u64> {
     let info = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib << 10)
+    let line = info
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    line.trim()
+        .strip_suffix(" kB")?
+        .parse::<u64>()
+        .ok()
+        .map(|kib| kib << 10)
 }
 
 /// Names only: a path from a script's header is not looked at.
 fn command_exists(name: &str) -> bool {
     use std::os::unix::fs::PermissionsExt as _;
-    !name.is_empty() && !name.contains(['/', '\0'])
+    !name.is_empty()
+        && !name.contains(['/', '\0'])
         && SEARCH.iter().any(|folder| {
-            fs::metadata(Path::new(folder).join(name)).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+            fs::metadata(Path::new(folder).join(name))
+                .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
         })
 }
 

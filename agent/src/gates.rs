@@ -12,7 +12,7 @@ use sluice_protocol::ending::{Block, Ending};
 use sluice_protocol::gates::{GateBinding, GateSet};
 use sluice_protocol::report::Mode;
 use sluice_transport::agent::AgentConnection;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 use crate::attachments::Blobs;
 use crate::config::{Config, RequiredGate};
@@ -27,6 +27,10 @@ pub struct Gates {
     owner: GateDomain,
     host: GateDomain,
     bound: watch::Sender<Arc<Bound>>,
+    /// Held while a set is taken in.
+    taking: Mutex<()>,
+    /// The last set that was taken in, for when the owner's policy changes.
+    taken: Mutex<Option<GateSet>>,
 }
 
 /// The gates that apply at one moment.
@@ -35,6 +39,8 @@ struct Bound {
     /// Of the host's set; none before the first one came.
     revision: Option<u64>,
     gates: Vec<BoundGate>,
+    /// Ids of gates that the owner requires and that will really be asked.
+    required: Vec<String>,
     /// Why nothing may run: a gate of the owner's, or an enforcing one of the host's, cannot be asked.
     broken: Option<Ending>,
 }
@@ -47,9 +53,20 @@ impl Gates {
     /// Where a cache cannot be opened, or no user can be found to drop to.
     pub fn new(state: &StateDirectory) -> std::io::Result<Self> {
         let domain = |name: &str, slot| {
-            GateDomain::new(DomainOptions { name: name.to_owned(), slot, cache: state.path("gates").join(name), runner: None })
+            GateDomain::new(DomainOptions {
+                name: name.to_owned(),
+                slot,
+                cache: state.path("gates").join(name),
+                runner: None,
+            })
         };
-        Ok(Self { owner: domain("owner", 0)?, host: domain("host", 1)?, bound: watch::Sender::default() })
+        Ok(Self {
+            owner: domain("owner", 0)?,
+            host: domain("host", 1)?,
+            bound: watch::Sender::default(),
+            taking: Mutex::default(),
+            taken: Mutex::default(),
+        })
     }
 
     /// Takes in the host's gate set: verifies, fetches, configures. Returns what is wrong, one line each.
@@ -65,32 +82,63 @@ impl Gates {
         blobs: &Blobs,
         connection: &AgentConnection,
     ) -> Result<Vec<String>, LedgerError> {
+        // One at a time, and a set that was superseded while it waited changes nothing.
+        let _one = self.taking.lock().await;
+        if self
+            .bound
+            .borrow()
+            .revision
+            .is_some_and(|there| there > set.revision)
+        {
+            return Ok(Vec::new());
+        }
         let trusted = trusted(set, config, ledger).await?;
-        let mut bound = Bound { revision: Some(set.revision), ..Bound::default() };
+        let mut bound = Bound {
+            revision: Some(set.revision),
+            ..Bound::default()
+        };
         let mut problems = Vec::new();
         for required in config.gates.required.iter() {
             match self.bind_required(required, set).await {
-                Ok(gate) => bound.gates.extend(gate),
+                Ok(gate) => {
+                    bound.required.push(required.id.clone());
+                    bound.gates.extend(gate);
+                }
                 Err(reason) => {
-                    let reason = format!("the required gate {} cannot be asked: {reason}", required.id);
+                    let reason = format!(
+                        "the required gate {} cannot be asked: {reason}",
+                        required.id
+                    );
                     problems.push(reason.clone());
-                    bound.broken.get_or_insert(Ending::Blocked(Block::machine_policy(reason)));
+                    bound
+                        .broken
+                        .get_or_insert(Ending::Blocked(Block::machine_policy(reason)));
                 }
             }
         }
         for binding in &set.bindings {
-            match self.bind(binding, &trusted, blobs, connection).await {
+            // What the owner requires cannot be left out by a permission of the host's operators.
+            let required = bound.required.contains(&binding.plugin);
+            match self
+                .bind(binding, required, &trusted, ledger, blobs, connection)
+                .await
+            {
                 Ok(gate) => bound.gates.push(gate),
                 Err(reason) => {
                     problems.push(format!("{}: {reason}", binding.plugin));
                     if binding.mode == Mode::Enforce {
-                        let block = Block { by: binding.plugin.clone(), reason, code: Some("gate-error".to_owned()) };
+                        let block = Block {
+                            by: binding.plugin.clone(),
+                            reason,
+                            code: Some("gate-error".to_owned()),
+                        };
                         bound.broken.get_or_insert(Ending::Blocked(block));
                     }
                 }
             }
         }
         self.bound.send_replace(Arc::new(bound));
+        *self.taken.lock().await = Some(set.clone());
         Ok(problems)
     }
 
@@ -99,12 +147,22 @@ impl Gates {
     /// # Errors
     ///
     /// How the operation ends where they do not come, one of them cannot be asked, or a stage has none that enforces.
-    pub async fn for_operation(&self, revision: u64, config: &Config, skip_scan: bool) -> Result<Vec<BoundGate>, Ending> {
+    #[tracing::instrument(level = "debug", skip_all)]
+    pub async fn for_operation(
+        &self,
+        revision: u64,
+        config: &Config,
+        skip_scan: bool,
+    ) -> Result<Vec<BoundGate>, Ending> {
         let mut watched = self.bound.subscribe();
         let ready = watched.wait_for(|bound| bound.revision.is_some_and(|there| there >= revision));
         let bound = match tokio::time::timeout(READY, ready).await {
             Ok(Ok(bound)) => Arc::clone(&bound),
-            _ => return Err(Ending::Blocked(Block::machine_policy("the gates of this operation did not arrive"))),
+            _ => {
+                return Err(Ending::Blocked(Block::machine_policy(
+                    "the gates of this operation did not arrive",
+                )));
+            }
         };
         if let Some(ending) = &bound.broken {
             return Err(ending.clone());
@@ -120,6 +178,38 @@ impl Gates {
             }
         }
         Ok(bound.gates.clone())
+    }
+
+    /// Takes the last set in again, because the owner's policy has changed. Until that is done nothing may run.
+    ///
+    /// # Errors
+    ///
+    /// Where the ledger fails.
+    pub async fn take_again(
+        &self,
+        config: &Config,
+        ledger: &Ledger,
+        blobs: &Blobs,
+        connection: &AgentConnection,
+    ) -> Result<(), LedgerError> {
+        let Some(set) = self.taken.lock().await.clone() else {
+            return Ok(());
+        };
+        for problem in self.take(&set, config, ledger, blobs, connection).await? {
+            tracing::error!(problem, "a gate cannot be used under the new policy");
+        }
+        Ok(())
+    }
+
+    /// Blocks everything until the gates are taken in again.
+    pub fn suspend(&self) {
+        self.bound.send_modify(|bound| {
+            let reason = "the machine's policy was changed, and its gates are being set up again";
+            *bound = Arc::new(Bound {
+                broken: Some(Ending::Blocked(Block::machine_policy(reason))),
+                ..Bound::clone(bound)
+            });
+        });
     }
 
     /// Ends runners that nobody asked for a while.
@@ -140,46 +230,91 @@ impl Gates {
     async fn bind(
         &self,
         binding: &GateBinding,
+        required: bool,
         trusted: &[PublicKey],
+        ledger: &Ledger,
         blobs: &Blobs,
         connection: &AgentConnection,
     ) -> Result<BoundGate, String> {
         let digest = *binding.component.as_bytes();
         // Whoever may publish here is decided before a byte is fetched.
-        let signed = signature::verify(&binding.signature, digest, trusted, now()).map_err(|error| error.to_string())?;
-        let path = blobs.ensure(connection, binding.component, binding.size).await.map_err(|error| error.to_string())?;
+        let signed = signature::verify(&binding.signature, digest, trusted, now())
+            .map_err(|error| error.to_string())?;
+        refuse_downgrade(&signed, ledger).await?;
+        let path = blobs
+            .ensure(connection, binding.component, binding.size)
+            .await
+            .map_err(|error| error.to_string())?;
         let component = read_verified(&path, digest)?;
-        let request = BindRequest { component, settings: settings(&binding.settings), mode: binding.mode, owner: false };
-        let gate = self.host.bind(request).await.map_err(|error| error.to_string())?;
+        let request = BindRequest {
+            component,
+            settings: settings(&binding.settings),
+            mode: binding.mode,
+            owner: required,
+        };
+        let gate = self
+            .host
+            .bind(request)
+            .await
+            .map_err(|error| error.to_string())?;
         check_statement(&gate, &signed.statement)?;
         if gate.manifest().id != binding.plugin {
-            return Err(format!("the host says it is {}, its manifest {}", binding.plugin, gate.manifest().id));
+            return Err(format!(
+                "the host says it is {}, its manifest {}",
+                binding.plugin,
+                gate.manifest().id
+            ));
         }
         Ok(gate)
     }
 
     /// A gate that the owner requires: from the owner's file, or one that the host has to have bound.
-    async fn bind_required(&self, required: &RequiredGate, set: &GateSet) -> Result<Option<BoundGate>, String> {
+    async fn bind_required(
+        &self,
+        required: &RequiredGate,
+        set: &GateSet,
+    ) -> Result<Option<BoundGate>, String> {
         let mut given = Vec::new();
         for (key, value) in &required.settings {
-            given.push((key.clone(), toml_value(value).ok_or_else(|| format!("the setting {key} has a type that settings cannot have"))?));
+            given.push((
+                key.clone(),
+                toml_value(value).ok_or_else(|| {
+                    format!("the setting {key} has a type that settings cannot have")
+                })?,
+            ));
         }
         let Some(file) = &required.file else {
             return required_of_host(required, &given, set).map(|()| None);
         };
-        let component = std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        let component =
+            std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
         let mut signature_file = file.clone().into_os_string();
         signature_file.push(".sig");
         let signature_file = Path::new(&signature_file);
-        let signature = std::fs::read(signature_file).map_err(|error| format!("{}: {error}", signature_file.display()))?;
+        let signature = std::fs::read(signature_file)
+            .map_err(|error| format!("{}: {error}", signature_file.display()))?;
         let digest = Sha256::digest(&component).into();
-        let signed = signature::verify(&signature, digest, &[required.publisher], now()).map_err(|error| error.to_string())?;
+        let signed = signature::verify(&signature, digest, &[required.publisher], now())
+            .map_err(|error| error.to_string())?;
         check_version(required, &signed.statement)?;
-        let request = BindRequest { component, settings: given, mode: Mode::Enforce, owner: true };
-        let gate = self.owner.bind(request).await.map_err(|error| error.to_string())?;
+        let request = BindRequest {
+            component,
+            settings: given,
+            mode: Mode::Enforce,
+            owner: true,
+        };
+        let gate = self
+            .owner
+            .bind(request)
+            .await
+            .map_err(|error| error.to_string())?;
         check_statement(&gate, &signed.statement)?;
         if gate.manifest().id != required.id {
-            return Err(format!("{} holds the gate {}", file.display(), gate.manifest().id));
+            return Err(format!(
+                "{} holds the gate {}",
+                file.display(),
+                gate.manifest().id
+            ));
         }
         Ok(Some(gate))
     }
@@ -191,23 +326,60 @@ fn required_of_host(
     given: &[(String, sluice_gate_types::input::Value)],
     set: &GateSet,
 ) -> Result<(), String> {
-    let binding = set.bindings.iter().find(|binding| binding.plugin == required.id).ok_or("the host does not bind it")?;
+    let binding = set
+        .bindings
+        .iter()
+        .find(|binding| binding.plugin == required.id)
+        .ok_or("the host does not bind it")?;
     if binding.mode != Mode::Enforce {
         return Err("the host binds it in mode monitor".to_owned());
     }
-    let signed = signature::verify(&binding.signature, *binding.component.as_bytes(), &[required.publisher], now())
-        .map_err(|error| error.to_string())?;
+    let signed = signature::verify(
+        &binding.signature,
+        *binding.component.as_bytes(),
+        &[required.publisher],
+        now(),
+    )
+    .map_err(|error| error.to_string())?;
     check_version(required, &signed.statement)?;
     let bound = settings(&binding.settings);
-    match given.iter().find(|(key, value)| !bound.iter().any(|(name, there)| name == key && there == value)) {
-        Some((key, _)) => Err(format!("the host binds it with another value of {key} than this machine's owner requires")),
+    match given.iter().find(|(key, value)| {
+        !bound
+            .iter()
+            .any(|(name, there)| name == key && there == value)
+    }) {
+        Some((key, _)) => Err(format!(
+            "the host binds it with another value of {key} than this machine's owner requires"
+        )),
         None => Ok(()),
     }
 }
 
+/// A publisher's statement says below which version nobody goes back; the machine remembers the highest it has seen.
+async fn refuse_downgrade(signed: &signature::Signed, ledger: &Ledger) -> Result<(), String> {
+    let (id, statement) = (
+        format!("{} {}", signed.publisher, signed.statement.id),
+        &signed.statement,
+    );
+    let minimum = ledger
+        .minimum_version(&id, statement.minimum_version)
+        .await
+        .map_err(|error| error.to_string())?;
+    if statement.version < minimum {
+        return Err(format!(
+            "version {} is older than {minimum}, below which its publisher lets nobody go back",
+            statement.version
+        ));
+    }
+    Ok(())
+}
+
 fn check_version(required: &RequiredGate, statement: &signature::Statement) -> Result<(), String> {
     match required.min_version {
-        Some(minimum) if statement.version < minimum => Err(format!("it has version {}, below {minimum}", statement.version)),
+        Some(minimum) if statement.version < minimum => Err(format!(
+            "it has version {}, below {minimum}",
+            statement.version
+        )),
         _ => Ok(()),
     }
 }
@@ -215,7 +387,9 @@ fn check_version(required: &RequiredGate, statement: &signature::Statement) -> R
 /// The publisher's statement and the component's own manifest must tell the same.
 fn check_statement(gate: &BoundGate, statement: &signature::Statement) -> Result<(), String> {
     let manifest = gate.manifest();
-    if (&manifest.id, manifest.version, manifest.world) == (&statement.id, statement.version, statement.world) {
+    if (&manifest.id, manifest.version, manifest.world)
+        == (&statement.id, statement.version, statement.world)
+    {
         Ok(())
     } else {
         Err("its manifest and its publisher's statement differ".to_owned())
@@ -223,7 +397,11 @@ fn check_statement(gate: &BoundGate, statement: &signature::Statement) -> Result
 }
 
 /// Whose plugins may run here: the owner's list, or the first list that the host showed.
-async fn trusted(set: &GateSet, config: &Config, ledger: &Ledger) -> Result<Vec<PublicKey>, LedgerError> {
+async fn trusted(
+    set: &GateSet,
+    config: &Config,
+    ledger: &Ledger,
+) -> Result<Vec<PublicKey>, LedgerError> {
     if !config.trust.publishers.is_empty() {
         return Ok(config.trust.publishers.clone());
     }
@@ -236,13 +414,21 @@ async fn trusted(set: &GateSet, config: &Config, ledger: &Ledger) -> Result<Vec<
         }
     };
     // The host may withdraw a publisher, and never add one.
-    Ok(pinned.iter().filter(|key| set.publishers.contains(key)).filter_map(|key| key.parse().ok()).collect())
+    Ok(pinned
+        .iter()
+        .filter(|key| set.publishers.contains(key))
+        .filter_map(|key| key.parse().ok())
+        .collect())
 }
 
 fn read_verified(path: &Path, digest: [u8; 32]) -> Result<Vec<u8>, String> {
     let bytes = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let actual: [u8; 32] = Sha256::digest(&bytes).into();
-    if actual == digest { Ok(bytes) } else { Err("the component was changed on its way".to_owned()) }
+    if actual == digest {
+        Ok(bytes)
+    } else {
+        Err("the component was changed on its way".to_owned())
+    }
 }
 
 const fn kind(stage: World) -> &'static str {
@@ -256,5 +442,9 @@ const fn kind(stage: World) -> &'static str {
 
 /// Milliseconds since 1970.
 pub(crate) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| {
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        })
 }

@@ -27,7 +27,11 @@ struct Shared {
 impl Journal {
     /// Adds an entry and wakes whoever tells it.
     pub fn push(&self, progress: Progress) {
-        self.0.entries.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::new(progress));
+        self.0
+            .entries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Arc::new(progress));
         self.0.more.notify_waiters();
     }
 
@@ -43,7 +47,10 @@ impl Journal {
             journal.push(Progress::Running { started_at });
             let mut offsets = Offsets::default();
             for event in sluice_shim::spool::read_events(spool)? {
-                offsets.take(&event).into_iter().for_each(|chunk| journal.push(Progress::Output(chunk)));
+                offsets
+                    .take(&event)
+                    .into_iter()
+                    .for_each(|chunk| journal.push(Progress::Output(chunk)));
             }
         }
         journal.push(Progress::Finished(Box::new(report)));
@@ -55,7 +62,11 @@ impl Journal {
     /// # Errors
     ///
     /// Where the link breaks; the next one is told all again.
-    pub async fn tell(&self, operation: OperationId, connection: &AgentConnection) -> Result<(), LinkError> {
+    pub async fn tell(
+        &self,
+        operation: OperationId,
+        connection: &AgentConnection,
+    ) -> Result<(), LinkError> {
         let mut stream = connection.open_progress(operation).await?;
         let mut told = 0;
         loop {
@@ -63,7 +74,11 @@ impl Journal {
             tokio::pin!(more);
             more.as_mut().enable();
             let entries: Vec<_> = {
-                let entries = self.0.entries.lock().unwrap_or_else(PoisonError::into_inner);
+                let entries = self
+                    .0
+                    .entries
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
                 entries[told..].to_vec()
             };
             for entry in &entries {
@@ -95,7 +110,11 @@ impl Offsets {
                 let end = self.stream(*stream);
                 let mut chunks = Vec::new();
                 for piece in bytes.chunks(MAX_CHUNK) {
-                    chunks.push(Chunk { stream: name(*stream), offset: end.kept, bytes: piece.to_vec() });
+                    chunks.push(Chunk {
+                        stream: name(*stream),
+                        offset: end.kept,
+                        bytes: piece.to_vec(),
+                    });
                     end.kept += piece.len() as u64;
                     if end.lost == 0 {
                         end.head = end.kept;
@@ -139,14 +158,37 @@ mod tests {
     #[test]
     fn offsets_count_what_was_kept_and_where_the_gap_is() {
         let mut offsets = Offsets::default();
-        let output = |stream, length: usize| Event::Output { stream, bytes: vec![b'x'; length].into() };
-        assert_eq!(offsets.take(&output(Stream::Stdout, MAX_CHUNK + 1)).len(), 2);
+        let output = |stream, length: usize| Event::Output {
+            stream,
+            bytes: vec![b'x'; length].into(),
+        };
+        assert_eq!(
+            offsets.take(&output(Stream::Stdout, MAX_CHUNK + 1)).len(),
+            2
+        );
         offsets.take(&output(Stream::Stderr, 3));
-        offsets.take(&Event::Lost { stream: Stream::Stdout, bytes: 7 });
+        offsets.take(&Event::Lost {
+            stream: Stream::Stdout,
+            bytes: 7,
+        });
         let tail = offsets.take(&output(Stream::Stdout, 2));
         let kept = MAX_CHUNK as u64 + 3;
         assert_eq!(tail[0].offset, kept - 2);
-        assert_eq!(offsets.ends().0, StreamEnd { kept, lost: 7, head: kept - 2 });
-        assert_eq!(offsets.ends().1, StreamEnd { kept: 3, lost: 0, head: 3 });
+        assert_eq!(
+            offsets.ends().0,
+            StreamEnd {
+                kept,
+                lost: 7,
+                head: kept - 2
+            }
+        );
+        assert_eq!(
+            offsets.ends().1,
+            StreamEnd {
+                kept: 3,
+                lost: 0,
+                head: 3
+            }
+        );
     }
 }

@@ -11,12 +11,15 @@
 
 use std::path::Path;
 
+use sluice_gate_types::manifest::Version;
 use sluice_protocol::codec;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::OperationId;
 use sluice_protocol::message::operation::Operation;
 use sluice_protocol::report::Report;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
 use sqlx::{Row as _, Sqlite, Transaction};
 
 use crate::audit;
@@ -59,7 +62,10 @@ impl Ledger {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true);
         // One connection: the ledger has one writer, and readers wait their turn.
-        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
+        let pool = SqlitePoolOptions::new()
+            .max_connections(1)
+            .connect_with(options)
+            .await?;
         sqlx::raw_sql(SCHEMA).execute(&pool).await?;
         Ok(Self(pool))
     }
@@ -69,6 +75,7 @@ impl Ledger {
     /// # Errors
     ///
     /// Where it cannot be written; then the operation must not be told to be accepted.
+    #[tracing::instrument(level = "debug", skip_all)]
     pub async fn accept(&self, operation: &Operation, now: u64) -> Result<Accepted, LedgerError> {
         let message = codec::encode(operation)?;
         let mut transaction = self.begin().await?;
@@ -96,7 +103,14 @@ impl Ledger {
     /// # Errors
     ///
     /// Where it cannot be written, or the operation is not in the state for it; then nothing may be started.
-    pub async fn start(&self, operation: OperationId, bundle_sha256: Digest, run_as: &str, now: u64) -> Result<(), LedgerError> {
+    #[tracing::instrument(level = "debug", skip_all)]
+    pub async fn start(
+        &self,
+        operation: OperationId,
+        bundle_sha256: Digest,
+        run_as: &str,
+        now: u64,
+    ) -> Result<(), LedgerError> {
         let mut transaction = self.begin().await?;
         let updated = sqlx::query("UPDATE operations SET state = 'started', started_at = ? WHERE id = ? AND state = 'accepted'")
             .bind(integer(now))
@@ -107,7 +121,9 @@ impl Ledger {
         if updated != 1 {
             return Err(LedgerError::NotAccepted(operation));
         }
-        let event = audit::Event::new("script_started", Some(operation)).with("bundle_sha256", bundle_sha256).with("run_as", run_as);
+        let event = audit::Event::new("script_started", Some(operation))
+            .with("bundle_sha256", bundle_sha256)
+            .with("run_as", run_as);
         audit::append(&mut transaction, &event, now).await?;
         transaction.commit().await?;
         Ok(())
@@ -118,7 +134,13 @@ impl Ledger {
     /// # Errors
     ///
     /// Where it cannot be written; then the report must not be sent.
-    pub async fn finish(&self, operation: OperationId, report: &Report, now: u64) -> Result<(), LedgerError> {
+    #[tracing::instrument(level = "debug", skip_all)]
+    pub async fn finish(
+        &self,
+        operation: OperationId,
+        report: &Report,
+        now: u64,
+    ) -> Result<(), LedgerError> {
         let encoded = codec::encode(report)?;
         let mut transaction = self.begin().await?;
         let updated = sqlx::query("UPDATE operations SET state = 'finished', report = ?, finished_at = ? WHERE id = ? AND state IN ('accepted', 'started')")
@@ -136,20 +158,30 @@ impl Ledger {
         Ok(())
     }
 
-    /// The host has stored the report: what is left is the id, so that the operation never starts again.
+    /// The host has stored the report: what is left is the id, so that the operation never starts again. False where
+    /// there is no report to acknowledge, and nothing was changed.
     ///
     /// # Errors
     ///
     /// Where it cannot be written.
-    pub async fn acknowledge(&self, operation: OperationId, audit_head: Digest) -> Result<(), LedgerError> {
+    #[tracing::instrument(level = "debug", skip_all)]
+    pub async fn acknowledge(
+        &self,
+        operation: OperationId,
+        audit_head: Digest,
+    ) -> Result<bool, LedgerError> {
         let mut transaction = self.begin().await?;
-        sqlx::query("UPDATE operations SET state = 'acknowledged', message = NULL, report = NULL WHERE id = ? AND state = 'finished'")
+        let updated = sqlx::query("UPDATE operations SET state = 'acknowledged', message = NULL, report = NULL WHERE id = ? AND state = 'finished'")
             .bind(operation.to_string())
             .execute(&mut *transaction)
-            .await?;
+            .await?
+            .rows_affected();
+        if updated == 0 {
+            return Ok(false);
+        }
         remember(&mut transaction, HOST_AUDIT_HEAD, &audit_head.to_string()).await?;
         transaction.commit().await?;
-        Ok(())
+        Ok(true)
     }
 
     /// Operations that the host has not acknowledged, the oldest first.
@@ -181,7 +213,10 @@ impl Ledger {
     ///
     /// Where they cannot be read.
     pub async fn pinned_publishers(&self) -> Result<Option<Vec<String>>, LedgerError> {
-        let row = sqlx::query("SELECT value FROM memory WHERE key = ?").bind(PUBLISHERS).fetch_optional(&self.0).await?;
+        let row = sqlx::query("SELECT value FROM memory WHERE key = ?")
+            .bind(PUBLISHERS)
+            .fetch_optional(&self.0)
+            .await?;
         let value: Option<String> = row.map(|row| row.try_get("value")).transpose()?;
         Ok(value.map(|value| value.lines().map(str::to_owned).collect()))
     }
@@ -193,11 +228,48 @@ impl Ledger {
     /// Where it cannot be written.
     pub async fn pin_publishers(&self, publishers: &[String], now: u64) -> Result<(), LedgerError> {
         let mut transaction = self.begin().await?;
-        remember(&mut transaction, PUBLISHERS, &publishers.join("\n")).await?;
-        let event = audit::Event::new("publishers_pinned", None).with("publishers", publishers.join(", "));
+        let pinned = sqlx::query(
+            "INSERT INTO memory (key, value) VALUES (?, ?) ON CONFLICT (key) DO NOTHING",
+        )
+        .bind(PUBLISHERS)
+        .bind(publishers.join("\n"))
+        .execute(&mut *transaction)
+        .await?
+        .rows_affected();
+        if pinned == 0 {
+            return Ok(());
+        }
+        let event =
+            audit::Event::new("publishers_pinned", None).with("publishers", publishers.join(", "));
         audit::append(&mut transaction, &event, now).await?;
         transaction.commit().await?;
         Ok(())
+    }
+
+    /// The lowest version of a publisher's plugin that this machine takes: the highest that was ever `seen`.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be read or written.
+    pub async fn minimum_version(
+        &self,
+        plugin: &str,
+        seen: Version,
+    ) -> Result<Version, LedgerError> {
+        let key = format!("minimum version of {plugin}");
+        let mut transaction = self.begin().await?;
+        let row = sqlx::query("SELECT value FROM memory WHERE key = ?")
+            .bind(&key)
+            .fetch_optional(&mut *transaction)
+            .await?;
+        let known: Option<String> = row.map(|row| row.try_get("value")).transpose()?;
+        let known: Option<Version> = known.and_then(|known| known.parse().ok());
+        if known.is_none_or(|known| known < seen) {
+            remember(&mut transaction, &key, &seen.to_string()).await?;
+            transaction.commit().await?;
+            return Ok(seen);
+        }
+        Ok(known.unwrap_or(seen))
     }
 
     /// Puts something on the machine's own record.
@@ -240,7 +312,11 @@ impl Ledger {
 const HOST_AUDIT_HEAD: &str = "host audit head";
 const PUBLISHERS: &str = "publishers";
 
-async fn remember(transaction: &mut Transaction<'static, Sqlite>, key: &str, value: &str) -> Result<(), LedgerError> {
+async fn remember(
+    transaction: &mut Transaction<'static, Sqlite>,
+    key: &str,
+    value: &str,
+) -> Result<(), LedgerError> {
     sqlx::query("INSERT INTO memory (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value")
         .bind(key)
         .bind(value)
@@ -332,7 +408,9 @@ mod tests {
     }
 
     async fn ledger(directory: &tempfile::TempDir) -> Ledger {
-        Ledger::open(&directory.path().join("ledger.db")).await.expect("opens")
+        Ledger::open(&directory.path().join("ledger.db"))
+            .await
+            .expect("opens")
     }
 
     #[tokio::test]
@@ -342,23 +420,62 @@ mod tests {
         let report = Report::without_process(Ending::Interrupted, 3);
         {
             let ledger = ledger(&directory).await;
-            assert_eq!(ledger.accept(&first, 1).await.expect("writes"), Accepted::New);
-            assert_eq!(ledger.accept(&first, 1).await.expect("writes"), Accepted::Known);
-            ledger.start(first.operation, digest, "nobody", 2).await.expect("writes");
-            assert!(matches!(ledger.start(first.operation, digest, "nobody", 2).await, Err(LedgerError::NotAccepted(_))));
+            assert_eq!(
+                ledger.accept(&first, 1).await.expect("writes"),
+                Accepted::New
+            );
+            assert_eq!(
+                ledger.accept(&first, 1).await.expect("writes"),
+                Accepted::Known
+            );
+            ledger
+                .start(first.operation, digest, "nobody", 2)
+                .await
+                .expect("writes");
+            assert!(matches!(
+                ledger.start(first.operation, digest, "nobody", 2).await,
+                Err(LedgerError::NotAccepted(_))
+            ));
         }
         let ledger = ledger(&directory).await;
         let open = ledger.open_operations().await.expect("reads");
         assert!(open.len() == 1 && open[0].started && open[0].operation == first);
-        ledger.finish(first.operation, &report, 3).await.expect("writes");
+        ledger
+            .finish(first.operation, &report, 3)
+            .await
+            .expect("writes");
         let second = Report::without_process(Ending::Succeeded, 4);
-        ledger.finish(first.operation, &second, 4).await.expect("writes");
-        assert_eq!(ledger.open_operations().await.expect("reads")[0].report.as_ref(), Some(&report));
-        ledger.acknowledge(first.operation, digest).await.expect("writes");
+        ledger
+            .finish(first.operation, &second, 4)
+            .await
+            .expect("writes");
+        assert_eq!(
+            ledger.open_operations().await.expect("reads")[0]
+                .report
+                .as_ref(),
+            Some(&report)
+        );
+        ledger
+            .acknowledge(first.operation, digest)
+            .await
+            .expect("writes");
         assert!(ledger.open_operations().await.expect("reads").is_empty());
-        assert_eq!(ledger.accept(&first, 5).await.expect("writes"), Accepted::Known);
-        assert!(ledger.start(first.operation, digest, "nobody", 5).await.is_err());
-        assert!(ledger.start(operation().operation, digest, "nobody", 5).await.is_err());
+        assert_eq!(
+            ledger.accept(&first, 5).await.expect("writes"),
+            Accepted::Known
+        );
+        assert!(
+            ledger
+                .start(first.operation, digest, "nobody", 5)
+                .await
+                .is_err()
+        );
+        assert!(
+            ledger
+                .start(operation().operation, digest, "nobody", 5)
+                .await
+                .is_err()
+        );
     }
 
     #[tokio::test]
@@ -369,13 +486,19 @@ mod tests {
             ledger.accept(&operation(), 1).await.expect("writes");
         }
         let entries = ledger.audit().await.expect("reads");
-        assert_eq!(audit::verify(&entries), Ok(entries[2].hash.parse().expect("is a digest")));
+        assert_eq!(
+            audit::verify(&entries),
+            Ok(entries[2].hash.parse().expect("is a digest"))
+        );
         let mut changed = entries.clone();
         changed[1].details["operator"] = "other".into();
         assert_eq!(audit::verify(&changed).expect_err("is broken").seq, 2);
         let mut shorter = entries.clone();
         shorter.remove(1);
         assert_eq!(audit::verify(&shorter).expect_err("is broken").seq, 3);
-        assert_eq!(ledger.audit_head().await.expect("reads").to_string(), entries[2].hash);
+        assert_eq!(
+            ledger.audit_head().await.expect("reads").to_string(),
+            entries[2].hash
+        );
     }
 }

@@ -27,7 +27,11 @@ const HALF_LIFE: Duration = Duration::from_secs(15 * 24 * 3600);
 /// # Errors
 ///
 /// Where coming back does not help: the machine is revoked, or its identity is not taken.
-pub async fn keep(agent: &Arc<Agent>, mut identity: AgentIdentity, addresses: &[String]) -> Result<(), LinkError> {
+pub async fn keep(
+    agent: &Arc<Agent>,
+    mut identity: AgentIdentity,
+    addresses: &[String],
+) -> Result<(), LinkError> {
     let mut backoff = Backoff::new();
     loop {
         let error = match connect(addresses, &identity, None).await {
@@ -59,7 +63,9 @@ async fn serve(
     let (sender, receiver) = control.split();
     let (outgoing, queue) = mpsc::channel(16);
     let (expires, request) = (identity.expires(), identity.key().request());
-    let request = request.inspect_err(|error| tracing::error!(%error, "the certificate cannot be renewed")).ok();
+    let request = request
+        .inspect_err(|error| tracing::error!(%error, "the certificate cannot be renewed"))
+        .ok();
     let result = tokio::select! {
         result = send(sender, queue) => result,
         result = receive(agent, connection, receiver, &outgoing, identity) => result,
@@ -67,7 +73,9 @@ async fn serve(
         result = renew(&outgoing, expires, request) => result,
         error = connection.closed() => Err(error),
     };
-    connection.close(CloseCode::Stopping, "the link is set up anew").await;
+    connection
+        .close(CloseCode::Stopping, "the link is set up anew")
+        .await;
     result
 }
 
@@ -75,7 +83,9 @@ async fn hello(agent: &Agent) -> Hello {
     let mut facts = facts::of_machine();
     match agent.gates.walls().await {
         Ok(walls) => facts.push(facts::text("gates.walls", walls.join(","))),
-        Err(error) => tracing::error!(%error, "gates cannot run on this machine; every operation will be blocked"),
+        Err(error) => {
+            tracing::error!(%error, "gates cannot run on this machine; every operation will be blocked")
+        }
     }
     let ledger_head = match agent.ledger.audit_head().await {
         Ok(head) => Some(head),
@@ -93,7 +103,10 @@ async fn hello(agent: &Agent) -> Hello {
     }
 }
 
-async fn send(mut sender: ControlSender<FromAgent>, mut queue: mpsc::Receiver<FromAgent>) -> Result<(), LinkError> {
+async fn send(
+    mut sender: ControlSender<FromAgent>,
+    mut queue: mpsc::Receiver<FromAgent>,
+) -> Result<(), LinkError> {
     while let Some(message) = queue.recv().await {
         sender.send(&message).await?;
     }
@@ -115,29 +128,56 @@ async fn receive(
 ) -> Result<(), LinkError> {
     loop {
         match receiver.receive().await? {
-            FromHost::Welcome(_) => return Err(LinkError::Violation { reason: "a second Welcome".to_owned() }),
+            FromHost::Welcome(_) => {
+                return Err(LinkError::Violation {
+                    reason: "a second Welcome".to_owned(),
+                });
+            }
             FromHost::Identity(named) => agent.renamed(named),
             FromHost::Cancel { operation, by } => agent.cancel(operation, by),
-            FromHost::Acknowledge { operation, audit_head } => agent.acknowledged(operation, audit_head).await,
+            FromHost::Acknowledge {
+                operation,
+                audit_head,
+            } => agent.acknowledged(operation, audit_head).await,
             FromHost::Gates(set) => {
-                let (agent, connection, outgoing) = (Arc::clone(agent), connection.clone(), outgoing.clone());
+                let (agent, connection, outgoing) =
+                    (Arc::clone(agent), connection.clone(), outgoing.clone());
                 // Compiling takes seconds; the link goes on meanwhile.
                 tokio::spawn(async move {
                     let revision = set.revision;
-                    match agent.gates.take(&set, &agent.config(), &agent.ledger, &agent.blobs, &connection).await {
+                    match agent
+                        .gates
+                        .take(
+                            &set,
+                            &agent.config(),
+                            &agent.ledger,
+                            &agent.blobs,
+                            &connection,
+                        )
+                        .await
+                    {
                         Ok(problems) => {
-                            problems.iter().for_each(|problem| tracing::error!(revision, problem, "a gate cannot be used"));
-                            let _ = outgoing.send(FromAgent::GatesReady { revision, problems }).await;
+                            problems.iter().for_each(|problem| {
+                                tracing::error!(revision, problem, "a gate cannot be used")
+                            });
+                            let _ = outgoing
+                                .send(FromAgent::GatesReady { revision, problems })
+                                .await;
                         }
                         Err(error) => tracing::error!(%error, "the gates cannot be taken in"),
                     }
                 });
             }
             FromHost::Renewed { chain } => {
-                let chain: Vec<Vec<u8>> = chain.into_iter().map(serde_bytes::ByteBuf::into_vec).collect();
+                let chain: Vec<Vec<u8>> = chain
+                    .into_iter()
+                    .map(serde_bytes::ByteBuf::into_vec)
+                    .collect();
                 match renewed(agent, identity, &chain) {
                     Ok(renewed) => *identity = renewed,
-                    Err(error) => tracing::error!(%error, "the renewed certificate cannot be used; the old one stays"),
+                    Err(error) => {
+                        tracing::error!(%error, "the renewed certificate cannot be used; the old one stays")
+                    }
                 }
                 let event = Event::new("certificate_renewed", None);
                 if let Err(error) = agent.ledger.record(&event, now()).await {
@@ -148,21 +188,40 @@ async fn receive(
     }
 }
 
-fn renewed(agent: &Agent, identity: &AgentIdentity, chain: &[Vec<u8>]) -> anyhow::Result<AgentIdentity> {
+fn renewed(
+    agent: &Agent,
+    identity: &AgentIdentity,
+    chain: &[Vec<u8>],
+) -> anyhow::Result<AgentIdentity> {
     let key = MachineKey::from_pkcs8(identity.key().pkcs8().to_vec().into())?;
     let renewed = AgentIdentity::new(key, chain, identity.root(), SystemTime::now())?;
-    anyhow::ensure!(renewed.machine() == identity.machine(), "it is for another machine");
+    anyhow::ensure!(
+        renewed.machine() == identity.machine(),
+        "it is for another machine"
+    );
     agent.state.save_chain(&renewed)?;
     Ok(renewed)
 }
 
 /// Asks for a new certificate when half of this one's life of 30 days is over.
-async fn renew(outgoing: &mpsc::Sender<FromAgent>, expires: SystemTime, request: Option<Vec<u8>>) -> Result<(), LinkError> {
-    let Some(request) = request else { return std::future::pending().await };
+async fn renew(
+    outgoing: &mpsc::Sender<FromAgent>,
+    expires: SystemTime,
+    request: Option<Vec<u8>>,
+) -> Result<(), LinkError> {
+    let Some(request) = request else {
+        return std::future::pending().await;
+    };
     loop {
-        let left = expires.duration_since(SystemTime::now()).unwrap_or_default();
-        if left < HALF_LIFE && outgoing.send(FromAgent::Renew { request: request.clone() }).await.is_err() {
-            return Ok(());
+        let left = expires
+            .duration_since(SystemTime::now())
+            .unwrap_or_default();
+        if left < HALF_LIFE {
+            if outgoing.send(FromAgent::Renew { request }).await.is_err() {
+                return Ok(());
+            }
+            // Once for each connection: the next one is made with the new certificate, or asks again.
+            return std::future::pending().await;
         }
         tokio::time::sleep(RENEWAL_CHECK).await;
     }

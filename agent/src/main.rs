@@ -10,9 +10,14 @@ use sluice_agent::ledger::Ledger;
 use sluice_agent::state::StateDirectory;
 use sluice_agent::{audit, enroll, supervisor};
 use sluice_protocol::message::enroll::Token;
+use tracing_subscriber::fmt::format::FmtSpan;
 
 #[derive(Parser)]
-#[command(name = "sluice-agent", version, about = "Runs scripts that the gates of this machine let pass")]
+#[command(
+    name = "sluice-agent",
+    version,
+    about = "Runs scripts that the gates of this machine let pass"
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -66,8 +71,14 @@ enum AuditCommand {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     start_logging();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    match runtime.context("no run time").and_then(|runtime| runtime.block_on(run(arguments.command))) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    match runtime
+        .context("no run time")
+        .and_then(|runtime| runtime.block_on(run(arguments.command)))
+    {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("sluice-agent: {error:#}");
@@ -84,17 +95,26 @@ async fn run(command: Command) -> anyhow::Result<()> {
             println!("enrolled as {} of tenant {}", joined.name, joined.tenant);
             Ok(())
         }
-        Command::Run { state, config } => supervisor::run(StateDirectory::open(&state)?, config).await,
-        Command::Audit { command: AuditCommand::List { state } } => {
+        Command::Run { state, config } => {
+            supervisor::run(StateDirectory::open(&state)?, config).await
+        }
+        Command::Audit {
+            command: AuditCommand::List { state },
+        } => {
             for entry in entries(&state).await? {
                 println!("{}", serde_json::to_string(&entry)?);
             }
             Ok(())
         }
-        Command::Audit { command: AuditCommand::Verify { state } } => {
+        Command::Audit {
+            command: AuditCommand::Verify { state },
+        } => {
             let entries = entries(&state).await?;
             let head = audit::verify(&entries)?;
-            println!("audit chain verified: {} entries, head {head}", entries.len());
+            println!(
+                "audit chain verified: {} entries, head {head}",
+                entries.len()
+            );
             Ok(())
         }
     }
@@ -102,7 +122,11 @@ async fn run(command: Command) -> anyhow::Result<()> {
 
 async fn entries(state: &std::path::Path) -> anyhow::Result<Vec<audit::Entry>> {
     let path = StateDirectory::open(state)?.path("ledger.db");
-    anyhow::ensure!(path.exists(), "{} does not exist: no agent has run with this state", path.display());
+    anyhow::ensure!(
+        path.exists(),
+        "{} does not exist: no agent has run with this state",
+        path.display()
+    );
     Ok(Ledger::open(&path).await?.audit().await?)
 }
 
@@ -110,17 +134,31 @@ async fn entries(state: &std::path::Path) -> anyhow::Result<Vec<audit::Entry>> {
 fn read_token(argument: &str) -> anyhow::Result<String> {
     if argument == "-" {
         let mut text = String::new();
-        std::io::stdin().take(64 << 10).read_to_string(&mut text).context("reading the token from standard input")?;
+        std::io::stdin()
+            .take(64 << 10)
+            .read_to_string(&mut text)
+            .context("reading the token from standard input")?;
         return Ok(text);
     }
     match argument.strip_prefix('@') {
-        Some(file) => std::fs::read_to_string(file).with_context(|| format!("reading the token from {file}")),
+        Some(file) => {
+            std::fs::read_to_string(file).with_context(|| format!("reading the token from {file}"))
+        }
         None => Ok(argument.to_owned()),
     }
 }
 
 fn start_logging() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("SLUICE_LOG").unwrap_or_else(|_| "info".into());
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if std::io::stderr().is_terminal() { logs.init() } else { logs.json().init() }
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_env("SLUICE_LOG").unwrap_or_else(|_| "info".into());
+    // At level debug every step says how long it took.
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_span_events(FmtSpan::CLOSE)
+        .with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        logs.init()
+    } else {
+        logs.json().init()
+    }
 }

@@ -34,26 +34,47 @@ pub struct Permitted {
 /// # Errors
 ///
 /// How the operation ends because of it.
-pub fn permit(operation: &Operation, source: &Source, config: &Config) -> Result<Permitted, Ending> {
+pub fn permit(
+    operation: &Operation,
+    source: &Source,
+    config: &Config,
+) -> Result<Permitted, Ending> {
     let submission = &operation.submission;
     if !operation.authorizations.is_empty() || !config.trust.operators.is_empty() {
-        return Err(blocked("signed authorizations are not implemented in this version"));
+        return Err(blocked(
+            "signed authorizations are not implemented in this version",
+        ));
     }
     check_attachments(submission)?;
     for variable in &submission.environment {
-        check_run(&variable.name, &variable.value, &config.environment.allow).map_err(|refusal| blocked(refusal.to_string()))?;
+        check_run(&variable.name, &variable.value, &config.environment.allow)
+            .map_err(|refusal| blocked(refusal.to_string()))?;
     }
     let limits = limits(submission, config)?;
     let user = match &submission.run_as {
         Some(name) => users::resolve(name, &config.run_as.users),
-        None if nix::unistd::Uid::effective().is_root() => users::resolve(&config.run_as.default, &config.run_as.users),
+        None if nix::unistd::Uid::effective().is_root() => {
+            users::resolve(&config.run_as.default, &config.run_as.users)
+        }
         None => users::own_user().map(RunAs::Named),
     };
     let user = user.map_err(|error| blocked(error.to_string()))?;
     let asked = &source.interpreter;
-    let interpreter = interpreter::resolve(&asked.command, &asked.flags, &config.interpreters.allowed)
-        .map_err(|error| if error.is_unsupported() { Ending::Unsupported(error.to_string()) } else { blocked(error.to_string()) })?;
-    Ok(Permitted { user, interpreter, limits })
+    let interpreter =
+        interpreter::resolve(&asked.command, &asked.flags, &config.interpreters.allowed).map_err(
+            |error| {
+                if error.is_unsupported() {
+                    Ending::Unsupported(error.to_string())
+                } else {
+                    blocked(error.to_string())
+                }
+            },
+        )?;
+    Ok(Permitted {
+        user,
+        interpreter,
+        limits,
+    })
 }
 
 fn blocked(reason: impl Into<String>) -> Ending {
@@ -63,18 +84,29 @@ fn blocked(reason: impl Into<String>) -> Ending {
 fn check_attachments(submission: &Submission) -> Result<(), Ending> {
     let attachments = &submission.attachments;
     if attachments.len() > MAX_COUNT {
-        return Err(blocked(format!("{} attachments, over the limit of {MAX_COUNT}", attachments.len())));
+        return Err(blocked(format!(
+            "{} attachments, over the limit of {MAX_COUNT}",
+            attachments.len()
+        )));
     }
     for (index, attachment) in attachments.iter().enumerate() {
         let name = attachment.name.escape_debug();
         if !is_safe_name(&attachment.name) {
-            return Err(blocked(format!("the attachment {name} is not a single safe file name")));
+            return Err(blocked(format!(
+                "the attachment {name} is not a single safe file name"
+            )));
         }
-        if attachments[..index].iter().any(|other| other.name.to_lowercase() == attachment.name.to_lowercase()) {
+        if attachments[..index]
+            .iter()
+            .any(|other| other.name.to_lowercase() == attachment.name.to_lowercase())
+        {
             return Err(blocked(format!("two attachments are called {name}")));
         }
         if attachment.size > MAX_SIZE {
-            return Err(blocked(format!("the attachment {name} has {} bytes, over the limit of {MAX_SIZE}", attachment.size)));
+            return Err(blocked(format!(
+                "the attachment {name} has {} bytes, over the limit of {MAX_SIZE}",
+                attachment.size
+            )));
         }
     }
     Ok(())
@@ -83,18 +115,35 @@ fn check_attachments(submission: &Submission) -> Result<(), Ending> {
 fn limits(submission: &Submission, config: &Config) -> Result<spec::Limits, Ending> {
     let (asked, ceiling) = (&submission.limits, &config.limits);
     if let Some(time) = asked.time.filter(|time| *time > ceiling.time) {
-        return Err(blocked(format!("limits.time: {time} was asked for, the ceiling is {}", ceiling.time)));
+        return Err(blocked(format!(
+            "limits.time: {time} was asked for, the ceiling is {}",
+            ceiling.time
+        )));
     }
-    for (key, asked, ceiling) in [("output", asked.output, ceiling.output), ("memory", asked.memory, ceiling.memory)] {
+    for (key, asked, ceiling) in [
+        ("output", asked.output, ceiling.output),
+        ("memory", asked.memory, ceiling.memory),
+    ] {
         if let Some(size) = asked.filter(|size| *size > ceiling) {
-            return Err(blocked(format!("limits.{key}: {size} was asked for, the ceiling is {ceiling}")));
+            return Err(blocked(format!(
+                "limits.{key}: {size} was asked for, the ceiling is {ceiling}"
+            )));
         }
     }
     Ok(spec::Limits {
-        time: asked.time.map_or_else(|| TIME.min(ceiling.time.as_duration()), |time| time.as_duration()),
+        time: asked.time.map_or_else(
+            || TIME.min(ceiling.time.as_duration()),
+            |time| time.as_duration(),
+        ),
         grace: ceiling.grace.as_duration(),
-        output: asked.output.map_or_else(|| OUTPUT.min(ceiling.output.0), |size| size.0),
-        memory: Some(asked.memory.map_or_else(|| MEMORY.min(ceiling.memory.0), |size| size.0)),
+        output: asked
+            .output
+            .map_or_else(|| OUTPUT.min(ceiling.output.0), |size| size.0),
+        memory: Some(
+            asked
+                .memory
+                .map_or_else(|| MEMORY.min(ceiling.memory.0), |size| size.0),
+        ),
         processes: Some(ceiling.processes),
         cpu_percent: Some(ceiling.cpu),
         file_size: Some(ceiling.file_size.0),

@@ -14,7 +14,9 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -33,8 +35,15 @@ impl StateDirectory {
     ///
     /// Where it cannot be made, is not ours, or is open to others.
     pub fn open(path: &Path) -> Result<Self, StateError> {
-        let fail = |source| StateError::Io { path: path.to_owned(), source };
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(fail)?;
+        let fail = |source| StateError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(fail)?;
         let path = path.canonicalize().map_err(fail)?;
         let metadata = fs::metadata(&path).map_err(fail)?;
         if metadata.uid() != nix::unistd::geteuid().as_raw() || metadata.mode() & 0o077 != 0 {
@@ -43,7 +52,11 @@ impl StateDirectory {
         let state = Self(path);
         for name in ["identity", "blobs", "spool", "gates"] {
             let path = state.0.join(name);
-            DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|source| StateError::Io { path, source })?;
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&path)
+                .map_err(|source| StateError::Io { path, source })?;
         }
         Ok(state)
     }
@@ -61,9 +74,15 @@ impl StateDirectory {
     /// Where another agent runs with this state.
     pub fn lock(&self) -> Result<Flock<File>, StateError> {
         let path = self.path("lock");
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path);
         let file = file.map_err(|source| StateError::Io { path, source })?;
-        Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| StateError::Locked(self.0.clone()))
+        Flock::lock(file, FlockArg::LockExclusiveNonblock)
+            .map_err(|_| StateError::Locked(self.0.clone()))
     }
 
     /// Whether a machine has been enrolled with this state.
@@ -77,10 +96,15 @@ impl StateDirectory {
     /// # Errors
     ///
     /// Where a file cannot be written.
-    pub fn save_identity(&self, identity: &AgentIdentity, addresses: &[String]) -> Result<(), StateError> {
+    pub fn save_identity(
+        &self,
+        identity: &AgentIdentity,
+        addresses: &[String],
+    ) -> Result<(), StateError> {
         self.write("identity/key.der", identity.key().pkcs8())?;
         self.write("identity/root.der", identity.root())?;
-        let addresses = serde_json::to_vec(addresses).map_err(|error| self.broken("identity/addresses.json", &error))?;
+        let addresses = serde_json::to_vec(addresses)
+            .map_err(|error| self.broken("identity/addresses.json", &error))?;
         self.write("identity/addresses.json", &addresses)?;
         self.save_chain(identity)
     }
@@ -91,8 +115,10 @@ impl StateDirectory {
     ///
     /// Where the file cannot be written.
     pub fn save_chain(&self, identity: &AgentIdentity) -> Result<(), StateError> {
-        let chain: Vec<serde_bytes::ByteBuf> = identity.chain().map(|der| der.to_vec().into()).collect();
-        let chain = codec::encode(&chain).map_err(|error| self.broken("identity/chain.cbor", &error))?;
+        let chain: Vec<serde_bytes::ByteBuf> =
+            identity.chain().map(|der| der.to_vec().into()).collect();
+        let chain =
+            codec::encode(&chain).map_err(|error| self.broken("identity/chain.cbor", &error))?;
         self.write("identity/chain.cbor", &chain)
     }
 
@@ -107,10 +133,15 @@ impl StateDirectory {
         }
         let chain: Vec<serde_bytes::ByteBuf> = codec::decode(&self.read("identity/chain.cbor")?)
             .map_err(|error| self.broken("identity/chain.cbor", &error))?;
-        let chain: Vec<Vec<u8>> = chain.into_iter().map(serde_bytes::ByteBuf::into_vec).collect();
-        let key = MachineKey::from_pkcs8(self.read("identity/key.der")?.into()).map_err(|error| self.broken("identity/key.der", &error))?;
+        let chain: Vec<Vec<u8>> = chain
+            .into_iter()
+            .map(serde_bytes::ByteBuf::into_vec)
+            .collect();
+        let key = MachineKey::from_pkcs8(self.read("identity/key.der")?.into())
+            .map_err(|error| self.broken("identity/key.der", &error))?;
         let root = self.read("identity/root.der")?;
-        let identity = AgentIdentity::new(key, &chain, &root, SystemTime::now()).map_err(|error| self.broken("identity", &error))?;
+        let identity = AgentIdentity::new(key, &chain, &root, SystemTime::now())
+            .map_err(|error| self.broken("identity", &error))?;
         let addresses = serde_json::from_slice(&self.read("identity/addresses.json")?)
             .map_err(|error| self.broken("identity/addresses.json", &error))?;
         Ok((identity, addresses))
@@ -125,17 +156,25 @@ impl StateDirectory {
         let path = self.path(name);
         let write = || {
             let directory = path.parent().unwrap_or(&self.0);
-            let mut file = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o600)).tempfile_in(directory)?;
+            let mut file = tempfile::Builder::new()
+                .permissions(fs::Permissions::from_mode(0o600))
+                .tempfile_in(directory)?;
             file.write_all(bytes)?;
             file.as_file().sync_all()?;
             file.persist(&path).map_err(|error| error.error)?;
             File::open(directory)?.sync_all()
         };
-        write().map_err(|source| StateError::Io { path: path.clone(), source })
+        write().map_err(|source| StateError::Io {
+            path: path.clone(),
+            source,
+        })
     }
 
     fn broken(&self, name: &str, error: &dyn std::fmt::Display) -> StateError {
-        StateError::Broken { path: self.path(name), reason: error.to_string() }
+        StateError::Broken {
+            path: self.path(name),
+            reason: error.to_string(),
+        }
     }
 }
 
@@ -158,7 +197,9 @@ pub enum StateError {
     #[error("another agent is running with the state in {}", .0.display())]
     Locked(PathBuf),
     /// No identity.
-    #[error("this machine is not enrolled; get a token with `sluice machine enroll-token` and run `sluice-agent enroll`")]
+    #[error(
+        "this machine is not enrolled; get a token with `sluice machine enroll-token` and run `sluice-agent enroll`"
+    )]
     NotEnrolled,
     /// Not what was written.
     #[error("{} cannot be used: {reason}", path.display())]

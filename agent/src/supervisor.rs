@@ -55,6 +55,8 @@ struct Operations {
     /// Under way, or ended and not acknowledged.
     open: HashMap<OperationId, Entry>,
     early_cancels: HashSet<OperationId>,
+    /// How many operations under way use an attachment.
+    blobs: HashMap<Digest, usize>,
 }
 
 struct Entry {
@@ -83,7 +85,12 @@ pub async fn run(state: StateDirectory, config_path: Option<PathBuf>) -> anyhow:
         config: RwLock::new(Arc::new(config)),
         config_path,
         link: watch::Sender::new(None),
-        identity: RwLock::new(Identity { tenant: String::new(), name: String::new(), tags: Vec::new(), url: String::new() }),
+        identity: RwLock::new(Identity {
+            tenant: String::new(),
+            name: String::new(),
+            tags: Vec::new(),
+            url: String::new(),
+        }),
         operations: Mutex::default(),
         state,
     });
@@ -91,7 +98,10 @@ pub async fn run(state: StateDirectory, config_path: Option<PathBuf>) -> anyhow:
     agent.resume().await?;
     agent.prepare_spare();
     let mut hangup = signal(SignalKind::hangup())?;
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
     let mut idle = tokio::time::interval(Duration::from_secs(60));
     // A task of its own: what a branch below waits for may be held by the link, which has to go on meanwhile.
     let mut link = tokio::spawn({
@@ -111,7 +121,12 @@ pub async fn run(state: StateDirectory, config_path: Option<PathBuf>) -> anyhow:
     link.abort();
     let connection = agent.link.borrow().clone();
     if let Some(connection) = connection {
-        connection.close(sluice_protocol::message::CloseCode::Stopping, "the agent is stopping").await;
+        connection
+            .close(
+                sluice_protocol::message::CloseCode::Stopping,
+                "the agent is stopping",
+            )
+            .await;
     }
     Ok(())
 }
@@ -126,7 +141,10 @@ impl Agent {
     /// What the host calls this machine.
     #[must_use]
     pub fn identity(&self) -> Identity {
-        self.identity.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.identity
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// The spool of an operation.
@@ -138,7 +156,11 @@ impl Agent {
     /// Where private directories of scripts are made.
     #[must_use]
     pub fn workspace_base(&self, config: &Config) -> PathBuf {
-        if nix::unistd::Uid::effective().is_root() { config.script_tempdir.clone() } else { self.state.path("run") }
+        if nix::unistd::Uid::effective().is_root() {
+            config.script_tempdir.clone()
+        } else {
+            self.state.path("run")
+        }
     }
 
     /// A place among the operations that run at once (`limits.parallel`); waits until there is one.
@@ -187,7 +209,10 @@ impl Agent {
     }
 
     pub(crate) fn renamed(&self, identity: Identity) {
-        *self.identity.write().unwrap_or_else(PoisonError::into_inner) = identity;
+        *self
+            .identity
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = identity;
     }
 
     /// Ids of operations that the host has not acknowledged.
@@ -204,7 +229,9 @@ impl Agent {
                 self.tell(id);
             }
             Ok(Accepted::Known) => self.tell(id),
-            Err(error) => tracing::error!(operation = %id, %error, "the operation cannot be taken; the host will send it again"),
+            Err(error) => {
+                tracing::error!(operation = %id, %error, "the operation cannot be taken; the host will send it again")
+            }
         }
     }
 
@@ -214,18 +241,28 @@ impl Agent {
             Some(entry) => {
                 entry.canceled.send_replace(Some(by));
             }
-            None if operations.early_cancels.len() < EARLY_CANCELS => {
+            None => {
+                // Most of these ended long ago. A full list is started anew rather than closed to new ones.
+                if operations.early_cancels.len() >= EARLY_CANCELS {
+                    operations.early_cancels.clear();
+                }
                 operations.early_cancels.insert(id);
             }
-            None => {}
         }
     }
 
     /// The host has the report: what is left of the operation goes.
     pub(crate) async fn acknowledged(&self, id: OperationId, audit_head: Digest) {
-        if let Err(error) = self.ledger.acknowledge(id, audit_head).await {
-            tracing::error!(operation = %id, %error, "the acknowledgement is not on disk; the report will go out again");
-            return;
+        match self.ledger.acknowledge(id, audit_head).await {
+            Ok(true) => {}
+            Ok(false) => {
+                tracing::warn!(operation = %id, "the host acknowledged what was not reported; nothing was changed");
+                return;
+            }
+            Err(error) => {
+                tracing::error!(operation = %id, %error, "the acknowledgement is not on disk; the report will go out again");
+                return;
+            }
         }
         self.operations().open.remove(&id);
         let spool = self.spool(id);
@@ -240,8 +277,13 @@ impl Agent {
     async fn resume(self: &Arc<Self>) -> anyhow::Result<()> {
         for open in self.ledger.open_operations().await? {
             if open.report.is_some() {
-                let entry = Entry { journal: None, canceled: watch::Sender::new(None) };
-                self.operations().open.insert(open.operation.operation, entry);
+                let entry = Entry {
+                    journal: None,
+                    canceled: watch::Sender::new(None),
+                };
+                self.operations()
+                    .open
+                    .insert(open.operation.operation, entry);
             } else {
                 self.begin(open.operation, open.started);
             }
@@ -254,10 +296,19 @@ impl Agent {
         let (id, journal) = (operation.operation, Journal::default());
         let canceled = {
             let mut operations = self.operations();
-            let early = operations.early_cancels.remove(&id).then(|| "an operator".to_owned());
-            let entry = Entry { journal: Some(journal.clone()), canceled: watch::Sender::new(early) };
+            let early = operations
+                .early_cancels
+                .remove(&id)
+                .then(|| "an operator".to_owned());
+            let entry = Entry {
+                journal: Some(journal.clone()),
+                canceled: watch::Sender::new(early),
+            };
             let canceled = entry.canceled.subscribe();
             operations.open.insert(id, entry);
+            for attachment in &operation.submission.attachments {
+                *operations.blobs.entry(attachment.sha256).or_default() += 1;
+            }
             canceled
         };
         journal.push(Progress::Accepted);
@@ -269,21 +320,38 @@ impl Agent {
                 operation::run(&agent, &operation, &journal, canceled).await
             };
             tracing::info!(operation = %id, state = report.ending.state().as_str(), "ended");
-            for attachment in &operation.submission.attachments {
-                if let Err(error) = agent.blobs.remove(attachment.sha256) {
-                    tracing::warn!(%error, "an attachment could not be removed");
-                }
-            }
+            agent.release(&operation);
             match agent.ledger.finish(id, &report, now()).await {
                 Ok(()) => journal.push(Progress::Finished(Box::new(report))),
-                Err(error) => tracing::error!(operation = %id, %error, "the report is not on disk and does not go out; restart the agent"),
+                Err(error) => {
+                    tracing::error!(operation = %id, %error, "the report is not on disk and does not go out; restart the agent")
+                }
             }
         });
     }
 
+    /// Removes the attachments that no other operation under way uses.
+    fn release(&self, operation: &Operation) {
+        let mut operations = self.operations();
+        for attachment in &operation.submission.attachments {
+            let users = operations.blobs.entry(attachment.sha256).or_default();
+            *users = users.saturating_sub(1);
+            if *users > 0 {
+                continue;
+            }
+            operations.blobs.remove(&attachment.sha256);
+            // Under the lock, so that no operation begins to use it meanwhile.
+            if let Err(error) = self.blobs.remove(attachment.sha256) {
+                tracing::warn!(%error, "an attachment could not be removed");
+            }
+        }
+    }
+
     /// Tells the link of the moment about an operation, in the background.
     fn tell(self: &Arc<Self>, id: OperationId) {
-        let Some(connection) = self.link.borrow().clone() else { return };
+        let Some(connection) = self.link.borrow().clone() else {
+            return;
+        };
         let agent = Arc::clone(self);
         tokio::spawn(async move {
             let journal = match agent.journal(id).await {
@@ -301,27 +369,53 @@ impl Agent {
                         entry.journal = None;
                     }
                 }
-                Err(error) => tracing::info!(operation = %id, %error, "the progress will be told again"),
+                Err(error) => {
+                    tracing::info!(operation = %id, %error, "the progress will be told again")
+                }
             }
         });
     }
 
     async fn journal(&self, id: OperationId) -> anyhow::Result<Option<Journal>> {
         match self.operations().open.get(&id) {
-            Some(Entry { journal: Some(journal), .. }) => return Ok(Some(journal.clone())),
+            Some(Entry {
+                journal: Some(journal),
+                ..
+            }) => return Ok(Some(journal.clone())),
             Some(_) => {}
             None => return Ok(None),
         }
         let open = self.ledger.open_operations().await?;
-        let report = open.into_iter().find(|open| open.operation.operation == id).and_then(|open| open.report);
-        report.map(|report| Journal::of_ended(report, &self.spool(id))).transpose().map_err(Into::into)
+        let report = open
+            .into_iter()
+            .find(|open| open.operation.operation == id)
+            .and_then(|open| open.report);
+        report
+            .map(|report| Journal::of_ended(report, &self.spool(id)))
+            .transpose()
+            .map_err(Into::into)
     }
 
-    async fn reload(&self) {
+    async fn reload(self: &Arc<Self>) {
         let event = match Config::load(self.config_path.as_deref()) {
             Ok(config) => {
+                // What the owner has tightened holds from here on: nothing runs until the gates are set up again.
+                self.gates.suspend();
                 *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
-                tracing::info!("the configuration was read again; limits.parallel and gates.required take effect at the next start");
+                tracing::info!(
+                    "the configuration was read again; limits.parallel takes effect at the next start"
+                );
+                let agent = Arc::clone(self);
+                tokio::spawn(async move {
+                    let connection = agent.connection().await;
+                    if let Err(error) = agent
+                        .gates
+                        .take_again(&agent.config(), &agent.ledger, &agent.blobs, &connection)
+                        .await
+                    {
+                        tracing::error!(%error, "the gates cannot be set up again; operations stay blocked");
+                    }
+                });
                 Event::new("config_reloaded", None)
             }
             Err(error) => {
@@ -339,11 +433,16 @@ impl Agent {
         use anyhow::Context as _;
         use std::os::unix::fs::DirBuilderExt as _;
         let base = self.workspace_base(&self.config());
-        let result = std::fs::DirBuilder::new().recursive(true).mode(0o711).create(&base);
+        let result = std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o711)
+            .create(&base);
         result.with_context(|| format!("script_tempdir {}", base.display()))
     }
 
     fn operations(&self) -> MutexGuard<'_, Operations> {
-        self.operations.lock().unwrap_or_else(PoisonError::into_inner)
+        self.operations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -19,28 +19,58 @@ const ROUNDS: usize = 400;
 
 pub(crate) fn run() -> Result<()> {
     let path = sluice_tests::plugins().join("scanner.wasm");
-    let component = std::fs::read(&path).with_context(|| format!("{}: run cargo xtask plugins", path.display()))?;
+    let component = std::fs::read(&path)
+        .with_context(|| format!("{}: run cargo xtask plugins", path.display()))?;
     let engine = engine(Allocation::Pool, Effort::Full)?;
     let compiling = engine_for_compiling()?;
 
     let started = Instant::now();
     let instrumented = snapshot::instrument(&component).map_err(|error| anyhow!(error))?;
     let little = engine_with_little_effort()?;
-    let artifact = little.compile(&instrumented).map_err(|error| anyhow!("{error:#}"))?;
-    let snapshotted = snapshot::take(&little, World::ScannerPlugin, &component, &artifact, &[], &[])?;
-    let artifact = compiling.compile(&snapshotted).map_err(|error| anyhow!("{error:#}"))?;
-    println!("   bound in {:.1?}: component {} KiB, snapshot {} KiB, compiled {} KiB", started.elapsed(), component.len() >> 10, snapshotted.len() >> 10, artifact.len() >> 10);
+    let artifact = little
+        .compile(&instrumented)
+        .map_err(|error| anyhow!("{error:#}"))?;
+    let snapshotted = snapshot::take(
+        &little,
+        World::ScannerPlugin,
+        &component,
+        &artifact,
+        &[],
+        &[],
+    )?;
+    let artifact = compiling
+        .compile(&snapshotted)
+        .map_err(|error| anyhow!("{error:#}"))?;
+    println!(
+        "   bound in {:.1?}: component {} KiB, snapshot {} KiB, compiled {} KiB",
+        started.elapsed(),
+        component.len() >> 10,
+        snapshotted.len() >> 10,
+        artifact.len() >> 10
+    );
 
     let started = Instant::now();
-    let gate = Gate::load(&engine, World::ScannerPlugin, &artifact, CallLimits::CEILING, None)?;
+    let gate = Gate::load(
+        &engine,
+        World::ScannerPlugin,
+        &artifact,
+        CallLimits::CEILING,
+        None,
+    )?;
     println!("   loaded in {:.1?}", started.elapsed());
-    let native = ScannerGate::configure(&Settings::default(), &[]).map_err(|error| anyhow!("{error:?}"))?;
+    let native =
+        ScannerGate::configure(&Settings::default(), &[]).map_err(|error| anyhow!("{error:?}"))?;
 
     for size in [4 << 10, 256 << 10] {
         let text = script(size);
-        let question = Question::Scan { bundle: bundle(&text), job: Job::default() };
+        let question = Question::Scan {
+            bundle: bundle(&text),
+            job: Job::default(),
+        };
         let seen = types::Bundle::of_script("shell", &*text);
-        let job = types::Job { attributes: Vec::new() };
+        let job = types::Job {
+            attributes: Vec::new(),
+        };
         let (mut wasm, mut natively) = (Samples::default(), Samples::default());
         for _ in 0..if size > 10_000 { ROUNDS / 10 } else { ROUNDS } {
             let started = Instant::now();

@@ -7,7 +7,8 @@ mod samples;
 
 fn main() -> anyhow::Result<()> {
     let filter = std::env::args().nth(1).unwrap_or_default();
-    let benches: [(&str, fn() -> anyhow::Result<()>); 2] = [("gate", gate::run), ("operation", operation::run)];
+    let benches: [(&str, fn() -> anyhow::Result<()>); 2] =
+        [("gate", gate::run), ("operation", operation::run)];
     for (name, bench) in benches {
         if name.contains(&filter) {
             println!("\n== {name}");

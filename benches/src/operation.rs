@@ -25,7 +25,9 @@ pub(crate) fn run() -> Result<()> {
         return Ok(());
     }
     let fleet = Fleet::builder().start();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let client = client(&fleet)?;
     for _ in 0..20 {
         runtime.block_on(operation(&client, &fleet))?;
@@ -42,7 +44,10 @@ pub(crate) fn run() -> Result<()> {
     floor.show("job floor: file, chown, bash as nobody");
     whole.show("operation: REST accepted to result stored");
     println!("   ratio of the medians: {:.2}", ratio(&whole, &floor));
-    println!("   p99 of the operation / its median: {:.2}", whole.quantile(0.99).as_secs_f64() / whole.median().as_secs_f64());
+    println!(
+        "   p99 of the operation / its median: {:.2}",
+        whole.quantile(0.99).as_secs_f64() / whole.median().as_secs_f64()
+    );
     let pid = fleet.agents[0].pid();
     println!("   agent at rest: {} KiB resident", resident(pid)?);
     Ok(())
@@ -54,46 +59,83 @@ fn client(fleet: &Fleet) -> Result<reqwest::Client> {
     let _ = provider.install_default();
     let mut headers = reqwest::header::HeaderMap::new();
     headers.insert("authorization", format!("Bearer {}", fleet.token).parse()?);
-    Ok(reqwest::Client::builder().default_headers(headers).tcp_nodelay(true).build()?)
+    Ok(reqwest::Client::builder()
+        .default_headers(headers)
+        .tcp_nodelay(true)
+        .build()?)
 }
 
 /// From the request to the event that tells the stored result.
 async fn operation(client: &reqwest::Client, fleet: &Fleet) -> Result<Duration> {
     let started = Instant::now();
     let body = json!({ "script": STANDARD.encode(SCRIPT), "machines": ["m1"], "run_as": "nobody" });
-    let response = client.post(format!("{}/v1/jobs", fleet.host.api)).json(&body).send().await?.error_for_status()?;
+    let response = client
+        .post(format!("{}/v1/jobs", fleet.host.api))
+        .json(&body)
+        .send()
+        .await?
+        .error_for_status()?;
     let job: Value = response.json().await?;
     let id = job["job"].as_str().context("no job")?;
-    let mut events = client.get(format!("{}/v1/jobs/{id}/events", fleet.host.api)).send().await?.error_for_status()?;
+    let mut events = client
+        .get(format!("{}/v1/jobs/{id}/events", fleet.host.api))
+        .send()
+        .await?
+        .error_for_status()?;
     let mut text = String::new();
     while let Some(chunk) = events.chunk().await? {
         text.push_str(&String::from_utf8_lossy(&chunk));
-        if let Some(result) = text.split("event: result\n").nth(1).and_then(|rest| rest.split_once("\n\n")) {
+        if let Some(result) = text
+            .split("event: result\n")
+            .nth(1)
+            .and_then(|rest| rest.split_once("\n\n"))
+        {
             let elapsed = started.elapsed();
-            ensure!(result.0.contains("\"succeeded\"") && result.0.contains("hello"), "another outcome: {}", result.0);
+            ensure!(
+                result.0.contains("\"succeeded\"") && result.0.contains("hello"),
+                "another outcome: {}",
+                result.0
+            );
             return Ok(elapsed);
         }
     }
     anyhow::bail!("no result in {text:?}")
 }
 
-#[allow(clippy::disallowed_methods, reason = "the floor is a process that is started by hand")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the floor is a process that is started by hand"
+)]
 fn job_floor() -> Result<Duration> {
     let nobody = nix::unistd::User::from_name("nobody")?.context("there is no user nobody")?;
     let started = Instant::now();
-    let mut file = tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o700)).tempfile()?;
+    let mut file = tempfile::Builder::new()
+        .permissions(std::fs::Permissions::from_mode(0o700))
+        .tempfile()?;
     nix::unistd::fchown(&file, Some(nobody.uid), Some(nobody.gid))?;
     file.write_all(SCRIPT.as_bytes())?;
     let mut command = Command::new("/bin/bash");
-    command.arg(file.path()).uid(nobody.uid.as_raw()).gid(nobody.gid.as_raw()).env_clear().current_dir("/");
+    command
+        .arg(file.path())
+        .uid(nobody.uid.as_raw())
+        .gid(nobody.gid.as_raw())
+        .env_clear()
+        .current_dir("/");
     let output = command.stdin(Stdio::null()).output()?;
     let elapsed = started.elapsed();
-    ensure!(output.stdout == b"hello\n", "the floor says {:?}", String::from_utf8_lossy(&output.stdout));
+    ensure!(
+        output.stdout == b"hello\n",
+        "the floor says {:?}",
+        String::from_utf8_lossy(&output.stdout)
+    );
     Ok(elapsed)
 }
 
 fn resident(pid: u32) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .context("no VmRSS")?;
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }

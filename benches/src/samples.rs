@@ -15,7 +15,12 @@ impl Samples {
     pub(crate) fn quantile(&self, share: f64) -> Duration {
         let mut sorted = self.0.clone();
         sorted.sort_unstable();
-        #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index of a short list")]
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "an index of a short list"
+        )]
         let index = ((sorted.len().saturating_sub(1)) as f64 * share).round() as usize;
         sorted.get(index).copied().unwrap_or_default()
     }

@@ -252,7 +252,13 @@ async fn serve_api(
         }
         None => match axum_server::from_tcp(listener) {
             // Events are small and must not wait for the acknowledgement of the ones before.
-            Ok(server) => server.acceptor(NoDelayAcceptor::new()).handle(handle).serve(service).await,
+            Ok(server) => {
+                server
+                    .acceptor(NoDelayAcceptor::new())
+                    .handle(handle)
+                    .serve(service)
+                    .await
+            }
             Err(error) => Err(error),
         },
     };

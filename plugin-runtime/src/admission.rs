@@ -17,17 +17,26 @@ pub const MAX_COMPONENT: usize = 8 << 20;
 /// The reasons, for the person who installs it.
 pub fn admit(bytes: &[u8]) -> Result<Admitted, Refused> {
     if bytes.starts_with(b"\x7fELF") {
-        return refuse("it is an ELF file (precompiled or native code); plugins are WebAssembly components");
+        return refuse(
+            "it is an ELF file (precompiled or native code); plugins are WebAssembly components",
+        );
     }
     if bytes.len() > MAX_COMPONENT {
-        return refuse(format!("it has {} bytes, over the limit of {MAX_COMPONENT}", bytes.len()));
+        return refuse(format!(
+            "it has {} bytes, over the limit of {MAX_COMPONENT}",
+            bytes.len()
+        ));
     }
     let shape = Shape::read(bytes)?;
     let mut reasons = Vec::new();
     let manifest = match shape.manifests.as_slice() {
-        [text] => Manifest::parse(text).map_err(|error| reasons.push(error.to_string())).ok(),
+        [text] => Manifest::parse(text)
+            .map_err(|error| reasons.push(error.to_string()))
+            .ok(),
         [] => {
-            reasons.push(format!("it has no manifest (custom section {MANIFEST_SECTION})"));
+            reasons.push(format!(
+                "it has no manifest (custom section {MANIFEST_SECTION})"
+            ));
             None
         }
         _ => {
@@ -35,7 +44,10 @@ pub fn admit(bytes: &[u8]) -> Result<Admitted, Refused> {
             None
         }
     };
-    shape.imports.iter().for_each(|import| import.check(&mut reasons));
+    shape
+        .imports
+        .iter()
+        .for_each(|import| import.check(&mut reasons));
     if let Some(manifest) = &manifest {
         check_exports(manifest.world, &shape.exports, &mut reasons);
         if let Err(over) = CallLimits::granted(&manifest.limits) {
@@ -43,7 +55,10 @@ pub fn admit(bytes: &[u8]) -> Result<Admitted, Refused> {
         }
         let runtime = this_version();
         if manifest.minimum_runtime > runtime {
-            reasons.push(format!("it needs runtime {}, this is {runtime}", manifest.minimum_runtime));
+            reasons.push(format!(
+                "it needs runtime {}, this is {runtime}",
+                manifest.minimum_runtime
+            ));
         }
     }
     match manifest {
@@ -62,7 +77,11 @@ fn refuse<T>(reason: impl Into<String>) -> Result<T, Refused> {
 }
 
 fn this_version() -> Version {
-    env!("CARGO_PKG_VERSION").parse().unwrap_or(Version { major: 0, minor: 1, patch: 0 })
+    env!("CARGO_PKG_VERSION").parse().unwrap_or(Version {
+        major: 0,
+        minor: 1,
+        patch: 0,
+    })
 }
 
 /// An import or export at the top of a component.
@@ -81,7 +100,10 @@ impl Item {
     /// No function but `log`'s, whatever the name says.
     fn check(&self, reasons: &mut Vec<String>) {
         let Some(functions) = &self.functions else {
-            return reasons.push(format!("it imports {}, which is no interface", self.name.escape_debug()));
+            return reasons.push(format!(
+                "it imports {}, which is no interface",
+                self.name.escape_debug()
+            ));
         };
         match self.gate_interface() {
             Some((_, version)) if !speaks(version) => reasons.push(built_for(version)),
@@ -98,10 +120,16 @@ impl Item {
 
 fn check_exports(world: World, exports: &[Item], reasons: &mut Vec<String>) {
     let found = exports.iter().find_map(|item| {
-        item.gate_interface().filter(|(interface, _)| *interface == world.interface()).map(|(_, version)| (item, version))
+        item.gate_interface()
+            .filter(|(interface, _)| *interface == world.interface())
+            .map(|(_, version)| (item, version))
     });
     match found {
-        None => reasons.push(format!("it is said to be a {} and does not export sluice:gate/{}", world.as_str(), world.interface())),
+        None => reasons.push(format!(
+            "it is said to be a {} and does not export sluice:gate/{}",
+            world.as_str(),
+            world.interface()
+        )),
         Some((_, version)) if !speaks(version) => reasons.push(built_for(version)),
         Some((item, _)) => {
             let verb = match world {
@@ -113,7 +141,10 @@ fn check_exports(world: World, exports: &[Item], reasons: &mut Vec<String>) {
             let functions = item.functions.as_deref().unwrap_or_default();
             for needed in ["configure", verb] {
                 if !functions.iter().any(|function| function == needed) {
-                    reasons.push(format!("{} lacks the function {needed}", item.name.escape_debug()));
+                    reasons.push(format!(
+                        "{} lacks the function {needed}",
+                        item.name.escape_debug()
+                    ));
                 }
             }
         }
@@ -123,11 +154,15 @@ fn check_exports(world: World, exports: &[Item], reasons: &mut Vec<String>) {
 /// Whether a component built for this version of the contract can be called: while the contract is 0.x, a minor version
 /// is a major one.
 fn speaks(version: &str) -> bool {
-    version.rsplit_once('.').map(|(minor, _)| minor) == CONTRACT.rsplit_once('.').map(|(minor, _)| minor)
+    version.rsplit_once('.').map(|(minor, _)| minor)
+        == CONTRACT.rsplit_once('.').map(|(minor, _)| minor)
 }
 
 fn built_for(version: &str) -> String {
-    format!("it was built for version {} of the gate contract, this runtime has {CONTRACT}", version.escape_debug())
+    format!(
+        "it was built for version {} of the gate contract, this runtime has {CONTRACT}",
+        version.escape_debug()
+    )
 }
 
 /// What a component's bytes show.
@@ -139,13 +174,18 @@ struct Shape {
 
 impl Shape {
     fn read(bytes: &[u8]) -> Result<Self, Refused> {
-        let broken = |error: wasmparser::BinaryReaderError| Refused(vec![format!("it is not valid WebAssembly: {error}")]);
+        let broken = |error: wasmparser::BinaryReaderError| {
+            Refused(vec![format!("it is not valid WebAssembly: {error}")])
+        };
         let mut names = (Vec::new(), Vec::new());
         let mut manifests = Vec::new();
         let mut depth = 0_usize;
         for payload in Parser::new(0).parse_all(bytes) {
             match payload.map_err(broken)? {
-                Payload::Version { encoding: Encoding::Module, .. } if depth == 0 => {
+                Payload::Version {
+                    encoding: Encoding::Module,
+                    ..
+                } if depth == 0 => {
                     return refuse("it is a core module; plugins are components");
                 }
                 Payload::Version { .. } => depth += 1,
@@ -160,7 +200,9 @@ impl Shape {
                         names.1.push(export.map_err(broken)?.name.name.to_owned());
                     }
                 }
-                Payload::CustomSection(section) if depth == 1 && section.name() == MANIFEST_SECTION => {
+                Payload::CustomSection(section)
+                    if depth == 1 && section.name() == MANIFEST_SECTION =>
+                {
                     match str::from_utf8(section.data()) {
                         Ok(text) => manifests.push(text.to_owned()),
                         Err(_) => return refuse("its manifest is not UTF-8"),
@@ -184,14 +226,35 @@ impl Shape {
                         .collect(),
                 ),
                 // a type that is imported or exported by itself carries no function
-                Some(ComponentEntityType::Type { referenced: ComponentAnyTypeId::Defined(_), .. }) => Some(Vec::new()),
+                Some(ComponentEntityType::Type {
+                    referenced: ComponentAnyTypeId::Defined(_),
+                    ..
+                }) => Some(Vec::new()),
                 _ => None,
             },
         };
         Ok(Self {
             manifests,
-            imports: names.0.iter().map(|name| item(name, types.component_item_for_import(name).map(|item| item.ty))).collect(),
-            exports: names.1.iter().map(|name| item(name, types.component_item_for_export(name).map(|item| item.ty))).collect(),
+            imports: names
+                .0
+                .iter()
+                .map(|name| {
+                    item(
+                        name,
+                        types.component_item_for_import(name).map(|item| item.ty),
+                    )
+                })
+                .collect(),
+            exports: names
+                .1
+                .iter()
+                .map(|name| {
+                    item(
+                        name,
+                        types.component_item_for_export(name).map(|item| item.ty),
+                    )
+                })
+                .collect(),
         })
     }
 }

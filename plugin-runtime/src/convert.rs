@@ -21,20 +21,43 @@ pub(crate) fn ask(
     question: &i::Question,
 ) -> wasmtime::Result<Option<Result<Raw, w::GateError>>> {
     Ok(Some(match (bound, question.clone()) {
-        (Bound::Environment(plugin), i::Question::Check { script, requirements, facts, job }) => plugin
+        (
+            Bound::Environment(plugin),
+            i::Question::Check {
+                script,
+                requirements,
+                facts,
+                job,
+            },
+        ) => plugin
             .sluice_gate_environment()
-            .call_check(store, &script.into(), &all(requirements), &all(facts), &job.into())?
+            .call_check(
+                store,
+                &script.into(),
+                &all(requirements),
+                &all(facts),
+                &job.into(),
+            )?
             .map(Raw::Checks),
-        (Bound::Preparer(plugin), i::Question::Prepare { script, parameters, job }) => plugin
+        (
+            Bound::Preparer(plugin),
+            i::Question::Prepare {
+                script,
+                parameters,
+                job,
+            },
+        ) => plugin
             .sluice_gate_preparer()
             .call_prepare(store, &script.into(), &all(parameters), &job.into())?
             .map(Raw::Prepared),
-        (Bound::Scanner(plugin), i::Question::Scan { bundle, job }) => {
-            plugin.sluice_gate_scanner().call_scan(store, &bundle.into(), &job.into())?.map(Raw::Findings)
-        }
-        (Bound::Policy(plugin), i::Question::Decide(review)) => {
-            plugin.sluice_gate_policy().call_decide(store, &(*review).into())?.map(Raw::Decision)
-        }
+        (Bound::Scanner(plugin), i::Question::Scan { bundle, job }) => plugin
+            .sluice_gate_scanner()
+            .call_scan(store, &bundle.into(), &job.into())?
+            .map(Raw::Findings),
+        (Bound::Policy(plugin), i::Question::Decide(review)) => plugin
+            .sluice_gate_policy()
+            .call_decide(store, &(*review).into())?
+            .map(Raw::Decision),
         _ => return Ok(None),
     }))
 }
@@ -128,13 +151,21 @@ impl From<w::Value> for i::Value {
 
 impl From<i::Attribute> for w::Attribute {
     fn from(value: i::Attribute) -> Self {
-        Self { key: value.key, value: value.value.into(), origin: value.origin.into() }
+        Self {
+            key: value.key,
+            value: value.value.into(),
+            origin: value.origin.into(),
+        }
     }
 }
 
 impl From<w::Attribute> for i::Attribute {
     fn from(value: w::Attribute) -> Self {
-        Self { key: value.key, value: value.value.into(), origin: value.origin.into() }
+        Self {
+            key: value.key,
+            value: value.value.into(),
+            origin: value.origin.into(),
+        }
     }
 }
 
@@ -154,7 +185,12 @@ impl From<i::Bundle> for w::Bundle {
 
 impl From<i::Parameter> for w::Parameter {
     fn from(value: i::Parameter) -> Self {
-        Self { name: value.name, type_: value.kind, value: value.value.map(Into::into), declared: all(value.declared) }
+        Self {
+            name: value.name,
+            type_: value.kind,
+            value: value.value.map(Into::into),
+            declared: all(value.declared),
+        }
     }
 }
 
@@ -173,13 +209,21 @@ impl From<i::Review> for w::Review {
 
 impl From<a::Check> for w::Check {
     fn from(value: a::Check) -> Self {
-        Self { id: value.id, status: value.status.into(), message: value.message }
+        Self {
+            id: value.id,
+            status: value.status.into(),
+            message: value.message,
+        }
     }
 }
 
 impl From<w::Check> for a::Check {
     fn from(value: w::Check) -> Self {
-        Self { id: value.id, status: value.status.into(), message: value.message }
+        Self {
+            id: value.id,
+            status: value.status.into(),
+            message: value.message,
+        }
     }
 }
 
@@ -208,7 +252,11 @@ finding!(w::Finding => a::Finding);
 
 impl From<w::Planned> for a::Planned {
     fn from(value: w::Planned) -> Self {
-        Self { name: value.name, value: value.value.into(), destination: value.destination.into() }
+        Self {
+            name: value.name,
+            value: value.value.into(),
+            destination: value.destination.into(),
+        }
     }
 }
 
@@ -223,7 +271,10 @@ impl From<w::Prepared> for a::Prepared {
 
 impl From<w::Decision> for a::Decision {
     fn from(value: w::Decision) -> Self {
-        Self { verdict: value.verdict.into(), reasons: all(value.reasons) }
+        Self {
+            verdict: value.verdict.into(),
+            reasons: all(value.reasons),
+        }
     }
 }
 

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use wasmtime::component::Component;
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, RegallocAlgorithm, Strategy, WasmBacktraceDetails, WasmFeatures};
+use wasmtime::{
+    Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
+    RegallocAlgorithm, Strategy, WasmBacktraceDetails, WasmFeatures,
+};
 
 /// How often the epoch advances: the granularity of time limits.
 pub const TICK: Duration = Duration::from_millis(10);
@@ -46,15 +49,17 @@ impl GateEngine {
     pub fn new(allocation: Allocation, effort: Effort) -> wasmtime::Result<Self> {
         let engine = Engine::new(&config(allocation, effort))?;
         let weak = engine.weak();
-        std::thread::Builder::new().name("epoch".to_owned()).spawn(move || {
-            loop {
-                std::thread::sleep(TICK);
-                match weak.upgrade() {
-                    Some(engine) => engine.increment_epoch(),
-                    None => return,
+        std::thread::Builder::new()
+            .name("epoch".to_owned())
+            .spawn(move || {
+                loop {
+                    std::thread::sleep(TICK);
+                    match weak.upgrade() {
+                        Some(engine) => engine.increment_epoch(),
+                        None => return,
+                    }
                 }
-            }
-        })?;
+            })?;
         Ok(Self { engine })
     }
 
@@ -73,7 +78,9 @@ impl GateEngine {
     pub fn compatibility(&self) -> [u8; 32] {
         let mut hasher = Sha256Hasher(Sha256::new());
         env!("CARGO_PKG_VERSION").hash(&mut hasher);
-        self.engine.precompile_compatibility_hash().hash(&mut hasher);
+        self.engine
+            .precompile_compatibility_hash()
+            .hash(&mut hasher);
         hasher.0.finalize().into()
     }
 
@@ -86,7 +93,10 @@ impl GateEngine {
     /// Loading is running: a compiled component is native code. The caller vouches that `artifact` was made by
     /// [`Self::compile`] of the same build and not touched since: the parent process keeps it under a keyed MAC, checks
     /// that over the very buffer that it then hands over, and the runner takes artifacts from its parent alone.
-    #[allow(unsafe_code, reason = "the one place where native code is loaded, see SAFETY")]
+    #[allow(
+        unsafe_code,
+        reason = "the one place where native code is loaded, see SAFETY"
+    )]
     pub(crate) fn deserialize(&self, artifact: &[u8]) -> wasmtime::Result<Component> {
         // SAFETY: `Component::deserialize` needs bytes that `precompile_component` made. They come from the parent
         // process, which made them through a compiling child and checked their MAC over this buffer after reading it

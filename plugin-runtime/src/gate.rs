@@ -51,7 +51,11 @@ impl Gate {
         limits: CallLimits,
         configure: Option<(Vec<Attribute>, Vec<DataPack>)>,
     ) -> Result<Self, CallError> {
-        Ok(Self { exports: Exports::link(engine, world, artifact)?, limits, configure })
+        Ok(Self {
+            exports: Exports::link(engine, world, artifact)?,
+            limits,
+            configure,
+        })
     }
 
     /// Asks the gate on a fresh instance.
@@ -60,17 +64,37 @@ impl Gate {
         let started = Instant::now();
         let mut store = match CallState::store(engine, &self.limits) {
             Ok(store) => store,
-            Err(error) => return Called { answer: Err(error), fuel: 0, duration_us: 0, log: Vec::new() },
-        };
-        let answer = self.exports.instantiate(&mut store, &self.limits).and_then(|instance| {
-            if let Some((settings, data)) = &self.configure {
-                self.exports.configure(&mut store, &instance, &self.limits, settings, data)?;
+            Err(error) => {
+                return Called {
+                    answer: Err(error),
+                    fuel: 0,
+                    duration_us: 0,
+                    log: Vec::new(),
+                };
             }
-            self.exports.ask(&mut store, &instance, &self.limits, question)
-        });
-        let fuel = self.limits.fuel.saturating_sub(store.get_fuel().unwrap_or_default());
+        };
+        let answer = self
+            .exports
+            .instantiate(&mut store, &self.limits)
+            .and_then(|instance| {
+                if let Some((settings, data)) = &self.configure {
+                    self.exports
+                        .configure(&mut store, &instance, &self.limits, settings, data)?;
+                }
+                self.exports
+                    .ask(&mut store, &instance, &self.limits, question)
+            });
+        let fuel = self
+            .limits
+            .fuel
+            .saturating_sub(store.get_fuel().unwrap_or_default());
         let duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        Called { answer, fuel, duration_us, log: store.into_data().log }
+        Called {
+            answer,
+            fuel,
+            duration_us,
+            log: store.into_data().log,
+        }
     }
 }
 
@@ -82,9 +106,16 @@ pub(crate) struct CallState {
 }
 
 impl CallState {
-    pub(crate) fn store(engine: &GateEngine, limits: &CallLimits) -> Result<Store<Self>, CallError> {
+    pub(crate) fn store(
+        engine: &GateEngine,
+        limits: &CallLimits,
+    ) -> Result<Store<Self>, CallError> {
         let instantiation = |error: wasmtime::Error| CallError::Instantiation(format!("{error:#}"));
-        let state = Self { limiter: Limiter::new(limits), log: Vec::new(), log_lines: limits.log_lines };
+        let state = Self {
+            limiter: Limiter::new(limits),
+            log: Vec::new(),
+            log_lines: limits.log_lines,
+        };
         let mut store = Store::try_new(engine.raw(), state).map_err(instantiation)?;
         store.limiter(|state| &mut state.limiter);
         store.set_fuel(limits.fuel).map_err(instantiation)?;
@@ -99,7 +130,10 @@ impl CallState {
 impl log::Host for CallState {
     fn emit(&mut self, level: log::Level, mut message: String) {
         if self.log.len() < self.log_lines as usize {
-            let end = (0..=MAX_LOG_LINE.min(message.len())).rev().find(|end| message.is_char_boundary(*end)).unwrap_or(0);
+            let end = (0..=MAX_LOG_LINE.min(message.len()))
+                .rev()
+                .find(|end| message.is_char_boundary(*end))
+                .unwrap_or(0);
             message.truncate(end);
             self.log.push(format!("{level:?}: {message}"));
         }
@@ -125,7 +159,11 @@ pub(crate) enum Bound {
 }
 
 impl Exports {
-    pub(crate) fn link(engine: &GateEngine, world: World, artifact: &[u8]) -> Result<Self, CallError> {
+    pub(crate) fn link(
+        engine: &GateEngine,
+        world: World,
+        artifact: &[u8],
+    ) -> Result<Self, CallError> {
         let instantiation = |error: wasmtime::Error| CallError::Instantiation(format!("{error:#}"));
         let component = engine.deserialize(artifact).map_err(instantiation)?;
         let mut linker = Linker::<CallState>::new(engine.raw());
@@ -133,7 +171,9 @@ impl Exports {
         log::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state).map_err(instantiation)?;
         let pre = linker.instantiate_pre(&component).map_err(instantiation)?;
         match world {
-            World::EnvironmentPlugin => environment::EnvironmentPluginPre::new(pre).map(Self::Environment),
+            World::EnvironmentPlugin => {
+                environment::EnvironmentPluginPre::new(pre).map(Self::Environment)
+            }
             World::PreparerPlugin => preparer::PreparerPluginPre::new(pre).map(Self::Preparer),
             World::ScannerPlugin => scanner::ScannerPluginPre::new(pre).map(Self::Scanner),
             World::PolicyPlugin => policy::PolicyPluginPre::new(pre).map(Self::Policy),
@@ -150,15 +190,23 @@ impl Exports {
         }
     }
 
-    pub(crate) fn instantiate(&self, store: &mut Store<CallState>, limits: &CallLimits) -> Result<Instance, CallError> {
+    pub(crate) fn instantiate(
+        &self,
+        store: &mut Store<CallState>,
+        limits: &CallLimits,
+    ) -> Result<Instance, CallError> {
         let instance = self.pre().instantiate(&mut *store);
         instance.map_err(|error| explain(&error, store, limits))
     }
 
     fn bind(&self, store: &mut Store<CallState>, instance: &Instance) -> wasmtime::Result<Bound> {
         Ok(match self {
-            Self::Environment(_) => Bound::Environment(environment::EnvironmentPlugin::new(&mut *store, instance)?),
-            Self::Preparer(_) => Bound::Preparer(preparer::PreparerPlugin::new(&mut *store, instance)?),
+            Self::Environment(_) => {
+                Bound::Environment(environment::EnvironmentPlugin::new(&mut *store, instance)?)
+            }
+            Self::Preparer(_) => {
+                Bound::Preparer(preparer::PreparerPlugin::new(&mut *store, instance)?)
+            }
             Self::Scanner(_) => Bound::Scanner(scanner::ScannerPlugin::new(&mut *store, instance)?),
             Self::Policy(_) => Bound::Policy(policy::PolicyPlugin::new(&mut *store, instance)?),
         })
@@ -175,10 +223,26 @@ impl Exports {
         let settings: Vec<types::Attribute> = settings.iter().cloned().map(Into::into).collect();
         let data: Vec<types::DataPack> = data.iter().cloned().map(Into::into).collect();
         let result = self.bind(store, instance).and_then(|bound| match bound {
-            Bound::Environment(plugin) => plugin.sluice_gate_environment().call_configure(&mut *store, &settings, &data),
-            Bound::Preparer(plugin) => plugin.sluice_gate_preparer().call_configure(&mut *store, &settings, &data),
-            Bound::Scanner(plugin) => plugin.sluice_gate_scanner().call_configure(&mut *store, &settings, &data),
-            Bound::Policy(plugin) => plugin.sluice_gate_policy().call_configure(&mut *store, &settings, &data),
+            Bound::Environment(plugin) => {
+                plugin
+                    .sluice_gate_environment()
+                    .call_configure(&mut *store, &settings, &data)
+            }
+            Bound::Preparer(plugin) => {
+                plugin
+                    .sluice_gate_preparer()
+                    .call_configure(&mut *store, &settings, &data)
+            }
+            Bound::Scanner(plugin) => {
+                plugin
+                    .sluice_gate_scanner()
+                    .call_configure(&mut *store, &settings, &data)
+            }
+            Bound::Policy(plugin) => {
+                plugin
+                    .sluice_gate_policy()
+                    .call_configure(&mut *store, &settings, &data)
+            }
         });
         match result {
             Ok(Ok(())) => Ok(()),
@@ -194,11 +258,15 @@ impl Exports {
         limits: &CallLimits,
         question: &Question,
     ) -> Result<Answer, CallError> {
-        let result = self.bind(store, instance).and_then(|bound| ask(&bound, store, question));
+        let result = self
+            .bind(store, instance)
+            .and_then(|bound| ask(&bound, store, question));
         match result {
             Ok(Some(Ok(raw))) => Ok(answer(raw)),
             Ok(Some(Err(error))) => Err(error.into()),
-            Ok(None) => Err(CallError::Contract("it was asked a question of another stage".to_owned())),
+            Ok(None) => Err(CallError::Contract(
+                "it was asked a question of another stage".to_owned(),
+            )),
             Err(error) => Err(explain(&error, store, limits)),
         }
     }
@@ -219,7 +287,10 @@ fn explain(error: &wasmtime::Error, store: &Store<CallState>, limits: &CallLimit
         }),
         None => {
             let text = format!("{error:#}");
-            if text.contains("too much data") || text.contains("hostcall") || text.contains("fuel allocated for hostcalls") {
+            if text.contains("too much data")
+                || text.contains("hostcall")
+                || text.contains("fuel allocated for hostcalls")
+            {
                 CallError::TooLarge(format!("more than {} bytes", limits.answer))
             } else {
                 CallError::Trap(text)

@@ -26,7 +26,10 @@ use crate::gate::{CallState, Exports};
 /// Where the component has a shape that cannot be snapshotted (nested modules, start functions, a module instantiated
 /// twice): such a plugin is configured on every call.
 pub fn instrument(component: &[u8]) -> Result<Vec<u8>, String> {
-    Wizer::new().instrument_component(component).map(|(_, instrumented)| instrumented).map_err(|error| format!("{error:#}"))
+    Wizer::new()
+        .instrument_component(component)
+        .map(|(_, instrumented)| instrumented)
+        .map_err(|error| format!("{error:#}"))
 }
 
 /// Configures an instance of the instrumented component and writes its state into a new component.
@@ -45,15 +48,25 @@ pub fn take(
     data: &[DataPack],
 ) -> Result<Vec<u8>, CallError> {
     let wizer = Wizer::new();
-    let (context, _) = wizer.instrument_component(component).map_err(|error| CallError::Instantiation(format!("{error:#}")))?;
+    let (context, _) = wizer
+        .instrument_component(component)
+        .map_err(|error| CallError::Instantiation(format!("{error:#}")))?;
     let limits = CallLimits::CONFIGURE;
     let exports = Exports::link(engine, world, artifact)?;
     let mut store = CallState::store(engine, &limits)?;
     let instance = exports.instantiate(&mut store, &limits)?;
     exports.configure(&mut store, &instance, &limits, settings, data)?;
     // Reading the memories out is a host call of that size.
-    store.set_hostcall_fuel(usize::try_from(limits.memory).unwrap_or(usize::MAX).saturating_mul(2));
-    let mut reader = Reader { store: &mut store, instance, failed: None };
+    store.set_hostcall_fuel(
+        usize::try_from(limits.memory)
+            .unwrap_or(usize::MAX)
+            .saturating_mul(2),
+    );
+    let mut reader = Reader {
+        store: &mut store,
+        instance,
+        failed: None,
+    };
     let snapshot = ready(wizer.snapshot_component(&context, &mut reader));
     if let Some(error) = reader.failed {
         return Err(CallError::Instantiation(error));
@@ -61,7 +74,9 @@ pub fn take(
     match snapshot {
         Some(Ok(bytes)) => Ok(bytes),
         Some(Err(error)) => Err(CallError::Instantiation(format!("{error:#}"))),
-        None => Err(CallError::Instantiation("reading its memory did not end".to_owned())),
+        None => Err(CallError::Instantiation(
+            "reading its memory did not end".to_owned(),
+        )),
     }
 }
 
@@ -73,22 +88,40 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn call<R: Lift + ComponentType + Send + Sync + 'static>(&mut self, instance: &str, function: &str) -> Option<R> {
+    fn call<R: Lift + ComponentType + Send + Sync + 'static>(
+        &mut self,
+        instance: &str,
+        function: &str,
+    ) -> Option<R> {
         let result = (|| {
             let (_, interface) = self.instance.get_export(&mut *self.store, None, instance)?;
-            let (_, export) = self.instance.get_export(&mut *self.store, Some(&interface), function)?;
-            let function = self.instance.get_typed_func::<(), (R,)>(&mut *self.store, export).ok()?;
-            function.call(&mut *self.store, ()).ok().map(|(value,)| value)
+            let (_, export) =
+                self.instance
+                    .get_export(&mut *self.store, Some(&interface), function)?;
+            let function = self
+                .instance
+                .get_typed_func::<(), (R,)>(&mut *self.store, export)
+                .ok()?;
+            function
+                .call(&mut *self.store, ())
+                .ok()
+                .map(|(value,)| value)
         })();
         if result.is_none() {
-            self.failed.get_or_insert_with(|| format!("its state cannot be read ({function})"));
+            self.failed
+                .get_or_insert_with(|| format!("its state cannot be read ({function})"));
         }
         result
     }
 }
 
 impl ComponentInstanceState for Reader<'_> {
-    async fn call_func_ret_list_u8(&mut self, instance: &str, function: &str, contents: impl FnOnce(&[u8]) + Send) {
+    async fn call_func_ret_list_u8(
+        &mut self,
+        instance: &str,
+        function: &str,
+        contents: impl FnOnce(&[u8]) + Send,
+    ) {
         if let Some(list) = self.call::<WasmList<u8>>(instance, function) {
             contents(list.as_le_slice(&*self.store));
         }
@@ -103,11 +136,15 @@ impl ComponentInstanceState for Reader<'_> {
     }
 
     async fn call_func_ret_f32(&mut self, instance: &str, function: &str) -> u32 {
-        self.call::<f32>(instance, function).unwrap_or_default().to_bits()
+        self.call::<f32>(instance, function)
+            .unwrap_or_default()
+            .to_bits()
     }
 
     async fn call_func_ret_f64(&mut self, instance: &str, function: &str) -> u64 {
-        self.call::<f64>(instance, function).unwrap_or_default().to_bits()
+        self.call::<f64>(instance, function)
+            .unwrap_or_default()
+            .to_bits()
     }
 }
 

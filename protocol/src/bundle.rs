@@ -139,7 +139,11 @@ impl Source {
         };
         let text = text.normalise_for(interpreter.language());
         let header = Header::find(text.as_str())?;
-        Ok(Self { text, interpreter, header })
+        Ok(Self {
+            text,
+            interpreter,
+            header,
+        })
     }
 }
 
@@ -166,7 +170,9 @@ pub fn assemble(submission: &Submission, source: &Source, prepared: Prepared) ->
     secrets.sort();
     Bundle {
         interpreter: source.interpreter.clone(),
-        script: prepared.script.unwrap_or_else(|| source.text.as_str().to_owned()),
+        script: prepared
+            .script
+            .unwrap_or_else(|| source.text.as_str().to_owned()),
         arguments: prepared.arguments,
         environment,
         attachments,
@@ -200,8 +206,14 @@ mod tests {
             interpreter: None,
             parameters: Vec::new(),
             environment: vec![
-                Variable { name: "B".to_owned(), value: "2".to_owned() },
-                Variable { name: "A".to_owned(), value: "1".to_owned() },
+                Variable {
+                    name: "B".to_owned(),
+                    value: "2".to_owned(),
+                },
+                Variable {
+                    name: "A".to_owned(),
+                    value: "1".to_owned(),
+                },
             ],
             attachments: Vec::new(),
             secrets: Vec::new(),
@@ -213,7 +225,9 @@ mod tests {
 
     fn digest(submission: &Submission) -> Digest {
         let source = Source::read(submission).expect("reads");
-        assemble(submission, &source, Prepared::default()).digest().expect("encodes")
+        assemble(submission, &source, Prepared::default())
+            .digest()
+            .expect("encodes")
     }
 
     #[test]
@@ -237,7 +251,13 @@ mod tests {
             |s| s.script.push(b'#'),
             |s| s.interpreter = Some("bash -e".to_owned()),
             |s| s.environment[0].value.push('x'),
-            |s| s.attachments.push(Attachment { name: "a".to_owned(), size: 0, sha256: Digest::of(b"") }),
+            |s| {
+                s.attachments.push(Attachment {
+                    name: "a".to_owned(),
+                    size: 0,
+                    sha256: Digest::of(b""),
+                })
+            },
             |s| s.secrets.push("s".to_owned()),
             |s| s.run_as = Some("root".to_owned()),
             |s| s.limits.time = Some(Span::seconds(1)),

@@ -29,7 +29,8 @@ pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, EncodeError> 
 ///
 /// As [`encode`].
 pub fn encode_sorted<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, EncodeError> {
-    let mut value = ciborium::Value::serialized(value).map_err(|error| EncodeError(error.to_string()))?;
+    let mut value =
+        ciborium::Value::serialized(value).map_err(|error| EncodeError(error.to_string()))?;
     sort_keys(&mut value)?;
     encode(&value)
 }
@@ -64,7 +65,11 @@ pub fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T, Decode
         return Err(DecodeError::TrailingBytes(rest.len()));
     }
     let again = encode(&value).map_err(|error| DecodeError::Malformed(error.to_string()))?;
-    if again == bytes { Ok(value) } else { Err(DecodeError::NotCanonical) }
+    if again == bytes {
+        Ok(value)
+    } else {
+        Err(DecodeError::NotCanonical)
+    }
 }
 
 /// A value could not be written as CBOR.
@@ -82,7 +87,9 @@ pub enum DecodeError {
     #[error("malformed message: {0} trailing bytes")]
     TrailingBytes(usize),
     /// Says something valid in a way other than the one that this protocol writes.
-    #[error("malformed message: not in its one encoding (unknown or duplicate fields, or a longer form than needed)")]
+    #[error(
+        "malformed message: not in its one encoding (unknown or duplicate fields, or a longer form than needed)"
+    )]
     NotCanonical,
 }
 
@@ -100,14 +107,20 @@ mod tests {
     }
 
     fn raw(pairs: &[(&str, ciborium::Value)]) -> Vec<u8> {
-        let map = pairs.iter().map(|(k, v)| (ciborium::Value::from(*k), v.clone())).collect();
+        let map = pairs
+            .iter()
+            .map(|(k, v)| (ciborium::Value::from(*k), v.clone()))
+            .collect();
         encode(&ciborium::Value::Map(map)).expect("encodes")
     }
 
     #[test]
     fn the_one_encoding_is_taken() {
         let message = Message { a: 7, b: None };
-        assert_eq!(decode::<Message>(&encode(&message).expect("encodes")), Ok(message));
+        assert_eq!(
+            decode::<Message>(&encode(&message).expect("encodes")),
+            Ok(message)
+        );
     }
 
     #[test]
@@ -117,7 +130,10 @@ mod tests {
         assert!(decode::<Message>(&good).is_ok());
         let mut trailing = good.clone();
         trailing.push(0);
-        assert_eq!(decode::<Message>(&trailing), Err(DecodeError::TrailingBytes(1)));
+        assert_eq!(
+            decode::<Message>(&trailing),
+            Err(DecodeError::TrailingBytes(1))
+        );
         let bad = [
             raw(&[("a", one.clone()), ("b", null.clone()), ("c", one.clone())]),
             raw(&[("a", one.clone()), ("a", one.clone()), ("b", null.clone())]),
@@ -135,7 +151,11 @@ mod tests {
 
     #[test]
     fn truncation_and_nesting_are_errors() {
-        let good = encode(&Message { a: 1, b: Some("x".repeat(40)) }).expect("encodes");
+        let good = encode(&Message {
+            a: 1,
+            b: Some("x".repeat(40)),
+        })
+        .expect("encodes");
         for n in 0..good.len() {
             assert!(decode::<Message>(&good[..n]).is_err());
         }

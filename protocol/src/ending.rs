@@ -36,15 +36,35 @@ pub enum State {
 impl State {
     /// Every state.
     pub const ALL: &[Self] = &[
-        Self::Held, Self::Queued, Self::Delivered, Self::Accepted, Self::Checking, Self::Running, Self::Succeeded,
-        Self::Failed, Self::Unsupported, Self::TimedOut, Self::Blocked, Self::Canceled, Self::Expired, Self::Error,
+        Self::Held,
+        Self::Queued,
+        Self::Delivered,
+        Self::Accepted,
+        Self::Checking,
+        Self::Running,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Unsupported,
+        Self::TimedOut,
+        Self::Blocked,
+        Self::Canceled,
+        Self::Expired,
+        Self::Error,
         Self::Interrupted,
     ];
 
     /// Whether nothing comes after it.
     #[must_use]
     pub const fn is_terminal(self) -> bool {
-        !matches!(self, Self::Held | Self::Queued | Self::Delivered | Self::Accepted | Self::Checking | Self::Running)
+        !matches!(
+            self,
+            Self::Held
+                | Self::Queued
+                | Self::Delivered
+                | Self::Accepted
+                | Self::Checking
+                | Self::Running
+        )
     }
 
     /// The word in JSON and in the store.
@@ -72,7 +92,10 @@ impl State {
     /// The state that the word stands for.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|state| state.as_str() == word)
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|state| state.as_str() == word)
     }
 
     /// The coarse status that goes with a terminal state.
@@ -80,7 +103,9 @@ impl State {
     pub const fn status(self) -> Option<Status> {
         Some(match self {
             Self::Succeeded => Status::Success,
-            Self::Failed | Self::Unsupported | Self::TimedOut | Self::Canceled | Self::Expired => Status::Failed,
+            Self::Failed | Self::Unsupported | Self::TimedOut | Self::Canceled | Self::Expired => {
+                Status::Failed
+            }
             Self::Blocked => Status::Blocked,
             Self::Error | Self::Interrupted => Status::Error,
             _ => return None,
@@ -172,7 +197,11 @@ impl Block {
     /// Blocked by the machine's owner.
     #[must_use]
     pub fn machine_policy(reason: impl Into<String>) -> Self {
-        Self { by: "machine policy".to_owned(), reason: reason.into(), code: None }
+        Self {
+            by: "machine policy".to_owned(),
+            reason: reason.into(),
+            code: None,
+        }
     }
 }
 
@@ -182,7 +211,10 @@ impl Ending {
     pub const fn state(&self) -> State {
         match self {
             Self::Succeeded => State::Succeeded,
-            Self::ExitCode(_) | Self::Signal(_) | Self::MachineNotFound | Self::AgentNotConnected => State::Failed,
+            Self::ExitCode(_)
+            | Self::Signal(_)
+            | Self::MachineNotFound
+            | Self::AgentNotConnected => State::Failed,
             Self::Unsupported(_) => State::Unsupported,
             Self::TimedOut(_) => State::TimedOut,
             Self::ThreatFound(_) | Self::Blocked(_) => State::Blocked,
@@ -202,10 +234,20 @@ impl Ending {
             Self::Signal(signal) => format!("Script ended by signal {}", one_line(&signal.name)),
             Self::MachineNotFound => "Machine not found".to_owned(),
             Self::AgentNotConnected => "Agent not connected".to_owned(),
-            Self::Unsupported(unmet) => format!("Script not supported on target environment: {}", one_line(unmet)),
+            Self::Unsupported(unmet) => format!(
+                "Script not supported on target environment: {}",
+                one_line(unmet)
+            ),
             Self::TimedOut(limit) => format!("Time limit of {limit} reached"),
-            Self::ThreatFound(details) => format!("Security scan detected potential threat: {}", one_line(details)),
-            Self::Blocked(block) => format!("Blocked by {}: {}", one_line(&block.by), one_line(&block.reason)),
+            Self::ThreatFound(details) => format!(
+                "Security scan detected potential threat: {}",
+                one_line(details)
+            ),
+            Self::Blocked(block) => format!(
+                "Blocked by {}: {}",
+                one_line(&block.by),
+                one_line(&block.reason)
+            ),
             Self::Canceled(by) => format!("Canceled by {}", one_line(by)),
             Self::Expired => "Expired before it could start".to_owned(),
             Self::Error(reason) => format!("Execution error: {}", one_line(reason)),
@@ -248,24 +290,71 @@ mod tests {
 
     #[test]
     fn messages_are_the_documented_ones() {
-        let block = Block { by: "parameters".to_owned(), reason: "a\x1b[2Jb\nc".to_owned(), code: None };
+        let block = Block {
+            by: "parameters".to_owned(),
+            reason: "a\x1b[2Jb\nc".to_owned(),
+            code: None,
+        };
         let table = [
-            (Ending::Succeeded, "succeeded", "Script executed successfully"),
-            (Ending::ExitCode(3), "failed", "Script failed with exit code 3"),
-            (Ending::Signal(Signal { number: 9, name: "KILL".to_owned(), core_dumped: false }), "failed", "Script ended by signal KILL"),
+            (
+                Ending::Succeeded,
+                "succeeded",
+                "Script executed successfully",
+            ),
+            (
+                Ending::ExitCode(3),
+                "failed",
+                "Script failed with exit code 3",
+            ),
+            (
+                Ending::Signal(Signal {
+                    number: 9,
+                    name: "KILL".to_owned(),
+                    core_dumped: false,
+                }),
+                "failed",
+                "Script ended by signal KILL",
+            ),
             (Ending::MachineNotFound, "failed", "Machine not found"),
             (Ending::AgentNotConnected, "failed", "Agent not connected"),
-            (Ending::Unsupported("Linux".to_owned()), "unsupported", "Script not supported on target environment: Linux"),
-            (Ending::TimedOut(Span::seconds(2)), "timed-out", "Time limit of 2s reached"),
-            (Ending::ThreatFound("x".to_owned()), "blocked", "Security scan detected potential threat: x"),
-            (Ending::Blocked(block), "blocked", "Blocked by parameters: a\u{fffd}[2Jb c"),
-            (Ending::Canceled("admin".to_owned()), "canceled", "Canceled by admin"),
+            (
+                Ending::Unsupported("Linux".to_owned()),
+                "unsupported",
+                "Script not supported on target environment: Linux",
+            ),
+            (
+                Ending::TimedOut(Span::seconds(2)),
+                "timed-out",
+                "Time limit of 2s reached",
+            ),
+            (
+                Ending::ThreatFound("x".to_owned()),
+                "blocked",
+                "Security scan detected potential threat: x",
+            ),
+            (
+                Ending::Blocked(block),
+                "blocked",
+                "Blocked by parameters: a\u{fffd}[2Jb c",
+            ),
+            (
+                Ending::Canceled("admin".to_owned()),
+                "canceled",
+                "Canceled by admin",
+            ),
             (Ending::Expired, "expired", "Expired before it could start"),
             (Ending::Error("x".to_owned()), "error", "Execution error: x"),
-            (Ending::Interrupted, "interrupted", "Execution error: interrupted, outcome unknown"),
+            (
+                Ending::Interrupted,
+                "interrupted",
+                "Execution error: interrupted, outcome unknown",
+            ),
         ];
         for (ending, state, message) in table {
-            assert_eq!((ending.state().as_str(), ending.message().as_str()), (state, message));
+            assert_eq!(
+                (ending.state().as_str(), ending.message().as_str()),
+                (state, message)
+            );
         }
     }
 }

@@ -23,8 +23,14 @@ impl fmt::Display for Refusal {
                 "the variable {} cannot be set: names are letters, digits and _ and do not start with a digit, values have no NUL",
                 name.escape_default()
             ),
-            Self::Reserved(name) => write!(f, "the variable {name} cannot be set: SLUICE_ names are reserved"),
-            Self::Loader(name) => write!(f, "the variable {name} would load code that no gate has seen"),
+            Self::Reserved(name) => write!(
+                f,
+                "the variable {name} cannot be set: SLUICE_ names are reserved"
+            ),
+            Self::Loader(name) => write!(
+                f,
+                "the variable {name} would load code that no gate has seen"
+            ),
             Self::RelativePath => f.write_str("PATH has a part that is not absolute"),
         }
     }
@@ -32,8 +38,23 @@ impl fmt::Display for Refusal {
 
 /// Variables through which an interpreter or the loader takes in code, and the prefixes of such.
 const LOADERS: &[&str] = &[
-    "BASH_ENV", "ENV", "SHELLOPTS", "BASHOPTS", "PS4", "IFS", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PERL5LIB",
-    "PERL5OPT", "RUBYLIB", "RUBYOPT", "NODE_OPTIONS", "NODE_PATH", "GCONV_PATH", "LOCPATH",
+    "BASH_ENV",
+    "ENV",
+    "SHELLOPTS",
+    "BASHOPTS",
+    "PS4",
+    "IFS",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "PYTHONSTARTUP",
+    "PERL5LIB",
+    "PERL5OPT",
+    "RUBYLIB",
+    "RUBYOPT",
+    "NODE_OPTIONS",
+    "NODE_PATH",
+    "GCONV_PATH",
+    "LOCPATH",
 ];
 const LOADER_PREFIXES: &[&str] = &["LD_", "BASH_FUNC_"];
 
@@ -68,7 +89,10 @@ pub fn check_run(name: &str, value: &str, allowed: &[String]) -> Result<(), Refu
     if name == "PATH" && value.split(':').any(|part| !part.starts_with('/')) {
         return Err(Refusal::RelativePath);
     }
-    let loader = LOADERS.contains(&name) || LOADER_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    let loader = LOADERS.contains(&name)
+        || LOADER_PREFIXES
+            .iter()
+            .any(|prefix| name.starts_with(prefix));
     if loader && !allowed.iter().any(|allowed| allowed == name) {
         return Err(Refusal::Loader(name.to_owned()));
     }
@@ -78,7 +102,10 @@ pub fn check_run(name: &str, value: &str, allowed: &[String]) -> Result<(), Refu
 /// The variable that carries the parameter `name`: upper case, `-` as `_`.
 #[must_use]
 pub fn parameter_variable(name: &str) -> String {
-    format!("SLUICE_PARAM_{}", name.to_ascii_uppercase().replace('-', "_"))
+    format!(
+        "SLUICE_PARAM_{}",
+        name.to_ascii_uppercase().replace('-', "_")
+    )
 }
 
 #[cfg(test)]
@@ -88,9 +115,15 @@ mod tests {
     #[test]
     fn requests_carry_valid_names_only() {
         for name in ["", "1A", "A-B", "A=B", "A\0", "Ä", "A B", "x%%"] {
-            assert!(matches!(check_request(name, ""), Err(Refusal::Invalid(_))), "{name:?}");
+            assert!(
+                matches!(check_request(name, ""), Err(Refusal::Invalid(_))),
+                "{name:?}"
+            );
         }
-        assert!(matches!(check_request("SLUICE_JOB_ID", "x"), Err(Refusal::Reserved(_))));
+        assert!(matches!(
+            check_request("SLUICE_JOB_ID", "x"),
+            Err(Refusal::Reserved(_))
+        ));
         assert!(matches!(check_request("A", "\0"), Err(Refusal::Invalid(_))));
         assert_eq!(check_request("_a1", "ünï\n"), Ok(()));
         assert_eq!(check_request("BASH_FUNC_x%%", "() { :; }"), Ok(()));
@@ -98,12 +131,27 @@ mod tests {
 
     #[test]
     fn loaders_are_blocked_unless_the_owner_allows_them() {
-        for name in ["LD_PRELOAD", "LD_AUDIT", "BASH_ENV", "BASH_FUNC_ls%%", "IFS", "PYTHONPATH", "NODE_OPTIONS"] {
-            assert!(matches!(check_run(name, "x", &[]), Err(Refusal::Loader(_))), "{name}");
+        for name in [
+            "LD_PRELOAD",
+            "LD_AUDIT",
+            "BASH_ENV",
+            "BASH_FUNC_ls%%",
+            "IFS",
+            "PYTHONPATH",
+            "NODE_OPTIONS",
+        ] {
+            assert!(
+                matches!(check_run(name, "x", &[]), Err(Refusal::Loader(_))),
+                "{name}"
+            );
             assert_eq!(check_run(name, "x", &[name.to_owned()]), Ok(()));
         }
         for path in ["", ".", "/bin:", ":/bin", "bin:/bin"] {
-            assert_eq!(check_run("PATH", path, &[]), Err(Refusal::RelativePath), "{path:?}");
+            assert_eq!(
+                check_run("PATH", path, &[]),
+                Err(Refusal::RelativePath),
+                "{path:?}"
+            );
         }
         assert_eq!(check_run("PATH", "/bin:/usr/bin", &[]), Ok(()));
         assert_eq!(check_run("HOME", "/", &[]), Ok(()));

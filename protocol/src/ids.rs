@@ -79,8 +79,14 @@ mod tests {
     fn one_id_has_one_spelling() {
         let id = JobId::generate();
         assert_eq!(id.to_string().parse(), Ok(id));
-        assert_eq!(id.to_string().to_uppercase().parse::<JobId>(), Err(InvalidId));
-        assert_eq!(id.to_string().replace('-', "").parse::<JobId>(), Err(InvalidId));
+        assert_eq!(
+            id.to_string().to_uppercase().parse::<JobId>(),
+            Err(InvalidId)
+        );
+        assert_eq!(
+            id.to_string().replace('-', "").parse::<JobId>(),
+            Err(InvalidId)
+        );
         assert_eq!("../etc/passwd".parse::<JobId>(), Err(InvalidId));
     }
 }

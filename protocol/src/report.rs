@@ -238,7 +238,11 @@ impl Report {
     /// A report about an operation of which no process was started.
     #[must_use]
     pub const fn without_process(ending: Ending, finished_at: u64) -> Self {
-        const NOTHING: StreamEnd = StreamEnd { kept: 0, lost: 0, head: 0 };
+        const NOTHING: StreamEnd = StreamEnd {
+            kept: 0,
+            lost: 0,
+            head: 0,
+        };
         Self {
             ending,
             exit: None,

@@ -37,8 +37,19 @@ impl Span {
 }
 
 /// Units from large to small, with how many of the base unit each has.
-const BYTE_UNITS: &[(&str, u64)] = &[("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
-const TIME_UNITS: &[(&str, u64)] = &[("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+const BYTE_UNITS: &[(&str, u64)] = &[
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("B", 1),
+];
+const TIME_UNITS: &[(&str, u64)] = &[
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1000),
+    ("ms", 1),
+];
 
 fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -48,8 +59,16 @@ fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 }
 
 /// The largest unit that leaves no rest.
-fn write(value: u64, units: &[(&str, u64)], smallest: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    match units.iter().find(|(_, factor)| value > 0 && value.is_multiple_of(*factor)) {
+fn write(
+    value: u64,
+    units: &[(&str, u64)],
+    smallest: &str,
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
+    match units
+        .iter()
+        .find(|(_, factor)| value > 0 && value.is_multiple_of(*factor))
+    {
         Some((unit, factor)) => write!(f, "{}{unit}", value / factor),
         None => write!(f, "{value}{smallest}"),
     }
@@ -84,7 +103,9 @@ macro_rules! unit {
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 if deserializer.is_human_readable() {
-                    String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+                    String::deserialize(deserializer)?
+                        .parse()
+                        .map_err(de::Error::custom)
                 } else {
                     u64::deserialize(deserializer).map(Self)
                 }
@@ -98,8 +119,20 @@ macro_rules! unit {
     };
 }
 
-unit!(ByteSize, BYTE_UNITS, "B", InvalidByteSize, "not a size (a whole number and B, KiB, MiB or GiB, for example 512MiB)");
-unit!(Span, TIME_UNITS, "ms", InvalidSpan, "not a duration (a whole number and ms, s, m, h or d, for example 30s)");
+unit!(
+    ByteSize,
+    BYTE_UNITS,
+    "B",
+    InvalidByteSize,
+    "not a size (a whole number and B, KiB, MiB or GiB, for example 512MiB)"
+);
+unit!(
+    Span,
+    TIME_UNITS,
+    "ms",
+    InvalidSpan,
+    "not a duration (a whole number and ms, s, m, h or d, for example 30s)"
+);
 
 #[cfg(test)]
 mod tests {
@@ -108,16 +141,33 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         for text in ["30s", "500ms", "1m", "90s", "1h", "7d", "0ms"] {
-            assert_eq!(text.parse::<Span>().map(|s| s.to_string()).as_deref(), Ok(text));
+            assert_eq!(
+                text.parse::<Span>().map(|s| s.to_string()).as_deref(),
+                Ok(text)
+            );
         }
         for text in ["1MiB", "512MiB", "1GiB", "1B", "1025B", "0B"] {
-            assert_eq!(text.parse::<ByteSize>().map(|s| s.to_string()).as_deref(), Ok(text));
+            assert_eq!(
+                text.parse::<ByteSize>().map(|s| s.to_string()).as_deref(),
+                Ok(text)
+            );
         }
     }
 
     #[test]
     fn other_spellings_are_refused() {
-        for text in ["", "30", "s", "-1s", "1.5s", "30 s", "30S", "1min", "99999999999999999999s", "18446744073709551615d"] {
+        for text in [
+            "",
+            "30",
+            "s",
+            "-1s",
+            "1.5s",
+            "30 s",
+            "30S",
+            "1min",
+            "99999999999999999999s",
+            "18446744073709551615d",
+        ] {
             assert_eq!(text.parse::<Span>(), Err(InvalidSpan), "{text}");
         }
         for text in ["1MB", "1M", "1mib", "+1MiB", "18446744073709551615GiB"] {

@@ -63,7 +63,9 @@ impl Machine {
     #[must_use]
     pub fn enroll(&self, token: &str) -> Output {
         let mut command = Command::new(binaries().join("sluice-agent"));
-        command.args(["enroll", token, "--name", &self.name, "--state"]).arg(&self.state);
+        command
+            .args(["enroll", token, "--name", &self.name, "--state"])
+            .arg(&self.state);
         command.output().expect("sluice-agent was built")
     }
 
@@ -74,10 +76,23 @@ impl Machine {
     /// Where the binary was not built.
     #[must_use]
     pub fn start(&self) -> Agent {
-        let log = std::fs::File::options().create(true).append(true).open(&self.log).expect("opens a log");
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .expect("opens a log");
         let mut command = Command::new(binaries().join("sluice-agent"));
-        command.arg("run").arg("--state").arg(&self.state).arg("--config").arg(&self.config).stderr(log);
-        Agent { process: command.spawn().expect("sluice-agent was built"), machine: self.clone() }
+        command
+            .arg("run")
+            .arg("--state")
+            .arg(&self.state)
+            .arg("--config")
+            .arg(&self.config)
+            .stderr(log);
+        Agent {
+            process: command.spawn().expect("sluice-agent was built"),
+            machine: self.clone(),
+        }
     }
 
     /// `sluice-agent audit <verb>`
@@ -88,7 +103,11 @@ impl Machine {
     #[must_use]
     pub fn audit(&self, verb: &str) -> Output {
         let mut command = Command::new(binaries().join("sluice-agent"));
-        command.args(["audit", verb, "--state"]).arg(&self.state).output().expect("sluice-agent was built")
+        command
+            .args(["audit", verb, "--state"])
+            .arg(&self.state)
+            .output()
+            .expect("sluice-agent was built")
     }
 
     /// The events of the agent's own chain, oldest first.
@@ -99,15 +118,23 @@ impl Machine {
     #[must_use]
     pub fn events(&self) -> Vec<serde_json::Value> {
         let listed = self.audit("list");
-        assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+        assert!(
+            listed.status.success(),
+            "{}",
+            String::from_utf8_lossy(&listed.stderr)
+        );
         let text = String::from_utf8(listed.stdout).expect("is text");
-        text.lines().map(|line| serde_json::from_str(line).expect("is JSON")).collect()
+        text.lines()
+            .map(|line| serde_json::from_str(line).expect("is JSON"))
+            .collect()
     }
 
     /// Whether the agent ever started a script, by its own account.
     #[must_use]
     pub fn has_started_something(&self) -> bool {
-        self.events().iter().any(|entry| entry["event"] == "script_started")
+        self.events()
+            .iter()
+            .any(|entry| entry["event"] == "script_started")
     }
 
     /// What the agent logged.
@@ -124,7 +151,9 @@ impl Machine {
     #[must_use]
     pub fn left_behind(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(&self.workspace).expect("reads the folder");
-        entries.map(|entry| entry.expect("reads the folder").path()).collect()
+        entries
+            .map(|entry| entry.expect("reads the folder").path())
+            .collect()
     }
 }
 

@@ -76,7 +76,8 @@ impl Builder {
     pub fn start(self) -> Fleet {
         let folder = tempfile::tempdir().expect("makes a folder");
         // Scripts run below it as users of their own.
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711)).expect("changes the mode");
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711))
+            .expect("changes the mode");
         let data = folder.path().join("host");
         let token = if self.gates {
             let template = template();
@@ -86,7 +87,12 @@ impl Builder {
             init(&data)
         };
         let host = Host::start(&data);
-        let mut fleet = Fleet { agents: Vec::new(), host, token, folder };
+        let mut fleet = Fleet {
+            agents: Vec::new(),
+            host,
+            token,
+            folder,
+        };
         for number in 1..=self.agents {
             fleet.add_machine(&format!("m{number}"), &self.policy);
         }
@@ -98,13 +104,18 @@ impl Fleet {
     /// One machine with the shipped gates, unless something else is said.
     #[must_use]
     pub fn builder() -> Builder {
-        Builder { agents: 1, gates: true, policy: String::new() }
+        Builder {
+            agents: 1,
+            gates: true,
+            policy: String::new(),
+        }
     }
 
     /// Enrolls and starts another machine.
     pub fn add_machine(&mut self, name: &str, policy: &str) {
         let machine = self.machine(name, policy);
-        self.agents.push(connect(&self.host.api, &self.token, &machine));
+        self.agents
+            .push(connect(&self.host.api, &self.token, &machine));
     }
 
     /// A machine's folder, with the gates compiled, and nothing enrolled.
@@ -116,7 +127,8 @@ impl Fleet {
     pub fn machine(&self, name: &str, policy: &str) -> Machine {
         let machine = Machine::prepare(self.folder.path(), name, policy);
         fs::create_dir_all(machine.state.join("gates")).expect("makes a folder");
-        fs::set_permissions(&machine.state, fs::Permissions::from_mode(0o700)).expect("changes the mode");
+        fs::set_permissions(&machine.state, fs::Permissions::from_mode(0o700))
+            .expect("changes the mode");
         let compiled = template().join("gates");
         copy(&compiled, &machine.state.join("gates/host"));
         copy(&compiled, &machine.state.join("gates/owner"));
@@ -142,7 +154,13 @@ impl Fleet {
     /// Where it was not built.
     #[must_use]
     pub fn sluice(&self, arguments: &[&str]) -> Output {
-        Output::of(&self.command().args(arguments).output().expect("sluice was built"))
+        Output::of(
+            &self
+                .command()
+                .args(arguments)
+                .output()
+                .expect("sluice was built"),
+        )
     }
 
     /// What `sluice <arguments> --json` lists, one object a line.
@@ -154,14 +172,24 @@ impl Fleet {
     pub fn list(&self, arguments: &[&str]) -> Vec<Value> {
         let output = self.sluice(&[arguments, &["--json"]].concat());
         assert_eq!(output.code, 0, "{output:?}");
-        output.stdout.lines().map(|line| serde_json::from_str(line).expect("is JSON")).collect()
+        output
+            .stdout
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("is JSON"))
+            .collect()
     }
 
     /// Runs a script on the first machine, or on the one it names, and waits.
     #[must_use]
     pub fn run(&self, script: &Script) -> Outcome {
         let machine = script.machine.clone().unwrap_or_else(|| "m1".to_owned());
-        run_on(&self.host.api, &self.token, &machine, script, self.folder.path())
+        run_on(
+            &self.host.api,
+            &self.token,
+            &machine,
+            script,
+            self.folder.path(),
+        )
     }
 }
 
@@ -176,8 +204,16 @@ impl Fleet {
         let file = tempfile::NamedTempFile::new_in(self.folder.path()).expect("makes a file");
         fs::write(file.path(), &script.bytes).expect("writes the script");
         let on = machines.iter().flat_map(|machine| ["--on", machine]);
-        let output = self.command().arg("run").arg(file.path()).args(on).args(&script.arguments).output();
-        output.map(|output| Output::of(&output)).expect("sluice was built")
+        let output = self
+            .command()
+            .arg("run")
+            .arg(file.path())
+            .args(on)
+            .args(&script.arguments)
+            .output();
+        output
+            .map(|output| Output::of(&output))
+            .expect("sluice was built")
     }
 
     /// Submits a script to the first machine, or to the one it names, without waiting, and returns the job's id.
@@ -201,7 +237,11 @@ impl Fleet {
     #[must_use]
     pub fn show(&self, job: &str) -> Outcome {
         let json = self.list(&["job", "show", job]).swap_remove(0);
-        Outcome { code: 0, json, stderr: String::new() }
+        Outcome {
+            code: 0,
+            json,
+            stderr: String::new(),
+        }
     }
 
     /// Waits until a job's first operation is in this state.
@@ -210,7 +250,9 @@ impl Fleet {
     ///
     /// Where it does not get there within 30 s.
     pub fn until(&self, job: &str, state: &str) -> Outcome {
-        eventually(&format!("{job} is {state}"), || Some(self.show(job)).filter(|shown| shown.text("state") == state))
+        eventually(&format!("{job} is {state}"), || {
+            Some(self.show(job)).filter(|shown| shown.text("state") == state)
+        })
     }
 
     /// A token with these permissions and no others.
@@ -220,8 +262,15 @@ impl Fleet {
     /// Where it cannot be made.
     #[must_use]
     pub fn token_with(&self, name: &str, permissions: &[&str]) -> String {
-        let wanted = permissions.iter().flat_map(|permission| ["--permission", permission]);
-        let output = self.sluice(&["token", "create", name].into_iter().chain(wanted).collect::<Vec<_>>());
+        let wanted = permissions
+            .iter()
+            .flat_map(|permission| ["--permission", permission]);
+        let output = self.sluice(
+            &["token", "create", name]
+                .into_iter()
+                .chain(wanted)
+                .collect::<Vec<_>>(),
+        );
         assert_eq!(output.code, 0, "{output:?}");
         output.stdout.trim().to_owned()
     }
@@ -230,7 +279,10 @@ impl Fleet {
     #[must_use]
     pub fn events(&self) -> Vec<String> {
         let entries = self.list(&["audit", "list"]);
-        entries.iter().map(|entry| entry["event"].as_str().unwrap_or_default().to_owned()).collect()
+        entries
+            .iter()
+            .map(|entry| entry["event"].as_str().unwrap_or_default().to_owned())
+            .collect()
     }
 }
 
@@ -248,31 +300,60 @@ impl Output {
 
 /// Enrolls a machine, starts its agent, and waits until it is connected.
 pub(crate) fn connect(api: &str, token: &str, machine: &Machine) -> Agent {
-    let output = sluice(api, token).args(["machine", "enroll-token"]).output().expect("sluice was built");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = sluice(api, token)
+        .args(["machine", "enroll-token"])
+        .output()
+        .expect("sluice was built");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let enrolled = machine.enroll(String::from_utf8_lossy(&output.stdout).trim());
-    assert!(enrolled.status.success(), "{}", String::from_utf8_lossy(&enrolled.stderr));
+    assert!(
+        enrolled.status.success(),
+        "{}",
+        String::from_utf8_lossy(&enrolled.stderr)
+    );
     let agent = machine.start();
     let connected = || {
-        let output = sluice(api, token).args(["machine", "show", &machine.name, "--json"]).output().ok()?;
+        let output = sluice(api, token)
+            .args(["machine", "show", &machine.name, "--json"])
+            .output()
+            .ok()?;
         let shown: Value = serde_json::from_slice(&output.stdout).ok()?;
         shown["connected"].as_bool().filter(|connected| *connected)
     };
-    eventually_or(&format!("{} is connected", machine.name), connected, || machine.log());
+    eventually_or(&format!("{} is connected", machine.name), connected, || {
+        machine.log()
+    });
     agent
 }
 
 pub(crate) fn sluice(api: &str, token: &str) -> Command {
     let mut command = Command::new(binaries().join("sluice"));
-    command.env("SLUICE_HOST", api).env("SLUICE_TOKEN", token).env("HOME", "/nonexistent");
+    command
+        .env("SLUICE_HOST", api)
+        .env("SLUICE_TOKEN", token)
+        .env("HOME", "/nonexistent");
     command
 }
 
-pub(crate) fn run_on(api: &str, token: &str, machine: &str, script: &Script, folder: &Path) -> Outcome {
+pub(crate) fn run_on(
+    api: &str,
+    token: &str,
+    machine: &str,
+    script: &Script,
+    folder: &Path,
+) -> Outcome {
     let file = tempfile::NamedTempFile::new_in(folder).expect("makes a file");
     fs::write(file.path(), &script.bytes).expect("writes the script");
     let mut command = sluice(api, token);
-    command.arg("run").arg(file.path()).args(["--on", machine, "--json"]).args(&script.arguments);
+    command
+        .arg("run")
+        .arg(file.path())
+        .args(["--on", machine, "--json"])
+        .args(&script.arguments);
     let output = command.output().expect("sluice was built");
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     Outcome {

@@ -24,10 +24,21 @@ pub struct Host {
 /// Where `sluice-host init` fails.
 #[must_use]
 pub(crate) fn init(data: &Path) -> String {
-    let output = Command::new(binaries().join("sluice-host")).arg("init").arg("--data").arg(data).output();
+    let output = Command::new(binaries().join("sluice-host"))
+        .arg("init")
+        .arg("--data")
+        .arg(data)
+        .output();
     let output = output.expect("sluice-host was built");
-    assert!(output.status.success(), "init failed: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("the token is text").trim().to_owned()
+    assert!(
+        output.status.success(),
+        "init failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout)
+        .expect("the token is text")
+        .trim()
+        .to_owned()
 }
 
 impl Host {
@@ -48,7 +59,11 @@ impl Host {
     /// Where it does not say that it is ready.
     #[must_use]
     pub fn start_at(data: &Path, agents: &str, api: &str) -> Self {
-        let log = std::fs::File::options().create(true).append(true).open(data.with_extension("log")).expect("opens a log");
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(data.with_extension("log"))
+            .expect("opens a log");
         let mut process = Command::new(binaries().join("sluice-host"))
             .arg("serve")
             .arg("--data")
@@ -59,20 +74,35 @@ impl Host {
             .spawn()
             .expect("sluice-host was built");
         let mut line = String::new();
-        BufReader::new(process.stdout.take().expect("is piped")).read_line(&mut line).expect("reads");
-        let value = |key: &str| line.split_whitespace().find_map(|word| word.strip_prefix(key)).map(str::to_owned);
+        BufReader::new(process.stdout.take().expect("is piped"))
+            .read_line(&mut line)
+            .expect("reads");
+        let value = |key: &str| {
+            line.split_whitespace()
+                .find_map(|word| word.strip_prefix(key))
+                .map(str::to_owned)
+        };
         let (Some(agents), Some(api)) = (value("agents="), value("api=")) else {
             let _ = process.kill();
             let log = std::fs::read_to_string(data.with_extension("log")).unwrap_or_default();
             panic!("the host is not ready: {line:?}\n{log}");
         };
-        Self { process, data: data.to_owned(), agents, api }
+        Self {
+            process,
+            data: data.to_owned(),
+            agents,
+            api,
+        }
     }
 
     /// Ends the process without warning, and starts it again on the same addresses.
     pub fn kill_and_restart(&mut self) {
         self.kill();
-        *self = Self::start_at(&self.data, &self.agents.clone(), self.api.trim_start_matches("http://"));
+        *self = Self::start_at(
+            &self.data,
+            &self.agents.clone(),
+            self.api.trim_start_matches("http://"),
+        );
     }
 
     /// Ends the process without warning.

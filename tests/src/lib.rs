@@ -11,6 +11,11 @@
 //! Every fleet has its own folder, ports and processes, which end with it. Compiling the shipped gates takes seconds, so
 //! the first fleet leaves a template (a set-up host and the compiled gates) that the next ones copy.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the product is driven from outside, as processes"
+)]
+
 mod agent;
 mod eventually;
 mod fleet;

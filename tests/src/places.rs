@@ -14,7 +14,10 @@ pub fn binaries() -> PathBuf {
         return folder.into();
     }
     let own = std::env::current_exe().expect("the test has an executable");
-    own.parent().and_then(std::path::Path::parent).expect("target/<profile>/deps/<test>").to_owned()
+    own.parent()
+        .and_then(std::path::Path::parent)
+        .expect("target/<profile>/deps/<test>")
+        .to_owned()
 }
 
 /// Where `cargo xtask plugins` puts the shipped gates.
@@ -24,7 +27,10 @@ pub fn binaries() -> PathBuf {
 /// Where the binaries are not in a target folder.
 #[must_use]
 pub fn plugins() -> PathBuf {
-    binaries().parent().expect("target/<profile>").join("plugins")
+    binaries()
+        .parent()
+        .expect("target/<profile>")
+        .join("plugins")
 }
 
 /// Whether tests that need users and root's rights can run; says so where they cannot.

@@ -13,7 +13,11 @@ pub struct Script {
 
 /// A script.
 pub fn script(text: impl AsRef<[u8]>) -> Script {
-    Script { bytes: text.as_ref().to_vec(), arguments: Vec::new(), machine: None }
+    Script {
+        bytes: text.as_ref().to_vec(),
+        arguments: Vec::new(),
+        machine: None,
+    }
 }
 
 impl Script {
@@ -83,7 +87,9 @@ impl Outcome {
     #[must_use]
     pub fn bytes(&self, key: &str) -> Vec<u8> {
         match self.json[format!("{key}_base64")].as_str() {
-            Some(encoded) => base64::engine::general_purpose::STANDARD.decode(encoded).expect("is base64"),
+            Some(encoded) => base64::engine::general_purpose::STANDARD
+                .decode(encoded)
+                .expect("is base64"),
             None => self.text(key).into_bytes(),
         }
     }
@@ -94,7 +100,11 @@ impl Outcome {
     ///
     /// Where they are others, with all that is known.
     pub fn expect(&self, state: &str, message: &str) -> &Self {
-        assert_eq!((self.text("state").as_str(), self.text("message").as_str()), (state, message), "{self:#?}");
+        assert_eq!(
+            (self.text("state").as_str(), self.text("message").as_str()),
+            (state, message),
+            "{self:#?}"
+        );
         self
     }
 }

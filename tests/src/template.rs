@@ -15,17 +15,27 @@ use crate::script::script;
 
 /// The template for the binaries and gates as they are, made where there is none.
 pub(crate) fn template() -> PathBuf {
-    let folder = binaries().parent().expect("target/<profile>").join("fleet-template");
+    let folder = binaries()
+        .parent()
+        .expect("target/<profile>")
+        .join("fleet-template");
     fs::create_dir_all(&folder).expect("makes a folder");
     let lock = File::create(folder.join("lock")).expect("makes a lock");
     let _lock = Flock::lock(lock, FlockArg::LockExclusive).expect("locks");
     let path = folder.join(key());
     if !path.exists() {
         // Templates of earlier binaries are of no use to anybody.
-        for entry in fs::read_dir(&folder).expect("reads").flatten().filter(|entry| entry.file_name() != "lock") {
+        for entry in fs::read_dir(&folder)
+            .expect("reads")
+            .flatten()
+            .filter(|entry| entry.file_name() != "lock")
+        {
             let _ = fs::remove_dir_all(entry.path());
         }
-        let work = tempfile::Builder::new().prefix("making-").tempdir_in(&folder).expect("makes a folder");
+        let work = tempfile::Builder::new()
+            .prefix("making-")
+            .tempdir_in(&folder)
+            .expect("makes a folder");
         make(work.path());
         fs::rename(work.path(), &path).expect("moves");
     }
@@ -34,18 +44,36 @@ pub(crate) fn template() -> PathBuf {
 
 /// Copies a folder with modes and owners.
 pub(crate) fn copy(from: &Path, to: &Path) {
-    let status = Command::new("cp").arg("-a").arg(from).arg(to).status().expect("cp is there");
-    assert!(status.success(), "cp -a {} {}", from.display(), to.display());
+    let status = Command::new("cp")
+        .arg("-a")
+        .arg(from)
+        .arg(to)
+        .status()
+        .expect("cp is there");
+    assert!(
+        status.success(),
+        "cp -a {} {}",
+        from.display(),
+        to.display()
+    );
 }
 
 fn key() -> String {
     let mut digest = Sha256::new();
     for name in ["environment", "parameters", "scanner", "policy"] {
-        digest.update(fs::read(plugins().join(format!("{name}.wasm"))).expect("run cargo xtask plugins first"));
+        digest.update(
+            fs::read(plugins().join(format!("{name}.wasm")))
+                .expect("run cargo xtask plugins first"),
+        );
     }
     for name in ["sluice-host", "sluice-agent", "sluice-gate-runner"] {
-        let metadata = fs::metadata(binaries().join(name)).expect("run cargo xtask test, which builds the binaries");
-        digest.update(format!("{name} {} {:?}", metadata.len(), metadata.modified().expect("has a time")));
+        let metadata = fs::metadata(binaries().join(name))
+            .expect("run cargo xtask test, which builds the binaries");
+        digest.update(format!(
+            "{name} {} {:?}",
+            metadata.len(),
+            metadata.modified().expect("has a time")
+        ));
     }
     hex::encode(&digest.finalize()[..8])
 }
@@ -56,11 +84,22 @@ fn make(folder: &Path) {
     fs::write(folder.join("token"), &token).expect("writes");
     let host = Host::start(&data);
     let run = |arguments: &[&str]| {
-        let output = sluice(&host.api, &token).args(arguments).output().expect("sluice was built");
-        assert!(output.status.success(), "sluice {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("is text").trim().to_owned()
+        let output = sluice(&host.api, &token)
+            .args(arguments)
+            .output()
+            .expect("sluice was built");
+        assert!(
+            output.status.success(),
+            "sluice {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout)
+            .expect("is text")
+            .trim()
+            .to_owned()
     };
-    let publisher = fs::read_to_string(plugins().join("publisher.pub")).expect("was made by cargo xtask plugins");
+    let publisher = fs::read_to_string(plugins().join("publisher.pub"))
+        .expect("was made by cargo xtask plugins");
     run(&["plugin", "trust", publisher.trim()]);
     for name in ["environment", "parameters", "scanner", "policy"] {
         let file = plugins().join(format!("{name}.wasm"));
@@ -70,8 +109,20 @@ fn make(folder: &Path) {
     // One machine compiles for all that come after it.
     let machine = Machine::prepare(folder, "template", "");
     let _agent = connect(&host.api, &token, &machine);
-    let outcome = crate::fleet::run_on(&host.api, &token, "template", &script("#!/bin/sh\n:\n"), folder);
-    assert_eq!(outcome.text("state"), "succeeded", "{outcome:#?}\n{}\n{}", host.log(), machine.log());
+    let outcome = crate::fleet::run_on(
+        &host.api,
+        &token,
+        "template",
+        &script("#!/bin/sh\n:\n"),
+        folder,
+    );
+    assert_eq!(
+        outcome.text("state"),
+        "succeeded",
+        "{outcome:#?}\n{}\n{}",
+        host.log(),
+        machine.log()
+    );
     run(&["machine", "revoke", "template"]);
     copy(&machine.state.join("gates/host"), &folder.join("gates"));
     drop(_agent);

@@ -49,8 +49,13 @@ mod tests {
     #[test]
     fn waits_spread_over_a_bound_that_doubles_up_to_the_cap() {
         let mut backoff = Backoff::new();
-        let longest: Vec<u128> = (0..10).map(|_| backoff.next(u64::MAX).as_millis()).collect();
-        assert_eq!(longest, [249, 499, 999, 1999, 3999, 7999, 15999, 31999, 59999, 59999]);
+        let longest: Vec<u128> = (0..10)
+            .map(|_| backoff.next(u64::MAX).as_millis())
+            .collect();
+        assert_eq!(
+            longest,
+            [249, 499, 999, 1999, 3999, 7999, 15999, 31999, 59999, 59999]
+        );
         assert_eq!(backoff.next(0), Duration::ZERO);
         assert_eq!(backoff.next(1 << 63), CAP / 2);
         for _ in 0..100 {

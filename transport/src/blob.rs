@@ -37,8 +37,14 @@ impl BlobResponder {
     ///
     /// Where the connection is no more, the agent gave the stream up, or `reader` fails or ends early; the agent then
     /// sees a stream that was given up, never a short blob.
-    pub async fn found(mut self, size: u64, reader: impl AsyncRead + Unpin) -> Result<(), BlobError> {
-        let Some(rest) = size.checked_sub(self.request.offset) else { return Ok(self.not_found().await?) };
+    pub async fn found(
+        mut self,
+        size: u64,
+        reader: impl AsyncRead + Unpin,
+    ) -> Result<(), BlobError> {
+        let Some(rest) = size.checked_sub(self.request.offset) else {
+            return Ok(self.not_found().await?);
+        };
         self.sender.send(&Answer::Found { size }).await?;
         self.sender.copy(rest, reader).await?;
         self.sender.finish()?;
@@ -90,7 +96,11 @@ pub struct BlobReader {
 
 impl BlobReader {
     pub(crate) const fn new(stream: quinn::RecvStream, link: Link, remaining: u64) -> Self {
-        Self { stream, link, remaining }
+        Self {
+            stream,
+            link,
+            remaining,
+        }
     }
 
     /// How many bytes are still to come.
@@ -101,7 +111,11 @@ impl BlobReader {
 }
 
 impl AsyncRead for BlobReader {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
@@ -109,7 +123,10 @@ impl AsyncRead for BlobReader {
         ready!(AsyncRead::poll_read(Pin::new(&mut self.stream), cx, buf))?;
         let read = (buf.filled().len() - before) as u64;
         if read == 0 && self.remaining > 0 {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the host sent less than it said")));
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the host sent less than it said",
+            )));
         }
         match self.remaining.checked_sub(read) {
             Some(remaining) => {
@@ -118,7 +135,9 @@ impl AsyncRead for BlobReader {
             }
             None => {
                 buf.set_filled(before);
-                Poll::Ready(Err(io::Error::other(self.link.violation("a blob is longer than the host said"))))
+                Poll::Ready(Err(io::Error::other(
+                    self.link.violation("a blob is longer than the host said"),
+                )))
             }
         }
     }

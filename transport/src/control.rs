@@ -65,8 +65,16 @@ pub struct ControlReceiver<In> {
 impl<In: ControlMessage, Out: ControlMessage> ControlStream<In, Out> {
     pub(crate) const fn new(sender: Sender, receiver: Receiver) -> Self {
         Self {
-            sender: ControlSender { sender, opened: false, messages: PhantomData },
-            receiver: ControlReceiver { receiver, opened: false, messages: PhantomData },
+            sender: ControlSender {
+                sender,
+                opened: false,
+                messages: PhantomData,
+            },
+            receiver: ControlReceiver {
+                receiver,
+                opened: false,
+                messages: PhantomData,
+            },
         }
     }
 
@@ -103,7 +111,9 @@ impl<Out: ControlMessage> ControlSender<Out> {
     /// Where the connection is no more, the message is too long, or it is not its turn (a bug).
     pub async fn send(&mut self, message: &Out) -> Result<(), LinkError> {
         if message.is_opening() == self.opened {
-            return Err(LinkError::Misuse("the opening message of a control stream is the first, and no other is"));
+            return Err(LinkError::Misuse(
+                "the opening message of a control stream is the first, and no other is",
+            ));
         }
         self.sender.send(message).await?;
         self.opened = true;
@@ -122,10 +132,18 @@ impl<In: ControlMessage> ControlReceiver<In> {
         let message: In = match self.receiver.receive().await? {
             Some(message) => message,
             None if self.opened => return Err(LinkError::Interrupted),
-            None => return Err(self.receiver.link().violation("a control stream without its opening message")),
+            None => {
+                return Err(self
+                    .receiver
+                    .link()
+                    .violation("a control stream without its opening message"));
+            }
         };
         if message.is_opening() == self.opened {
-            return Err(self.receiver.link().violation("a control message out of turn"));
+            return Err(self
+                .receiver
+                .link()
+                .violation("a control message out of turn"));
         }
         self.opened = true;
         Ok(message)

@@ -6,7 +6,9 @@ use sluice_protocol::message::CloseCode;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
     /// Nobody answers: the network, or the host is down. Trying again helps.
-    #[error("no answer from {tried}: check the address, that the host runs, and that UDP is not blocked")]
+    #[error(
+        "no answer from {tried}: check the address, that the host runs, and that UDP is not blocked"
+    )]
     Unreachable {
         /// The addresses.
         tried: String,
@@ -97,7 +99,9 @@ impl LinkError {
             Some(CloseCode::Replaced) => Self::Replaced,
             Some(CloseCode::Done) => Self::Done,
             Some(CloseCode::Busy) => Self::Busy,
-            None => Self::Lost { reason: format!("closed with the unknown code {code}") },
+            None => Self::Lost {
+                reason: format!("closed with the unknown code {code}"),
+            },
         }
     }
 }

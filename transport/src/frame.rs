@@ -31,17 +31,34 @@ pub(crate) struct Sender {
 
 impl Sender {
     /// Of a stream that this side opened: its first byte is queued.
-    pub(crate) fn open(link: &Link, stream: quinn::SendStream, kind: StreamKind, priority: i32) -> Self {
+    pub(crate) fn open(
+        link: &Link,
+        stream: quinn::SendStream,
+        kind: StreamKind,
+        priority: i32,
+    ) -> Self {
         let mut sender = Self::answer(link, stream, kind, priority);
         sender.pending.push(kind as u8);
         sender
     }
 
     /// Of a stream that the peer opened.
-    pub(crate) fn answer(link: &Link, stream: quinn::SendStream, kind: StreamKind, priority: i32) -> Self {
+    pub(crate) fn answer(
+        link: &Link,
+        stream: quinn::SendStream,
+        kind: StreamKind,
+        priority: i32,
+    ) -> Self {
         // Fails on a closed stream alone, which the first write reports.
         let _closed = stream.set_priority(priority);
-        Self { stream, link: link.clone(), kind, pending: Vec::new(), sent: 0, finished: false }
+        Self {
+            stream,
+            link: link.clone(),
+            kind,
+            pending: Vec::new(),
+            sent: 0,
+            finished: false,
+        }
     }
 
     /// Sends one message. When the future is dropped, the message counts as sent: what is left of it goes out before the
@@ -68,7 +85,11 @@ impl Sender {
     }
 
     /// Sends exactly `size` bytes of `reader`, unframed.
-    pub(crate) async fn copy(&mut self, size: u64, reader: impl AsyncRead + Unpin) -> Result<(), CopyError> {
+    pub(crate) async fn copy(
+        &mut self,
+        size: u64,
+        reader: impl AsyncRead + Unpin,
+    ) -> Result<(), CopyError> {
         let mut reader = reader.take(size);
         let sent = tokio::io::copy(&mut reader, &mut self.stream).await;
         match sent {
@@ -81,7 +102,9 @@ impl Sender {
     /// No more is sent.
     pub(crate) fn finish(&mut self) -> Result<(), LinkError> {
         self.finished = true;
-        self.stream.finish().map_err(|_| LinkError::Misuse("finish a stream that has ended"))
+        self.stream
+            .finish()
+            .map_err(|_| LinkError::Misuse("finish a stream that has ended"))
     }
 
     /// Waits until the peer's carrier has everything, finish included.
@@ -113,10 +136,16 @@ pub(crate) enum CopyError {
 
 /// The frame of `message`, if a stream of this kind may carry it.
 pub(crate) fn encode<T: Serialize>(kind: StreamKind, message: &T) -> Result<Vec<u8>, LinkError> {
-    let body = codec::encode(message).map_err(|_| LinkError::Misuse("a message that has no CBOR form"))?;
+    let body =
+        codec::encode(message).map_err(|_| LinkError::Misuse("a message that has no CBOR form"))?;
     let limit = kind.max_frame();
-    let length = u32::try_from(body.len()).ok().filter(|_| body.len() <= limit);
-    let length = length.ok_or(LinkError::TooLarge { size: body.len(), limit })?;
+    let length = u32::try_from(body.len())
+        .ok()
+        .filter(|_| body.len() <= limit);
+    let length = length.ok_or(LinkError::TooLarge {
+        size: body.len(),
+        limit,
+    })?;
     let mut frame = Vec::with_capacity(LENGTH + body.len());
     frame.extend_from_slice(&length.to_be_bytes());
     frame.extend_from_slice(&body);
@@ -136,11 +165,18 @@ pub(crate) struct Receiver {
 
 impl Receiver {
     pub(crate) fn new(link: &Link, stream: quinn::RecvStream, kind: StreamKind) -> Self {
-        Self { stream, link: link.clone(), kind, frame: Vec::new() }
+        Self {
+            stream,
+            link: link.clone(),
+            kind,
+            frame: Vec::new(),
+        }
     }
 
     /// The next message, or none where the peer has finished the stream. May be dropped and called again without loss.
-    pub(crate) async fn receive<T: Serialize + DeserializeOwned>(&mut self) -> Result<Option<T>, LinkError> {
+    pub(crate) async fn receive<T: Serialize + DeserializeOwned>(
+        &mut self,
+    ) -> Result<Option<T>, LinkError> {
         self.receive_within(self.kind.max_frame()).await
     }
 
@@ -155,11 +191,18 @@ impl Receiver {
                 return self.take().map(Some);
             }
             // Never more than the frame: bytes that follow the last one are not ours.
-            match self.stream.read_chunk(missing.min(limits::READ_PIECE), true).await {
+            match self
+                .stream
+                .read_chunk(missing.min(limits::READ_PIECE), true)
+                .await
+            {
                 Ok(Some(chunk)) => self.frame.extend_from_slice(&chunk.bytes),
                 Ok(None) if self.frame.is_empty() => return Ok(None),
                 Ok(None) => {
-                    return Err(self.link.violation(format_args!("a {:?} stream ended within a frame", self.kind)));
+                    return Err(self.link.violation(format_args!(
+                        "a {:?} stream ended within a frame",
+                        self.kind
+                    )));
                 }
                 Err(error) => return Err(self.link.read_error(&error)),
             }
@@ -167,10 +210,16 @@ impl Receiver {
     }
 
     /// A message that must come.
-    pub(crate) async fn expect<T: Serialize + DeserializeOwned>(&mut self, limit: usize) -> Result<T, LinkError> {
+    pub(crate) async fn expect<T: Serialize + DeserializeOwned>(
+        &mut self,
+        limit: usize,
+    ) -> Result<T, LinkError> {
         match self.receive_within(limit).await? {
             Some(message) => Ok(message),
-            None => Err(self.link.violation(format_args!("a {:?} stream ended before its message", self.kind))),
+            None => Err(self.link.violation(format_args!(
+                "a {:?} stream ended before its message",
+                self.kind
+            ))),
         }
     }
 
@@ -178,7 +227,10 @@ impl Receiver {
     pub(crate) async fn expect_end(&mut self) -> Result<(), LinkError> {
         match self.stream.read_chunk(1, true).await {
             Ok(None) => Ok(()),
-            Ok(Some(_)) => Err(self.link.violation(format_args!("more than is allowed on a {:?} stream", self.kind))),
+            Ok(Some(_)) => Err(self.link.violation(format_args!(
+                "more than is allowed on a {:?} stream",
+                self.kind
+            ))),
             Err(error) => Err(self.link.read_error(&error)),
         }
     }
@@ -190,7 +242,9 @@ impl Receiver {
         let length = u32::from_be_bytes(*length) as usize;
         if length > limit {
             let kind = self.kind;
-            return Err(self.link.violation(format_args!("a frame of {length} bytes on a {kind:?} stream, over {limit}")));
+            return Err(self.link.violation(format_args!(
+                "a frame of {length} bytes on a {kind:?} stream, over {limit}"
+            )));
         }
         Ok(LENGTH + length - self.frame.len())
     }

@@ -42,14 +42,17 @@ pub mod host;
 
 pub mod backoff;
 
-
 /// The protocol versions that this program speaks. There is only one so far.
 pub const SUPPORTED_VERSIONS: &[u16] = &[sluice_protocol::VERSION];
 
 /// The version to speak with a peer that speaks these: the highest that both know.
 #[must_use]
 pub fn negotiate(offered: &[u16]) -> Option<u16> {
-    SUPPORTED_VERSIONS.iter().copied().filter(|version| offered.contains(version)).max()
+    SUPPORTED_VERSIONS
+        .iter()
+        .copied()
+        .filter(|version| offered.contains(version))
+        .max()
 }
 
 #[cfg(test)]

@@ -105,12 +105,20 @@ fn transport(receive_window: u32, bidirectional: u32, unidirectional: u32) -> Tr
 
 /// Of a host's end of a connection: the numbers are what an *agent* may do.
 pub(crate) fn host_transport() -> TransportConfig {
-    transport(HOST_RECEIVE_WINDOW, AGENT_BIDIRECTIONAL, AGENT_UNIDIRECTIONAL)
+    transport(
+        HOST_RECEIVE_WINDOW,
+        AGENT_BIDIRECTIONAL,
+        AGENT_UNIDIRECTIONAL,
+    )
 }
 
 /// Of an agent's end of a connection: the numbers are what a *host* may do.
 pub(crate) fn agent_transport() -> TransportConfig {
-    let mut config = transport(AGENT_RECEIVE_WINDOW, HOST_BIDIRECTIONAL, HOST_UNIDIRECTIONAL);
+    let mut config = transport(
+        AGENT_RECEIVE_WINDOW,
+        HOST_BIDIRECTIONAL,
+        HOST_UNIDIRECTIONAL,
+    );
     config.keep_alive_interval(Some(KEEP_ALIVE));
     config
 }

@@ -43,7 +43,12 @@ pub(crate) enum Opened {
 
 impl Link {
     pub(crate) fn new(connection: quinn::Connection, alpn: &'static [u8], peer: Side) -> Self {
-        Self { connection, alpn, peer, violation: Arc::default() }
+        Self {
+            connection,
+            alpn,
+            peer,
+            violation: Arc::default(),
+        }
     }
 
     pub(crate) fn remote(&self) -> SocketAddr {
@@ -61,11 +66,19 @@ impl Link {
     }
 
     pub(crate) async fn open_uni(&self) -> Result<quinn::SendStream, LinkError> {
-        self.connection.open_uni().await.map_err(|error| self.lost(&error))
+        self.connection
+            .open_uni()
+            .await
+            .map_err(|error| self.lost(&error))
     }
 
-    pub(crate) async fn open_bi(&self) -> Result<(quinn::SendStream, quinn::RecvStream), LinkError> {
-        self.connection.open_bi().await.map_err(|error| self.lost(&error))
+    pub(crate) async fn open_bi(
+        &self,
+    ) -> Result<(quinn::SendStream, quinn::RecvStream), LinkError> {
+        self.connection
+            .open_bi()
+            .await
+            .map_err(|error| self.lost(&error))
     }
 
     /// The next stream that the peer opens. May be dropped and called again.
@@ -85,7 +98,9 @@ impl Link {
     pub(crate) fn kind(&self, byte: u8, direction: Direction) -> Result<StreamKind, LinkError> {
         match StreamKind::from_byte(byte) {
             Some(kind) if kind.allowed(self.alpn, self.peer, direction) => Ok(kind),
-            Some(kind) => Err(self.violation(format_args!("a {direction:?} {kind:?} stream is not allowed here"))),
+            Some(kind) => Err(self.violation(format_args!(
+                "a {direction:?} {kind:?} stream is not allowed here"
+            ))),
             None => Err(self.violation(format_args!("{byte} is no kind of stream"))),
         }
     }
@@ -107,7 +122,8 @@ impl Link {
         while !reason.is_char_boundary(end) {
             end -= 1;
         }
-        self.connection.close(VarInt::from_u32(code as u32), &reason.as_bytes()[..end]);
+        self.connection
+            .close(VarInt::from_u32(code as u32), &reason.as_bytes()[..end]);
     }
 
     /// Waits until the connection is no more, and says why.
@@ -118,12 +134,16 @@ impl Link {
 
     /// Why the connection is no more.
     pub(crate) fn reason(&self) -> LinkError {
-        self.connection.close_reason().map_or(LinkError::Closed, |error| self.lost(&error))
+        self.connection
+            .close_reason()
+            .map_or(LinkError::Closed, |error| self.lost(&error))
     }
 
     pub(crate) fn lost(&self, error: &ConnectionError) -> LinkError {
         match (error, self.violation.get()) {
-            (ConnectionError::LocallyClosed, Some(reason)) => LinkError::Violation { reason: reason.clone() },
+            (ConnectionError::LocallyClosed, Some(reason)) => LinkError::Violation {
+                reason: reason.clone(),
+            },
             _ => connection_error(error, &self.remote().to_string()),
         }
     }
@@ -154,20 +174,39 @@ pub(crate) fn connection_error(error: &ConnectionError, address: &str) -> LinkEr
             LinkError::closed_by_peer(close.error_code.into_inner(), reason)
         }
         ConnectionError::ConnectionClosed(close) => match alert(close.error_code.into()) {
-            Some(NO_APPLICATION_PROTOCOL) => LinkError::Version { reason: "the peer knows no common ALPN".to_owned() },
-            Some(_) => LinkError::IdentityRefused { reason: sluice_protocol::ending::one_line(&close.to_string()) },
+            Some(NO_APPLICATION_PROTOCOL) => LinkError::Version {
+                reason: "the peer knows no common ALPN".to_owned(),
+            },
+            Some(_) => LinkError::IdentityRefused {
+                reason: sluice_protocol::ending::one_line(&close.to_string()),
+            },
             None if u64::from(close.error_code) == CONNECTION_REFUSED => LinkError::Busy,
-            None => LinkError::Lost { reason: sluice_protocol::ending::one_line(&close.to_string()) },
+            None => LinkError::Lost {
+                reason: sluice_protocol::ending::one_line(&close.to_string()),
+            },
         },
         ConnectionError::TransportError(error) => match alert(error.code.into()) {
-            Some(NO_APPLICATION_PROTOCOL) => LinkError::Version { reason: "the peer offers no known ALPN".to_owned() },
-            Some(_) => LinkError::UntrustedHost { address: address.to_owned(), reason: error.reason.clone() },
-            None => LinkError::Lost { reason: error.to_string() },
+            Some(NO_APPLICATION_PROTOCOL) => LinkError::Version {
+                reason: "the peer offers no known ALPN".to_owned(),
+            },
+            Some(_) => LinkError::UntrustedHost {
+                address: address.to_owned(),
+                reason: error.reason.clone(),
+            },
+            None => LinkError::Lost {
+                reason: error.to_string(),
+            },
         },
-        ConnectionError::VersionMismatch => LinkError::Version { reason: "no common version of QUIC".to_owned() },
+        ConnectionError::VersionMismatch => LinkError::Version {
+            reason: "no common version of QUIC".to_owned(),
+        },
         ConnectionError::LocallyClosed => LinkError::Closed,
-        ConnectionError::TimedOut => LinkError::Lost { reason: "the peer is silent".to_owned() },
-        ConnectionError::Reset => LinkError::Lost { reason: "the peer does not know the connection".to_owned() },
+        ConnectionError::TimedOut => LinkError::Lost {
+            reason: "the peer is silent".to_owned(),
+        },
+        ConnectionError::Reset => LinkError::Lost {
+            reason: "the peer does not know the connection".to_owned(),
+        },
         ConnectionError::CidsExhausted => LinkError::Local("out of connection ids".to_owned()),
     }
 }

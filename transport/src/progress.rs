@@ -36,9 +36,10 @@ impl ProgressSender {
     pub async fn send(&mut self, progress: &Progress) -> Result<(), LinkError> {
         match progress {
             Progress::Of(_) => Err(LinkError::Misuse("a second `Of` on a progress stream")),
-            Progress::Output(chunk) if chunk.bytes.len() > MAX_CHUNK => {
-                Err(LinkError::TooLarge { size: chunk.bytes.len(), limit: MAX_CHUNK })
-            }
+            Progress::Output(chunk) if chunk.bytes.len() > MAX_CHUNK => Err(LinkError::TooLarge {
+                size: chunk.bytes.len(),
+                limit: MAX_CHUNK,
+            }),
             _ => self.sender.send(progress).await,
         }
     }
@@ -65,7 +66,11 @@ pub struct ProgressReceiver {
 
 impl ProgressReceiver {
     pub(crate) const fn new(receiver: Receiver, operation: OperationId) -> Self {
-        Self { receiver, operation, finished: false }
+        Self {
+            receiver,
+            operation,
+            finished: false,
+        }
     }
 
     /// Which operation this is about, as the machine says. Whether it is one of the machine's own, the caller looks up.
@@ -82,11 +87,15 @@ impl ProgressReceiver {
     /// Where the connection is no more, the stream was given up, or the agent broke the protocol (which closes the
     /// connection).
     pub async fn recv(&mut self) -> Result<Option<Progress>, LinkError> {
-        let Some(progress) = self.receiver.receive().await? else { return Ok(None) };
+        let Some(progress) = self.receiver.receive().await? else {
+            return Ok(None);
+        };
         let wrong = match &progress {
             _ if self.finished => Some("progress after the end of an operation"),
             Progress::Of(_) => Some("a second `Of` on a progress stream"),
-            Progress::Output(chunk) if chunk.bytes.len() > MAX_CHUNK => Some("a piece of output that is too long"),
+            Progress::Output(chunk) if chunk.bytes.len() > MAX_CHUNK => {
+                Some("a piece of output that is too long")
+            }
             _ => None,
         };
         match wrong {

@@ -11,7 +11,14 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
     plugins::build()?;
     build_binaries("release")?;
     let mut command = cargo();
-    command.args(["run", "--release", "--quiet", "--package", "sluice-benches", "--"]);
+    command.args([
+        "run",
+        "--release",
+        "--quiet",
+        "--package",
+        "sluice-benches",
+        "--",
+    ]);
     command.env("SLUICE_BINARIES", target().join("release"));
     run_command(command.args(filter))
 }

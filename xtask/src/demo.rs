@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::steps::{build_binaries, headline};
 use crate::plugins;
+use crate::steps::{build_binaries, headline};
 use stage::Stage;
 
 /// Builds everything, starts everything, runs every scene, stops everything.
@@ -36,7 +36,9 @@ pub(crate) fn run(stay: bool) -> Result<()> {
     }
     drop(stage);
     if unexpected.is_empty() {
-        println!("Every outcome was the expected one. Host and agent are stopped, their folder is removed.");
+        println!(
+            "Every outcome was the expected one. Host and agent are stopped, their folder is removed."
+        );
         Ok(())
     } else {
         bail!("unexpected outcomes: {}", unexpected.join(", "))

@@ -32,9 +32,12 @@ pub(crate) fn build() -> Result<PathBuf> {
     for name in NAMES {
         let module = fs::read(modules.join(format!("sluice_plugin_{name}.wasm")))?;
         let manifest_path = root().join("plugins").join(name).join("plugin.toml");
-        let text = fs::read_to_string(&manifest_path).with_context(|| manifest_path.display().to_string())?;
-        let manifest = Manifest::parse(&text).with_context(|| manifest_path.display().to_string())?;
-        let component = componentise(&module, &text).with_context(|| format!("componentising {name}"))?;
+        let text = fs::read_to_string(&manifest_path)
+            .with_context(|| manifest_path.display().to_string())?;
+        let manifest =
+            Manifest::parse(&text).with_context(|| manifest_path.display().to_string())?;
+        let component =
+            componentise(&module, &text).with_context(|| format!("componentising {name}"))?;
         let now = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
         let statement = Statement {
             id: manifest.id,
@@ -46,16 +49,26 @@ pub(crate) fn build() -> Result<PathBuf> {
         };
         fs::write(out.join(format!("{name}.wasm")), &component)?;
         fs::write(out.join(format!("{name}.wasm.sig")), key.sign(&statement)?)?;
-        println!("{name}: {} KiB, {}", component.len() / 1024, out.join(format!("{name}.wasm")).display());
+        println!(
+            "{name}: {} KiB, {}",
+            component.len() / 1024,
+            out.join(format!("{name}.wasm")).display()
+        );
     }
     Ok(out)
 }
 
 /// The component of a core module, with the manifest as a custom section.
 fn componentise(module: &[u8], manifest: &str) -> Result<Vec<u8>> {
-    let mut component = wit_component::ComponentEncoder::default().validate(true).module(module)?.encode()?;
-    wasm_encoder::CustomSection { name: MANIFEST_SECTION.into(), data: manifest.as_bytes().into() }
-        .append_to_component(&mut component);
+    let mut component = wit_component::ComponentEncoder::default()
+        .validate(true)
+        .module(module)?
+        .encode()?;
+    wasm_encoder::CustomSection {
+        name: MANIFEST_SECTION.into(),
+        data: manifest.as_bytes().into(),
+    }
+    .append_to_component(&mut component);
     Ok(component)
 }
 
@@ -66,7 +79,12 @@ fn publisher(out: &Path) -> Result<SigningKey> {
         Ok(bytes) => SigningKey::from_pkcs8(&bytes).with_context(|| path.display().to_string())?,
         Err(_) => {
             let (key, pkcs8) = SigningKey::generate()?;
-            fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?.write_all(&pkcs8)?;
+            fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path)?
+                .write_all(&pkcs8)?;
             key
         }
     };
@@ -113,27 +131,48 @@ fn compile() -> Result<PathBuf> {
 /// Whether the toolchain that runs us has the target.
 fn installed() -> bool {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let output = Command::new(rustc).args(["--print", "target-libdir", "--target", TARGET]).current_dir(root()).output();
+    let output = Command::new(rustc)
+        .args(["--print", "target-libdir", "--target", TARGET])
+        .current_dir(root())
+        .output();
     output.is_ok_and(|output| {
         let path = String::from_utf8_lossy(&output.stdout);
-        output.status.success() && fs::read_dir(path.trim()).is_ok_and(|mut entries| entries.next().is_some())
+        output.status.success()
+            && fs::read_dir(path.trim()).is_ok_and(|mut entries| entries.next().is_some())
     })
 }
 
 fn add_with_rustup() -> bool {
     println!("the target {TARGET} is not installed; trying rustup target add {TARGET}");
-    let status = Command::new("rustup").args(["target", "add", TARGET]).current_dir(root()).status();
+    let status = Command::new("rustup")
+        .args(["target", "add", TARGET])
+        .current_dir(root())
+        .status();
     status.is_ok_and(|status| status.success()) && installed()
 }
 
 /// Whether Debian's packages for WebAssembly are there; installs them where we may.
 fn debian() -> Result<bool> {
-    let there = || Path::new("/usr/bin/cargo").exists() && Path::new("/usr/lib/rustlib/src/rust/library").exists();
-    let root_user = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n");
+    let there = || {
+        Path::new("/usr/bin/cargo").exists()
+            && Path::new("/usr/lib/rustlib/src/rust/library").exists()
+    };
+    let root_user = Command::new("id")
+        .arg("-u")
+        .output()
+        .is_ok_and(|output| output.stdout == b"0\n");
     if !there() && root_user && Path::new("/usr/bin/apt-get").exists() {
         println!("trying Debian's packages rustc-web, cargo-web and rust-web-src");
         let mut apt = Command::new("apt-get");
-        apt.args(["install", "-y", "-qq", "rustc-web", "cargo-web", "rust-web-src"]).stdout(Stdio::null());
+        apt.args([
+            "install",
+            "-y",
+            "-qq",
+            "rustc-web",
+            "cargo-web",
+            "rust-web-src",
+        ])
+        .stdout(Stdio::null());
         if run(&mut apt).is_err() {
             return Ok(false);
         }
@@ -143,8 +182,18 @@ fn debian() -> Result<bool> {
 
 /// `rust-lld` of the main toolchain, for a compiler that comes without one.
 fn main_linker() -> Result<PathBuf> {
-    let output = Command::new("rustc").args(["--print", "target-libdir"]).current_dir(root()).output()?;
+    let output = Command::new("rustc")
+        .args(["--print", "target-libdir"])
+        .current_dir(root())
+        .output()?;
     let libdir = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
-    let linker = libdir.parent().context("the toolchain has no library folder")?.join("bin/rust-lld");
-    if linker.exists() { Ok(linker) } else { bail!("{} does not exist", linker.display()) }
+    let linker = libdir
+        .parent()
+        .context("the toolchain has no library folder")?
+        .join("bin/rust-lld");
+    if linker.exists() {
+        Ok(linker)
+    } else {
+        bail!("{} does not exist", linker.display())
+    }
 }

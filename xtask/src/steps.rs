@@ -13,7 +13,8 @@ pub(crate) fn root() -> PathBuf {
 
 /// Where cargo puts what it builds.
 pub(crate) fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| root().join("target"), |dir| root().join(dir))
 }
 
 /// The cargo that runs us.
@@ -25,17 +26,28 @@ pub(crate) fn cargo() -> Command {
 
 /// Runs a command to its end.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("{} cannot be started", command.get_program().display()))?;
+    let status = command
+        .status()
+        .with_context(|| format!("{} cannot be started", command.get_program().display()))?;
     if status.success() {
         Ok(())
     } else {
-        let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).map(|word| word.to_string_lossy()).collect();
+        let words: Vec<_> = std::iter::once(command.get_program())
+            .chain(command.get_args())
+            .map(|word| word.to_string_lossy())
+            .collect();
         bail!("`{}` failed ({status})", words.join(" "))
     }
 }
 
 /// The binaries of the product.
-pub(crate) const BINARIES: &[&str] = &["sluice-host", "sluice-agent", "sluice-shim", "sluice-gate-runner", "sluice-cli"];
+pub(crate) const BINARIES: &[&str] = &[
+    "sluice-host",
+    "sluice-agent",
+    "sluice-shim",
+    "sluice-gate-runner",
+    "sluice-cli",
+];
 
 /// Builds the product's binaries in the `dev` profile, whose dependencies are optimised.
 pub(crate) fn build_binaries(profile: &str) -> Result<()> {

@@ -24,7 +24,11 @@ pub(crate) fn run_tests(filter: Option<&str>) -> Result<()> {
     }
 
     headline("Tests");
-    let nextest = Command::new("cargo-nextest").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let nextest = Command::new("cargo-nextest")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
     let mut command = cargo();
     if nextest.is_ok_and(|status| status.success()) {
         command.args(["nextest", "run", "--workspace", "--no-fail-fast"]);
@@ -52,9 +56,14 @@ const LEFT_OUT: &[(&str, &str)] = &[
 ];
 
 fn installed(tool: &str) -> bool {
-    ["/usr/local/bin", "/usr/bin", "/bin"].iter().any(|folder| std::path::Path::new(folder).join(tool).exists())
+    ["/usr/local/bin", "/usr/bin", "/bin"]
+        .iter()
+        .any(|folder| std::path::Path::new(folder).join(tool).exists())
 }
 
 fn is_root() -> bool {
-    Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n")
+    Command::new("id")
+        .arg("-u")
+        .output()
+        .is_ok_and(|output| output.stdout == b"0\n")
 }

@@ -4,6 +4,11 @@
 //! wrong before the exec comes back as an error, so it is never mistaken for an exit code of the script.
 //!
 //! The shim has one thread, so the child of its fork may allocate and use the standard library.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "umask in the child of a process with one thread"
+)]
 #![allow(
     unsafe_code,
     reason = "fork, clone3, close_range and signal dispositions have no safe form"

@@ -19,6 +19,8 @@ const LAST_WORDS: Duration = Duration::from_secs(30);
 /// Writes each event to the spool and queues it for the agent. What is queued is bounded by the output limit.
 pub(crate) struct Journal {
     spool: Option<File>,
+    /// A write to the spool failed: from then on nothing of it can be relied on.
+    torn: bool,
     agent: Option<std::io::Stdout>,
     queue: VecDeque<u8>,
 }
@@ -33,6 +35,7 @@ impl Journal {
             .and_then(|flags| fcntl(agent.as_fd(), FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)));
         Self {
             spool: None,
+            torn: false,
             agent: set.is_ok().then_some(agent),
             queue: VecDeque::new(),
         }
@@ -55,6 +58,7 @@ impl Journal {
             // The disk is full or broken. The operation goes on, for the agent that reads along; a torn frame must not
             // be followed by others.
             self.spool = None;
+            self.torn = true;
             let text = format!(
                 "the spool could not be written ({error}); an agent that restarts cannot pick this operation up"
             );
@@ -65,6 +69,11 @@ impl Journal {
 
     /// Makes what is in the spool survive a power cut.
     pub(crate) fn sync(&mut self) -> std::io::Result<()> {
+        if self.torn {
+            return Err(std::io::Error::other(
+                "an earlier write to the spool failed",
+            ));
+        }
         self.spool.as_ref().map_or(Ok(()), File::sync_data)
     }
 

@@ -345,6 +345,7 @@ fn stand_alone() -> nix::Result<SignalFd> {
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGCHLD].into_iter().collect();
     signals.thread_block()?;
     prctl::set_child_subreaper(true)?;
+    #[allow(clippy::disallowed_methods, reason = "the shim has one thread")]
     umask(Mode::from_bits_truncate(0o077));
     nix::unistd::chdir("/")?;
     SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)

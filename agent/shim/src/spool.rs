@@ -71,6 +71,10 @@ pub fn state(spool: &Path) -> Result<State, SpoolError> {
         return Ok(State::Running);
     }
     let events = read_events(spool)?;
+    // A file that is there and tells nothing was torn: whether something ran is not known.
+    if events.is_empty() && spool.join("events").exists() {
+        return Ok(State::Broken);
+    }
     Ok(match events.last() {
         Some(last) if last.is_last() => State::Ended,
         // `Prepared` comes before the child is told to go, so without it nothing ran.

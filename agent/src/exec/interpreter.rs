@@ -354,10 +354,25 @@ fn has_safe_path(real: &Path) -> bool {
 /// The version that an interpreter says it has, for requirements such as `>=3.9`: the first number with a dot in what
 /// `--version` prints. None where it does not say within [`VERSION_TIME`].
 pub async fn version(interpreter: &Interpreter) -> Option<String> {
-    #[allow(clippy::disallowed_methods, reason = "DESIGN.md: exec is one of the places that start processes")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "DESIGN.md: exec is one of the places that start processes"
+    )]
     let mut command = tokio::process::Command::new(&interpreter.path);
-    command.arg("--version").env_clear().current_dir("/").stdin(std::process::Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(VERSION_TIME, command.output()).await.ok()?.ok()?;
+    command
+        .arg("--version")
+        .env_clear()
+        .current_dir("/")
+        .stdin(std::process::Stdio::null())
+        .kill_on_drop(true);
+    if Uid::effective().is_root() {
+        // Nothing starts as root because a script's header asks for a version.
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    let output = tokio::time::timeout(VERSION_TIME, command.output())
+        .await
+        .ok()?
+        .ok()?;
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);
     text.split(|c: char| !c.is_ascii_digit() && c != '.')
@@ -365,6 +380,9 @@ pub async fn version(interpreter: &Interpreter) -> Option<String> {
         .find(|word| word.contains('.'))
         .map(str::to_owned)
 }
+
+/// The kernel's overflow user, which owns nothing.
+const NOBODY: u32 = 65_534;
 
 /// How long an interpreter may take to say its version.
 const VERSION_TIME: std::time::Duration = std::time::Duration::from_secs(5);

@@ -101,6 +101,8 @@ impl Session {
     pub fn send(&self, command: Command) {
         if self.commands.try_send(command).is_err() {
             tracing::debug!(machine = %self.machine, "a command met a connection that is gone or stuck");
+            // The next connection starts from what the store has.
+            self.close(CloseCode::Busy, "too much is waiting; come back");
         }
     }
 

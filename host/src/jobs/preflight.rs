@@ -214,11 +214,11 @@ async fn texts(host: &SharedHost, actor: &Actor, order: &Order) -> Vec<(String, 
     {
         // One that cannot be read is for the gates to judge: they see its name and digest without a text.
         match host.blobs.read(actor.tenant.id, attachment.sha256).await {
-            Ok(bytes) => texts.extend(
-                String::from_utf8(bytes)
-                    .ok()
-                    .map(|text| (attachment.name.clone(), text)),
-            ),
+            // A byte that is no text must not hide the rest from a scanner.
+            Ok(bytes) => texts.push((
+                attachment.name.clone(),
+                String::from_utf8_lossy(&bytes).into_owned(),
+            )),
             Err(error) => {
                 tracing::warn!(attachment = %attachment.sha256, %error, "an attachment cannot be read")
             }

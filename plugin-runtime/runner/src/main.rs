@@ -27,10 +27,21 @@ fn main() -> ExitCode {
     let run: fn(UnixStream, Vec<String>) -> std::io::Result<()> = match mode.as_deref() {
         Some("serve") => serve::run,
         Some("compile") => compile::run,
-        _ => return fail("this program is started by sluice-agent, sluice-host and sluice, not by hand"),
+        _ => {
+            return fail(
+                "this program is started by sluice-agent, sluice-host and sluice, not by hand",
+            );
+        }
     };
-    let limits = if mode.as_deref() == Some("compile") { walls::Limits::COMPILE } else { walls::Limits::SERVE };
-    match walls::put_up(user, &limits).map_err(std::io::Error::other).and_then(|walls| run(socket, walls)) {
+    let limits = if mode.as_deref() == Some("compile") {
+        walls::Limits::COMPILE
+    } else {
+        walls::Limits::SERVE
+    };
+    match walls::put_up(user, &limits)
+        .map_err(std::io::Error::other)
+        .and_then(|walls| run(socket, walls))
+    {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(error),
     }

@@ -6,7 +6,9 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, mpsc};
 use std::thread;
 
-use sluice_gate_client::wire::{self, Called, FromRunner, Load, Ready, Request, Response, Snapshot, ToRunner};
+use sluice_gate_client::wire::{
+    self, Called, FromRunner, Load, Ready, Request, Response, Snapshot, ToRunner,
+};
 use sluice_gate_types::answer::CallError;
 use sluice_plugin_runtime::engine::{Allocation, Effort, GateEngine};
 use sluice_plugin_runtime::gate::Gate;
@@ -34,21 +36,32 @@ pub(crate) fn run(mut socket: UnixStream, walls: Vec<String>) -> io::Result<()> 
         gates: RwLock::default(),
         socket: Mutex::new(socket.try_clone()?),
     });
-    server.answer(0, Response::Ready(Ready { walls, compatibility, runtime: RUNTIME.to_owned() }))?;
+    server.answer(
+        0,
+        Response::Ready(Ready {
+            walls,
+            compatibility,
+            runtime: RUNTIME.to_owned(),
+        }),
+    )?;
     let (queue, work) = mpsc::channel::<ToRunner>();
     let work = Arc::new(Mutex::new(work));
     for _ in 0..WORKERS {
         let (server, work) = (Arc::clone(&server), Arc::clone(&work));
-        thread::Builder::new().name("gate".to_owned()).spawn(move || {
-            loop {
-                let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                let Ok(ToRunner { id, request }) = next else { return };
-                if server.answer(id, server.handle(request)).is_err() {
-                    // the parent is gone, and so are we
-                    std::process::exit(0);
+        thread::Builder::new()
+            .name("gate".to_owned())
+            .spawn(move || {
+                loop {
+                    let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    let Ok(ToRunner { id, request }) = next else {
+                        return;
+                    };
+                    if server.answer(id, server.handle(request)).is_err() {
+                        // the parent is gone, and so are we
+                        std::process::exit(0);
+                    }
                 }
-            }
-        })?;
+            })?;
     }
     while let Some(frame) = wire::read::<ToRunner>(&mut socket)? {
         if queue.send(frame).is_err() {
@@ -63,40 +76,81 @@ impl Server {
         match request {
             Request::Load(load) => Response::Loaded(self.load(*load)),
             Request::Unload { gate } => {
-                self.gates.write().unwrap_or_else(PoisonError::into_inner).remove(&gate);
+                self.gates
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .remove(&gate);
                 Response::Loaded(Ok(()))
             }
             Request::Call { gate, question } => {
-                let loaded = self.gates.read().unwrap_or_else(PoisonError::into_inner).get(&gate).cloned();
+                let loaded = self
+                    .gates
+                    .read()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .get(&gate)
+                    .cloned();
                 Response::Called(Box::new(match loaded {
                     Some(gate) => {
                         let called = gate.call(&self.engine, &question);
-                        Called { answer: called.answer, fuel: called.fuel, duration_us: called.duration_us, log: called.log }
+                        Called {
+                            answer: called.answer,
+                            fuel: called.fuel,
+                            duration_us: called.duration_us,
+                            log: called.log,
+                        }
                     }
                     None => {
                         let answer = Err(CallError::Runner("the gate is not loaded".to_owned()));
-                        Called { answer, fuel: 0, duration_us: 0, log: Vec::new() }
+                        Called {
+                            answer,
+                            fuel: 0,
+                            duration_us: 0,
+                            log: Vec::new(),
+                        }
                     }
                 }))
             }
-            Request::Snapshot(snapshot) => Response::Snapshot(self.snapshot(&snapshot).map(Into::into)),
+            Request::Snapshot(snapshot) => {
+                Response::Snapshot(self.snapshot(&snapshot).map(Into::into))
+            }
         }
     }
 
     fn load(&self, load: Load) -> Result<(), CallError> {
-        let configure = load.configure.map(|configure| (configure.settings, configure.data));
-        let gate = Gate::load(&self.engine, load.world, &load.artifact, load.limits, configure)?;
-        self.gates.write().unwrap_or_else(PoisonError::into_inner).insert(load.gate, Arc::new(gate));
+        let configure = load
+            .configure
+            .map(|configure| (configure.settings, configure.data));
+        let gate = Gate::load(
+            &self.engine,
+            load.world,
+            &load.artifact,
+            load.limits,
+            configure,
+        )?;
+        self.gates
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(load.gate, Arc::new(gate));
         Ok(())
     }
 
     fn snapshot(&self, request: &Snapshot) -> Result<Vec<u8>, CallError> {
         let engine = self.snapshots.get_or_init(|| {
-            GateEngine::new(Allocation::OnDemand, Effort::Little).map_err(|error| format!("{error:#}"))
+            GateEngine::new(Allocation::OnDemand, Effort::Little)
+                .map_err(|error| format!("{error:#}"))
         });
-        let engine = engine.as_ref().map_err(|error| CallError::Instantiation(error.clone()))?;
+        let engine = engine
+            .as_ref()
+            .map_err(|error| CallError::Instantiation(error.clone()))?;
         let (settings, data) = (&request.configure.settings, &request.configure.data);
-        snapshot::take(engine, request.world, &request.component, &request.artifact, settings, data)
+        snapshot::take(
+            engine,
+            request.world,
+            &request.component,
+            &request.artifact,
+            settings,
+            data,
+        )
     }
 
     fn answer(&self, id: u64, response: Response) -> io::Result<()> {

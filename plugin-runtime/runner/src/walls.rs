@@ -27,9 +27,15 @@ pub(crate) struct Limits {
 
 impl Limits {
     /// A pool of 64 MiB slots, compiled code, and frames.
-    pub(crate) const SERVE: Self = Self { data: 2 << 30, cpu: None };
+    pub(crate) const SERVE: Self = Self {
+        data: 2 << 30,
+        cpu: None,
+    };
     /// Cranelift on a hostile component.
-    pub(crate) const COMPILE: Self = Self { data: 3 << 30, cpu: Some(120) };
+    pub(crate) const COMPILE: Self = Self {
+        data: 3 << 30,
+        cpu: Some(120),
+    };
 }
 
 /// Puts up all walls, from the outside in. Returns the names of those that stand.
@@ -41,7 +47,9 @@ pub(crate) fn put_up(user: Option<u32>, limits: &Limits) -> Result<Vec<String>, 
     set_limits(limits).map_err(WallError::Limits)?;
     stands("limits");
     // Only root may do this without a user namespace, which would open more doors than it closes.
-    if Uid::effective().is_root() && unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC).is_ok() {
+    if Uid::effective().is_root()
+        && unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC).is_ok()
+    {
         stands("namespaces");
     }
     if matches!(landlock(), Ok(true)) {
@@ -55,11 +63,22 @@ pub(crate) fn put_up(user: Option<u32>, limits: &Limits) -> Result<Vec<String>, 
         None if Uid::effective().is_root() => return Err(WallError::NoUser),
         None => {}
     }
-    for set in [CapSet::Inheritable, CapSet::Permitted, CapSet::Effective, CapSet::Ambient] {
-        if !caps::read(None, set).map_err(|_| WallError::Capabilities)?.is_empty() {
+    for set in [
+        CapSet::Inheritable,
+        CapSet::Permitted,
+        CapSet::Effective,
+        CapSet::Ambient,
+    ] {
+        if !caps::read(None, set)
+            .map_err(|_| WallError::Capabilities)?
+            .is_empty()
+        {
             caps::clear(None, set).map_err(|_| WallError::Capabilities)?;
         }
-        if !caps::read(None, set).map_err(|_| WallError::Capabilities)?.is_empty() {
+        if !caps::read(None, set)
+            .map_err(|_| WallError::Capabilities)?
+            .is_empty()
+        {
             return Err(WallError::Capabilities);
         }
     }
@@ -100,7 +119,9 @@ fn close_others() -> Result<(), WallError> {
     // SAFETY: close_range takes numbers only. Nothing in this process owns a descriptor from FIRST on: it runs before
     // anything was opened but the socket's copy, which has the number 3.
     let result = unsafe { libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, 0) };
-    nix::errno::Errno::result(result).map(drop).map_err(WallError::Descriptors)
+    nix::errno::Errno::result(result)
+        .map(drop)
+        .map_err(WallError::Descriptors)
 }
 
 fn set_limits(limits: &Limits) -> nix::Result<()> {
@@ -110,7 +131,9 @@ fn set_limits(limits: &Limits) -> nix::Result<()> {
     set(Resource::RLIMIT_FSIZE, 128 << 20)?;
     set(Resource::RLIMIT_NOFILE, 256)?;
     set(Resource::RLIMIT_DATA, limits.data)?;
-    limits.cpu.map_or(Ok(()), |seconds| set(Resource::RLIMIT_CPU, seconds))
+    limits
+        .cpu
+        .map_or(Ok(()), |seconds| set(Resource::RLIMIT_CPU, seconds))
 }
 
 fn drop_to(user: u32) -> Result<(), WallError> {
@@ -126,16 +149,30 @@ fn drop_to(user: u32) -> Result<(), WallError> {
     setgroups(&[]).map_err(failed)?;
     setresgid(gid, gid, gid).map_err(failed)?;
     setresuid(uid, uid, uid).map_err(failed)?;
-    let (uids, gids) = (nix::unistd::getresuid().map_err(failed)?, nix::unistd::getresgid().map_err(failed)?);
-    let dropped = [uids.real, uids.effective, uids.saved].iter().all(|id| *id == uid)
-        && [gids.real, gids.effective, gids.saved].iter().all(|id| *id == gid)
+    let (uids, gids) = (
+        nix::unistd::getresuid().map_err(failed)?,
+        nix::unistd::getresgid().map_err(failed)?,
+    );
+    let dropped = [uids.real, uids.effective, uids.saved]
+        .iter()
+        .all(|id| *id == uid)
+        && [gids.real, gids.effective, gids.saved]
+            .iter()
+            .all(|id| *id == gid)
         && nix::unistd::getgroups().map_err(failed)?.is_empty();
-    if dropped { Ok(()) } else { Err(failed(nix::Error::EPERM)) }
+    if dropped {
+        Ok(())
+    } else {
+        Err(failed(nix::Error::EPERM))
+    }
 }
 
 /// A ruleset that handles everything and allows nothing; whether the kernel enforces any of it.
 fn landlock() -> Result<bool, landlock::RulesetError> {
-    use landlock::{ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _, RulesetStatus};
+    use landlock::{
+        ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, Ruleset,
+        RulesetAttr as _, RulesetStatus,
+    };
     let status = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(ABI::V5))?

@@ -52,7 +52,11 @@ impl Attribute {
     /// An attribute.
     #[must_use]
     pub fn new(key: impl Into<String>, value: Value, origin: Origin) -> Self {
-        Self { key: key.into(), value, origin }
+        Self {
+            key: key.into(),
+            value,
+            origin,
+        }
     }
 }
 
@@ -160,10 +164,19 @@ pub struct DataPack {
 pub enum Question {
     /// `environment.check`
     #[expect(missing_docs, reason = "as in wit/environment.wit")]
-    Check { script: Script, requirements: Vec<Attribute>, facts: Vec<Attribute>, job: Job },
+    Check {
+        script: Script,
+        requirements: Vec<Attribute>,
+        facts: Vec<Attribute>,
+        job: Job,
+    },
     /// `preparer.prepare`
     #[expect(missing_docs, reason = "as in wit/preparer.wit")]
-    Prepare { script: Script, parameters: Vec<Parameter>, job: Job },
+    Prepare {
+        script: Script,
+        parameters: Vec<Parameter>,
+        job: Job,
+    },
     /// `scanner.scan`
     #[expect(missing_docs, reason = "as in wit/scanner.wit")]
     Scan { bundle: Bundle, job: Job },

@@ -22,13 +22,31 @@ pub struct CallLimits {
 
 impl CallLimits {
     /// What a plugin gets that asks for nothing.
-    pub const DEFAULT: Self = Self { fuel: 2_000_000_000, memory: 64 << 20, time_ms: 2_000, answer: 1 << 20, log_lines: 100 };
+    pub const DEFAULT: Self = Self {
+        fuel: 2_000_000_000,
+        memory: 64 << 20,
+        time_ms: 2_000,
+        answer: 1 << 20,
+        log_lines: 100,
+    };
 
     /// The most that a plugin can ask for.
-    pub const CEILING: Self = Self { fuel: 20_000_000_000, memory: 64 << 20, time_ms: 10_000, answer: 1 << 20, log_lines: 100 };
+    pub const CEILING: Self = Self {
+        fuel: 20_000_000_000,
+        memory: 64 << 20,
+        time_ms: 10_000,
+        answer: 1 << 20,
+        log_lines: 100,
+    };
 
     /// For `configure`, which runs once when the plugin is bound and builds what later calls start from.
-    pub const CONFIGURE: Self = Self { fuel: 60_000_000_000, memory: 64 << 20, time_ms: 20_000, answer: 1 << 20, log_lines: 100 };
+    pub const CONFIGURE: Self = Self {
+        fuel: 60_000_000_000,
+        memory: 64 << 20,
+        time_ms: 20_000,
+        answer: 1 << 20,
+        log_lines: 100,
+    };
 
     /// What a plugin gets that asks for this.
     ///
@@ -39,17 +57,33 @@ impl CallLimits {
         let mut reasons = Vec::new();
         let mut grant = |name: &str, asked: Option<u64>, default: u64, ceiling: u64| match asked {
             Some(asked) if asked > ceiling => {
-                reasons.push(format!("it asks for {name} {asked}, over the ceiling of {ceiling}"));
+                reasons.push(format!(
+                    "it asks for {name} {asked}, over the ceiling of {ceiling}"
+                ));
                 default
             }
             asked => asked.unwrap_or(default),
         };
         let limits = Self {
             fuel: grant("fuel", asked.fuel, Self::DEFAULT.fuel, Self::CEILING.fuel),
-            memory: grant("memory", asked.memory, Self::DEFAULT.memory, Self::CEILING.memory),
-            time_ms: grant("time", asked.time, Self::DEFAULT.time_ms, Self::CEILING.time_ms),
+            memory: grant(
+                "memory",
+                asked.memory,
+                Self::DEFAULT.memory,
+                Self::CEILING.memory,
+            ),
+            time_ms: grant(
+                "time",
+                asked.time,
+                Self::DEFAULT.time_ms,
+                Self::CEILING.time_ms,
+            ),
             ..Self::DEFAULT
         };
-        if reasons.is_empty() { Ok(limits) } else { Err(reasons) }
+        if reasons.is_empty() {
+            Ok(limits)
+        } else {
+            Err(reasons)
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::answer::{Severity, SettingsProblem};
+use crate::answer::{SettingsProblem, Severity};
 use crate::input::{Attribute, Origin, Value};
 
 /// The most rules that a manifest may list.
@@ -62,7 +62,12 @@ pub enum World {
 
 impl World {
     /// Every world, in the order of the stages.
-    pub const ALL: &[Self] = &[Self::EnvironmentPlugin, Self::PreparerPlugin, Self::ScannerPlugin, Self::PolicyPlugin];
+    pub const ALL: &[Self] = &[
+        Self::EnvironmentPlugin,
+        Self::PreparerPlugin,
+        Self::ScannerPlugin,
+        Self::PolicyPlugin,
+    ];
 
     /// The interface that a component of this world exports.
     #[must_use]
@@ -199,10 +204,20 @@ impl std::str::FromStr for Version {
     type Err = InvalidVersion;
 
     fn from_str(text: &str) -> Result<Self, InvalidVersion> {
-        let mut parts = text.split('.').map(|part| part.parse::<u32>().map_err(|_| InvalidVersion));
+        let mut parts = text
+            .split('.')
+            .map(|part| part.parse::<u32>().map_err(|_| InvalidVersion));
         let mut next = || parts.next().unwrap_or(Err(InvalidVersion));
-        let version = Self { major: next()?, minor: next()?, patch: next()? };
-        if version.to_string() == text { Ok(version) } else { Err(InvalidVersion) }
+        let version = Self {
+            major: next()?,
+            minor: next()?,
+            patch: next()?,
+        };
+        if version.to_string() == text {
+            Ok(version)
+        } else {
+            Err(InvalidVersion)
+        }
     }
 }
 
@@ -214,7 +229,9 @@ impl Serialize for Version {
 
 impl<'de> Deserialize<'de> for Version {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -231,14 +248,23 @@ impl Manifest {
     /// Every reason why it is no manifest.
     pub fn parse(text: &str) -> Result<Self, ManifestError> {
         if text.len() > MAX_MANIFEST {
-            return Err(ManifestError(vec![format!("it has {} bytes, over the limit of {MAX_MANIFEST}", text.len())]));
+            return Err(ManifestError(vec![format!(
+                "it has {} bytes, over the limit of {MAX_MANIFEST}",
+                text.len()
+            )]));
         }
         let manifest: Self = toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+            let line = error.span().map_or(1, |span| {
+                text[..span.start.min(text.len())].matches('\n').count() + 1
+            });
             ManifestError(vec![format!("line {line}: {}", error.message())])
         })?;
         let problems = manifest.problems();
-        if problems.is_empty() { Ok(manifest) } else { Err(ManifestError(problems)) }
+        if problems.is_empty() {
+            Ok(manifest)
+        } else {
+            Err(ManifestError(problems))
+        }
     }
 
     /// The settings that a guest gets: those given, and the defaults of the others, sorted by key.
@@ -246,40 +272,75 @@ impl Manifest {
     /// # Errors
     ///
     /// Every setting that is unknown, missing or of the wrong type or range.
-    pub fn settings(&self, given: &[(String, Value)]) -> Result<Vec<Attribute>, Vec<SettingsProblem>> {
+    pub fn settings(
+        &self,
+        given: &[(String, Value)],
+    ) -> Result<Vec<Attribute>, Vec<SettingsProblem>> {
         let mut problems = Vec::new();
         let mut settings = Vec::new();
-        let mut problem = |key: &str, message: String| problems.push(SettingsProblem { key: key.to_owned(), message });
+        let mut problem = |key: &str, message: String| {
+            problems.push(SettingsProblem {
+                key: key.to_owned(),
+                message,
+            })
+        };
         let mut seen = BTreeSet::new();
         for (key, value) in given {
             if !seen.insert(key) {
                 problem(key, "is given twice".to_owned());
             }
             match self.settings.iter().find(|schema| schema.id == *key) {
-                None => problem(key, format!("is not a setting of {} (it has: {})", self.id, self.setting_ids())),
+                None => problem(
+                    key,
+                    format!(
+                        "is not a setting of {} (it has: {})",
+                        self.id,
+                        self.setting_ids()
+                    ),
+                ),
                 Some(schema) => match schema.check(value) {
                     Ok(value) => settings.push(Attribute::new(key.clone(), value, Origin::Owner)),
                     Err(message) => problem(key, message),
                 },
             }
         }
-        for schema in self.settings.iter().filter(|schema| !seen.contains(&schema.id)) {
+        for schema in self
+            .settings
+            .iter()
+            .filter(|schema| !seen.contains(&schema.id))
+        {
             match &schema.default {
-                Some(default) => match toml_value(default).and_then(|value| schema.check(&value).ok()) {
-                    Some(value) => settings.push(Attribute::new(schema.id.clone(), value, Origin::Owner)),
-                    None => problem(&schema.id, "has a default of another type".to_owned()),
-                },
+                Some(default) => {
+                    match toml_value(default).and_then(|value| schema.check(&value).ok()) {
+                        Some(value) => {
+                            settings.push(Attribute::new(schema.id.clone(), value, Origin::Owner))
+                        }
+                        None => problem(&schema.id, "has a default of another type".to_owned()),
+                    }
+                }
                 None if schema.required => problem(&schema.id, "is required".to_owned()),
                 None => {}
             }
         }
         settings.sort_by(|a, b| a.key.cmp(&b.key));
-        if problems.is_empty() { Ok(settings) } else { Err(problems) }
+        if problems.is_empty() {
+            Ok(settings)
+        } else {
+            Err(problems)
+        }
     }
 
     fn setting_ids(&self) -> String {
-        let ids: Vec<_> = self.settings.iter().map(|schema| schema.id.as_str()).collect();
-        if ids.is_empty() { "none".to_owned() } else { ids.join(", ") }
+        let ids: Vec<_> = self
+            .settings
+            .iter()
+            .map(|schema| schema.id.as_str())
+            .collect();
+        if ids.is_empty() {
+            "none".to_owned()
+        } else {
+            ids.join(", ")
+        }
     }
 
     fn problems(&self) -> Vec<String> {
@@ -287,25 +348,47 @@ impl Manifest {
         let mut name = |what: &str, id: &str| {
             let ok = id.len() <= 64
                 && id.starts_with(|c: char| c.is_ascii_lowercase())
-                && id.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.');
+                && id
+                    .chars()
+                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.');
             if !ok {
-                problems.push(format!("{what} {} is not lower-case words joined by dashes or dots", id.escape_debug()));
+                problems.push(format!(
+                    "{what} {} is not lower-case words joined by dashes or dots",
+                    id.escape_debug()
+                ));
             }
         };
         name("the id", &self.id);
-        self.settings.iter().for_each(|schema| name("the setting", &schema.id));
-        self.rules.iter().for_each(|rule| name("the rule", &rule.id));
-        for (what, count, max) in [("rules", self.rules.len(), MAX_RULES), ("settings", self.settings.len(), MAX_SETTINGS)] {
+        self.settings
+            .iter()
+            .for_each(|schema| name("the setting", &schema.id));
+        self.rules
+            .iter()
+            .for_each(|rule| name("the rule", &rule.id));
+        for (what, count, max) in [
+            ("rules", self.rules.len(), MAX_RULES),
+            ("settings", self.settings.len(), MAX_SETTINGS),
+        ] {
             if count > max {
                 problems.push(format!("it lists {count} {what}, over the limit of {max}"));
             }
         }
         for (what, ids) in [
-            ("rule", self.rules.iter().map(|rule| &rule.id).collect::<Vec<_>>()),
-            ("setting", self.settings.iter().map(|schema| &schema.id).collect()),
+            (
+                "rule",
+                self.rules.iter().map(|rule| &rule.id).collect::<Vec<_>>(),
+            ),
+            (
+                "setting",
+                self.settings.iter().map(|schema| &schema.id).collect(),
+            ),
         ] {
             let mut seen = BTreeSet::new();
-            problems.extend(ids.iter().filter(|id| !seen.insert(**id)).map(|id| format!("the {what} {id} is listed twice")));
+            problems.extend(
+                ids.iter()
+                    .filter(|id| !seen.insert(**id))
+                    .map(|id| format!("the {what} {id} is listed twice")),
+            );
         }
         problems
     }
@@ -314,8 +397,12 @@ impl Manifest {
 impl SettingSchema {
     fn check(&self, value: &Value) -> Result<Value, String> {
         let value = match (self.kind, value) {
-            (SettingType::Decimal, Value::Integer(n)) => {
-                #[expect(clippy::cast_precision_loss, reason = "a decimal setting is a double; that is its precision")]
+            (SettingType::Decimal, Value::Integer(n)) =>
+            {
+                #[expect(
+                    clippy::cast_precision_loss,
+                    reason = "a decimal setting is a double; that is its precision"
+                )]
                 Value::Decimal(*n as f64)
             }
             (SettingType::Text, Value::Text(_))
@@ -325,7 +412,10 @@ impl SettingSchema {
             | (SettingType::Texts, Value::Texts(_)) => value.clone(),
             _ => return Err(format!("must be {}", self.kind)),
         };
-        #[expect(clippy::cast_precision_loss, reason = "compared with bounds that are doubles")]
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "compared with bounds that are doubles"
+        )]
         let size = match &value {
             Value::Integer(n) => *n as f64,
             Value::Decimal(n) => *n,
@@ -344,8 +434,15 @@ impl SettingSchema {
             Value::Texts(texts) => texts,
             _ => &[],
         };
-        match texts.iter().find(|text| !self.choices.is_empty() && !self.choices.contains(text)) {
-            Some(text) => Err(format!("cannot be {:?} (choices: {})", text, self.choices.join(", "))),
+        match texts
+            .iter()
+            .find(|text| !self.choices.is_empty() && !self.choices.contains(text))
+        {
+            Some(text) => Err(format!(
+                "cannot be {:?} (choices: {})",
+                text,
+                self.choices.join(", ")
+            )),
             None => Ok(value),
         }
     }
@@ -359,9 +456,12 @@ pub fn toml_value(value: &toml::Value) -> Option<Value> {
         toml::Value::Integer(n) => Value::Integer(*n),
         toml::Value::Float(n) => Value::Decimal(*n),
         toml::Value::Boolean(b) => Value::Boolean(*b),
-        toml::Value::Array(items) => {
-            Value::Texts(items.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<_>>()?)
-        }
+        toml::Value::Array(items) => Value::Texts(
+            items
+                .iter()
+                .map(|item| item.as_str().map(str::to_owned))
+                .collect::<Option<_>>()?,
+        ),
         toml::Value::Datetime(_) | toml::Value::Table(_) => return None,
     })
 }
@@ -373,11 +473,19 @@ enum NumberOrText {
     Text(String),
 }
 
-fn bytes_or_text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    with_units(deserializer, &[("KiB", 1 << 10), ("MiB", 1 << 20), ("B", 1)], "16MiB")
+fn bytes_or_text<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u64>, D::Error> {
+    with_units(
+        deserializer,
+        &[("KiB", 1 << 10), ("MiB", 1 << 20), ("B", 1)],
+        "16MiB",
+    )
 }
 
-fn millis_or_text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+fn millis_or_text<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u64>, D::Error> {
     with_units(deserializer, &[("ms", 1), ("s", 1000)], "2s")
 }
 
@@ -386,15 +494,23 @@ fn with_units<'de, D: serde::Deserializer<'de>>(
     units: &[(&str, u64)],
     example: &str,
 ) -> Result<Option<u64>, D::Error> {
-    let Some(value) = Option::<NumberOrText>::deserialize(deserializer)? else { return Ok(None) };
+    let Some(value) = Option::<NumberOrText>::deserialize(deserializer)? else {
+        return Ok(None);
+    };
     match value {
         NumberOrText::Number(n) => Some(n),
         NumberOrText::Text(text) => units.iter().find_map(|(unit, factor)| {
-            text.strip_suffix(unit).and_then(|n| n.parse::<u64>().ok()).and_then(|n| n.checked_mul(*factor))
+            text.strip_suffix(unit)
+                .and_then(|n| n.parse::<u64>().ok())
+                .and_then(|n| n.checked_mul(*factor))
         }),
     }
     .map(Some)
-    .ok_or_else(|| serde::de::Error::custom(format!("expected a whole number, alone or with a unit as in {example:?}")))
+    .ok_or_else(|| {
+        serde::de::Error::custom(format!(
+            "expected a whole number, alone or with a unit as in {example:?}"
+        ))
+    })
 }
 
 /// Why a text is no manifest: every reason.
@@ -420,24 +536,51 @@ mod tests {
     #[test]
     fn settings_are_checked_and_defaults_filled_in() {
         let manifest = Manifest::parse(MANIFEST).expect("parses");
-        assert_eq!(manifest.limits, LimitsAsked { fuel: Some(5), memory: Some(16 << 20), time: Some(2000) });
-        let settings = manifest.settings(&[("n".to_owned(), Value::Integer(2))]).expect("are valid");
-        assert_eq!(settings.iter().map(|s| s.key.as_str()).collect::<Vec<_>>(), ["n", "threshold"]);
+        assert_eq!(
+            manifest.limits,
+            LimitsAsked {
+                fuel: Some(5),
+                memory: Some(16 << 20),
+                time: Some(2000)
+            }
+        );
+        let settings = manifest
+            .settings(&[("n".to_owned(), Value::Integer(2))])
+            .expect("are valid");
+        assert_eq!(
+            settings.iter().map(|s| s.key.as_str()).collect::<Vec<_>>(),
+            ["n", "threshold"]
+        );
         let bad = [
             ("n", Value::Text("2".to_owned()), "must be an integer"),
             ("n", Value::Integer(0), "must be at least 1"),
-            ("threshold", Value::Text("medium".to_owned()), "cannot be \"medium\" (choices: high, low)"),
-            ("treshold", Value::Integer(0), "is not a setting of scanner (it has: threshold, n)"),
+            (
+                "threshold",
+                Value::Text("medium".to_owned()),
+                "cannot be \"medium\" (choices: high, low)",
+            ),
+            (
+                "treshold",
+                Value::Integer(0),
+                "is not a setting of scanner (it has: threshold, n)",
+            ),
         ];
         for (key, value, message) in bad {
-            let problems = manifest.settings(&[(key.to_owned(), value)]).expect_err("is wrong");
-            assert_eq!((problems[0].key.as_str(), problems[0].message.as_str()), (key, message));
+            let problems = manifest
+                .settings(&[(key.to_owned(), value)])
+                .expect_err("is wrong");
+            assert_eq!(
+                (problems[0].key.as_str(), problems[0].message.as_str()),
+                (key, message)
+            );
         }
     }
 
     #[test]
     fn every_reason_is_named() {
-        let broken = MANIFEST.replace("id = \"a\"", "id = \"A\"").replace("id = \"n\"", "id = \"threshold\"");
+        let broken = MANIFEST
+            .replace("id = \"a\"", "id = \"A\"")
+            .replace("id = \"n\"", "id = \"threshold\"");
         let ManifestError(reasons) = Manifest::parse(&broken).expect_err("is wrong");
         assert_eq!(reasons.len(), 2, "{reasons:?}");
         assert!(Manifest::parse(&format!("{MANIFEST}\nx = 1")).is_err());

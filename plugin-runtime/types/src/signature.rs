@@ -110,7 +110,9 @@ impl SigningKey {
     ///
     /// Where it is none of an Ed25519 key.
     pub fn from_pkcs8(bytes: &[u8]) -> Result<Self, SigningError> {
-        Ed25519KeyPair::from_pkcs8(bytes).map(Self).map_err(|_| SigningError::NotAKey)
+        Ed25519KeyPair::from_pkcs8(bytes)
+            .map(Self)
+            .map_err(|_| SigningError::NotAKey)
     }
 
     /// The public half.
@@ -128,8 +130,16 @@ impl SigningKey {
     /// Never for this type.
     pub fn sign(&self, statement: &Statement) -> Result<Vec<u8>, SigningError> {
         let statement = to_cbor(statement)?;
-        let signature = self.0.sign(&[CONTEXT, &statement].concat()).as_ref().to_vec();
-        to_cbor(&File { publisher: self.public().0, statement, signature })
+        let signature = self
+            .0
+            .sign(&[CONTEXT, &statement].concat())
+            .as_ref()
+            .to_vec();
+        to_cbor(&File {
+            publisher: self.public().0,
+            statement,
+            signature,
+        })
     }
 }
 
@@ -183,7 +193,8 @@ pub fn verify(
     UnparsedPublicKey::new(&ED25519, publisher.0)
         .verify(&[CONTEXT, &file.statement].concat(), &file.signature)
         .map_err(|_| SignatureError::Forged(publisher))?;
-    let statement: Statement = ciborium::from_reader(file.statement.as_slice()).map_err(|_| SignatureError::Malformed)?;
+    let statement: Statement =
+        ciborium::from_reader(file.statement.as_slice()).map_err(|_| SignatureError::Malformed)?;
     if statement.sha256 != component_sha256 {
         return Err(SignatureError::OtherFile {
             stated: hex::encode(statement.sha256),
@@ -193,7 +204,10 @@ pub fn verify(
     if statement.not_after < now {
         return Err(SignatureError::Expired);
     }
-    Ok(Signed { publisher, statement })
+    Ok(Signed {
+        publisher,
+        statement,
+    })
 }
 
 /// Why a signature is not believed.
@@ -226,20 +240,48 @@ mod tests {
     use super::*;
 
     fn statement() -> Statement {
-        let version = Version { major: 1, minor: 2, patch: 3 };
-        Statement { id: "a".to_owned(), version, world: World::ScannerPlugin, sha256: [7; 32], not_after: 1000, minimum_version: version }
+        let version = Version {
+            major: 1,
+            minor: 2,
+            patch: 3,
+        };
+        Statement {
+            id: "a".to_owned(),
+            version,
+            world: World::ScannerPlugin,
+            sha256: [7; 32],
+            not_after: 1000,
+            minimum_version: version,
+        }
     }
 
     #[test]
     fn only_the_right_bytes_key_and_time_are_believed() {
         let (key, pkcs8) = SigningKey::generate().expect("generates");
-        assert_eq!(SigningKey::from_pkcs8(&pkcs8).expect("reads").public(), key.public());
+        assert_eq!(
+            SigningKey::from_pkcs8(&pkcs8).expect("reads").public(),
+            key.public()
+        );
         let file = key.sign(&statement()).expect("signs");
         let trusted = [key.public()];
-        assert_eq!(verify(&file, [7; 32], &trusted, 1000).expect("verifies").statement, statement());
-        assert!(matches!(verify(&file, [8; 32], &trusted, 0), Err(SignatureError::OtherFile { .. })));
-        assert_eq!(verify(&file, [7; 32], &trusted, 1001), Err(SignatureError::Expired));
-        assert_eq!(verify(&file, [7; 32], &[], 0), Err(SignatureError::Untrusted(key.public())));
+        assert_eq!(
+            verify(&file, [7; 32], &trusted, 1000)
+                .expect("verifies")
+                .statement,
+            statement()
+        );
+        assert!(matches!(
+            verify(&file, [8; 32], &trusted, 0),
+            Err(SignatureError::OtherFile { .. })
+        ));
+        assert_eq!(
+            verify(&file, [7; 32], &trusted, 1001),
+            Err(SignatureError::Expired)
+        );
+        assert_eq!(
+            verify(&file, [7; 32], &[], 0),
+            Err(SignatureError::Untrusted(key.public()))
+        );
         assert_eq!(key.public().to_string().parse(), Ok(key.public()));
     }
 
@@ -250,7 +292,10 @@ mod tests {
         for at in 0..file.len() {
             let mut changed = file.clone();
             changed[at] ^= 1;
-            assert!(verify(&changed, [7; 32], &[key.public()], 0).is_err(), "byte {at}");
+            assert!(
+                verify(&changed, [7; 32], &[key.public()], 0).is_err(),
+                "byte {at}"
+            );
         }
     }
 }

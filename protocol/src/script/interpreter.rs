@@ -73,7 +73,11 @@ impl Interpreter {
     ///
     /// No `#!` line, or one that says something else than an interpreter.
     pub fn from_shebang(script: &str) -> Result<Self, InterpreterError> {
-        let line = script.lines().next().and_then(|line| line.strip_prefix("#!")).ok_or(InterpreterError::Missing)?;
+        let line = script
+            .lines()
+            .next()
+            .and_then(|line| line.strip_prefix("#!"))
+            .ok_or(InterpreterError::Missing)?;
         let line = line.trim_matches([' ', '\t', '\r']);
         let (path, argument) = match line.split_once([' ', '\t']) {
             Some((path, rest)) => (path, Some(rest.trim_start_matches([' ', '\t']))),
@@ -88,7 +92,10 @@ impl Interpreter {
         if !path.starts_with('/') && path.contains('/') {
             return Err(InterpreterError::Relative(path.to_owned()));
         }
-        Self::checked(path.to_owned(), argument.map(str::to_owned).into_iter().collect())
+        Self::checked(
+            path.to_owned(),
+            argument.map(str::to_owned).into_iter().collect(),
+        )
     }
 
     /// Reads `--interpreter`: words, the first of which is the interpreter.
@@ -121,14 +128,24 @@ impl Interpreter {
     }
 
     fn from_env(argument: &str) -> Result<Self, InterpreterError> {
-        let words: Vec<&str> = match argument.strip_prefix("-S").or_else(|| argument.strip_prefix("--split-string=")) {
+        let words: Vec<&str> = match argument
+            .strip_prefix("-S")
+            .or_else(|| argument.strip_prefix("--split-string="))
+        {
             Some(rest) => rest.split_ascii_whitespace().collect(),
             None => vec![argument],
         };
-        let Some((command, flags)) = words.split_first().filter(|(command, _)| !command.is_empty()) else {
+        let Some((command, flags)) = words
+            .split_first()
+            .filter(|(command, _)| !command.is_empty())
+        else {
             return Err(InterpreterError::Missing);
         };
-        if command.starts_with('-') || words.iter().any(|word| word.contains(['\\', '\'', '"', '$', '#'])) {
+        if command.starts_with('-')
+            || words
+                .iter()
+                .any(|word| word.contains(['\\', '\'', '"', '$', '#']))
+        {
             return Err(InterpreterError::Env(argument.to_owned()));
         }
         if command.contains('=') {
@@ -138,7 +155,10 @@ impl Interpreter {
             // without -S the kernel hands "python3 -u" to env as one name, which no machine has
             return Err(InterpreterError::Env(argument.to_owned()));
         }
-        Self::checked((*command).to_owned(), flags.iter().map(|flag| (*flag).to_owned()).collect())
+        Self::checked(
+            (*command).to_owned(),
+            flags.iter().map(|flag| (*flag).to_owned()).collect(),
+        )
     }
 
     fn checked(command: String, flags: Vec<String>) -> Result<Self, InterpreterError> {
@@ -163,13 +183,17 @@ fn file_name(path: &str) -> &str {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InterpreterError {
     /// Neither a `#!` line nor an option.
-    #[error("the script names no interpreter; start it with a line such as #!/bin/bash, or pass --interpreter")]
+    #[error(
+        "the script names no interpreter; start it with a line such as #!/bin/bash, or pass --interpreter"
+    )]
     Missing,
     /// A path that depends on a directory.
     #[error("the interpreter {0} is a relative path; use a name or an absolute path")]
     Relative(String),
     /// `env` with options or assignments.
-    #[error("the interpreter line uses env in a way that is not allowed ({0}); only env NAME and env -S NAME FLAGS are")]
+    #[error(
+        "the interpreter line uses env in a way that is not allowed ({0}); only env NAME and env -S NAME FLAGS are"
+    )]
     Env(String),
     /// A newline or NUL.
     #[error("the interpreter contains a newline or NUL")]
@@ -185,7 +209,10 @@ mod tests {
     }
 
     fn ok(command: &str, flags: &[&str]) -> Result<(String, Vec<String>), InterpreterError> {
-        Ok((command.to_owned(), flags.iter().map(|f| (*f).to_owned()).collect()))
+        Ok((
+            command.to_owned(),
+            flags.iter().map(|f| (*f).to_owned()).collect(),
+        ))
     }
 
     #[test]
@@ -194,21 +221,40 @@ mod tests {
         assert_eq!(shebang("#! /bin/bash -e\r"), ok("/bin/bash", &["-e"]));
         assert_eq!(shebang("#!/bin/bash -e -u"), ok("/bin/bash", &["-e -u"]));
         assert_eq!(shebang("#!/usr/bin/env python3"), ok("python3", &[]));
-        assert_eq!(shebang("#!/usr/bin/env -S python3 -u -O"), ok("python3", &["-u", "-O"]));
-        assert_eq!(shebang("#!/usr/bin/perl -wé"), ok("/usr/bin/perl", &["-wé"]));
+        assert_eq!(
+            shebang("#!/usr/bin/env -S python3 -u -O"),
+            ok("python3", &["-u", "-O"])
+        );
+        assert_eq!(
+            shebang("#!/usr/bin/perl -wé"),
+            ok("/usr/bin/perl", &["-wé"])
+        );
     }
 
     #[test]
     fn what_would_run_unseen_is_refused() {
-        for line in ["#!/usr/bin/env -S A=b bash", "#!/usr/bin/env -i bash", "#!/usr/bin/env A=b", "#!/usr/bin/env bash -e",
-            "#!/usr/bin/env -S bash -c 'x'"]
-        {
-            assert!(matches!(shebang(line), Err(InterpreterError::Env(_))), "{line}");
+        for line in [
+            "#!/usr/bin/env -S A=b bash",
+            "#!/usr/bin/env -i bash",
+            "#!/usr/bin/env A=b",
+            "#!/usr/bin/env bash -e",
+            "#!/usr/bin/env -S bash -c 'x'",
+        ] {
+            assert!(
+                matches!(shebang(line), Err(InterpreterError::Env(_))),
+                "{line}"
+            );
         }
         assert_eq!(shebang("echo"), Err(InterpreterError::Missing));
         assert_eq!(shebang("#!"), Err(InterpreterError::Missing));
-        assert!(matches!(shebang("#!bin/bash"), Err(InterpreterError::Relative(_))));
-        assert_eq!(Interpreter::from_command("bash\n-c"), Err(InterpreterError::ControlCharacter));
+        assert!(matches!(
+            shebang("#!bin/bash"),
+            Err(InterpreterError::Relative(_))
+        ));
+        assert_eq!(
+            Interpreter::from_command("bash\n-c"),
+            Err(InterpreterError::ControlCharacter)
+        );
     }
 
     #[test]

@@ -29,15 +29,23 @@ impl ScriptText {
             return Err(TextError::Utf16);
         }
         if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
-            return Err(TextError::Nul { line: line_of(bytes, at) });
+            return Err(TextError::Nul {
+                line: line_of(bytes, at),
+            });
         }
         let stripped = bytes.strip_prefix(b"\xef\xbb\xbf");
         let body = stripped.unwrap_or(bytes);
-        let text = str::from_utf8(body).map_err(|error| TextError::NotUtf8 { line: line_of(body, error.valid_up_to()) })?;
+        let text = str::from_utf8(body).map_err(|error| TextError::NotUtf8 {
+            line: line_of(body, error.valid_up_to()),
+        })?;
         if text.trim().is_empty() {
             return Err(TextError::Empty);
         }
-        Ok(Self { text: text.to_owned(), bom_stripped: stripped.is_some(), crlf_normalised: false })
+        Ok(Self {
+            text: text.to_owned(),
+            bom_stripped: stripped.is_some(),
+            crlf_normalised: false,
+        })
     }
 
     /// Makes CRLF line ends LF where the language needs it: all but PowerShell, which takes both.
@@ -58,8 +66,12 @@ impl ScriptText {
 
     /// What normalisation changed, for the result's notes.
     pub fn notes(&self) -> impl Iterator<Item = &'static str> {
-        let bom = self.bom_stripped.then_some("a byte order mark was removed from the script");
-        let crlf = self.crlf_normalised.then_some("CRLF line ends of the script were made LF");
+        let bom = self
+            .bom_stripped
+            .then_some("a byte order mark was removed from the script");
+        let crlf = self
+            .crlf_normalised
+            .then_some("CRLF line ends of the script were made LF");
         bom.into_iter().chain(crlf)
     }
 }
@@ -102,18 +114,31 @@ mod tests {
     fn what_is_no_text_is_refused_with_the_line() {
         assert_eq!(ScriptText::parse(b""), Err(TextError::Empty));
         assert_eq!(ScriptText::parse(b"\xef\xbb\xbf \n"), Err(TextError::Empty));
-        assert_eq!(ScriptText::parse(b"a\nb\0"), Err(TextError::Nul { line: 2 }));
+        assert_eq!(
+            ScriptText::parse(b"a\nb\0"),
+            Err(TextError::Nul { line: 2 })
+        );
         assert_eq!(ScriptText::parse(b"\xff\xfea\0"), Err(TextError::Utf16));
-        assert_eq!(ScriptText::parse(b"a\n\n\xc3("), Err(TextError::NotUtf8 { line: 3 }));
-        assert_eq!(ScriptText::parse(&vec![b'a'; MAX_SCRIPT + 1]), Err(TextError::TooLarge(MAX_SCRIPT + 1)));
+        assert_eq!(
+            ScriptText::parse(b"a\n\n\xc3("),
+            Err(TextError::NotUtf8 { line: 3 })
+        );
+        assert_eq!(
+            ScriptText::parse(&vec![b'a'; MAX_SCRIPT + 1]),
+            Err(TextError::TooLarge(MAX_SCRIPT + 1))
+        );
     }
 
     #[test]
     fn bom_and_crlf_go_and_are_noted() {
-        let text = ScriptText::parse(b"\xef\xbb\xbfecho a\r\necho b\r\n").expect("text").normalise_for(Language::Shell);
+        let text = ScriptText::parse(b"\xef\xbb\xbfecho a\r\necho b\r\n")
+            .expect("text")
+            .normalise_for(Language::Shell);
         assert_eq!(text.as_str(), "echo a\necho b\n");
         assert_eq!(text.notes().count(), 2);
-        let text = ScriptText::parse(b"echo a\r\n").expect("text").normalise_for(Language::PowerShell);
+        let text = ScriptText::parse(b"echo a\r\n")
+            .expect("text")
+            .normalise_for(Language::PowerShell);
         assert_eq!((text.as_str(), text.notes().count()), ("echo a\r\n", 0));
     }
 }

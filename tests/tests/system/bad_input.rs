@@ -6,17 +6,34 @@ use sluice_tests::{Fleet, Outcome, Output, binaries, is_root, script};
 
 /// No operation came of it: exit code 125, one line, which names the fault.
 fn expect_refused(outcome: &Outcome, named: &str) {
-    assert_eq!((outcome.code, outcome.json.is_null()), (125, true), "{outcome:#?}");
-    let error: serde_json::Value = serde_json::from_str(outcome.stderr.trim()).unwrap_or_else(|_| panic!("not one object: {outcome:#?}"));
+    assert_eq!(
+        (outcome.code, outcome.json.is_null()),
+        (125, true),
+        "{outcome:#?}"
+    );
+    let error: serde_json::Value = serde_json::from_str(outcome.stderr.trim())
+        .unwrap_or_else(|_| panic!("not one object: {outcome:#?}"));
     let message = error["error"]["message"].as_str().unwrap_or_default();
-    assert!(message.contains(named) && !message.contains('\n'), "{named:?} is not in {message:?}");
-    assert!(error["error"]["code"].as_str().is_some_and(|code| !code.is_empty()), "{error}");
+    assert!(
+        message.contains(named) && !message.contains('\n'),
+        "{named:?} is not in {message:?}"
+    );
+    assert!(
+        error["error"]["code"]
+            .as_str()
+            .is_some_and(|code| !code.is_empty()),
+        "{error}"
+    );
 }
 
 /// No operation ever started on the machine, and nothing is left of one.
 fn expect_untouched(fleet: &Fleet) {
     let machine = &fleet.agents[0].machine;
-    assert!(machine.left_behind().is_empty() && !machine.has_started_something(), "{:#?}", machine.events());
+    assert!(
+        machine.left_behind().is_empty() && !machine.has_started_something(),
+        "{:#?}",
+        machine.events()
+    );
 }
 
 #[test]
@@ -24,14 +41,28 @@ fn an_unknown_machine_is_a_failed_operation_with_the_name_as_typed() {
     let fleet = Fleet::builder().agents(0).without_gates().start();
     let outcome = fleet.run(&script("#!/bin/sh\n:\n").on("no-such-machine"));
     outcome.expect("failed", "Machine not found");
-    assert_eq!((outcome.text("machine").as_str(), outcome.text("status").as_str(), outcome.code), ("no-such-machine", "failed", 127));
-    assert!(fleet.events().contains(&"script_execution_attempt".to_owned()));
+    assert_eq!(
+        (
+            outcome.text("machine").as_str(),
+            outcome.text("status").as_str(),
+            outcome.code
+        ),
+        ("no-such-machine", "failed", 127)
+    );
+    assert!(
+        fleet
+            .events()
+            .contains(&"script_execution_attempt".to_owned())
+    );
 }
 
 #[test]
 fn texts_that_are_no_scripts_are_refused_before_an_operation_exists() {
     let fleet = Fleet::builder().start();
-    let utf16: Vec<u8> = "#!/bin/sh\n:\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let utf16: Vec<u8> = "#!/bin/sh\n:\n"
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
     let table: [(&[u8], &str); 6] = [
         (b"#!/bin/sh\necho \0\n", "NUL"),
         (&[b"\xff\xfe".as_slice(), &utf16].concat(), "UTF-16"),
@@ -43,9 +74,20 @@ fn texts_that_are_no_scripts_are_refused_before_an_operation_exists() {
     for (bytes, named) in table {
         expect_refused(&fleet.run(&script(bytes)), named);
     }
-    let refusals = fleet.events().iter().filter(|event| *event == "request_refused").count();
+    let refusals = fleet
+        .events()
+        .iter()
+        .filter(|event| *event == "request_refused")
+        .count();
     assert_eq!(refusals, table.len(), "{:?}", fleet.events());
-    assert!(fleet.list(&["job", "list"]).iter().all(|job| job["operator"] != "x") && fleet.list(&["job", "list"]).len() == 1, "the template's job alone");
+    assert!(
+        fleet
+            .list(&["job", "list"])
+            .iter()
+            .all(|job| job["operator"] != "x")
+            && fleet.list(&["job", "list"]).len() == 1,
+        "the template's job alone"
+    );
     expect_untouched(&fleet);
 }
 
@@ -53,10 +95,18 @@ fn texts_that_are_no_scripts_are_refused_before_an_operation_exists() {
 fn names_that_can_be_none_are_refused_before_an_operation_exists() {
     let fleet = Fleet::builder().start();
     let text = || script("#!/bin/sh\n:\n");
-    for (variable, named) in [("SLUICE_JOB_ID=x", "SLUICE_JOB_ID"), ("1A=x", "1A"), ("A-B=x", "A-B"), ("A B=x", "A B")] {
+    for (variable, named) in [
+        ("SLUICE_JOB_ID=x", "SLUICE_JOB_ID"),
+        ("1A=x", "1A"),
+        ("A-B=x", "A-B"),
+        ("A B=x", "A B"),
+    ] {
         expect_refused(&fleet.run(&text().option("--env", variable)), named);
     }
-    expect_refused(&fleet.run(&text().option("--env", "A=1").option("--env", "A=2")), "A");
+    expect_refused(
+        &fleet.run(&text().option("--env", "A=1").option("--env", "A=2")),
+        "A",
+    );
     expect_refused(&fleet.run(&text().param("9", "x")), "9");
     expect_refused(&fleet.run(&text().as_user("a/b")), "a/b");
     expect_refused(&fleet.run(&text().time_limit("30")), "duration");
@@ -72,7 +122,7 @@ fn what_would_run_code_that_no_gate_saw_is_blocked_on_the_record() {
         (text().option("--env", "LD_PRELOAD=/tmp/x.so"), "LD_PRELOAD"),
         (text().option("--env", "BASH_ENV=/tmp/x"), "BASH_ENV"),
         (text().option("--env", "PYTHONPATH=/tmp"), "PYTHONPATH"),
-        (text().option("--env", "PATH=/usr/bin:bin"), "bin"),
+        (text().option("--env", "PATH=/usr/bin:bin"), "PATH"),
         (text().as_user("no-such-user"), "no-such-user"),
         (text().as_user("root"), "root"),
         (text().as_user("0"), "0"),
@@ -85,10 +135,21 @@ fn what_would_run_code_that_no_gate_saw_is_blocked_on_the_record() {
     for (script, named) in &table {
         let outcome = fleet.run(script);
         let message = outcome.text("message");
-        assert_eq!((outcome.text("state").as_str(), outcome.code), ("blocked", 126), "{outcome:#?}");
-        assert!(message.starts_with("Blocked by ") && message.contains(named), "{named}: {message}");
+        assert_eq!(
+            (outcome.text("state").as_str(), outcome.code),
+            ("blocked", 126),
+            "{outcome:#?}"
+        );
+        assert!(
+            message.starts_with("Blocked by ") && message.contains(named),
+            "{named}: {message}"
+        );
     }
-    let blocked = fleet.events().iter().filter(|event| *event == "script_blocked").count();
+    let blocked = fleet
+        .events()
+        .iter()
+        .filter(|event| *event == "script_blocked")
+        .count();
     assert_eq!(blocked, table.len(), "{:?}", fleet.events());
     expect_untouched(&fleet);
 }
@@ -96,31 +157,100 @@ fn what_would_run_code_that_no_gate_saw_is_blocked_on_the_record() {
 #[test]
 fn a_wrong_operator_token_is_refused_and_recorded() {
     let fleet = Fleet::builder().agents(0).without_gates().start();
-    for token in ["wrong", &format!("{}x", fleet.token), &fleet.token.to_uppercase()] {
-        let output = Output::of(&fleet.command().env("SLUICE_TOKEN", token).args(["machine", "list"]).output().expect("runs"));
-        assert_eq!((output.code, output.stdout.as_str(), output.stderr.lines().count()), (125, "", 1), "{output:?}");
+    let late = fleet
+        .sluice(&[
+            "token",
+            "create",
+            "late",
+            "--permission",
+            "RemoteExecution",
+            "--expires",
+            "1ms",
+        ])
+        .stdout;
+    for token in [
+        "wrong",
+        &format!("{}x", fleet.token),
+        &fleet.token.to_uppercase(),
+        late.trim(),
+    ] {
+        let output = Output::of(
+            &fleet
+                .command()
+                .env("SLUICE_TOKEN", token)
+                .args(["machine", "list"])
+                .output()
+                .expect("runs"),
+        );
+        assert_eq!(
+            (
+                output.code,
+                output.stdout.as_str(),
+                output.stderr.lines().count()
+            ),
+            (125, "", 1),
+            "{output:?}"
+        );
         assert!(!output.stderr.contains(&fleet.token), "{output:?}");
     }
-    assert!(fleet.events().contains(&"authentication_failed".to_owned()), "{:?}", fleet.events());
+    assert!(
+        fleet.events().contains(&"authentication_failed".to_owned()),
+        "{:?}",
+        fleet.events()
+    );
 }
 
 #[test]
 fn an_enrollment_token_that_is_used_expired_or_wrong_gives_one_line_and_no_identity() {
     let fleet = Fleet::builder().agents(0).without_gates().start();
     let once = fleet.sluice(&["machine", "enroll-token"]).stdout;
-    assert!(fleet.machine("first", "").enroll(once.trim()).status.success());
-    let short = fleet.sluice(&["machine", "enroll-token", "--expires", "1ms"]).stdout;
-    let table = [("used", once.trim(), "used already"), ("late", short.trim(), "expired"), ("wrong", "sluice1.AAAA", "token")];
+    assert!(
+        fleet
+            .machine("first", "")
+            .enroll(once.trim())
+            .status
+            .success()
+    );
+    let short = fleet
+        .sluice(&["machine", "enroll-token", "--expires", "1ms"])
+        .stdout;
+    let table = [
+        ("used", once.trim(), "used already"),
+        ("late", short.trim(), "expired"),
+        ("wrong", "sluice1.AAAA", "token"),
+    ];
     for (name, token, reason) in table {
         let machine = fleet.machine(name, "");
         let output = Output::of(&machine.enroll(token));
         assert_ne!(output.code, 0, "{name}: {output:?}");
-        assert!(output.stderr.lines().count() == 1 && output.stderr.contains(reason), "{name}: {output:?}");
-        let started = Output::of(&Command::new(binaries().join("sluice-agent")).arg("run").arg("--state").arg(&machine.state).output().expect("runs"));
-        assert!(started.code != 0 && started.stderr.contains("not enrolled"), "{name} has an identity: {started:?}");
+        assert!(
+            output.stderr.lines().count() == 1 && output.stderr.contains(reason),
+            "{name}: {output:?}"
+        );
+        let started = Output::of(
+            &Command::new(binaries().join("sluice-agent"))
+                .arg("run")
+                .arg("--state")
+                .arg(&machine.state)
+                .output()
+                .expect("runs"),
+        );
+        assert!(
+            started.code != 0 && started.stderr.contains("not enrolled"),
+            "{name} has an identity: {started:?}"
+        );
     }
     assert_eq!(fleet.list(&["machine", "list"]).len(), 1);
-    assert_eq!(fleet.events().iter().filter(|event| *event == "machine_enrollment_refused").count(), 2, "{:?}", fleet.events());
+    assert_eq!(
+        fleet
+            .events()
+            .iter()
+            .filter(|event| *event == "machine_enrollment_refused")
+            .count(),
+        2,
+        "{:?}",
+        fleet.events()
+    );
 }
 
 #[test]
@@ -128,7 +258,10 @@ fn a_machine_that_is_enrolled_is_not_enrolled_again() {
     let fleet = Fleet::builder().without_gates().start();
     let token = fleet.sluice(&["machine", "enroll-token"]).stdout;
     let output = Output::of(&fleet.agents[0].machine.enroll(token.trim()));
-    assert!(output.code != 0 && output.stderr.lines().count() == 1, "{output:?}");
+    assert!(
+        output.code != 0 && output.stderr.lines().count() == 1,
+        "{output:?}"
+    );
     assert_eq!(fleet.list(&["machine", "list"]).len(), 1);
 }
 
@@ -139,14 +272,21 @@ fn a_wrong_agent_toml_names_file_line_and_key() {
     }
     let mut fleet = Fleet::builder().without_gates().start();
     let agent = &mut fleet.agents[0];
-    for (policy, named) in [("[limits]\noutputs = \"1MiB\"\n", "outputs"), ("[limits]\ntime = \"1 hour\"\n", "time"), ("[gates]\nstages = [\"scans\"]\n", "scans")] {
+    for (policy, named) in [
+        ("[limits]\noutputs = \"1MiB\"\n", "outputs"),
+        ("[limits]\ntime = \"1 hour\"\n", "time"),
+        ("[gates]\nstages = [\"scans\"]\n", "scans"),
+    ] {
         agent.machine.configure(policy);
         agent.restart();
         assert!(agent.ended().is_some_and(|code| code != 0));
         let log = agent.machine.log();
         let line = log.lines().last().unwrap_or_default();
         // The first line of the file is script_tempdir.
-        assert!(line.contains("agent.toml") && line.contains("line 3") && line.contains(named), "{named}: {line}");
+        assert!(
+            line.contains("agent.toml") && line.contains("line 3") && line.contains(named),
+            "{named}: {line}"
+        );
     }
 }
 
@@ -158,10 +298,24 @@ fn an_agent_toml_that_others_can_write_is_refused() {
     }
     let mut fleet = Fleet::builder().without_gates().start();
     let agent = &mut fleet.agents[0];
-    std::fs::set_permissions(&agent.machine.config, std::fs::Permissions::from_mode(0o666)).expect("changes the mode");
+    std::fs::set_permissions(
+        &agent.machine.config,
+        std::fs::Permissions::from_mode(0o666),
+    )
+    .expect("changes the mode");
     agent.restart();
     assert!(agent.ended().is_some_and(|code| code != 0));
-    assert!(agent.machine.log().lines().last().unwrap_or_default().contains("agent.toml"), "{}", agent.machine.log());
+    assert!(
+        agent
+            .machine
+            .log()
+            .lines()
+            .last()
+            .unwrap_or_default()
+            .contains("agent.toml"),
+        "{}",
+        agent.machine.log()
+    );
 }
 
 #[test]
@@ -171,9 +325,20 @@ fn a_wrong_host_configuration_names_file_line_and_key() {
     std::fs::write(&file, "agents = \"127.0.0.1:0\"\nlisten = \"x\"\n").expect("writes");
     let data = fleet.folder().join("other");
     let mut command = Command::new(binaries().join("sluice-host"));
-    command.arg("serve").arg("--data").arg(&data).arg("--config").arg(&file);
+    command
+        .arg("serve")
+        .arg("--data")
+        .arg(&data)
+        .arg("--config")
+        .arg(&file);
     let output = Output::of(&command.output().expect("runs"));
     let line = output.stderr.lines().last().unwrap_or_default();
-    assert!(output.code != 0 && line.contains("host.toml") && line.contains(":2:") && line.contains("listen"), "{output:?}");
+    assert!(
+        output.code != 0
+            && line.contains("host.toml")
+            && line.contains(":2:")
+            && line.contains("listen"),
+        "{output:?}"
+    );
     assert!(!data.exists());
 }

@@ -1,5 +1,10 @@
 //! The whole system, from outside: real processes, real scripts, the real command line.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the product is driven from outside, as processes"
+)]
+
 mod audit;
 mod bad_input;
 mod delivery;

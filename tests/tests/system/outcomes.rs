@@ -21,15 +21,30 @@ const LANGUAGES: &[(&str, &str)] = &[
 fn every_installed_language_runs() {
     let fleet = Fleet::builder().start();
     for (name, text) in LANGUAGES {
-        let outcome = fleet.run(&script(text).option("--interpreter", name).option("--memory-limit", "2GiB"));
-        if !["/usr/local/bin", "/usr/bin", "/bin"].iter().any(|folder| std::path::Path::new(folder).join(name).exists()) {
+        let outcome = fleet.run(
+            &script(text)
+                .option("--interpreter", name)
+                .option("--memory-limit", "2GiB"),
+        );
+        if !["/usr/local/bin", "/usr/bin", "/bin"]
+            .iter()
+            .any(|folder| std::path::Path::new(folder).join(name).exists())
+        {
             eprintln!("LEFT OUT: {name} is not installed");
             outcome.expect("unsupported", &format!("Script not supported on target environment: interpreter `{name}` is not installed"));
             assert_eq!(outcome.code, 127);
             continue;
         }
         outcome.expect("succeeded", "Script executed successfully");
-        assert_eq!((outcome.text("stdout").as_str(), outcome.text("stderr").as_str(), outcome.code), ("42\n", "", 0), "{name}");
+        assert_eq!(
+            (
+                outcome.text("stdout").as_str(),
+                outcome.text("stderr").as_str(),
+                outcome.code
+            ),
+            ("42\n", "", 0),
+            "{name}"
+        );
     }
 }
 
@@ -39,7 +54,14 @@ fn the_exit_code_of_the_script_is_the_exit_code_of_sluice() {
     for code in [1, 3, 124, 125, 255] {
         let outcome = fleet.run(&script(format!("#!/bin/sh\nexit {code}\n")));
         outcome.expect("failed", &format!("Script failed with exit code {code}"));
-        assert_eq!((outcome.code, outcome.json["exit_code"].as_i64(), outcome.text("status").as_str()), (code, Some(code.into()), "failed"));
+        assert_eq!(
+            (
+                outcome.code,
+                outcome.json["exit_code"].as_i64(),
+                outcome.text("status").as_str()
+            ),
+            (code, Some(code.into()), "failed")
+        );
     }
 }
 
@@ -47,9 +69,18 @@ fn the_exit_code_of_the_script_is_the_exit_code_of_sluice() {
 fn a_signal_is_named_and_counted_from_128() {
     let fleet = Fleet::builder().start();
     for (signal, code) in [("KILL", 137), ("TERM", 143), ("SEGV", 139)] {
-        let outcome = fleet.run(&script(format!("#!/bin/bash\nulimit -c 0\nkill -{signal} $$\n")));
+        let outcome = fleet.run(&script(format!(
+            "#!/bin/bash\nulimit -c 0\nkill -{signal} $$\n"
+        )));
         outcome.expect("failed", &format!("Script ended by signal {signal}"));
-        assert_eq!((outcome.code, outcome.json["exit_code"].as_i64(), outcome.text("signal").as_str()), (code, Some(code.into()), signal));
+        assert_eq!(
+            (
+                outcome.code,
+                outcome.json["exit_code"].as_i64(),
+                outcome.text("signal").as_str()
+            ),
+            (code, Some(code.into()), signal)
+        );
     }
 }
 
@@ -57,10 +88,25 @@ fn a_signal_is_named_and_counted_from_128() {
 fn a_script_that_runs_into_its_time_limit_ends_with_124_and_nothing_goes_on() {
     let fleet = Fleet::builder().start();
     let mark = "sleep 98.7654";
-    let outcome = fleet.run(&script(format!("#!/bin/bash\necho before\n{mark} &\nsetsid {mark} &\nwait\n")).time_limit("1s"));
+    let outcome = fleet.run(
+        &script(format!(
+            "#!/bin/bash\necho before\n{mark} &\nsetsid {mark} &\nwait\n"
+        ))
+        .time_limit("1s"),
+    );
     outcome.expect("timed-out", "Time limit of 1s reached");
-    assert_eq!((outcome.code, outcome.text("stdout").as_str(), outcome.json["timed_out"].as_bool()), (124, "before\n", Some(true)));
-    assert!(!crate::isolation::is_running(mark), "a child of the script is still there");
+    assert_eq!(
+        (
+            outcome.code,
+            outcome.text("stdout").as_str(),
+            outcome.json["timed_out"].as_bool()
+        ),
+        (124, "before\n", Some(true))
+    );
+    assert!(
+        !crate::isolation::is_running(mark),
+        "a child of the script is still there"
+    );
     assert!(fleet.agents[0].machine.left_behind().is_empty());
 }
 
@@ -71,21 +117,42 @@ fn both_streams_arrive_byte_for_byte_and_apart() {
     let outcome = fleet.run(&script(text));
     outcome.expect("succeeded", "Script executed successfully");
     for (key, last) in [("stdout", 1), ("stderr", 2)] {
-        let expected: Vec<u8> = (0..=255).collect::<Vec<u8>>().repeat(400).into_iter().chain([last]).collect();
-        assert!(outcome.bytes(key) == expected, "{key} has {} bytes", outcome.bytes(key).len());
+        let expected: Vec<u8> = (0..=255)
+            .collect::<Vec<u8>>()
+            .repeat(400)
+            .into_iter()
+            .chain([last])
+            .collect();
+        assert!(
+            outcome.bytes(key) == expected,
+            "{key} has {} bytes",
+            outcome.bytes(key).len()
+        );
     }
     assert_eq!(outcome.bytes("output").len(), 2 * (256 * 400 + 1));
-    assert_eq!((outcome.json["output_truncated"].as_bool(), outcome.json["output_lost_bytes"].as_u64()), (Some(false), Some(0)));
+    assert_eq!(
+        (
+            outcome.json["output_truncated"].as_bool(),
+            outcome.json["output_lost_bytes"].as_u64()
+        ),
+        (Some(false), Some(0))
+    );
 }
 
 #[test]
 fn without_json_the_streams_of_sluice_are_those_of_the_script_and_one_line_more() {
     let fleet = Fleet::builder().start();
-    let output = fleet.watch(&script("#!/bin/sh\necho out\necho err >&2\nexit 3\n"), &["m1"]);
+    let output = fleet.watch(
+        &script("#!/bin/sh\necho out\necho err >&2\nexit 3\n"),
+        &["m1"],
+    );
     assert_eq!((output.code, output.stdout.as_str()), (3, "out\n"));
     let lines: Vec<_> = output.stderr.lines().collect();
     assert_eq!((lines.len(), lines[0]), (2, "err"), "{output:?}");
-    assert!(lines[1].contains("Script failed with exit code 3"), "{output:?}");
+    assert!(
+        lines[1].contains("Script failed with exit code 3"),
+        "{output:?}"
+    );
 }
 
 #[test]
@@ -100,27 +167,60 @@ fn every_key_of_the_object_is_always_there() {
     let unknown = fleet.run(&script("#!/bin/sh\n:\n").on("nowhere"));
     for outcome in [&ran, &blocked, &unknown] {
         for key in keys.split_whitespace() {
-            assert!(outcome.json.get(key).is_some(), "{key} is missing in {outcome:#?}");
+            assert!(
+                outcome.json.get(key).is_some(),
+                "{key} is missing in {outcome:#?}"
+            );
         }
     }
     for key in ["uid", "gids", "cwd", "interpreter"] {
-        assert!(ran.json["context"].get(key).is_some_and(|value| !value.is_null()), "context.{key} is missing in {ran:#?}");
+        assert!(
+            ran.json["context"]
+                .get(key)
+                .is_some_and(|value| !value.is_null()),
+            "context.{key} is missing in {ran:#?}"
+        );
     }
-    for key in ["stdout", "stderr", "output", "context", "started_at", "run_as"] {
-        assert!(blocked.json[key].is_null() && unknown.json[key].is_null(), "{key}: {blocked:#?} {unknown:#?}");
+    for key in [
+        "stdout",
+        "stderr",
+        "output",
+        "context",
+        "started_at",
+        "run_as",
+    ] {
+        assert!(
+            blocked.json[key].is_null() && unknown.json[key].is_null(),
+            "{key}: {blocked:#?} {unknown:#?}"
+        );
     }
     assert_eq!(ran.text("script_sha256"), sha256(b"#!/bin/sh\nexit 3\n"));
-    assert_eq!((ran.text("tenant").as_str(), ran.text("machine").as_str()), ("default", "m1"));
+    assert_eq!(
+        (ran.text("tenant").as_str(), ran.text("machine").as_str()),
+        ("default", "m1")
+    );
 }
 
 #[test]
 fn the_same_submission_has_the_same_bundle_on_every_machine() {
     let fleet = Fleet::builder().agents(2).start();
-    let text = script("#!/bin/sh\n:\n").option("--env", "A=1").param("x", "y");
-    let digests: Vec<_> = ["m1", "m2", "m1"].map(|machine| fleet.run(&text.clone().on(machine)).text("bundle_sha256")).into();
+    let text = script("#!/bin/sh\n:\n")
+        .option("--env", "A=1")
+        .param("x", "y");
+    let digests: Vec<_> = ["m1", "m2", "m1"]
+        .map(|machine| fleet.run(&text.clone().on(machine)).text("bundle_sha256"))
+        .into();
     assert_eq!(digests[0].len(), 64, "{digests:?}");
-    assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:?}");
-    assert_ne!(fleet.run(&text.option("--env", "B=1")).text("bundle_sha256"), digests[0]);
+    assert!(
+        digests.iter().all(|digest| *digest == digests[0]),
+        "{digests:?}"
+    );
+    assert_ne!(
+        fleet
+            .run(&text.option("--env", "B=1"))
+            .text("bundle_sha256"),
+        digests[0]
+    );
 }
 
 #[test]
@@ -132,12 +232,33 @@ fn several_machines_have_their_names_before_each_line_and_one_object_each() {
     let mut lines: Vec<_> = output.stdout.lines().collect();
     lines.sort_unstable();
     assert_eq!(lines, ["m1: out", "m2: out"]);
-    assert!(output.stderr.lines().all(|line| line.starts_with("m1: ") || line.starts_with("m2: ")), "{output:?}");
+    assert!(
+        output
+            .stderr
+            .lines()
+            .all(|line| line.starts_with("m1: ") || line.starts_with("m2: ")),
+        "{output:?}"
+    );
     let Output { code, stdout, .. } = fleet.watch(&text.flag("--json"), &["m1", "m2", "m2"]);
-    let objects: Vec<serde_json::Value> = stdout.lines().map(|line| serde_json::from_str(line).expect("is JSON")).collect();
-    let mut states: Vec<_> = objects.iter().map(|o| (o["machine"].as_str(), o["state"].as_str())).collect();
+    let objects: Vec<serde_json::Value> = stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("is JSON"))
+        .collect();
+    let mut states: Vec<_> = objects
+        .iter()
+        .map(|o| (o["machine"].as_str(), o["state"].as_str()))
+        .collect();
     states.sort_unstable();
-    assert_eq!((code, states), (1, vec![(Some("m1"), Some("succeeded")), (Some("m2"), Some("failed"))]));
+    assert_eq!(
+        (code, states),
+        (
+            1,
+            vec![
+                (Some("m1"), Some("succeeded")),
+                (Some("m2"), Some("failed"))
+            ]
+        )
+    );
 }
 
 #[test]
@@ -147,25 +268,60 @@ fn a_detached_job_goes_on_and_is_shown_with_its_output() {
     let shown = fleet.until(&job, "succeeded");
     assert_eq!(shown.text("stdout"), "later\n");
     assert_eq!(fleet.sluice(&["job", "output", &job]).stdout, "later\n");
-    assert_eq!(fleet.list(&["job", "list"]).iter().filter(|listed| listed["job"] == job.as_str()).count(), 1);
+    assert_eq!(
+        fleet
+            .list(&["job", "list"])
+            .iter()
+            .filter(|listed| listed["job"] == job.as_str())
+            .count(),
+        1
+    );
 }
 
 #[test]
 fn a_script_comes_from_stdin_as_well() {
     let fleet = Fleet::builder().start();
-    let mut child = fleet.command().args(["run", "-", "--on", "m1"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("starts");
-    child.stdin.take().expect("is piped").write_all(b"#!/bin/sh\ncat; echo $?\n").expect("writes");
+    let mut child = fleet
+        .command()
+        .args(["run", "-", "--on", "m1"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    child
+        .stdin
+        .take()
+        .expect("is piped")
+        .write_all(b"#!/bin/sh\ncat; echo $?\n")
+        .expect("writes");
     let output = Output::of(&child.wait_with_output().expect("ends"));
-    assert_eq!((output.code, output.stdout.as_str()), (0, "0\n"), "and the script's own stdin is empty");
+    assert_eq!(
+        (output.code, output.stdout.as_str()),
+        (0, "0\n"),
+        "and the script's own stdin is empty"
+    );
 }
 
 #[test]
 fn what_this_version_lacks_says_so() {
     let fleet = Fleet::builder().agents(0).without_gates().start();
-    for arguments in [["script", "list"], ["schedule", "list"], ["job", "halt"], ["plugin", "replay"]] {
+    for arguments in [
+        ["script", "list"],
+        ["schedule", "list"],
+        ["job", "halt"],
+        ["plugin", "replay"],
+    ] {
         let output = fleet.sluice(&[arguments.as_slice(), &["x"]].concat());
-        assert_eq!((output.code, output.stdout.as_str()), (125, ""), "{arguments:?}");
-        assert!(output.stderr.contains("not implemented in this version"), "{arguments:?}: {}", output.stderr);
+        assert_eq!(
+            (output.code, output.stdout.as_str()),
+            (125, ""),
+            "{arguments:?}"
+        );
+        assert!(
+            output.stderr.contains("not implemented in this version"),
+            "{arguments:?}: {}",
+            output.stderr
+        );
     }
 }
 

@@ -39,7 +39,11 @@ fn header(comment: &str) -> String {
     let mut header = format!("{comment} /// sluice\n");
     for index in 0..HOSTILE.len() {
         for (letter, delivery) in [("a", "argument"), ("e", "env"), ("p", "placeholder")] {
-            writeln!(header, "{comment} [parameters.{letter}{index:02}]\n{comment} as = \"{delivery}\"").expect("is text");
+            writeln!(
+                header,
+                "{comment} [parameters.{letter}{index:02}]\n{comment} as = \"{delivery}\""
+            )
+            .expect("is text");
         }
     }
     header + comment + " ///\n"
@@ -55,10 +59,17 @@ fn expect_exact(fleet: &Fleet, text: &str) {
     let outcome = fleet.run(&script);
     outcome.expect("succeeded", "Script executed successfully");
     let bytes = outcome.bytes("stdout");
-    let arrived: Vec<_> = bytes.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+    let arrived: Vec<_> = bytes
+        .split(|byte| *byte == 0)
+        .map(String::from_utf8_lossy)
+        .collect();
     assert_eq!(arrived.len(), 3 * HOSTILE.len() + 1);
     for (index, value) in HOSTILE.iter().enumerate() {
-        assert_eq!(arrived[3 * index..3 * index + 3], [*value; 3], "environment, argument, placeholder of {index}");
+        assert_eq!(
+            arrived[3 * index..3 * index + 3],
+            [*value; 3],
+            "environment, argument, placeholder of {index}"
+        );
     }
 }
 
@@ -68,7 +79,11 @@ fn hostile_values_reach_bash_byte_for_byte() {
     let mut text = format!("#!/bin/bash\n{}", header("#"));
     for index in 0..HOSTILE.len() {
         let argument = index + 1;
-        writeln!(text, "printf '%s\\0' \"$SLUICE_PARAM_E{index:02}\" \"${{{argument}}}\" {{{{p{index:02}}}}}").expect("is text");
+        writeln!(
+            text,
+            "printf '%s\\0' \"$SLUICE_PARAM_E{index:02}\" \"${{{argument}}}\" {{{{p{index:02}}}}}"
+        )
+        .expect("is text");
     }
     expect_exact(&fleet, &text);
 }
@@ -80,7 +95,11 @@ fn hostile_values_reach_python_byte_for_byte() {
     for index in 0..HOSTILE.len() {
         let argument = index + 1;
         writeln!(text, "for value in (os.environ['SLUICE_PARAM_E{index:02}'], sys.argv[{argument}], {{{{p{index:02}}}}}):").expect("is text");
-        writeln!(text, "    sys.stdout.buffer.write(os.fsencode(value) + b'\\0')").expect("is text");
+        writeln!(
+            text,
+            "    sys.stdout.buffer.write(os.fsencode(value) + b'\\0')"
+        )
+        .expect("is text");
     }
     expect_exact(&fleet, &text);
 }
@@ -89,15 +108,28 @@ fn hostile_values_reach_python_byte_for_byte() {
 fn two_hundred_hostile_values_arrive_in_one_list() {
     let fleet = Fleet::builder().start();
     let values: Vec<String> = (0..200)
-        .map(|n| format!("{}{n}{}", HOSTILE[n % HOSTILE.len()], HOSTILE[(7 * n + n / HOSTILE.len()) % HOSTILE.len()]))
+        .map(|n| {
+            format!(
+                "{}{n}{}",
+                HOSTILE[n % HOSTILE.len()],
+                HOSTILE[(7 * n + n / HOSTILE.len()) % HOSTILE.len()]
+            )
+        })
         .collect();
     let file = fleet.folder().join("values.json");
     std::fs::write(&file, serde_json::to_string(&values).expect("is JSON")).expect("writes");
     let text = "#!/usr/bin/python3\n# /// sluice\n# [parameters.values]\n# type = \"list\"\n# ///\nimport json, os, sys\n\
                 sys.stdout.buffer.write('\\0'.join(json.loads(os.environ['SLUICE_PARAM_VALUES'])).encode())\n";
-    let outcome = fleet.run(&script(text).option("--param-file", &format!("values={}", file.display())));
+    let outcome =
+        fleet.run(&script(text).option("--param-file", &format!("values={}", file.display())));
     outcome.expect("succeeded", "Script executed successfully");
-    assert_eq!(String::from_utf8(outcome.bytes("stdout")).expect("is UTF-8").split('\0').collect::<Vec<_>>(), values);
+    assert_eq!(
+        String::from_utf8(outcome.bytes("stdout"))
+            .expect("is UTF-8")
+            .split('\0')
+            .collect::<Vec<_>>(),
+        values
+    );
 }
 
 #[test]
@@ -106,8 +138,18 @@ fn typed_values_arrive_in_one_spelling() {
     let text = "#!/bin/sh\n# /// sluice\n# [parameters.count]\n# type = \"integer\"\n# max = 10\n# [parameters.dry-run]\n\
                 # type = \"boolean\"\n# default = false\n# [parameters.level]\n# type = \"choice\"\n# choices = [\"low\", \"high\"]\n\
                 # ///\necho \"$SLUICE_PARAM_COUNT $SLUICE_PARAM_DRY_RUN $SLUICE_PARAM_LEVEL\"\n";
-    assert_eq!(fleet.run(&script(text).param("count", "7").param("level", "high")).text("stdout"), "7 false high\n");
-    assert_eq!(fleet.run(&script(text).param("count", "7").param("dry-run", "true")).text("stdout"), "7 true \n");
+    assert_eq!(
+        fleet
+            .run(&script(text).param("count", "7").param("level", "high"))
+            .text("stdout"),
+        "7 false high\n"
+    );
+    assert_eq!(
+        fleet
+            .run(&script(text).param("count", "7").param("dry-run", "true"))
+            .text("stdout"),
+        "7 true \n"
+    );
 }
 
 #[test]
@@ -121,14 +163,31 @@ fn a_wrong_missing_or_undeclared_parameter_blocks() {
         (vec![("count", "11")], "count", "at most 10"),
         (vec![], "count", "required"),
         (vec![("count", "1"), ("name", "x\nid")], "name", "[a-z]+"),
-        (vec![("count", "1"), ("other", "x")], "other", "not declared"),
+        (
+            vec![("count", "1"), ("other", "x")],
+            "other",
+            "not declared",
+        ),
     ];
     for (parameters, named, reason) in table {
-        let script = parameters.iter().fold(script(text), |script, (name, value)| script.param(name, value));
+        let script = parameters
+            .iter()
+            .fold(script(text), |script, (name, value)| {
+                script.param(name, value)
+            });
         let outcome = fleet.run(&script);
         let message = outcome.text("message");
-        assert_eq!((outcome.text("state").as_str(), outcome.code), ("blocked", 126), "{parameters:?}: {outcome:#?}");
-        assert!(message.starts_with("Blocked by parameters: ") && message.contains(named) && message.contains(reason), "{message}");
+        assert_eq!(
+            (outcome.text("state").as_str(), outcome.code),
+            ("blocked", 126),
+            "{parameters:?}: {outcome:#?}"
+        );
+        assert!(
+            message.starts_with("Blocked by parameters: ")
+                && message.contains(named)
+                && message.contains(reason),
+            "{message}"
+        );
         assert!(outcome.json["stdout"].is_null(), "{outcome:#?}");
     }
     assert!(!fleet.agents[0].machine.has_started_something());

@@ -7,17 +7,34 @@ use std::process::Command;
 use cargo_metadata::{Metadata, MetadataCommand};
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("is in the workspace").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("is in the workspace")
+        .to_owned()
 }
 
 fn metadata() -> Metadata {
-    MetadataCommand::new().manifest_path(root().join("Cargo.toml")).exec().expect("cargo metadata")
+    MetadataCommand::new()
+        .manifest_path(root().join("Cargo.toml"))
+        .exec()
+        .expect("cargo metadata")
 }
 
 /// What each package of the workspace names in its manifest, tests included.
 fn arrows(metadata: &Metadata) -> BTreeMap<String, BTreeSet<String>> {
     let packages = metadata.workspace_packages().into_iter();
-    packages.map(|package| (package.name.to_string(), package.dependencies.iter().map(|dependency| dependency.name.clone()).collect())).collect()
+    packages
+        .map(|package| {
+            (
+                package.name.to_string(),
+                package
+                    .dependencies
+                    .iter()
+                    .map(|dependency| dependency.name.clone())
+                    .collect(),
+            )
+        })
+        .collect()
 }
 
 /// Everything that one package of the workspace builds on, directly or not.
@@ -37,8 +54,19 @@ fn reach(arrows: &BTreeMap<String, BTreeSet<String>>, from: &str) -> BTreeSet<St
 #[test]
 fn arrows_only_point_to_the_contracts() {
     let arrows = arrows(&metadata());
-    for name in ["sluice-host", "sluice-agent", "sluice-protocol", "sluice-plugin-runtime", "sluice-transport", "sluice-cli"] {
-        assert!(arrows.contains_key(name), "{name} is no package: {:?}", arrows.keys());
+    for name in [
+        "sluice-host",
+        "sluice-agent",
+        "sluice-protocol",
+        "sluice-plugin-runtime",
+        "sluice-transport",
+        "sluice-cli",
+    ] {
+        assert!(
+            arrows.contains_key(name),
+            "{name} is no package: {:?}",
+            arrows.keys()
+        );
     }
     let never = [
         ("sluice-host", "sluice-agent"),
@@ -67,12 +95,24 @@ fn what_is_dangerous_or_replaceable_is_named_in_one_place() {
     let arrows = arrows(&metadata());
     // What measures and what builds the product is not part of it.
     let tools = ["sluice-benches", "sluice-tests", "xtask"];
-    let product = || arrows.iter().filter(|(name, _)| !tools.contains(&name.as_str()));
-    let naming = |library: &str| product().filter(|(_, named)| named.contains(library)).map(|(name, _)| name.as_str()).collect::<Vec<_>>();
+    let product = || {
+        arrows
+            .iter()
+            .filter(|(name, _)| !tools.contains(&name.as_str()))
+    };
+    let naming = |library: &str| {
+        product()
+            .filter(|(_, named)| named.contains(library))
+            .map(|(name, _)| name.as_str())
+            .collect::<Vec<_>>()
+    };
     assert_eq!(naming("quinn"), ["sluice-transport"]);
     assert_eq!(naming("wasmtime"), ["sluice-plugin-runtime"]);
     assert_eq!(naming("wasmtime-wizer"), ["sluice-plugin-runtime"]);
-    assert_eq!(naming("rustls"), ["sluice-cli", "sluice-host", "sluice-transport"]);
+    assert_eq!(
+        naming("rustls"),
+        ["sluice-cli", "sluice-host", "sluice-transport"]
+    );
     assert_eq!(naming("rcgen"), ["sluice-transport"]);
     assert_eq!(naming("seccompiler"), ["sluice-gate-runner"]);
 }
@@ -81,19 +121,55 @@ fn what_is_dangerous_or_replaceable_is_named_in_one_place() {
 fn there_is_one_tls_one_cryptography_and_no_git() {
     // `cargo metadata` lists packages that no feature switches on; `cargo tree` has what is built.
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let tree = Command::new(cargo).args(["tree", "--workspace", "--edges", "all", "--prefix", "none", "--format", "{p}"]).current_dir(root()).output();
+    let tree = Command::new(cargo)
+        .args([
+            "tree",
+            "--workspace",
+            "--edges",
+            "all",
+            "--prefix",
+            "none",
+            "--format",
+            "{p}",
+        ])
+        .current_dir(root())
+        .output();
     let tree = tree.expect("cargo is there");
-    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+    assert!(
+        tree.status.success(),
+        "{}",
+        String::from_utf8_lossy(&tree.stderr)
+    );
     let text = String::from_utf8(tree.stdout).expect("is text");
-    let packages: BTreeSet<_> = text.lines().filter_map(|line| line.split_once(" v")).map(|(name, version)| (name, version.split(' ').next())).collect();
+    let packages: BTreeSet<_> = text
+        .lines()
+        .filter_map(|line| line.split_once(" v"))
+        .map(|(name, version)| (name, version.split(' ').next()))
+        .collect();
     let count = |name: &str| packages.iter().filter(|package| package.0 == name).count();
-    assert_eq!((count("aws-lc-rs"), count("rustls"), count("wasmtime"), count("quinn")), (1, 1, 1, 1));
+    assert_eq!(
+        (
+            count("aws-lc-rs"),
+            count("rustls"),
+            count("wasmtime"),
+            count("quinn")
+        ),
+        (1, 1, 1, 1)
+    );
     for name in ["ring", "openssl", "openssl-sys", "native-tls"] {
         assert_eq!(count(name), 0, "{name} is in the graph");
     }
     for package in metadata().packages {
-        let source = package.source.as_ref().map(|source| source.repr.as_str()).unwrap_or_default();
-        assert!(!source.starts_with("git+"), "{} comes from {source}", package.name);
+        let source = package
+            .source
+            .as_ref()
+            .map(|source| source.repr.as_str())
+            .unwrap_or_default();
+        assert!(
+            !source.starts_with("git+"),
+            "{} comes from {source}",
+            package.name
+        );
     }
 }
 
@@ -101,19 +177,65 @@ fn there_is_one_tls_one_cryptography_and_no_git() {
 fn wasmtime_has_the_features_that_were_chosen_and_no_others() {
     let metadata = metadata();
     let resolve = metadata.resolve.as_ref().expect("is resolved");
-    let node = resolve.nodes.iter().find(|node| metadata[&node.id].name.as_str() == "wasmtime").expect("is in the graph");
-    let features: BTreeSet<_> = node.features.iter().map(|feature| feature.as_str()).collect();
-    let chosen = ["runtime", "std", "cranelift", "component-model", "async", "pooling-allocator", "parallel-compilation"];
-    assert!(chosen.iter().all(|feature| features.contains(feature)), "{features:?}");
+    let node = resolve
+        .nodes
+        .iter()
+        .find(|node| metadata[&node.id].name.as_str() == "wasmtime")
+        .expect("is in the graph");
+    let features: BTreeSet<_> = node
+        .features
+        .iter()
+        .map(|feature| feature.as_str())
+        .collect();
+    let chosen = [
+        "runtime",
+        "std",
+        "cranelift",
+        "component-model",
+        "async",
+        "pooling-allocator",
+        "parallel-compilation",
+    ];
+    assert!(
+        chosen.iter().all(|feature| features.contains(feature)),
+        "{features:?}"
+    );
     let never = [
-        "cache", "gc", "gc-drc", "gc-null", "gc-copying", "threads", "component-model-async", "component-model-threading", "profiling", "debug", "debug-builtins",
-        "coredump", "winch", "all-arch", "wat", "default", "stack-switching", "guest-debug", "wmemcheck", "pulley", "call-hook", "demangle", "addr2line",
+        "cache",
+        "gc",
+        "gc-drc",
+        "gc-null",
+        "gc-copying",
+        "threads",
+        "component-model-async",
+        "component-model-threading",
+        "profiling",
+        "debug",
+        "debug-builtins",
+        "coredump",
+        "winch",
+        "all-arch",
+        "wat",
+        "default",
+        "stack-switching",
+        "guest-debug",
+        "wmemcheck",
+        "pulley",
+        "call-hook",
+        "demangle",
+        "addr2line",
     ];
     for feature in never {
-        assert!(!features.contains(feature), "wasmtime has {feature}: {features:?}");
+        assert!(
+            !features.contains(feature),
+            "wasmtime has {feature}: {features:?}"
+        );
     }
     let version = &metadata[&node.id].version;
-    assert!(version.major == 48 && (version.minor, version.patch) >= (0, 8), "{version} is below the floor 48.0.8");
+    assert!(
+        version.major == 48 && (version.minor, version.patch) >= (0, 8),
+        "{version} is below the floor 48.0.8"
+    );
 }
 
 /// Paths that a document tells the reader to make.
@@ -152,16 +274,27 @@ fn find_documents(folder: &Path, found: &mut Vec<PathBuf>) {
 /// What stands in backticks or as a link's target and can only be a relative path.
 fn paths(text: &str) -> impl Iterator<Item = &str> {
     let quoted = text.split('`').skip(1).step_by(2);
-    let linked = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+    let linked = text
+        .split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split([')', '#']).next());
     quoted.chain(linked).filter(|word| {
         let known = [".md", ".rs", ".toml", ".wit", ".json", "/"];
-        let letters = word.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_'));
-        letters && word.contains('/') && !word.starts_with(['/', '-']) && known.iter().any(|ending| word.ends_with(ending))
+        let letters = word
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_'));
+        letters
+            && word.contains('/')
+            && !word.starts_with(['/', '-'])
+            && known.iter().any(|ending| word.ends_with(ending))
     })
 }
 
 #[test]
 fn a_path_is_told_from_other_words() {
     let text = "See `agent/src/operation.rs`, `sluice:gate/log`, `/etc/x.toml`, `a/b`, `plugins/`, [this](docs/x.md#part) and [that](https://x.org/y.md).";
-    assert_eq!(paths(text).collect::<Vec<_>>(), ["agent/src/operation.rs", "plugins/", "docs/x.md"]);
+    assert_eq!(
+        paths(text).collect::<Vec<_>>(),
+        ["agent/src/operation.rs", "plugins/", "docs/x.md"]
+    );
 }

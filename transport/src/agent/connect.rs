@@ -30,7 +30,11 @@ pub async fn connect(
     bind: Option<SocketAddr>,
 ) -> Result<AgentConnection, LinkError> {
     let key = PrivatePkcs8KeyDer::from(identity.key().pkcs8()).clone_key();
-    let config = client_config(Trust::Root(identity.pinned_root()), ALPN, Some((identity.certificates(), key.into())))?;
+    let config = client_config(
+        Trust::Root(identity.pinned_root()),
+        ALPN,
+        Some((identity.certificates(), key.into())),
+    )?;
     let (endpoint, connection) = dial(addresses, &config, bind).await?;
     Ok(AgentConnection::start(endpoint, connection))
 }
@@ -57,7 +61,8 @@ pub(super) fn client_config(
     tls.alpn_protocols = vec![alpn.to_vec()];
     tls.resumption = Resumption::disabled();
     tls.enable_early_data = false;
-    let crypto = QuicClientConfig::try_from(tls).map_err(|error| LinkError::Local(error.to_string()))?;
+    let crypto =
+        QuicClientConfig::try_from(tls).map_err(|error| LinkError::Local(error.to_string()))?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     config.transport_config(Arc::new(limits::agent_transport()));
     Ok(config)
@@ -84,14 +89,19 @@ pub(super) async fn dial(
                 Ok(connected) => return Ok(connected),
                 Err(error) => {
                     tracing::info!(%address, %error, "cannot connect");
-                    if !matches!(error, LinkError::Lost { .. } | LinkError::Unreachable { .. }) {
+                    if !matches!(
+                        error,
+                        LinkError::Lost { .. } | LinkError::Unreachable { .. }
+                    ) {
                         failure.get_or_insert(error);
                     }
                 }
             }
         }
     }
-    Err(failure.unwrap_or_else(|| LinkError::Unreachable { tried: addresses.join(", ") }))
+    Err(failure.unwrap_or_else(|| LinkError::Unreachable {
+        tried: addresses.join(", "),
+    }))
 }
 
 async fn attempt(
@@ -103,16 +113,26 @@ async fn attempt(
         SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
         SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
     };
-    let local = bind.filter(|bind| bind.is_ipv4() == address.is_ipv4()).unwrap_or(any);
-    let socket = UdpSocket::bind(local).map_err(|error| LinkError::Local(format!("{local}: {error}")))?;
-    let endpoint = quinn::Endpoint::new(limits::endpoint(), None, socket, Arc::new(quinn::TokioRuntime))
-        .map_err(|error| LinkError::Local(error.to_string()))?;
+    let local = bind
+        .filter(|bind| bind.is_ipv4() == address.is_ipv4())
+        .unwrap_or(any);
+    let socket =
+        UdpSocket::bind(local).map_err(|error| LinkError::Local(format!("{local}: {error}")))?;
+    let endpoint = quinn::Endpoint::new(
+        limits::endpoint(),
+        None,
+        socket,
+        Arc::new(quinn::TokioRuntime),
+    )
+    .map_err(|error| LinkError::Local(error.to_string()))?;
     let connecting = endpoint
         .connect_with(config.clone(), address, HOST_SERVER_NAME)
         .map_err(|error| LinkError::Local(error.to_string()))?;
     match timeout(limits::CONNECT_TIME_LIMIT, connecting).await {
         Ok(Ok(connection)) => Ok((endpoint, connection)),
         Ok(Err(error)) => Err(connection_error(&error, &address.to_string())),
-        Err(_) => Err(LinkError::Unreachable { tried: address.to_string() }),
+        Err(_) => Err(LinkError::Unreachable {
+            tried: address.to_string(),
+        }),
     }
 }

@@ -70,7 +70,8 @@ impl AgentConnection {
         let opening = async {
             let (send, receive) = link.open_bi().await?;
             let sender = Sender::open(link, send, StreamKind::Control, priority::CONTROL);
-            let mut control = ControlStream::new(sender, Receiver::new(link, receive, StreamKind::Control));
+            let mut control =
+                ControlStream::new(sender, Receiver::new(link, receive, StreamKind::Control));
             control.send(&FromAgent::Hello(Box::new(hello))).await?;
             match control.receive().await? {
                 FromHost::Welcome(welcome) => Ok((*welcome, control)),
@@ -82,7 +83,10 @@ impl AgentConnection {
         };
         let (welcome, control) = opened?;
         if !versions.contains(&welcome.version) {
-            let reason = format!("the host picked {}, this agent speaks {versions:?}", welcome.version);
+            let reason = format!(
+                "the host picked {}, this agent speaks {versions:?}",
+                welcome.version
+            );
             link.close(CloseCode::Version, &reason);
             return Err(LinkError::Version { reason });
         }
@@ -121,7 +125,11 @@ impl AgentConnection {
     /// # Errors
     ///
     /// Where the connection is no more, the host gave the stream up, or there was no `Welcome` yet (a bug).
-    pub async fn fetch(&self, sha256: Digest, offset: u64) -> Result<Option<(u64, BlobReader)>, LinkError> {
+    pub async fn fetch(
+        &self,
+        sha256: Digest,
+        offset: u64,
+    ) -> Result<Option<(u64, BlobReader)>, LinkError> {
         let link = self.welcomed()?;
         let (send, receive) = link.open_bi().await?;
         let mut sender = Sender::open(link, send, StreamKind::Blob, priority::BLOB);
@@ -134,7 +142,9 @@ impl AgentConnection {
                 Ok(None)
             }
             Answer::Found { size } => {
-                let remaining = size.checked_sub(offset).ok_or_else(|| link.violation("a blob that ends before its offset"))?;
+                let remaining = size
+                    .checked_sub(offset)
+                    .ok_or_else(|| link.violation("a blob that ends before its offset"))?;
                 let (stream, link) = receiver.into_raw();
                 Ok(Some((size, BlobReader::new(stream, link, remaining))))
             }

@@ -30,7 +30,9 @@ pub enum EnrollError {
     #[error("cannot reach the host that the token is for")]
     Link(#[source] LinkError),
     /// The connection broke after the request was sent: whether the token is used up is unknown.
-    #[error("the host did not answer; check with `sluice machine list` whether the machine is there, or use a new token")]
+    #[error(
+        "the host did not answer; check with `sluice machine list` whether the machine is there, or use a new token"
+    )]
     Unanswered(#[source] LinkError),
     /// The host says no.
     #[error("the host refused the enrollment: {reason}")]
@@ -48,21 +50,32 @@ pub enum EnrollError {
 pub async fn enroll(token: &Token, request: &Request) -> Result<Enrollment, EnrollError> {
     let trust = Trust::Fingerprint(token.authority);
     let config = client_config(trust.clone(), ALPN_ENROLL, None).map_err(EnrollError::Link)?;
-    let (endpoint, connection) = dial(&token.addresses, &config, None).await.map_err(EnrollError::Link)?;
-    let shown = connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
+    let (endpoint, connection) = dial(&token.addresses, &config, None)
+        .await
+        .map_err(EnrollError::Link)?;
+    let shown = connection
+        .peer_identity()
+        .and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
     let root = shown.and_then(|shown| trust.root(&shown));
-    let root = root.ok_or(EnrollError::Link(LinkError::Misuse("a handshake without a certificate")))?;
+    let root = root.ok_or(EnrollError::Link(LinkError::Misuse(
+        "a handshake without a certificate",
+    )))?;
     let link = Link::new(connection, ALPN_ENROLL, Side::Host);
     let answer = timeout(limits::ENROLL_TIME_LIMIT, exchange(&link, request)).await;
     link.close(CloseCode::Done, "");
     flush(&endpoint).await;
     match answer {
-        Ok(Ok(Answer::Enrolled(enrolled))) => Ok(Enrollment { enrolled: *enrolled, root: root.to_vec() }),
-        Ok(Ok(Answer::Refused { reason })) => {
-            Err(EnrollError::Refused { reason: sluice_protocol::ending::one_line(&reason) })
-        }
+        Ok(Ok(Answer::Enrolled(enrolled))) => Ok(Enrollment {
+            enrolled: *enrolled,
+            root: root.to_vec(),
+        }),
+        Ok(Ok(Answer::Refused { reason })) => Err(EnrollError::Refused {
+            reason: sluice_protocol::ending::one_line(&reason),
+        }),
         Ok(Err(error)) => Err(EnrollError::Unanswered(error)),
-        Err(_) => Err(EnrollError::Unanswered(LinkError::Lost { reason: "no answer in time".to_owned() })),
+        Err(_) => Err(EnrollError::Unanswered(LinkError::Lost {
+            reason: "no answer in time".to_owned(),
+        })),
     }
 }
 

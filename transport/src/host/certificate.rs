@@ -31,7 +31,11 @@ struct Current {
 impl HostCertificates {
     pub(super) fn new(authority: Authority, host: HostId) -> Result<Self, String> {
         let current = Mutex::new(issue(&authority, host, SystemTime::now())?);
-        Ok(Self { authority, host, current })
+        Ok(Self {
+            authority,
+            host,
+            current,
+        })
     }
 
     fn current(&self) -> Current {
@@ -49,10 +53,20 @@ impl HostCertificates {
 }
 
 fn issue(authority: &Authority, host: HostId, now: SystemTime) -> Result<Current, String> {
-    let issued = authority.issue_host(host, now).map_err(|error| error.to_string())?;
+    let issued = authority
+        .issue_host(host, now)
+        .map_err(|error| error.to_string())?;
     let key = PrivatePkcs8KeyDer::from(issued.key.as_slice()).clone_key();
-    let key = crypto_provider().key_provider.load_private_key(key.into()).map_err(|error| error.to_string())?;
-    let chain: Vec<CertificateDer<'static>> = issued.chain.iter().cloned().map(CertificateDer::from).collect();
+    let key = crypto_provider()
+        .key_provider
+        .load_private_key(key.into())
+        .map_err(|error| error.to_string())?;
+    let chain: Vec<CertificateDer<'static>> = issued
+        .chain
+        .iter()
+        .cloned()
+        .map(CertificateDer::from)
+        .collect();
     let mut whole = chain.clone();
     whole.push(CertificateDer::from(authority.root_der().to_vec()));
     let life = issued.expires.duration_since(now).unwrap_or_default();
@@ -66,13 +80,21 @@ fn issue(authority: &Authority, host: HostId, now: SystemTime) -> Result<Current
 impl ResolvesServerCert for HostCertificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let current = self.current();
-        let enrolls = hello.alpn().is_some_and(|mut offered| offered.any(|alpn| alpn == ALPN_ENROLL));
-        Some(if enrolls { current.enrollment } else { current.machines })
+        let enrolls = hello
+            .alpn()
+            .is_some_and(|mut offered| offered.any(|alpn| alpn == ALPN_ENROLL));
+        Some(if enrolls {
+            current.enrollment
+        } else {
+            current.machines
+        })
     }
 }
 
 impl fmt::Debug for HostCertificates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HostCertificates").field("host", &self.host).finish_non_exhaustive()
+        f.debug_struct("HostCertificates")
+            .field("host", &self.host)
+            .finish_non_exhaustive()
     }
 }

@@ -81,9 +81,17 @@ impl HostConnection {
     /// # Errors
     ///
     /// Where the connection is no more, for one of the reasons above or any other.
-    pub async fn accept_control(&self) -> Result<(Hello, ControlStream<FromAgent, FromHost>), LinkError> {
-        let control = self.0.control.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let control = control.ok_or(LinkError::Misuse("a second accept_control on a connection"))?;
+    pub async fn accept_control(
+        &self,
+    ) -> Result<(Hello, ControlStream<FromAgent, FromHost>), LinkError> {
+        let control = self
+            .0
+            .control
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let control =
+            control.ok_or(LinkError::Misuse("a second accept_control on a connection"))?;
         match control.await {
             Ok(opening) => Ok(opening),
             Err(_) => Err(self.0.link.closed().await),
@@ -110,10 +118,24 @@ impl HostConnection {
     ///
     /// [`DeliverError::NotSent`] where not a byte was sent; [`DeliverError::Unknown`] where the machine may have it.
     pub async fn deliver(&self, operation: &Operation) -> Result<(), DeliverError> {
-        let frame = frame::encode(StreamKind::Operation, operation).map_err(DeliverError::NotSent)?;
-        let stream = self.0.link.open_uni().await.map_err(DeliverError::NotSent)?;
-        let mut sender = Sender::open(&self.0.link, stream, StreamKind::Operation, priority::OPERATION);
-        sender.send_frame(frame).await.map_err(DeliverError::Unknown)?;
+        let frame =
+            frame::encode(StreamKind::Operation, operation).map_err(DeliverError::NotSent)?;
+        let stream = self
+            .0
+            .link
+            .open_uni()
+            .await
+            .map_err(DeliverError::NotSent)?;
+        let mut sender = Sender::open(
+            &self.0.link,
+            stream,
+            StreamKind::Operation,
+            priority::OPERATION,
+        );
+        sender
+            .send_frame(frame)
+            .await
+            .map_err(DeliverError::Unknown)?;
         sender.finish().map_err(DeliverError::Unknown)?;
         sender.delivered().await.map_err(DeliverError::Unknown)
     }

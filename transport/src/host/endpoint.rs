@@ -71,17 +71,26 @@ impl HostEndpoint {
     /// # Errors
     ///
     /// Where the address cannot be used.
-    pub fn bind(address: SocketAddr, authority: &Authority, host: HostId) -> Result<Self, BindError> {
+    pub fn bind(
+        address: SocketAddr,
+        authority: &Authority,
+        host: HostId,
+    ) -> Result<Self, BindError> {
         let config = server_config(authority, host).map_err(BindError::Certificates)?;
         let socket_error = |source| BindError::Socket { address, source };
         let socket = UdpSocket::bind(address).map_err(socket_error)?;
         let address = socket.local_addr().map_err(socket_error)?;
         let runtime = Arc::new(quinn::TokioRuntime);
-        let endpoint =
-            quinn::Endpoint::new(limits::endpoint(), Some(config), socket, runtime).map_err(socket_error)?;
+        let endpoint = quinn::Endpoint::new(limits::endpoint(), Some(config), socket, runtime)
+            .map_err(socket_error)?;
         let (found, arrivals) = mpsc::channel(limits::QUEUED_STREAMS);
         let acceptor = tokio::spawn(accept_all(endpoint.clone(), found));
-        Ok(Self { endpoint, address, arrivals: Mutex::new(arrivals), acceptor })
+        Ok(Self {
+            endpoint,
+            address,
+            arrivals: Mutex::new(arrivals),
+            acceptor,
+        })
     }
 
     /// Where it listens.
@@ -103,7 +112,10 @@ impl HostEndpoint {
 
     fn stop(&self) {
         self.acceptor.abort();
-        self.endpoint.close(quinn::VarInt::from_u32(CloseCode::Stopping as u32), b"the host is stopping");
+        self.endpoint.close(
+            quinn::VarInt::from_u32(CloseCode::Stopping as u32),
+            b"the host is stopping",
+        );
     }
 }
 
@@ -113,8 +125,12 @@ impl Drop for HostEndpoint {
     }
 }
 
-pub(crate) fn server_config(authority: &Authority, host: HostId) -> Result<quinn::ServerConfig, String> {
-    let verifier = MachineVerifier::new(authority.agents_certificate()).map_err(|error| error.to_string())?;
+pub(crate) fn server_config(
+    authority: &Authority,
+    host: HostId,
+) -> Result<quinn::ServerConfig, String> {
+    let verifier =
+        MachineVerifier::new(authority.agents_certificate()).map_err(|error| error.to_string())?;
     let mut tls = rustls::ServerConfig::builder_with_provider(crypto_provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| error.to_string())?
@@ -137,17 +153,28 @@ async fn accept_all(endpoint: quinn::Endpoint, found: mpsc::Sender<Arrival>) {
     while let Some(incoming) = endpoint.accept().await {
         let under_way = limits::MAX_HANDSHAKES - handshakes.available_permits();
         let permit = Arc::clone(&handshakes).try_acquire_owned();
-        let (Ok(permit), true) = (permit, endpoint.open_connections() < limits::MAX_CONNECTIONS) else {
+        let (Ok(permit), true) = (
+            permit,
+            endpoint.open_connections() < limits::MAX_CONNECTIONS,
+        ) else {
             incoming.refuse();
             continue;
         };
-        if under_way >= limits::RETRY_AT && !incoming.remote_address_validated() && incoming.may_retry() {
+        if under_way >= limits::RETRY_AT
+            && !incoming.remote_address_validated()
+            && incoming.may_retry()
+        {
             if incoming.retry().is_err() {
                 tracing::debug!("a connection could not be asked to retry");
             }
             continue;
         }
-        tokio::spawn(handshake(incoming, permit, Arc::clone(&enrollments), found.clone()));
+        tokio::spawn(handshake(
+            incoming,
+            permit,
+            Arc::clone(&enrollments),
+            found.clone(),
+        ));
     }
 }
 
@@ -171,7 +198,9 @@ async fn handshake(
     } else {
         // The one other ALPN: rustls has refused the rest.
         drop(permit);
-        enrollment::arrive(Link::new(connection, ALPN_ENROLL, Side::Agent), enrollments).await.map(Arrival::Enrollment)
+        enrollment::arrive(Link::new(connection, ALPN_ENROLL, Side::Agent), enrollments)
+            .await
+            .map(Arrival::Enrollment)
     };
     if let Some(arrival) = arrival {
         // Fails where the endpoint is being closed, which closes the connection as well.
@@ -180,15 +209,22 @@ async fn handshake(
 }
 
 fn alpn(connection: &quinn::Connection) -> Option<Vec<u8>> {
-    connection.handshake_data()?.downcast::<HandshakeData>().ok()?.protocol
+    connection
+        .handshake_data()?
+        .downcast::<HandshakeData>()
+        .ok()?
+        .protocol
 }
 
 /// A connection on `sluice/1`: the certificate, where there is one, was verified by the handshake.
 fn machine(connection: quinn::Connection) -> Option<HostConnection> {
-    let chain = connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
+    let chain = connection
+        .peer_identity()
+        .and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
     let link = Link::new(connection, ALPN, Side::Agent);
     let leaf = chain.as_ref().and_then(|chain| chain.first());
-    let identity = leaf.and_then(|leaf| Some((machine_of(leaf).ok()?, CertificateFacts::read(leaf)?)));
+    let identity =
+        leaf.and_then(|leaf| Some((machine_of(leaf).ok()?, CertificateFacts::read(leaf)?)));
     let Some((identity, facts)) = identity else {
         link.violation("a machine's certificate is required");
         return None;

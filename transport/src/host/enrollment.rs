@@ -43,7 +43,9 @@ impl EnrollConnection {
     ///
     /// Where the connection is no more: whether the answer arrived is then unknown.
     pub async fn answer(mut self, answer: &Answer) -> Result<(), LinkError> {
-        let Some(mut sender) = self.sender.take() else { return Err(LinkError::Misuse("a second answer")) };
+        let Some(mut sender) = self.sender.take() else {
+            return Err(LinkError::Misuse("a second answer"));
+        };
         let answered = async {
             sender.send(answer).await?;
             sender.finish()?;
@@ -52,7 +54,11 @@ impl EnrollConnection {
                 error => Err(error),
             }
         };
-        timeout_at(self.deadline, answered).await.unwrap_or(Err(LinkError::Lost { reason: "no time left".to_owned() }))
+        timeout_at(self.deadline, answered)
+            .await
+            .unwrap_or(Err(LinkError::Lost {
+                reason: "no time left".to_owned(),
+            }))
     }
 }
 
@@ -65,7 +71,10 @@ impl Drop for EnrollConnection {
 /// Waits for the request. None where it does not come, or is not what is allowed here.
 pub(super) async fn arrive(link: Link, enrollments: Arc<Semaphore>) -> Option<EnrollConnection> {
     let Ok(permit) = enrollments.try_acquire_owned() else {
-        link.close(CloseCode::Busy, "too many enrollments at a time; try again later");
+        link.close(
+            CloseCode::Busy,
+            "too many enrollments at a time; try again later",
+        );
         return None;
     };
     let deadline = Instant::now() + limits::ENROLL_TIME_LIMIT;
@@ -83,7 +92,13 @@ pub(super) async fn arrive(link: Link, enrollments: Arc<Semaphore>) -> Option<En
         }
     };
     tokio::spawn(watch(link.clone(), deadline));
-    Some(EnrollConnection { request, sender: Some(sender), link, deadline, _permit: permit })
+    Some(EnrollConnection {
+        request,
+        sender: Some(sender),
+        link,
+        deadline,
+        _permit: permit,
+    })
 }
 
 /// The one request, on the one stream.
@@ -100,8 +115,13 @@ async fn request(link: &Link) -> Result<(Sender, Request), LinkError> {
                 return Err(link.violation("a stream of the wrong direction"));
             }
         };
-        let request = Receiver::new(link, receive, kind).expect(StreamKind::Enroll.max_frame()).await?;
-        Ok((Sender::answer(link, send, kind, limits::priority::CONTROL), request))
+        let request = Receiver::new(link, receive, kind)
+            .expect(StreamKind::Enroll.max_frame())
+            .await?;
+        Ok((
+            Sender::answer(link, send, kind, limits::priority::CONTROL),
+            request,
+        ))
     };
     tokio::select! {
         biased;

@@ -23,7 +23,11 @@ use crate::{SUPPORTED_VERSIONS, negotiate};
 pub(super) type Opening = (Hello, ControlStream<FromAgent, FromHost>);
 
 /// Takes in everything that the agent opens, until the connection is no more.
-pub(super) async fn accept_all(link: Link, opened: oneshot::Sender<Opening>, found: mpsc::Sender<FromMachine>) {
+pub(super) async fn accept_all(
+    link: Link,
+    opened: oneshot::Sender<Opening>,
+    found: mpsc::Sender<FromMachine>,
+) {
     match timeout(limits::CONTROL_TIME_LIMIT, control(&link)).await {
         // Fails where nobody waits for it any more: the connection is being closed.
         Ok(Ok(control)) => drop(opened.send(control)),
@@ -86,7 +90,10 @@ async fn control(link: &Link) -> Result<Opening, LinkError> {
         }
     };
     if negotiate(&hello.versions).is_none() {
-        let reason = format!("the host speaks {SUPPORTED_VERSIONS:?}, the agent {:?}", hello.versions);
+        let reason = format!(
+            "the host speaks {SUPPORTED_VERSIONS:?}, the agent {:?}",
+            hello.versions
+        );
         link.close(CloseCode::Version, &reason);
         return Err(LinkError::Version { reason });
     }
@@ -95,7 +102,12 @@ async fn control(link: &Link) -> Result<Opening, LinkError> {
 
 /// What a stream is, once its first message is here. None where it was given up, or the connection is no more.
 async fn first_message(link: Link, stream: Opened) -> Option<FromMachine> {
-    match timeout(limits::FIRST_MESSAGE_TIME_LIMIT, read_first_message(&link, stream)).await {
+    match timeout(
+        limits::FIRST_MESSAGE_TIME_LIMIT,
+        read_first_message(&link, stream),
+    )
+    .await
+    {
         Ok(read) => read.ok(),
         Err(_) => {
             link.violation("a stream without a first message");
@@ -111,7 +123,9 @@ async fn read_first_message(link: &Link, stream: Opened) -> Result<FromMachine, 
             let kind = stream_kind(link, &mut receive, Direction::Unidirectional).await?;
             let mut receiver = Receiver::new(link, receive, kind);
             match receiver.expect(progress::FIRST_FRAME).await? {
-                Progress::Of(operation) => Ok(FromMachine::Progress(ProgressReceiver::new(receiver, operation))),
+                Progress::Of(operation) => Ok(FromMachine::Progress(ProgressReceiver::new(
+                    receiver, operation,
+                ))),
                 _ => Err(link.violation("a progress stream that does not begin with `Of`")),
             }
         }

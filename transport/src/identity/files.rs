@@ -47,7 +47,10 @@ pub enum StoreError {
 
 impl StoreError {
     fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
-        |source| Self::Io { path: path.to_owned(), source }
+        |source| Self::Io {
+            path: path.to_owned(),
+            source,
+        }
     }
 }
 
@@ -61,22 +64,37 @@ pub(super) enum Secrecy {
 /// Makes the folder `path` with these files in it. It appears with all of them or not at all: they are written into a
 /// folder beside it, synced, and renamed.
 pub(super) fn create(path: &Path, files: &[(&str, Secrecy, &str)]) -> Result<(), StoreError> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or_else(|| Path::new("."));
+    let name = path
+        .file_name()
+        .unwrap_or(path.as_os_str())
+        .to_string_lossy();
     let staging = parent.join(format!(".{name}.{}", std::process::id()));
-    let made = private_folder(&staging).map_err(StoreError::io(&staging)).and_then(|()| {
-        for (name, secrecy, text) in files {
-            let file = staging.join(name);
-            write(&file, *secrecy, text).map_err(StoreError::io(&file))?;
-        }
-        sync(&staging)?;
-        match fs::rename(&staging, path) {
-            Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {
-                Err(StoreError::Exists { path: path.to_owned() })
+    let made = private_folder(&staging)
+        .map_err(StoreError::io(&staging))
+        .and_then(|()| {
+            for (name, secrecy, text) in files {
+                let file = staging.join(name);
+                write(&file, *secrecy, text).map_err(StoreError::io(&file))?;
             }
-            renamed => renamed.map_err(StoreError::io(path)),
-        }
-    });
+            sync(&staging)?;
+            match fs::rename(&staging, path) {
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
+                    ) =>
+                {
+                    Err(StoreError::Exists {
+                        path: path.to_owned(),
+                    })
+                }
+                renamed => renamed.map_err(StoreError::io(path)),
+            }
+        });
     if let Err(error) = made {
         if let Err(left) = fs::remove_dir_all(&staging) {
             tracing::warn!(path = %staging.display(), error = %left, "keys were left behind; remove them by hand");
@@ -87,7 +105,9 @@ pub(super) fn create(path: &Path, files: &[(&str, Secrecy, &str)]) -> Result<(),
 }
 
 fn sync(folder: &Path) -> Result<(), StoreError> {
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(StoreError::io(folder))
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(StoreError::io(folder))
 }
 
 fn write(path: &Path, secrecy: Secrecy, text: &str) -> io::Result<()> {
@@ -112,14 +132,33 @@ mod system {
     }
 
     pub(super) fn create_file(path: &Path, secrecy: Secrecy) -> io::Result<File> {
-        let mode = if secrecy == Secrecy::Secret { 0o600 } else { 0o644 };
-        OpenOptions::new().write(true).create_new(true).mode(mode).open(path)
+        let mode = if secrecy == Secrecy::Secret {
+            0o600
+        } else {
+            0o644
+        };
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(path)
     }
 
     /// Refuses what group or others can read or write.
     pub(in super::super) fn check_private(path: &Path, expected: u32) -> Result<(), StoreError> {
-        let mode = fs::symlink_metadata(path).map_err(StoreError::io(path))?.mode() & 0o7777;
-        if mode & 0o077 == 0 { Ok(()) } else { Err(StoreError::Exposed { path: path.to_owned(), mode, expected }) }
+        let mode = fs::symlink_metadata(path)
+            .map_err(StoreError::io(path))?
+            .mode()
+            & 0o7777;
+        if mode & 0o077 == 0 {
+            Ok(())
+        } else {
+            Err(StoreError::Exposed {
+                path: path.to_owned(),
+                mode,
+                expected,
+            })
+        }
     }
 }
 
@@ -138,7 +177,10 @@ mod system {
     }
 
     pub(in super::super) fn check_private(path: &Path, _: u32) -> Result<(), StoreError> {
-        Err(StoreError::Io { path: path.to_owned(), source: io::Error::new(io::ErrorKind::Unsupported, LATER) })
+        Err(StoreError::Io {
+            path: path.to_owned(),
+            source: io::Error::new(io::ErrorKind::Unsupported, LATER),
+        })
     }
 }
 

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::rand;
 use rcgen::{
-    CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
-    PublicKeyData, SanType, SerialNumber, SubjectPublicKeyInfo,
+    CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber, SubjectPublicKeyInfo,
 };
 use sluice_protocol::ids::{HostId, MachineId, TenantId};
 use x509_parser::certification_request::X509CertificationRequest;
@@ -54,7 +54,10 @@ impl ServerCertificate {
     /// The chain as text.
     #[must_use]
     pub fn chain_pem(&self) -> String {
-        self.chain.iter().map(|der| pem::encode(pem::CERTIFICATE, der).to_string()).collect()
+        self.chain
+            .iter()
+            .map(|der| pem::encode(pem::CERTIFICATE, der).to_string())
+            .collect()
     }
 
     /// The key as text.
@@ -66,7 +69,9 @@ impl ServerCertificate {
 
 impl std::fmt::Debug for ServerCertificate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServerCertificate").field("expires", &self.expires).finish_non_exhaustive()
+        f.debug_struct("ServerCertificate")
+            .field("expires", &self.expires)
+            .finish_non_exhaustive()
     }
 }
 
@@ -121,9 +126,16 @@ impl Authority {
     /// # Errors
     ///
     /// Where there are no random numbers.
-    pub fn issue_host(&self, host: HostId, now: SystemTime) -> Result<ServerCertificate, IssueError> {
+    pub fn issue_host(
+        &self,
+        host: HostId,
+        now: SystemTime,
+    ) -> Result<ServerCertificate, IssueError> {
         let mut params = leaf(ExtendedKeyUsagePurpose::ServerAuth)?;
-        params.subject_alt_names = vec![uri_name(host_uri(host))?, SanType::DnsName(HOST_SERVER_NAME.try_into()?)];
+        params.subject_alt_names = vec![
+            uri_name(host_uri(host))?,
+            SanType::DnsName(HOST_SERVER_NAME.try_into()?),
+        ];
         self.0.hosts.issue_server(params, now, HOST_LIFE)
     }
 
@@ -133,11 +145,21 @@ impl Authority {
     /// # Errors
     ///
     /// Where a name is not a DNS name or an address, or is the one that agents use.
-    pub fn issue_api(&self, names: &[String], now: SystemTime) -> Result<ServerCertificate, IssueError> {
+    pub fn issue_api(
+        &self,
+        names: &[String],
+        now: SystemTime,
+    ) -> Result<ServerCertificate, IssueError> {
         let mut params = leaf(ExtendedKeyUsagePurpose::ServerAuth)?;
-        params.subject_alt_names = names.iter().map(|name| api_name(name)).collect::<Result<_, _>>()?;
+        params.subject_alt_names = names
+            .iter()
+            .map(|name| api_name(name))
+            .collect::<Result<_, _>>()?;
         if names.is_empty() {
-            return Err(IssueError::Name { name: String::new(), reason: "at least one name is needed" });
+            return Err(IssueError::Name {
+                name: String::new(),
+                reason: "at least one name is needed",
+            });
         }
         self.0.hosts.issue_server(params, now, API_LIFE)
     }
@@ -168,7 +190,11 @@ impl Intermediate {
     ) -> Result<ServerCertificate, IssueError> {
         let key = PrivateKey::generate()?;
         let Issued { chain, expires } = self.issue(params, &key, now, life)?;
-        Ok(ServerCertificate { chain, key: Zeroizing::new(key.pkcs8().to_vec()), expires })
+        Ok(ServerCertificate {
+            chain,
+            key: Zeroizing::new(key.pkcs8().to_vec()),
+            expires,
+        })
     }
 }
 
@@ -196,7 +222,10 @@ impl Authority {
             Signer::Hosts => &self.0.hosts,
             Signer::Agents => &self.0.agents,
         };
-        intermediate.issue(params, key, SystemTime::now(), MACHINE_LIFE).expect("signs").chain
+        intermediate
+            .issue(params, key, SystemTime::now(), MACHINE_LIFE)
+            .expect("signs")
+            .chain
     }
 }
 
@@ -209,7 +238,10 @@ pub(super) struct Validity {
 
 impl Validity {
     pub(super) fn new(now: SystemTime, life: Duration) -> Self {
-        Self { not_before: now - BACKDATED, not_after: now + life }
+        Self {
+            not_before: now - BACKDATED,
+            not_after: now + life,
+        }
     }
 
     pub(super) fn apply(self, params: &mut CertificateParams) {
@@ -243,7 +275,10 @@ fn uri_name(uri: String) -> Result<SanType, rcgen::Error> {
 }
 
 fn api_name(name: &str) -> Result<SanType, IssueError> {
-    let refuse = |reason| IssueError::Name { name: name.to_owned(), reason };
+    let refuse = |reason| IssueError::Name {
+        name: name.to_owned(),
+        reason,
+    };
     if let Ok(address) = name.parse::<IpAddr>() {
         return Ok(SanType::IpAddress(address));
     }
@@ -258,12 +293,14 @@ fn api_name(name: &str) -> Result<SanType, IssueError> {
 
 /// The public key of a PKCS#10 request whose signature holds: proof of possession.
 fn public_key(request: &[u8]) -> Result<SubjectPublicKeyInfo, IssueError> {
-    let (rest, request) =
-        X509CertificationRequest::from_der(request).map_err(|_| IssueError::Request("it cannot be read"))?;
+    let (rest, request) = X509CertificationRequest::from_der(request)
+        .map_err(|_| IssueError::Request("it cannot be read"))?;
     if !rest.is_empty() {
         return Err(IssueError::Request("it has trailing bytes"));
     }
-    request.verify_signature().map_err(|_| IssueError::Request("it is not signed by the key in it"))?;
+    request
+        .verify_signature()
+        .map_err(|_| IssueError::Request("it is not signed by the key in it"))?;
     let key = SubjectPublicKeyInfo::from_der(request.certification_request_info.subject_pki.raw)
         .map_err(|_| IssueError::Request("its key is not of a known kind"))?;
     if key.algorithm() != &PKCS_ECDSA_P256_SHA256 {
@@ -291,23 +328,38 @@ mod tests {
         let (tenant, machine) = (TenantId::generate(), MachineId::generate());
         let key = KeyPair::generate().expect("makes");
         let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "root of all");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "root of all");
         params.subject_alt_names = vec![
             uri_name("sluice://machine/a/b".to_owned()).expect("a name"),
             SanType::DnsName(HOST_SERVER_NAME.try_into().expect("a name")),
         ];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let request = params.serialize_request(&key).expect("signs");
-        let issued = authority.issue_machine(tenant, machine, request.der(), SystemTime::now()).expect("issues");
-        assert_eq!(machine_of(&issued.chain[0]), Ok(MachineIdentity { tenant, machine }));
+        let issued = authority
+            .issue_machine(tenant, machine, request.der(), SystemTime::now())
+            .expect("issues");
+        assert_eq!(
+            machine_of(&issued.chain[0]),
+            Ok(MachineIdentity { tenant, machine })
+        );
         assert_eq!(issued.chain.len(), 2);
-        let (_, certificate) = x509_parser::parse_x509_certificate(&issued.chain[0]).expect("parses");
+        let (_, certificate) =
+            x509_parser::parse_x509_certificate(&issued.chain[0]).expect("parses");
         assert_eq!(certificate.public_key().raw, key.subject_public_key_info());
         assert_eq!(certificate.subject().iter_attributes().count(), 0);
         assert!(!certificate.is_ca());
-        let names = certificate.subject_alternative_name().expect("parses").expect("has one");
+        let names = certificate
+            .subject_alternative_name()
+            .expect("parses")
+            .expect("has one");
         assert_eq!(names.value.general_names.len(), 1);
-        let usage = certificate.extended_key_usage().expect("parses").expect("has one").value;
+        let usage = certificate
+            .extended_key_usage()
+            .expect("parses")
+            .expect("has one")
+            .value;
         assert!(usage.client_auth && !usage.server_auth);
         assert!(certificate.raw_serial().len() == 16);
     }
@@ -316,11 +368,17 @@ mod tests {
     fn a_request_without_proof_of_possession_is_refused() {
         let (_folder, authority) = authority();
         let refused = |request: &[u8]| {
-            let answer =
-                authority.issue_machine(TenantId::generate(), MachineId::generate(), request, SystemTime::now());
+            let answer = authority.issue_machine(
+                TenantId::generate(),
+                MachineId::generate(),
+                request,
+                SystemTime::now(),
+            );
             assert!(matches!(answer, Err(IssueError::Request(_))), "{answer:?}");
         };
-        let good = MachineKey::generate().and_then(|key| key.request()).expect("makes");
+        let good = MachineKey::generate()
+            .and_then(|key| key.request())
+            .expect("makes");
         refused(b"");
         refused(&good[..good.len() - 1]);
         refused(&[good.as_slice(), b"x"].concat());
@@ -329,23 +387,40 @@ mod tests {
         let other = key.request().expect("makes");
         let point = |der: &[u8]| {
             let (_, request) = X509CertificationRequest::from_der(der).expect("parses");
-            request.certification_request_info.subject_pki.subject_public_key.data.to_vec()
+            request
+                .certification_request_info
+                .subject_pki
+                .subject_public_key
+                .data
+                .to_vec()
         };
         let (mine, theirs) = (point(&good), point(&other));
-        let at = good.windows(mine.len()).position(|window| window == mine).expect("is in it");
+        let at = good
+            .windows(mine.len())
+            .position(|window| window == mine)
+            .expect("is in it");
         let mut swapped = good.clone();
         swapped[at..at + theirs.len()].copy_from_slice(&theirs);
         refused(&swapped);
         // A key of another kind.
         let ed25519 = KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("makes");
-        refused(CertificateParams::default().serialize_request(&ed25519).expect("signs").der());
+        refused(
+            CertificateParams::default()
+                .serialize_request(&ed25519)
+                .expect("signs")
+                .der(),
+        );
     }
 
     #[test]
     fn a_certificate_for_the_api_is_no_certificate_for_a_host() {
         let (_folder, authority) = authority();
         let now = SystemTime::now();
-        let names = ["sluice.example.com".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+        let names = [
+            "sluice.example.com".to_owned(),
+            "127.0.0.1".to_owned(),
+            "::1".to_owned(),
+        ];
         let api = authority.issue_api(&names, now).expect("issues");
         assert_eq!(host_of(&api.chain[0]), Err(InvalidName::NotOneUri));
         assert!(api.chain_pem().matches("BEGIN CERTIFICATE").count() == 2);
@@ -354,9 +429,18 @@ mod tests {
         let host = authority.issue_host(id, now).expect("issues");
         assert_eq!(host_of(&host.chain[0]), Ok(id));
         assert_eq!(machine_of(&host.chain[0]), Err(InvalidName::NotAMachine));
-        for bad in [HOST_SERVER_NAME, "HOST.sluice.invalid", "a b", "", "sluice://host/x"] {
+        for bad in [
+            HOST_SERVER_NAME,
+            "HOST.sluice.invalid",
+            "a b",
+            "",
+            "sluice://host/x",
+        ] {
             let answer = authority.issue_api(&[bad.to_owned()], now);
-            assert!(matches!(answer, Err(IssueError::Name { .. })), "{bad}: {answer:?}");
+            assert!(
+                matches!(answer, Err(IssueError::Name { .. })),
+                "{bad}: {answer:?}"
+            );
         }
         assert!(authority.issue_api(&[], now).is_err());
     }

@@ -21,7 +21,9 @@ impl MachineKey {
     ///
     /// Where the system has no random numbers.
     pub fn generate() -> Result<Self, IdentityError> {
-        PrivateKey::generate().map(Self).map_err(|error| IdentityError::Key(error.to_string()))
+        PrivateKey::generate()
+            .map(Self)
+            .map_err(|error| IdentityError::Key(error.to_string()))
     }
 
     /// The key that [`Self::pkcs8`] gave.
@@ -30,7 +32,9 @@ impl MachineKey {
     ///
     /// Where the bytes are no such key.
     pub fn from_pkcs8(der: Zeroizing<Vec<u8>>) -> Result<Self, IdentityError> {
-        PrivateKey::from_pkcs8(der).map(Self).map_err(|error| IdentityError::Key(error.to_string()))
+        PrivateKey::from_pkcs8(der)
+            .map(Self)
+            .map_err(|error| IdentityError::Key(error.to_string()))
     }
 
     /// PKCS#8 DER, to be stored where nobody else can read it.
@@ -47,7 +51,9 @@ impl MachineKey {
     pub fn request(&self) -> Result<Vec<u8>, IdentityError> {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
-        let request = params.serialize_request(&self.0).map_err(|error| IdentityError::Key(error.to_string()))?;
+        let request = params
+            .serialize_request(&self.0)
+            .map_err(|error| IdentityError::Key(error.to_string()))?;
         Ok(request.der().to_vec())
     }
 }
@@ -75,8 +81,16 @@ impl AgentIdentity {
     /// # Errors
     ///
     /// Where they do not belong together, or the certificate is not valid at `now`.
-    pub fn new(key: MachineKey, chain: &[Vec<u8>], root: &[u8], now: SystemTime) -> Result<Self, IdentityError> {
-        let chain: Vec<CertificateDer<'static>> = chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
+    pub fn new(
+        key: MachineKey,
+        chain: &[Vec<u8>],
+        root: &[u8],
+        now: SystemTime,
+    ) -> Result<Self, IdentityError> {
+        let chain: Vec<CertificateDer<'static>> = chain
+            .iter()
+            .map(|der| CertificateDer::from(der.clone()))
+            .collect();
         let root = CertificateDer::from(root.to_vec());
         let (leaf, issuers) = chain.split_first().ok_or(IdentityError::Empty)?;
         let machine = machine_of(leaf)?;
@@ -87,8 +101,15 @@ impl AgentIdentity {
         if now >= facts.expires {
             return Err(IdentityError::Expired);
         }
-        verify::machine_chain(leaf, issuers, &root, now).map_err(|error| IdentityError::Chain(error.to_string()))?;
-        Ok(Self { machine, expires: facts.expires, key, chain, root })
+        verify::machine_chain(leaf, issuers, &root, now)
+            .map_err(|error| IdentityError::Chain(error.to_string()))?;
+        Ok(Self {
+            machine,
+            expires: facts.expires,
+            key,
+            chain,
+            root,
+        })
     }
 
     /// Who this machine is.

@@ -22,7 +22,7 @@ pub(crate) mod verify;
 
 pub use authority::Authority;
 pub use files::StoreError;
-pub use issue::{Issued, IssueError, ServerCertificate};
+pub use issue::{IssueError, Issued, ServerCertificate};
 pub use key::{AgentIdentity, IdentityError, MachineKey};
 pub use name::{HOST_SERVER_NAME, InvalidName, MachineIdentity, host_of, machine_of};
 pub use provider::crypto_provider;

@@ -32,8 +32,10 @@ impl FromStr for MachineIdentity {
     type Err = InvalidName;
 
     fn from_str(uri: &str) -> Result<Self, InvalidName> {
-        let (tenant, machine) =
-            uri.strip_prefix(MACHINE).and_then(|rest| rest.split_once('/')).ok_or(InvalidName::NotAMachine)?;
+        let (tenant, machine) = uri
+            .strip_prefix(MACHINE)
+            .and_then(|rest| rest.split_once('/'))
+            .ok_or(InvalidName::NotAMachine)?;
         Ok(Self {
             tenant: tenant.parse().map_err(|_| InvalidName::NotAMachine)?,
             machine: machine.parse().map_err(|_| InvalidName::NotAMachine)?,
@@ -62,16 +64,23 @@ pub fn machine_of(certificate: &[u8]) -> Result<MachineIdentity, InvalidName> {
 /// Where the certificate does not have exactly one URI, of the exact form of a host's.
 pub fn host_of(certificate: &[u8]) -> Result<HostId, InvalidName> {
     let uri = the_uri(certificate)?;
-    uri.strip_prefix(HOST).and_then(|id| id.parse().ok()).ok_or(InvalidName::NotAHost)
+    uri.strip_prefix(HOST)
+        .and_then(|id| id.parse().ok())
+        .ok_or(InvalidName::NotAHost)
 }
 
 fn the_uri(certificate: &[u8]) -> Result<String, InvalidName> {
-    let (rest, certificate) = x509_parser::parse_x509_certificate(certificate).map_err(|_| InvalidName::Malformed)?;
+    let (rest, certificate) =
+        x509_parser::parse_x509_certificate(certificate).map_err(|_| InvalidName::Malformed)?;
     if !rest.is_empty() {
         return Err(InvalidName::Malformed);
     }
-    let names = certificate.subject_alternative_name().map_err(|_| InvalidName::Malformed)?;
-    let names = names.map(|extension| extension.value.general_names.as_slice()).unwrap_or_default();
+    let names = certificate
+        .subject_alternative_name()
+        .map_err(|_| InvalidName::Malformed)?;
+    let names = names
+        .map(|extension| extension.value.general_names.as_slice())
+        .unwrap_or_default();
     let mut uris = names.iter().filter_map(|name| match name {
         GeneralName::URI(uri) => Some(*uri),
         _ => None,
@@ -92,7 +101,9 @@ pub enum InvalidName {
     #[error("the certificate does not have exactly one URI")]
     NotOneUri,
     /// The URI is not a machine's.
-    #[error("the certificate is not a machine's (its URI is not of the form {MACHINE}<tenant>/<machine>)")]
+    #[error(
+        "the certificate is not a machine's (its URI is not of the form {MACHINE}<tenant>/<machine>)"
+    )]
     NotAMachine,
     /// The URI is not a host's.
     #[error("the certificate is not a host's (its URI is not of the form {HOST}<id>)")]
@@ -105,7 +116,10 @@ mod tests {
 
     #[test]
     fn an_identity_has_one_spelling() {
-        let identity = MachineIdentity { tenant: TenantId::generate(), machine: MachineId::generate() };
+        let identity = MachineIdentity {
+            tenant: TenantId::generate(),
+            machine: MachineId::generate(),
+        };
         let uri = identity.to_string();
         assert_eq!(uri.parse(), Ok(identity));
         let others = [
@@ -120,7 +134,11 @@ mod tests {
             format!("{MACHINE}{}/../{}", identity.tenant, identity.machine),
         ];
         for other in others {
-            assert_eq!(other.parse::<MachineIdentity>(), Err(InvalidName::NotAMachine), "{other}");
+            assert_eq!(
+                other.parse::<MachineIdentity>(),
+                Err(InvalidName::NotAMachine),
+                "{other}"
+            );
         }
     }
 }

@@ -13,8 +13,11 @@ pub(super) struct PrivateKey {
 
 impl PrivateKey {
     pub(super) fn generate() -> Result<Self, rcgen::Error> {
-        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).map_err(|_| rcgen::Error::RingUnspecified)?;
-        let pkcs8 = pair.to_pkcs8v1().map_err(|_| rcgen::Error::RingUnspecified)?;
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING)
+            .map_err(|_| rcgen::Error::RingUnspecified)?;
+        let pkcs8 = pair
+            .to_pkcs8v1()
+            .map_err(|_| rcgen::Error::RingUnspecified)?;
         let pkcs8 = Zeroizing::new(pkcs8.as_ref().to_vec());
         Ok(Self { pair, pkcs8 })
     }
@@ -42,8 +45,10 @@ impl PublicKeyData for PrivateKey {
 
 impl SigningKey for PrivateKey {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
-        let signature =
-            self.pair.sign(&SystemRandom::new(), message).map_err(|_| rcgen::Error::RingUnspecified)?;
+        let signature = self
+            .pair
+            .sign(&SystemRandom::new(), message)
+            .map_err(|_| rcgen::Error::RingUnspecified)?;
         Ok(signature.as_ref().to_vec())
     }
 }

@@ -10,8 +10,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerIncompatible, RootCertStore,
-    SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError,
+    PeerIncompatible, RootCertStore, SignatureScheme,
 };
 use sluice_protocol::digest::Digest;
 
@@ -42,8 +42,12 @@ pub(crate) fn machine_chain(
     root: &CertificateDer<'static>,
     now: SystemTime,
 ) -> Result<(), Error> {
-    let now = now.duration_since(SystemTime::UNIX_EPOCH).map_err(|_| Error::FailedToGetCurrentTime)?;
-    client_verifier(root)?.verify_client_cert(leaf, issuers, UnixTime::since_unix_epoch(now)).map(|_| ())
+    let now = now
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_err(|_| Error::FailedToGetCurrentTime)?;
+    client_verifier(root)?
+        .verify_client_cert(leaf, issuers, UnixTime::since_unix_epoch(now))
+        .map(|_| ())
 }
 
 fn client_verifier(anchor: &CertificateDer<'static>) -> Result<Arc<dyn ClientCertVerifier>, Error> {
@@ -106,7 +110,8 @@ impl ClientCertVerifier for MachineVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, certificate, signature)
+        self.0
+            .verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -146,7 +151,10 @@ pub(crate) struct HostVerifier {
 
 impl HostVerifier {
     pub(crate) fn new(trust: Trust) -> Self {
-        Self { trust, provider: crypto_provider() }
+        Self {
+            trust,
+            provider: crypto_provider(),
+        }
     }
 }
 
@@ -159,12 +167,21 @@ impl ServerCertVerifier for HostVerifier {
         _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let root = self.trust.root(issuers).ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
+        let root = self
+            .trust
+            .root(issuers)
+            .ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
         let mut anchors = RootCertStore::empty();
         anchors.add(root)?;
         let certificate = ParsedCertificate::try_from(leaf)?;
         let algorithms = self.provider.signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(&certificate, &anchors, issuers, now, algorithms)?;
+        verify_server_cert_signed_by_trust_anchor(
+            &certificate,
+            &anchors,
+            issuers,
+            now,
+            algorithms,
+        )?;
         verify_server_name(&certificate, server_name)?;
         host_of(leaf).map_err(wrong_role)?;
         Ok(ServerCertVerified::assertion())
@@ -185,10 +202,17 @@ impl ServerCertVerifier for HostVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }

@@ -14,14 +14,17 @@ use crate::control::ControlStream;
 use crate::host::{Arrival, HostConnection, HostEndpoint};
 use crate::identity::{AgentIdentity, Authority, MachineIdentity, MachineKey};
 
-pub(super) const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+pub(super) const LOOPBACK: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Everything here takes milliseconds; what does not come within this does not come.
 const PATIENCE: Duration = Duration::from_secs(8);
 
 /// `future`, which must be done soon.
 pub(super) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what} did not come in time"))
+    timeout(PATIENCE, future)
+        .await
+        .unwrap_or_else(|_| panic!("{what} did not come in time"))
 }
 
 pub(super) fn new_authority() -> Authority {
@@ -33,8 +36,9 @@ pub(super) fn new_identity(authority: &Authority) -> AgentIdentity {
     let key = MachineKey::generate().expect("makes a key");
     let now = SystemTime::now();
     let request = key.request().expect("makes a request");
-    let issued =
-        authority.issue_machine(TenantId::generate(), MachineId::generate(), &request, now).expect("issues");
+    let issued = authority
+        .issue_machine(TenantId::generate(), MachineId::generate(), &request, now)
+        .expect("issues");
     AgentIdentity::new(key, &issued.chain, authority.root_der(), now).expect("fits together")
 }
 
@@ -59,7 +63,10 @@ impl Fixture {
 
     pub(super) fn with(authority: Authority) -> Self {
         let endpoint = HostEndpoint::bind(LOOPBACK, &authority, HostId::generate()).expect("binds");
-        Self { authority, endpoint }
+        Self {
+            authority,
+            endpoint,
+        }
     }
 
     pub(super) fn addresses(&self) -> Vec<String> {
@@ -77,18 +84,34 @@ impl Fixture {
         let identity = new_identity(&self.authority);
         let addresses = self.addresses();
         let agent = async {
-            let agent = connect(&addresses, &identity, None).await.expect("connects");
-            let (welcome, control) = agent.open_control(messages::hello()).await.expect("is welcome");
+            let agent = connect(&addresses, &identity, None)
+                .await
+                .expect("connects");
+            let (welcome, control) = agent
+                .open_control(messages::hello())
+                .await
+                .expect("is welcome");
             assert_eq!(welcome, messages::welcome());
             (agent, control)
         };
         let host = async {
             let host = self.machine().await;
-            let (_, mut control) = soon("hello", host.accept_control()).await.expect("says hello");
-            control.send(&FromHost::Welcome(Box::new(messages::welcome()))).await.expect("sends");
+            let (_, mut control) = soon("hello", host.accept_control())
+                .await
+                .expect("says hello");
+            control
+                .send(&FromHost::Welcome(Box::new(messages::welcome())))
+                .await
+                .expect("sends");
             (host, control)
         };
         let ((agent, agent_control), (host, host_control)) = tokio::join!(agent, host);
-        Pair { machine: identity.machine(), agent, agent_control, host, host_control }
+        Pair {
+            machine: identity.machine(),
+            agent,
+            agent_control,
+            host,
+            host_control,
+        }
     }
 }

@@ -36,7 +36,10 @@ fn broken(good: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
         ("trailing bytes", raw_frame(&[body, b"\0"].concat())),
         ("a body that is cut", raw_frame(&body[..body.len() - 1])),
         ("no body", raw_frame(b"")),
-        ("another message", raw_frame(&codec::encode(&"hello").expect("encodes"))),
+        (
+            "another message",
+            raw_frame(&codec::encode(&"hello").expect("encodes")),
+        ),
         ("a frame that is cut", good[..good.len() - 1].to_vec()),
         ("a length that is cut", good[..3].to_vec()),
     ]
@@ -58,17 +61,44 @@ async fn a_first_message_that_is_none_closes_the_connection() {
     table.extend([
         (ALPN, "no first byte", vec![]),
         (ALPN, "no message", on(StreamKind::Control, &[])),
-        (ALPN, "too long", on(StreamKind::Control, &[&length(StreamKind::Control.max_frame() + 1)])),
+        (
+            ALPN,
+            "too long",
+            on(
+                StreamKind::Control,
+                &[&length(StreamKind::Control.max_frame() + 1)],
+            ),
+        ),
         (ALPN, "4 GiB", on(StreamKind::Control, &[&[0xff; 4]])),
-        (ALPN, "not Hello", on(StreamKind::Control, &[&frame(&messages::from_agent()[0])])),
+        (
+            ALPN,
+            "not Hello",
+            on(StreamKind::Control, &[&frame(&messages::from_agent()[0])]),
+        ),
         (ALPN_ENROLL, "no first byte", vec![]),
-        (ALPN_ENROLL, "too long", on(StreamKind::Enroll, &[&length(StreamKind::Enroll.max_frame() + 1)])),
-        (ALPN_ENROLL, "an answer", on(StreamKind::Enroll, &[&frame(&FromHost::Welcome(Box::new(messages::welcome())))])),
+        (
+            ALPN_ENROLL,
+            "too long",
+            on(
+                StreamKind::Enroll,
+                &[&length(StreamKind::Enroll.max_frame() + 1)],
+            ),
+        ),
+        (
+            ALPN_ENROLL,
+            "an answer",
+            on(
+                StreamKind::Enroll,
+                &[&frame(&FromHost::Welcome(Box::new(messages::welcome())))],
+            ),
+        ),
     ]);
     for (alpn, what, bytes) in table {
         let shown = (alpn == ALPN).then(|| Shown::of(&identity));
         let address = fixture.endpoint.local_addr();
-        let (_endpoint, connection) = raw::client(&fixture.authority, address, alpn, shown).await.expect("connects");
+        let (_endpoint, connection) = raw::client(&fixture.authority, address, alpn, shown)
+            .await
+            .expect("connects");
         let (mut send, _receive) = open_bi(&connection, &bytes).await;
         if !stays_open(what) {
             let _closed = send.finish();
@@ -76,12 +106,19 @@ async fn a_first_message_that_is_none_closes_the_connection() {
         if alpn == ALPN {
             let machine = fixture.machine().await;
             let accepted = soon(what, machine.accept_control()).await;
-            assert!(matches!(accepted, Err(LinkError::Violation { .. })), "{what}: {accepted:?}");
+            assert!(
+                matches!(accepted, Err(LinkError::Violation { .. })),
+                "{what}: {accepted:?}"
+            );
         }
         let error = soon(what, connection.closed()).await;
         assert!(closed_with(&error, CloseCode::Protocol), "{what}: {error}");
     }
-    let nothing = tokio::time::timeout(std::time::Duration::from_millis(50), fixture.endpoint.accept()).await;
+    let nothing = tokio::time::timeout(
+        std::time::Duration::from_millis(50),
+        fixture.endpoint.accept(),
+    )
+    .await;
     assert!(nothing.is_err(), "an enrollment that was none came through");
 }
 
@@ -90,43 +127,88 @@ async fn a_later_message_that_is_none_closes_the_connection() {
     let fixture = Fixture::new();
     let identity = new_identity(&fixture.authority);
     let of = frame(&Progress::Of(OperationId::generate()));
-    let asked = frame(&blob::Request { sha256: Digest::of(b""), offset: 0 });
-    let long = Progress::Output(Chunk { stream: OutputStream::Stdout, offset: 0, bytes: vec![0; MAX_CHUNK + 1] });
+    let asked = frame(&blob::Request {
+        sha256: Digest::of(b""),
+        offset: 0,
+    });
+    let long = Progress::Output(Chunk {
+        stream: OutputStream::Stdout,
+        offset: 0,
+        bytes: vec![0; MAX_CHUNK + 1],
+    });
     let finished = frame(messages::progress().last().expect("is last"));
     let hello = FromAgent::Hello(Box::new(messages::hello()));
 
     let mut progress = vec![
         ("no first byte", vec![]),
-        ("not Of", on(StreamKind::Progress, &[&frame(&Progress::Accepted)])),
+        (
+            "not Of",
+            on(StreamKind::Progress, &[&frame(&Progress::Accepted)]),
+        ),
         ("no Of", on(StreamKind::Progress, &[])),
         ("a long Of", on(StreamKind::Progress, &[&length(65)])),
         ("Of twice", on(StreamKind::Progress, &[&of, &of])),
-        ("a long chunk", on(StreamKind::Progress, &[&of, &frame(&long)])),
-        ("after the end", on(StreamKind::Progress, &[&of, &finished, &frame(&Progress::Accepted)])),
-        ("too long", on(StreamKind::Progress, &[&of, &length(StreamKind::Progress.max_frame() + 1)])),
+        (
+            "a long chunk",
+            on(StreamKind::Progress, &[&of, &frame(&long)]),
+        ),
+        (
+            "after the end",
+            on(
+                StreamKind::Progress,
+                &[&of, &finished, &frame(&Progress::Accepted)],
+            ),
+        ),
+        (
+            "too long",
+            on(
+                StreamKind::Progress,
+                &[&of, &length(StreamKind::Progress.max_frame() + 1)],
+            ),
+        ),
     ];
     for (what, bytes) in broken(&frame(&Progress::Running { started_at: 1 })) {
         progress.push((what, on(StreamKind::Progress, &[&of, &bytes])));
     }
     let mut blobs = vec![
         ("two requests", on(StreamKind::Blob, &[&asked, &asked])),
-        ("too long", on(StreamKind::Blob, &[&length(StreamKind::Blob.max_frame() + 1)])),
+        (
+            "too long",
+            on(
+                StreamKind::Blob,
+                &[&length(StreamKind::Blob.max_frame() + 1)],
+            ),
+        ),
     ];
     for (what, bytes) in broken(&asked) {
         blobs.push((what, on(StreamKind::Blob, &[&bytes])));
     }
-    let mut control = vec![("Hello twice", frame(&hello)), ("too long", length((1 << 20) + 1))];
+    let mut control = vec![
+        ("Hello twice", frame(&hello)),
+        ("too long", length((1 << 20) + 1)),
+    ];
     control.extend(broken(&frame(&messages::from_agent()[0])));
 
-    let tables = [(Some(StreamKind::Progress), progress), (Some(StreamKind::Blob), blobs), (None, control)];
-    for (kind, what, bytes) in tables.into_iter().flat_map(|(kind, rows)| rows.into_iter().map(move |r| (kind, r.0, r.1)))
+    let tables = [
+        (Some(StreamKind::Progress), progress),
+        (Some(StreamKind::Blob), blobs),
+        (None, control),
+    ];
+    for (kind, what, bytes) in tables
+        .into_iter()
+        .flat_map(|(kind, rows)| rows.into_iter().map(move |r| (kind, r.0, r.1)))
     {
         let address = fixture.endpoint.local_addr();
         let shown = Some(Shown::of(&identity));
-        let (_endpoint, connection) = raw::client(&fixture.authority, address, ALPN, shown).await.expect("connects");
-        let (mut send, _receive) = open_bi(&connection, &on(StreamKind::Control, &[&frame(&hello)])).await;
+        let (_endpoint, connection) = raw::client(&fixture.authority, address, ALPN, shown)
+            .await
+            .expect("connects");
+        let (mut send, _receive) =
+            open_bi(&connection, &on(StreamKind::Control, &[&frame(&hello)])).await;
         let machine = fixture.machine().await;
-        let (_, mut received) = soon("hello", machine.accept_control()).await.expect("says hello");
+        let (_, mut received) = soon("hello", machine.accept_control())
+            .await
+            .expect("says hello");
         let mut open = Vec::new();
         match kind {
             Some(StreamKind::Progress) => {
@@ -175,8 +257,14 @@ async fn a_later_message_that_is_none_closes_the_connection() {
             }
         })
         .await;
-        assert!(matches!(error, LinkError::Violation { .. }), "{kind:?} {what}: {error:?}");
+        assert!(
+            matches!(error, LinkError::Violation { .. }),
+            "{kind:?} {what}: {error:?}"
+        );
         let closed = soon(what, connection.closed()).await;
-        assert!(closed_with(&closed, CloseCode::Protocol), "{kind:?} {what}: {closed}");
+        assert!(
+            closed_with(&closed, CloseCode::Protocol),
+            "{kind:?} {what}: {closed}"
+        );
     }
 }

@@ -6,7 +6,9 @@ use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::Ending;
 use sluice_protocol::gates::GateSet;
 use sluice_protocol::ids::{JobId, OperationId, TokenId};
-use sluice_protocol::message::control::{Fact, FactValue, FromAgent, FromHost, Hello, Identity, Welcome};
+use sluice_protocol::message::control::{
+    Fact, FactValue, FromAgent, FromHost, Hello, Identity, Welcome,
+};
 use sluice_protocol::message::enroll::{Enroll, Enrolled, Request};
 use sluice_protocol::message::operation::{Chunk, MAX_CHUNK, Operation, OutputStream, Progress};
 use sluice_protocol::report::{Report, StreamEnd};
@@ -40,7 +42,10 @@ fn identity() -> Identity {
 }
 
 fn facts() -> Vec<Fact> {
-    let fact = |key: &str, value| Fact { key: key.to_owned(), value };
+    let fact = |key: &str, value| Fact {
+        key: key.to_owned(),
+        value,
+    };
     vec![
         fact("os.family", FactValue::Text("Linux".to_owned())),
         fact("os.containers", FactValue::Boolean(false)),
@@ -54,8 +59,13 @@ fn facts() -> Vec<Fact> {
 pub(super) fn from_agent() -> Vec<FromAgent> {
     vec![
         FromAgent::Facts(facts()),
-        FromAgent::GatesReady { revision: 3, problems: vec!["no".to_owned()] },
-        FromAgent::Renew { request: vec![1, 2, 3] },
+        FromAgent::GatesReady {
+            revision: 3,
+            problems: vec!["no".to_owned()],
+        },
+        FromAgent::Renew {
+            request: vec![1, 2, 3],
+        },
     ]
 }
 
@@ -63,11 +73,23 @@ pub(super) fn from_agent() -> Vec<FromAgent> {
 pub(super) fn from_host() -> Vec<FromHost> {
     let operation = OperationId::generate();
     vec![
-        FromHost::Gates(Box::new(GateSet { revision: 3, publishers: vec![], bindings: vec![] })),
+        FromHost::Gates(Box::new(GateSet {
+            revision: 3,
+            publishers: vec![],
+            bindings: vec![],
+        })),
         FromHost::Identity(identity()),
-        FromHost::Cancel { operation, by: "admin".to_owned() },
-        FromHost::Acknowledge { operation, audit_head: Digest::of(b"audit") },
-        FromHost::Renewed { chain: vec![ByteBuf::from([1]), ByteBuf::from([2])] },
+        FromHost::Cancel {
+            operation,
+            by: "admin".to_owned(),
+        },
+        FromHost::Acknowledge {
+            operation,
+            audit_head: Digest::of(b"audit"),
+        },
+        FromHost::Renewed {
+            chain: vec![ByteBuf::from([1]), ByteBuf::from([2])],
+        },
     ]
 }
 
@@ -102,9 +124,19 @@ pub(super) fn progress() -> Vec<Progress> {
     vec![
         Progress::Accepted,
         Progress::Checking,
-        Progress::Running { started_at: 1_795_000_000_000 },
-        Progress::Output(Chunk { stream: OutputStream::Stdout, offset: 0, bytes: vec![7; MAX_CHUNK] }),
-        Progress::Output(Chunk { stream: OutputStream::Stderr, offset: 9, bytes: vec![] }),
+        Progress::Running {
+            started_at: 1_795_000_000_000,
+        },
+        Progress::Output(Chunk {
+            stream: OutputStream::Stdout,
+            offset: 0,
+            bytes: vec![7; MAX_CHUNK],
+        }),
+        Progress::Output(Chunk {
+            stream: OutputStream::Stderr,
+            offset: 9,
+            bytes: vec![],
+        }),
         Progress::Finished(Box::new(report())),
     ]
 }

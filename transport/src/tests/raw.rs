@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream};
+use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::SignatureScheme;
 use serde::Serialize;
 use sluice_protocol::codec;
 use sluice_protocol::message::CloseCode;
@@ -25,8 +25,14 @@ pub(super) struct Shown(Arc<CertifiedKey>);
 impl Shown {
     pub(super) fn new(chain: &[Vec<u8>], pkcs8: &[u8]) -> Self {
         let key = PrivatePkcs8KeyDer::from(pkcs8).clone_key();
-        let key = crypto_provider().key_provider.load_private_key(key.into()).expect("a key");
-        Self(Arc::new(CertifiedKey::new(chain.iter().cloned().map(CertificateDer::from).collect(), key)))
+        let key = crypto_provider()
+            .key_provider
+            .load_private_key(key.into())
+            .expect("a key");
+        Self(Arc::new(CertifiedKey::new(
+            chain.iter().cloned().map(CertificateDer::from).collect(),
+            key,
+        )))
     }
 
     pub(super) fn of(identity: &AgentIdentity) -> Self {
@@ -72,7 +78,9 @@ pub(super) async fn client(
     let crypto = QuicClientConfig::try_from(tls).expect("a configuration");
     let endpoint = Endpoint::client(LOOPBACK).expect("binds");
     let config = quinn::ClientConfig::new(Arc::new(crypto));
-    let connecting = endpoint.connect_with(config, address, HOST_SERVER_NAME).expect("starts");
+    let connecting = endpoint
+        .connect_with(config, address, HOST_SERVER_NAME)
+        .expect("starts");
     let connection = soon("a handshake", connecting).await?;
     Ok((endpoint, connection))
 }
@@ -86,15 +94,20 @@ pub(super) fn server(shown: Shown, alpns: &[&[u8]]) -> (Endpoint, SocketAddr) {
         .with_cert_resolver(Arc::new(shown));
     tls.alpn_protocols = alpns.iter().map(|alpn| alpn.to_vec()).collect();
     let crypto = QuicServerConfig::try_from(tls).expect("a configuration");
-    let endpoint = Endpoint::server(quinn::ServerConfig::with_crypto(Arc::new(crypto)), LOOPBACK).expect("binds");
+    let endpoint = Endpoint::server(quinn::ServerConfig::with_crypto(Arc::new(crypto)), LOOPBACK)
+        .expect("binds");
     let address = endpoint.local_addr().expect("is bound");
     (endpoint, address)
 }
 
 /// The next connection of a bare server.
 pub(super) async fn accept(endpoint: &Endpoint) -> Connection {
-    let incoming = soon("a connection", endpoint.accept()).await.expect("is open");
-    soon("a handshake", incoming.into_future()).await.expect("shakes hands")
+    let incoming = soon("a connection", endpoint.accept())
+        .await
+        .expect("is open");
+    soon("a handshake", incoming.into_future())
+        .await
+        .expect("shakes hands")
 }
 
 /// A frame as it stands on the wire.
@@ -117,7 +130,9 @@ pub(super) async fn open_bi(connection: &Connection, bytes: &[u8]) -> (SendStrea
 
 /// Opens a stream in one direction with these first bytes.
 pub(super) async fn open_uni(connection: &Connection, bytes: &[u8]) -> SendStream {
-    let mut send = soon("a stream", connection.open_uni()).await.expect("opens");
+    let mut send = soon("a stream", connection.open_uni())
+        .await
+        .expect("opens");
     let _closed = soon("sending", send.write_all(bytes)).await;
     send
 }

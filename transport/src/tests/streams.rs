@@ -23,17 +23,26 @@ use crate::host::{Arrival, FromMachine, server_config};
 
 /// Every first byte that means something, and two that do not.
 fn first_bytes() -> Vec<u8> {
-    StreamKind::ALL.iter().map(|kind| *kind as u8).chain([0, 255]).collect()
+    StreamKind::ALL
+        .iter()
+        .map(|kind| *kind as u8)
+        .chain([0, 255])
+        .collect()
 }
 
 /// A good first message for this kind of stream from this side.
 fn first_message(kind: StreamKind, opener: Side) -> Vec<u8> {
     match (kind, opener) {
         (StreamKind::Control, Side::Agent) => frame(&FromAgent::Hello(Box::new(messages::hello()))),
-        (StreamKind::Control, Side::Host) => frame(&FromHost::Welcome(Box::new(messages::welcome()))),
+        (StreamKind::Control, Side::Host) => {
+            frame(&FromHost::Welcome(Box::new(messages::welcome())))
+        }
         (StreamKind::Operation, _) => frame(&messages::operation(b"true".to_vec())),
         (StreamKind::Progress, _) => frame(&Progress::Of(OperationId::generate())),
-        (StreamKind::Blob, _) => frame(&blob::Request { sha256: Digest::of(b""), offset: 0 }),
+        (StreamKind::Blob, _) => frame(&blob::Request {
+            sha256: Digest::of(b""),
+            offset: 0,
+        }),
         (StreamKind::Enroll, _) => frame(&messages::enroll_request(vec![1])),
     }
 }
@@ -41,11 +50,19 @@ fn first_message(kind: StreamKind, opener: Side) -> Vec<u8> {
 /// Every first byte with every message: a byte that is not allowed must not get through with the message of one that is,
 /// nor the other way around.
 fn openings() -> impl Iterator<Item = (u8, StreamKind)> {
-    first_bytes().into_iter().flat_map(|byte| StreamKind::ALL.iter().map(move |message| (byte, *message)))
+    first_bytes()
+        .into_iter()
+        .flat_map(|byte| StreamKind::ALL.iter().map(move |message| (byte, *message)))
 }
 
 /// Opens a stream, whole: first byte, message, end.
-async fn open(connection: &Connection, byte: u8, message: StreamKind, direction: Direction, opener: Side) {
+async fn open(
+    connection: &Connection,
+    byte: u8,
+    message: StreamKind,
+    direction: Direction,
+    opener: Side,
+) {
     let bytes = [&[byte], first_message(message, opener).as_slice()].concat();
     match direction {
         Direction::Bidirectional => {
@@ -80,11 +97,19 @@ fn serve(fixture: &Arc<Fixture>) -> (mpsc::UnboundedReceiver<StreamKind>, JoinHa
                     Arrival::Enrollment(enrollment) => {
                         taken.send(StreamKind::Enroll).expect("the test looks");
                         // Waits for the close.
-                        let _closed = enrollment.answer(&Answer::Refused { reason: String::new() }).await;
+                        let _closed = enrollment
+                            .answer(&Answer::Refused {
+                                reason: String::new(),
+                            })
+                            .await;
                     }
                     Arrival::Machine(machine) => {
-                        let Ok((_, mut control)) = machine.accept_control().await else { return };
-                        let _lost = control.send(&FromHost::Welcome(Box::new(messages::welcome()))).await;
+                        let Ok((_, mut control)) = machine.accept_control().await else {
+                            return;
+                        };
+                        let _lost = control
+                            .send(&FromHost::Welcome(Box::new(messages::welcome())))
+                            .await;
                         taken.send(StreamKind::Control).expect("the test looks");
                         while let Ok(stream) = machine.next().await {
                             let kind = match &stream {
@@ -113,19 +138,40 @@ async fn what_an_agent_may_not_open_closes_the_connection() {
         for state in [State::Before, State::After] {
             for direction in [Direction::Unidirectional, Direction::Bidirectional] {
                 for (byte, message) in openings() {
-                    let case = format!("{} {state:?} {direction:?} {byte} {message:?}", String::from_utf8_lossy(alpn));
+                    let case = format!(
+                        "{} {state:?} {direction:?} {byte} {message:?}",
+                        String::from_utf8_lossy(alpn)
+                    );
                     let shown = (alpn == ALPN).then(|| Shown::of(&identity));
                     let address = fixture.endpoint.local_addr();
                     let (_endpoint, connection) =
-                        raw::client(&fixture.authority, address, alpn, shown).await.expect("connects");
-                    let first = if alpn == ALPN { StreamKind::Control } else { StreamKind::Enroll };
+                        raw::client(&fixture.authority, address, alpn, shown)
+                            .await
+                            .expect("connects");
+                    let first = if alpn == ALPN {
+                        StreamKind::Control
+                    } else {
+                        StreamKind::Enroll
+                    };
                     if state == State::After {
-                        open(&connection, first as u8, first, Direction::Bidirectional, Side::Agent).await;
-                        assert_eq!(soon("the opening", seen.recv()).await, Some(first), "{case}");
+                        open(
+                            &connection,
+                            first as u8,
+                            first,
+                            Direction::Bidirectional,
+                            Side::Agent,
+                        )
+                        .await;
+                        assert_eq!(
+                            soon("the opening", seen.recv()).await,
+                            Some(first),
+                            "{case}"
+                        );
                     }
                     open(&connection, byte, message, direction, Side::Agent).await;
 
-                    let kind = StreamKind::from_byte(byte).filter(|kind| kind.allowed(alpn, Side::Agent, direction));
+                    let kind = StreamKind::from_byte(byte)
+                        .filter(|kind| kind.allowed(alpn, Side::Agent, direction));
                     let expected = kind
                         .filter(|kind| *kind == message)
                         .filter(|kind| (*kind == first) == (state == State::Before));
@@ -146,7 +192,11 @@ async fn what_an_agent_may_not_open_closes_the_connection() {
             }
         }
     }
-    assert_eq!((taken, closed), (4, 2 * 2 * 2 * 7 * 5 - 4), "control, progress, blob, enroll; and all the rest");
+    assert_eq!(
+        (taken, closed),
+        (4, 2 * 2 * 2 * 7 * 5 - 4),
+        "control, progress, blob, enroll; and all the rest"
+    );
     assert!(seen.try_recv().is_err(), "something was taken in after all");
     serving.abort();
 }
@@ -170,23 +220,26 @@ async fn what_a_host_may_not_open_closes_the_connection() {
             for (byte, message) in openings() {
                 let case = format!("{state:?} {direction:?} {byte} {message:?}");
                 let addresses = [address.to_string()];
-                let (agent, host) = tokio::join!(connect(&addresses, &identity, None), accept(&endpoint));
+                let (agent, host) =
+                    tokio::join!(connect(&addresses, &identity, None), accept(&endpoint));
                 let agent = agent.expect("connects");
                 let mut control = None;
                 if state == State::After {
                     let welcome = async {
-                        let (mut send, receive) = soon("control", host.accept_bi()).await.expect("opens");
+                        let (mut send, receive) =
+                            soon("control", host.accept_bi()).await.expect("opens");
                         let welcome = frame(&FromHost::Welcome(Box::new(messages::welcome())));
                         send.write_all(&welcome).await.expect("sends");
                         (send, receive)
                     };
-                    let (opened, raw) = tokio::join!(agent.open_control(messages::hello()), welcome);
+                    let (opened, raw) =
+                        tokio::join!(agent.open_control(messages::hello()), welcome);
                     control = Some((opened.expect("is welcome"), raw));
                 }
                 open(&host, byte, message, direction, Side::Host).await;
-                let expected =
-                    StreamKind::from_byte(byte).is_some_and(|kind| kind.allowed(ALPN, Side::Host, direction))
-                        && byte == message as u8;
+                let expected = StreamKind::from_byte(byte)
+                    .is_some_and(|kind| kind.allowed(ALPN, Side::Host, direction))
+                    && byte == message as u8;
                 tokio::select! {
                     operation = soon(&case, agent.next_operation()), if expected => {
                         operation.expect("arrives");
@@ -203,7 +256,11 @@ async fn what_a_host_may_not_open_closes_the_connection() {
             }
         }
     }
-    assert_eq!((taken, closed), (2, 2 * 2 * 7 * 5 - 2), "an operation in either state; and all the rest");
+    assert_eq!(
+        (taken, closed),
+        (2, 2 * 2 * 7 * 5 - 2),
+        "an operation in either state; and all the rest"
+    );
 }
 
 #[tokio::test]

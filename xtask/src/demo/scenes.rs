@@ -21,8 +21,15 @@ impl Scene {
     pub(super) fn play(&self, stage: &Stage) -> Result<()> {
         headline(self.title);
         let folders = ["/usr/local/bin", "/usr/bin", "/bin"];
-        if !folders.iter().any(|folder| Path::new(folder).join(self.needs).exists()) {
-            println!("   left out: {} is not installed in {}", self.needs, folders.join(", "));
+        if !folders
+            .iter()
+            .any(|folder| Path::new(folder).join(self.needs).exists())
+        {
+            println!(
+                "   left out: {} is not installed in {}",
+                self.needs,
+                folders.join(", ")
+            );
             return Ok(());
         }
         let ran = stage.run(self.script, self.arguments)?;
@@ -41,15 +48,31 @@ macro_rules! hostile {
 const HOSTILE: &str = hostile!();
 
 fn ended(ran: &Ran, state: &str, message: &str, code: i32) -> Result<()> {
-    ensure!(ran.text("state") == state, "the state is {:?} and not {state:?}", ran.text("state"));
-    ensure!(ran.text("message").starts_with(message), "the message is {:?} and not {message:?}", ran.text("message"));
-    ensure!(ran.code == code, "sluice exited with {} and not {code}", ran.code);
+    ensure!(
+        ran.text("state") == state,
+        "the state is {:?} and not {state:?}",
+        ran.text("state")
+    );
+    ensure!(
+        ran.text("message").starts_with(message),
+        "the message is {:?} and not {message:?}",
+        ran.text("message")
+    );
+    ensure!(
+        ran.code == code,
+        "sluice exited with {} and not {code}",
+        ran.code
+    );
     Ok(())
 }
 
 fn succeeded(ran: &Ran, stdout: &str) -> Result<()> {
     ended(ran, "succeeded", "Script executed successfully", 0)?;
-    ensure!(ran.text("stdout") == stdout, "stdout is {:?} and not {stdout:?}", ran.text("stdout"));
+    ensure!(
+        ran.text("stdout") == stdout,
+        "stdout is {:?} and not {stdout:?}",
+        ran.text("stdout")
+    );
     Ok(())
 }
 
@@ -63,7 +86,11 @@ pub(super) fn all() -> Vec<Scene> {
             needs: "bash",
             check: |ran| {
                 ended(ran, "succeeded", "Script executed successfully", 0)?;
-                ensure!(ran.text("stdout").starts_with("hello from "), "stdout is {:?}", ran.text("stdout"));
+                ensure!(
+                    ran.text("stdout").starts_with("hello from "),
+                    "stdout is {:?}",
+                    ran.text("stdout")
+                );
                 Ok(())
             },
         },
@@ -98,18 +125,39 @@ pub(super) fn all() -> Vec<Scene> {
         Scene {
             title: "Typed parameters with hostile values, as variable, argument and literal",
             script: PARAMETERS,
-            arguments: &["--param", "count=42", "--param", concat!("v=", hostile!()), "--param", concat!("w=", hostile!()), "--param", concat!("x=", hostile!())],
+            arguments: &[
+                "--param",
+                "count=42",
+                "--param",
+                concat!("v=", hostile!()),
+                "--param",
+                concat!("w=", hostile!()),
+                "--param",
+                concat!("x=", hostile!()),
+            ],
             needs: "bash",
             check: |ran| {
                 succeeded(ran, &format!("42\n{HOSTILE}\n{HOSTILE}\n{HOSTILE}\n"))?;
-                ensure!(!Path::new("/tmp/owned").exists(), "a parameter was executed");
+                ensure!(
+                    !Path::new("/tmp/owned").exists(),
+                    "a parameter was executed"
+                );
                 Ok(())
             },
         },
         Scene {
             title: "A parameter of the wrong type",
             script: PARAMETERS,
-            arguments: &["--param", "count=42; reboot", "--param", "v=a", "--param", "w=b", "--param", "x=c"],
+            arguments: &[
+                "--param",
+                "count=42; reboot",
+                "--param",
+                "v=a",
+                "--param",
+                "w=b",
+                "--param",
+                "x=c",
+            ],
             needs: "bash",
             check: |ran| ended(ran, "blocked", "Blocked by parameters: count", 126),
         },
@@ -119,8 +167,16 @@ pub(super) fn all() -> Vec<Scene> {
             arguments: &[],
             needs: "bash",
             check: |ran| {
-                ended(ran, "blocked", "Security scan detected potential threat: ", 126)?;
-                ensure!(ran.json["findings"][0]["line"] == 3, "the finding is not in line 3");
+                ended(
+                    ran,
+                    "blocked",
+                    "Security scan detected potential threat: ",
+                    126,
+                )?;
+                ensure!(
+                    ran.json["findings"][0]["line"] == 3,
+                    "the finding is not in line 3"
+                );
                 ensure!(ran.json["stdout"].is_null(), "something was started");
                 Ok(())
             },
@@ -130,7 +186,14 @@ pub(super) fn all() -> Vec<Scene> {
             script: "#!/bin/bash\n# /// sluice\n# [requires]\n# os = [\"linux\"]\n# commands = [\"no-such-command\"]\n# ///\necho never\n",
             arguments: &[],
             needs: "bash",
-            check: |ran| ended(ran, "unsupported", "Script not supported on target environment: ", 127),
+            check: |ran| {
+                ended(
+                    ran,
+                    "unsupported",
+                    "Script not supported on target environment: ",
+                    127,
+                )
+            },
         },
         Scene {
             title: "A script that exits with 3",
@@ -153,7 +216,11 @@ pub(super) fn all() -> Vec<Scene> {
             needs: "bash",
             check: |ran| {
                 succeeded(ran, "out 1\nout 2\nout 3\n")?;
-                ensure!(ran.text("stderr") == "err 1\nerr 2\nerr 3\n", "stderr is {:?}", ran.text("stderr"));
+                ensure!(
+                    ran.text("stderr") == "err 1\nerr 2\nerr 3\n",
+                    "stderr is {:?}",
+                    ran.text("stderr")
+                );
                 Ok(())
             },
         },

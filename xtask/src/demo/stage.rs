@@ -49,22 +49,40 @@ impl Stage {
         let data = folder.path().join("host");
 
         headline("A host with a database of its own");
-        let token = output(Command::new(binary("sluice-host")).arg("init").arg("--data").arg(&data))?;
+        let token = output(
+            Command::new(binary("sluice-host"))
+                .arg("init")
+                .arg("--data")
+                .arg(&data),
+        )?;
         let mut serve = Command::new(binary("sluice-host"));
-        serve.arg("serve").arg("--data").arg(&data).args(["--agents", "127.0.0.1:0", "--api", "127.0.0.1:0"]);
+        serve.arg("serve").arg("--data").arg(&data).args([
+            "--agents",
+            "127.0.0.1:0",
+            "--api",
+            "127.0.0.1:0",
+        ]);
         let log = fs::File::create(folder.path().join("host.log"))?;
         let mut host = Running(serve.stdout(Stdio::piped()).stderr(log).spawn()?);
         let mut ready = String::new();
         BufReader::new(host.0.stdout.take().context("no output")?).read_line(&mut ready)?;
         print!("   {ready}");
-        let api = ready.split_whitespace().find_map(|word| word.strip_prefix("api=")).context("the host is not ready")?.to_owned();
+        let api = ready
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix("api="))
+            .context("the host is not ready")?
+            .to_owned();
         let sluice = |arguments: &[&str]| output(command(&api, &token).args(arguments));
 
         headline("Four gates: trusted by their publisher's key, installed, bound");
         let publisher = fs::read_to_string(gates.join("publisher.pub"))?;
         println!("   {}", sluice(&["plugin", "trust", publisher.trim()])?);
         for name in NAMES {
-            let digest = sluice(&["plugin", "install", &gates.join(format!("{name}.wasm")).to_string_lossy()])?;
+            let digest = sluice(&[
+                "plugin",
+                "install",
+                &gates.join(format!("{name}.wasm")).to_string_lossy(),
+            ])?;
             sluice(&["plugin", "bind", &digest])?;
             println!("   {name:<12} sha256:{digest}");
         }
@@ -73,15 +91,33 @@ impl Stage {
         let (state, workspace) = (folder.path().join("agent"), folder.path().join("run"));
         let enroll_token = sluice(&["machine", "enroll-token"])?;
         let mut enroll = Command::new(binary("sluice-agent"));
-        enroll.args(["enroll", "-", "--name", MACHINE, "--state"]).arg(&state);
+        enroll
+            .args(["enroll", "-", "--name", MACHINE, "--state"])
+            .arg(&state);
         println!("   {}", with_input(&mut enroll, &enroll_token)?);
         fs::create_dir(&workspace)?;
         let config = folder.path().join("agent.toml");
-        fs::write(&config, format!("script_tempdir = {workspace:?}\n[limits]\ngrace = \"200ms\"\n"))?;
+        fs::write(
+            &config,
+            format!("script_tempdir = {workspace:?}\n[limits]\ngrace = \"200ms\"\n"),
+        )?;
         let mut run = Command::new(binary("sluice-agent"));
-        run.arg("run").arg("--state").arg(&state).arg("--config").arg(&config);
-        let agent = Running(run.stderr(fs::File::create(folder.path().join("agent.log"))?).spawn()?);
-        let stage = Self { agent, host, api, token, folder };
+        run.arg("run")
+            .arg("--state")
+            .arg(&state)
+            .arg("--config")
+            .arg(&config);
+        let agent = Running(
+            run.stderr(fs::File::create(folder.path().join("agent.log"))?)
+                .spawn()?,
+        );
+        let stage = Self {
+            agent,
+            host,
+            api,
+            token,
+            folder,
+        };
         stage.wait_for_machine()?;
         Ok(stage)
     }
@@ -96,7 +132,10 @@ impl Stage {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                bail!("the agent did not connect; see {}", self.folder.path().join("agent.log").display());
+                bail!(
+                    "the agent did not connect; see {}",
+                    self.folder.path().join("agent.log").display()
+                );
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -104,16 +143,35 @@ impl Stage {
 
     /// Runs a script through `sluice run --json`.
     pub(super) fn run(&self, script: &str, arguments: &[&str]) -> Result<Ran> {
-        println!("   $ sluice run script --on {MACHINE} {}", arguments.join(" "));
+        println!(
+            "   $ sluice run script --on {MACHINE} {}",
+            arguments.join(" ")
+        );
         let mut command = command(&self.api, &self.token);
-        command.args(["run", "-", "--on", MACHINE, "--json"]).args(arguments);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-        std::io::Write::write_all(&mut child.stdin.take().context("no input")?, script.as_bytes())?;
+        command
+            .args(["run", "-", "--on", MACHINE, "--json"])
+            .args(arguments);
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        std::io::Write::write_all(
+            &mut child.stdin.take().context("no input")?,
+            script.as_bytes(),
+        )?;
         let output = child.wait_with_output()?;
         let text = String::from_utf8(output.stdout)?;
-        let json = serde_json::from_str(text.trim())
-            .with_context(|| format!("sluice run printed {text:?} and {:?}", String::from_utf8_lossy(&output.stderr)))?;
-        Ok(Ran { code: output.status.code().unwrap_or(-1), json })
+        let json = serde_json::from_str(text.trim()).with_context(|| {
+            format!(
+                "sluice run printed {text:?} and {:?}",
+                String::from_utf8_lossy(&output.stderr)
+            )
+        })?;
+        Ok(Ran {
+            code: output.status.code().unwrap_or(-1),
+            json,
+        })
     }
 
     /// The audit trail, and the check of its chain on both sides.
@@ -125,13 +183,23 @@ impl Stage {
             let entry: Value = serde_json::from_str(line)?;
             let text = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
             threats += usize::from(text("event") == "script_security_threat");
-            println!("   {:>4} {:<24} {}", entry["seq"].to_string(), text("event"), text("machine"));
+            println!(
+                "   {:>4} {:<24} {}",
+                entry["seq"].to_string(),
+                text("event"),
+                text("machine")
+            );
         }
-        ensure!(threats == 1, "{threats} threats are on the record and not 1");
+        ensure!(
+            threats == 1,
+            "{threats} threats are on the record and not 1"
+        );
         println!("   $ sluice audit verify");
         println!("   {}", self.sluice(&["audit", "verify"])?);
         let mut verify = Command::new(binary("sluice-agent"));
-        verify.args(["audit", "verify", "--state"]).arg(self.folder.path().join("agent"));
+        verify
+            .args(["audit", "verify", "--state"])
+            .arg(self.folder.path().join("agent"));
         println!("   $ sluice-agent audit verify");
         println!("   {}", output(&mut verify)?);
         Ok(())
@@ -140,9 +208,19 @@ impl Stage {
     /// Leaves everything running until Enter is pressed or input ends.
     pub(super) fn stay(&self) -> Result<()> {
         println!("Host and agent are running. In another terminal:\n");
-        println!("  export SLUICE_HOST={} SLUICE_TOKEN={}", self.api, self.token);
+        println!(
+            "  export SLUICE_HOST={} SLUICE_TOKEN={}",
+            self.api, self.token
+        );
         println!("  export PATH={}:$PATH\n", binary("").display());
-        for example in ["machine list", "run SCRIPT --on demo", "job list", "audit list", "plugin list", "doctor"] {
+        for example in [
+            "machine list",
+            "run SCRIPT --on demo",
+            "job list",
+            "audit list",
+            "plugin list",
+            "doctor",
+        ] {
             println!("  sluice {example}");
         }
         println!("\nPress Enter to stop.");
@@ -164,12 +242,21 @@ impl Ran {
 
     pub(super) fn show(&self) {
         for stream in ["stdout", "stderr"] {
-            self.text(stream).lines().for_each(|line| println!("   {stream}: {line}"));
+            self.text(stream)
+                .lines()
+                .for_each(|line| println!("   {stream}: {line}"));
         }
         println!("   {}: {}", self.text("state"), self.text("message"));
         for finding in self.json["findings"].as_array().into_iter().flatten() {
             let text = |key: &str| finding[key].as_str().unwrap_or_default().to_owned();
-            println!("   finding: {} {} in {} line {}: {}", text("severity"), text("rule"), text("subject"), finding["line"], text("message"));
+            println!(
+                "   finding: {} {} in {} line {}: {}",
+                text("severity"),
+                text("rule"),
+                text("subject"),
+                finding["line"],
+                text("message")
+            );
         }
     }
 }
@@ -186,18 +273,35 @@ fn command(api: &str, token: &str) -> Command {
 
 /// What a command prints; an error with what it says where it fails.
 fn output(command: &mut Command) -> Result<String> {
-    let output = command.output().with_context(|| format!("{}", command.get_program().display()))?;
+    let output = command
+        .output()
+        .with_context(|| format!("{}", command.get_program().display()))?;
     if output.status.success() {
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     } else {
-        bail!("{}: {}", command.get_program().display(), String::from_utf8_lossy(&output.stderr).trim())
+        bail!(
+            "{}: {}",
+            command.get_program().display(),
+            String::from_utf8_lossy(&output.stderr).trim()
+        )
     }
 }
 
 fn with_input(command: &mut Command, input: &str) -> Result<String> {
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    std::io::Write::write_all(&mut child.stdin.take().context("no input")?, input.as_bytes())?;
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    std::io::Write::write_all(
+        &mut child.stdin.take().context("no input")?,
+        input.as_bytes(),
+    )?;
     let output = child.wait_with_output()?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }

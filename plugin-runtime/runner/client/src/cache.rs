@@ -60,12 +60,16 @@ impl Cache {
             Some(bytes) if bytes.len() == TAG => bytes,
             _ => {
                 let mut bytes = vec![0; TAG];
-                rand::fill(&mut bytes).map_err(|_| io::Error::other("the system gave no randomness"))?;
+                rand::fill(&mut bytes)
+                    .map_err(|_| io::Error::other("the system gave no randomness"))?;
                 write_private(directory, &path, &bytes)?;
                 bytes
             }
         };
-        Ok(Self { directory: directory.to_owned(), key: hmac::Key::new(hmac::HMAC_SHA256, &bytes) })
+        Ok(Self {
+            directory: directory.to_owned(),
+            key: hmac::Key::new(hmac::HMAC_SHA256, &bytes),
+        })
     }
 
     /// The entry for `key`, if there is one that nobody touched.
@@ -81,31 +85,51 @@ impl Cache {
         let frame = wire::encode(entry)?;
         let body = &frame[4..];
         let tag = hmac::sign(&self.key, &signed(key, body));
-        write_private(&self.directory, &self.path(key), &[tag.as_ref(), body].concat())
+        write_private(
+            &self.directory,
+            &self.path(key),
+            &[tag.as_ref(), body].concat(),
+        )
     }
 
     fn path(&self, key: &Key) -> PathBuf {
-        let name = Sha256::new().chain_update(key.engine).chain_update(key.component).chain_update(key.configuration);
-        self.directory.join(format!("{}.gate", hex::encode(name.finalize())))
+        let name = Sha256::new()
+            .chain_update(key.engine)
+            .chain_update(key.component)
+            .chain_update(key.configuration);
+        self.directory
+            .join(format!("{}.gate", hex::encode(name.finalize())))
     }
 }
 
 /// What the MAC is over: the key and the digest of the body.
 fn signed(key: &Key, body: &[u8]) -> Vec<u8> {
     let digest = Sha256::digest(body);
-    [b"sluice gate cache v1\0".as_slice(), &key.engine, &key.component, &key.configuration, &digest].concat()
+    [
+        b"sluice gate cache v1\0".as_slice(),
+        &key.engine,
+        &key.component,
+        &key.configuration,
+        &digest,
+    ]
+    .concat()
 }
 
 /// The bytes of a file that is ours alone: no link, a regular file of our user, mode 0600 or tighter.
 fn read_private(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path);
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path);
     let mut file = match file {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
     let metadata = file.metadata()?;
-    let ours = metadata.is_file() && metadata.uid() == nix::unistd::geteuid().as_raw() && metadata.mode() & 0o077 == 0;
+    let ours = metadata.is_file()
+        && metadata.uid() == nix::unistd::geteuid().as_raw()
+        && metadata.mode() & 0o077 == 0;
     if !ours || metadata.len() > wire::MAX_FRAME as u64 {
         return Ok(None);
     }
@@ -116,7 +140,9 @@ fn read_private(path: &Path) -> io::Result<Option<Vec<u8>>> {
 
 /// Writes a new file with mode 0600 and moves it into place.
 fn write_private(directory: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o600)).tempfile_in(directory)?;
+    let mut file = tempfile::Builder::new()
+        .permissions(fs::Permissions::from_mode(0o600))
+        .tempfile_in(directory)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
@@ -129,12 +155,27 @@ mod tests {
 
     use super::*;
 
-    const KEY: Key = Key { engine: [1; 32], component: [2; 32], configuration: [3; 32] };
+    const KEY: Key = Key {
+        engine: [1; 32],
+        component: [2; 32],
+        configuration: [3; 32],
+    };
 
     fn entry() -> Entry {
-        let manifest = Manifest::parse("id='a'\nversion='0.1.0'\nvendor='v'\nworld='scanner-plugin'\nminimum_runtime='0.1.0'");
-        let admitted = Admitted { manifest: manifest.expect("parses"), imports: vec![], exports: vec![], size: 1 };
-        Entry { admitted, not_snapshotted: None, artifact: vec![9; 500] }
+        let manifest = Manifest::parse(
+            "id='a'\nversion='0.1.0'\nvendor='v'\nworld='scanner-plugin'\nminimum_runtime='0.1.0'",
+        );
+        let admitted = Admitted {
+            manifest: manifest.expect("parses"),
+            imports: vec![],
+            exports: vec![],
+            size: 1,
+        };
+        Entry {
+            admitted,
+            not_snapshotted: None,
+            artifact: vec![9; 500],
+        }
     }
 
     fn cache() -> (tempfile::TempDir, Cache) {
@@ -147,7 +188,10 @@ mod tests {
     #[test]
     fn what_was_kept_is_found_also_by_the_next_process() {
         let (directory, cache) = cache();
-        assert_eq!(cache.get(&KEY).expect("is there").artifact, entry().artifact);
+        assert_eq!(
+            cache.get(&KEY).expect("is there").artifact,
+            entry().artifact
+        );
         let next = Cache::open(&directory.path().join("cache")).expect("opens");
         assert_eq!(next.get(&KEY).expect("is there").artifact, entry().artifact);
     }
@@ -172,7 +216,10 @@ mod tests {
     #[test]
     fn swapped_foreign_linked_and_loose_files_are_misses() {
         let (_directory, cache) = cache();
-        let other = Key { configuration: [4; 32], ..KEY };
+        let other = Key {
+            configuration: [4; 32],
+            ..KEY
+        };
         fs::copy(cache.path(&KEY), cache.path(&other)).expect("copies");
         assert!(cache.get(&other).is_none(), "swapped");
         let (_other_directory, foreign) = self::cache();

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use sluice_gate_types::answer::{Answer, CallError, Check, Decision, Finding, Prepared, Span};
-use sluice_gate_types::input::Bundle;
+use sluice_gate_types::input::{Attribute, Bundle};
 use sluice_gate_types::manifest::Manifest;
 use sluice_protocol::ending::one_line;
 
@@ -11,11 +11,16 @@ const MAX_FINDINGS: usize = 500;
 const MAX_CHECKS: usize = 200;
 const MAX_VALUES: usize = 500;
 const MAX_REASONS: usize = 200;
+const MAX_ATTRIBUTES: usize = 20;
 /// Characters of a text that people read; more are cut.
-const MAX_TEXT: usize = 1000;
+const MAX_TEXT: usize = 500;
 
 /// Checks `answer` and makes its texts inert: one line, no control characters, bounded.
-pub(crate) fn check(answer: Answer, manifest: &Manifest, bundle: Option<&Bundle>) -> Result<Answer, CallError> {
+pub(crate) fn check(
+    answer: Answer,
+    manifest: &Manifest,
+    bundle: Option<&Bundle>,
+) -> Result<Answer, CallError> {
     match answer {
         Answer::Checks(checks) => checks_of(checks).map(Answer::Checks),
         Answer::Prepared(prepared) => prepared_of(prepared).map(Answer::Prepared),
@@ -28,13 +33,22 @@ pub(crate) fn check(answer: Answer, manifest: &Manifest, bundle: Option<&Bundle>
 pub(crate) fn subject<'a>(bundle: &'a Bundle, subject: &str) -> Option<&'a str> {
     match subject.split_once(':') {
         None if subject == "script" => Some(&bundle.script.text),
-        Some(("argument", index)) => bundle.arguments.get(index.parse::<usize>().ok()?).map(String::as_str),
-        Some(("environment", name)) => {
-            bundle.environment.iter().find(|binding| binding.name == name).map(|binding| binding.value.as_str())
-        }
-        Some(("attachment", name)) => {
-            bundle.attachments.iter().find(|attachment| attachment.name == name)?.text.as_deref().or(Some(""))
-        }
+        Some(("argument", index)) => bundle
+            .arguments
+            .get(index.parse::<usize>().ok()?)
+            .map(String::as_str),
+        Some(("environment", name)) => bundle
+            .environment
+            .iter()
+            .find(|binding| binding.name == name)
+            .map(|binding| binding.value.as_str()),
+        Some(("attachment", name)) => bundle
+            .attachments
+            .iter()
+            .find(|attachment| attachment.name == name)?
+            .text
+            .as_deref()
+            .or(Some("")),
         _ => None,
     }
 }
@@ -43,7 +57,13 @@ pub(crate) fn subject<'a>(bundle: &'a Bundle, subject: &str) -> Option<&'a str> 
 pub(crate) fn place(text: &str, offset: u64) -> Option<(u32, u32)> {
     let before = text.get(..usize::try_from(offset).ok()?)?;
     let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    let column = before
+        .rsplit('\n')
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .count()
+        + 1;
     Some((u32::try_from(line).ok()?, u32::try_from(column).ok()?))
 }
 
@@ -52,10 +72,16 @@ fn broken<T>(what: impl Into<String>) -> Result<T, CallError> {
 }
 
 fn at_most(what: &str, count: usize, max: usize) -> Result<(), CallError> {
-    if count > max { Err(CallError::TooLarge(format!("{count} {what}, over the limit of {max}"))) } else { Ok(()) }
+    if count > max {
+        Err(CallError::TooLarge(format!(
+            "{count} {what}, over the limit of {max}"
+        )))
+    } else {
+        Ok(())
+    }
 }
 
-fn inert(text: &str) -> String {
+pub(crate) fn inert(text: &str) -> String {
     let mut text: String = one_line(text);
     if let Some((end, _)) = text.char_indices().nth(MAX_TEXT) {
         text.truncate(end);
@@ -66,7 +92,14 @@ fn inert(text: &str) -> String {
 
 fn checks_of(checks: Vec<Check>) -> Result<Vec<Check>, CallError> {
     at_most("checks", checks.len(), MAX_CHECKS)?;
-    Ok(checks.into_iter().map(|check| Check { id: inert(&check.id), message: inert(&check.message), ..check }).collect())
+    Ok(checks
+        .into_iter()
+        .map(|check| Check {
+            id: inert(&check.id),
+            message: inert(&check.message),
+            ..check
+        })
+        .collect())
 }
 
 fn prepared_of(prepared: Prepared) -> Result<Prepared, CallError> {
@@ -74,12 +107,20 @@ fn prepared_of(prepared: Prepared) -> Result<Prepared, CallError> {
         Prepared::Planned(values) => {
             at_most("values", values.len(), MAX_VALUES)?;
             let mut seen = HashSet::new();
-            match values.iter().find(|planned| !seen.insert(planned.name.as_str())) {
-                Some(planned) => broken(format!("the parameter {} is planned twice", inert(&planned.name))),
+            match values
+                .iter()
+                .find(|planned| !seen.insert(planned.name.as_str()))
+            {
+                Some(planned) => broken(format!(
+                    "the parameter {} is planned twice",
+                    inert(&planned.name)
+                )),
                 None => Ok(Prepared::Planned(values)),
             }
         }
-        Prepared::Refused(problems) if problems.is_empty() => broken("it refuses and names no reason"),
+        Prepared::Refused(problems) if problems.is_empty() => {
+            broken("it refuses and names no reason")
+        }
         Prepared::Refused(mut problems) => {
             at_most("problems", problems.len(), MAX_REASONS)?;
             for problem in &mut problems {
@@ -91,23 +132,52 @@ fn prepared_of(prepared: Prepared) -> Result<Prepared, CallError> {
     }
 }
 
-fn findings_of(findings: Vec<Finding>, manifest: &Manifest, bundle: Option<&Bundle>) -> Result<Vec<Finding>, CallError> {
+fn findings_of(
+    findings: Vec<Finding>,
+    manifest: &Manifest,
+    bundle: Option<&Bundle>,
+) -> Result<Vec<Finding>, CallError> {
     at_most("findings", findings.len(), MAX_FINDINGS)?;
     let rules: HashSet<&str> = manifest.rules.iter().map(|rule| rule.id.as_str()).collect();
     let mut checked = Vec::with_capacity(findings.len());
     for finding in findings {
         if !rules.contains(finding.rule.as_str()) {
-            return broken(format!("the rule {} is not in its table", inert(&finding.rule)));
+            return broken(format!(
+                "the rule {} is not in its table",
+                inert(&finding.rule)
+            ));
         }
         let Some(text) = bundle.and_then(|bundle| subject(bundle, &finding.subject)) else {
-            return broken(format!("the subject {} does not exist", inert(&finding.subject)));
+            return broken(format!(
+                "the subject {} does not exist",
+                inert(&finding.subject)
+            ));
         };
         at_most("places of one finding", finding.related.len(), 100)?;
-        at_most("attributes of one finding", finding.attributes.len(), 50)?;
-        if let Some(span) = finding.primary.iter().chain(&finding.related).find(|span| !inside(text, **span)) {
-            return broken(format!("the span {}..{} is not inside {}", span.start, span.end, inert(&finding.subject)));
+        at_most(
+            "attributes of one finding",
+            finding.attributes.len(),
+            MAX_ATTRIBUTES,
+        )?;
+        if let Some(span) = finding
+            .primary
+            .iter()
+            .chain(&finding.related)
+            .find(|span| !inside(text, **span))
+        {
+            return broken(format!(
+                "the span {}..{} is not inside {}",
+                span.start,
+                span.end,
+                inert(&finding.subject)
+            ));
         }
+        let attributes = finding.attributes.into_iter().map(|attribute| Attribute {
+            key: inert(&attribute.key),
+            ..attribute
+        });
         checked.push(Finding {
+            attributes: attributes.take(MAX_ATTRIBUTES).collect(),
             message: inert(&finding.message),
             remediation: finding.remediation.as_deref().map(inert),
             ..finding
@@ -130,5 +200,8 @@ fn decision_of(decision: Decision) -> Result<Decision, CallError> {
         reason.message = inert(&reason.message);
         reason
     });
-    Ok(Decision { verdict: decision.verdict, reasons: reasons.collect() })
+    Ok(Decision {
+        verdict: decision.verdict,
+        reasons: reasons.collect(),
+    })
 }

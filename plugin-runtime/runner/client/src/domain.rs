@@ -18,7 +18,9 @@ use tokio::sync::Mutex;
 
 use crate::cache::{Cache, Entry, Key};
 use crate::process::{Gone, Process, Start, beside_own_executable, compile, gate_user};
-use crate::wire::{Called, CompileRequest, CompileResponse, Configure, Load, Ready, Request, Response, Snapshot};
+use crate::wire::{
+    Called, CompileRequest, CompileResponse, Configure, Load, Ready, Request, Response, Snapshot,
+};
 
 /// What comes on top of a call's own time limit before the runner is killed: host calls are outside fuel and epochs.
 const GRACE: Duration = Duration::from_secs(2);
@@ -100,7 +102,10 @@ impl GateDomain {
         };
         Ok(Self(Arc::new(Inner {
             name: options.name,
-            start: Start { program, user: gate_user(options.slot)? },
+            start: Start {
+                program,
+                user: gate_user(options.slot)?,
+            },
             cache: Cache::open(&options.cache)?,
             next: AtomicU64::new(1),
             running: Mutex::default(),
@@ -114,9 +119,14 @@ impl GateDomain {
     /// Every reason why it may not be a plugin.
     pub async fn inspect(&self, component: &[u8]) -> Result<Admitted, BindError> {
         let request = CompileRequest::Inspect(component.to_vec().into());
-        match compile(&self.0.start, request).await.map_err(BindError::Runner)? {
+        match compile(&self.0.start, request)
+            .await
+            .map_err(BindError::Runner)?
+        {
             CompileResponse::Inspected(result) => (*result).map_err(BindError::Refused),
-            _ => Err(BindError::Runner(io::Error::other("it answered another question"))),
+            _ => Err(BindError::Runner(io::Error::other(
+                "it answered another question",
+            ))),
         }
     }
 
@@ -127,7 +137,8 @@ impl GateDomain {
     /// Whatever keeps it from being called; nothing is bound then.
     pub async fn bind(&self, request: BindRequest) -> Result<BoundGate, BindError> {
         let process = self.process().await.map_err(BindError::Runner)?;
-        let settings = serde_json::to_vec(&request.settings).map_err(|error| BindError::Runner(io::Error::other(error)))?;
+        let settings = serde_json::to_vec(&request.settings)
+            .map_err(|error| BindError::Runner(io::Error::other(error)))?;
         let key = Key {
             engine: process.ready.compatibility,
             component: Sha256::digest(&request.component).into(),
@@ -142,15 +153,21 @@ impl GateDomain {
             }
         };
         let manifest = entry.admitted.manifest.clone();
-        let settings = manifest.settings(&request.settings).map_err(BindError::Settings)?;
-        let limits = CallLimits::granted(&manifest.limits).map_err(|reasons| BindError::Refused(Refused(reasons)))?;
+        let settings = manifest
+            .settings(&request.settings)
+            .map_err(BindError::Settings)?;
+        let limits = CallLimits::granted(&manifest.limits)
+            .map_err(|reasons| BindError::Refused(Refused(reasons)))?;
         let gate = BoundGate(Arc::new(Bound {
             domain: self.clone(),
             number: self.0.next.fetch_add(1, Ordering::Relaxed),
             key,
             manifest,
             limits,
-            configure: Configure { settings, data: Vec::new() },
+            configure: Configure {
+                settings,
+                data: Vec::new(),
+            },
             not_snapshotted: entry.not_snapshotted.clone(),
             runtime: process.ready.runtime.clone(),
             mode: request.mode,
@@ -181,30 +198,54 @@ impl GateDomain {
         let start = &self.0.start;
         let wrong = || BindError::Runner(io::Error::other("it answered another question"));
         let component = || serde_bytes::ByteBuf::from(request.component.clone());
-        let instrumented = compile(start, CompileRequest::Instrument(component())).await.map_err(BindError::Runner)?;
-        let CompileResponse::Instrumented(result) = instrumented else { return Err(wrong()) };
+        let instrumented = compile(start, CompileRequest::Instrument(component()))
+            .await
+            .map_err(BindError::Runner)?;
+        let CompileResponse::Instrumented(result) = instrumented else {
+            return Err(wrong());
+        };
         let (admitted, instrumented) = (*result).map_err(BindError::Refused)?;
-        let settings = admitted.manifest.settings(&request.settings).map_err(BindError::Settings)?;
+        let settings = admitted
+            .manifest
+            .settings(&request.settings)
+            .map_err(BindError::Settings)?;
         let (to_compile, not_snapshotted) = match instrumented {
             Ok(artifact) => {
                 let snapshot = Snapshot {
                     world: admitted.manifest.world,
                     component: request.component.clone(),
                     artifact: artifact.into_vec(),
-                    configure: Configure { settings, data: Vec::new() },
+                    configure: Configure {
+                        settings,
+                        data: Vec::new(),
+                    },
                 };
                 let limit = Duration::from_millis(CallLimits::CONFIGURE.time_ms) + GRACE;
-                match process.ask(Request::Snapshot(Box::new(snapshot)), limit).await {
+                match process
+                    .ask(Request::Snapshot(Box::new(snapshot)), limit)
+                    .await
+                {
                     Ok(Response::Snapshot(Ok(component))) => (component, None),
                     Ok(Response::Snapshot(Err(error))) => return Err(BindError::Call(error)),
                     Ok(_) => return Err(wrong()),
-                    Err(gone) => return Err(BindError::Call(gone.into_error(CallLimits::CONFIGURE.time_ms))),
+                    Err(gone) => {
+                        return Err(BindError::Call(
+                            gone.into_error(CallLimits::CONFIGURE.time_ms),
+                        ));
+                    }
                 }
             }
             Err(reason) => (component(), Some(reason)),
         };
-        match compile(start, CompileRequest::Compile(to_compile)).await.map_err(BindError::Runner)? {
-            CompileResponse::Compiled(Ok(artifact)) => Ok(Entry { admitted, not_snapshotted, artifact: artifact.into_vec() }),
+        match compile(start, CompileRequest::Compile(to_compile))
+            .await
+            .map_err(BindError::Runner)?
+        {
+            CompileResponse::Compiled(Ok(artifact)) => Ok(Entry {
+                admitted,
+                not_snapshotted,
+                artifact: artifact.into_vec(),
+            }),
             CompileResponse::Compiled(Err(error)) => Err(BindError::Refused(Refused(vec![error]))),
             _ => Err(wrong()),
         }
@@ -213,11 +254,19 @@ impl GateDomain {
     async fn process(&self) -> io::Result<Arc<Process>> {
         let mut running = self.0.running.lock().await;
         running.last_used = Some(Instant::now());
-        if let Some(process) = running.process.as_ref().filter(|process| !process.is_dead()) {
+        if let Some(process) = running
+            .process
+            .as_ref()
+            .filter(|process| !process.is_dead())
+        {
             return Ok(Arc::clone(process));
         }
         let process = Arc::new(Process::start(&self.0.start).await?);
-        tracing::info!(domain = self.0.name, walls = process.ready.walls.join(","), "gate runner started");
+        tracing::info!(
+            domain = self.0.name,
+            walls = process.ready.walls.join(","),
+            "gate runner started"
+        );
         running.loaded.clear();
         running.process = Some(Arc::clone(&process));
         Ok(process)
@@ -275,21 +324,39 @@ impl BoundGate {
 
     /// Asks the gate. A runner that dies in the middle is started again, and the question is asked once more; it is a
     /// pure function, so that changes nothing. Then there is no answer, which blocks.
+    #[tracing::instrument(level = "debug", skip_all)]
     pub async fn ask(&self, question: Question) -> Called {
-        let failed = |error| Called { answer: Err(error), fuel: 0, duration_us: 0, log: Vec::new() };
+        let failed = |error| Called {
+            answer: Err(error),
+            fuel: 0,
+            duration_us: 0,
+            log: Vec::new(),
+        };
         for again in [true, false] {
             let process = match self.load(None).await {
                 Ok(process) => process,
                 Err(error) => return failed(error),
             };
             let limit = Duration::from_millis(self.0.limits.time_ms) + GRACE;
-            match process.ask(Request::Call { gate: self.0.number, question: question.clone() }, limit).await {
+            match process
+                .ask(
+                    Request::Call {
+                        gate: self.0.number,
+                        question: question.clone(),
+                    },
+                    limit,
+                )
+                .await
+            {
                 Ok(Response::Called(called)) => return *called,
                 Ok(_) => {
                     process.kill().await;
                     return failed(CallError::Runner("it answered another question".to_owned()));
                 }
-                Err(Gone::Died) if again => tracing::warn!(gate = self.0.manifest.id, "the gate runner died; asking again"),
+                Err(Gone::Died) if again => tracing::warn!(
+                    gate = self.0.manifest.id,
+                    "the gate runner died; asking again"
+                ),
                 Err(gone) => return failed(gone.into_error(self.0.limits.time_ms)),
             }
         }
@@ -299,22 +366,37 @@ impl BoundGate {
     /// The runner, with this gate loaded.
     async fn load(&self, entry: Option<Entry>) -> Result<Arc<Process>, CallError> {
         let bound = &self.0;
-        let process = bound.domain.process().await.map_err(|error| CallError::Runner(error.to_string()))?;
+        let process = bound
+            .domain
+            .process()
+            .await
+            .map_err(|error| CallError::Runner(error.to_string()))?;
         let mut running = bound.domain.0.running.lock().await;
         if running.loaded.contains(&bound.number) {
             return Ok(process);
         }
-        let entry = entry.or_else(|| bound.domain.0.cache.get(&bound.key)).ok_or_else(|| {
-            CallError::Runner("its compiled form is gone from the cache; restart to compile it again".to_owned())
-        })?;
+        let entry = entry
+            .or_else(|| bound.domain.0.cache.get(&bound.key))
+            .ok_or_else(|| {
+                CallError::Runner(
+                    "its compiled form is gone from the cache; restart to compile it again"
+                        .to_owned(),
+                )
+            })?;
         let load = Load {
             gate: bound.number,
             world: bound.manifest.world,
             artifact: entry.artifact,
             limits: bound.limits,
-            configure: bound.not_snapshotted.as_ref().map(|_| bound.configure.clone()),
+            configure: bound
+                .not_snapshotted
+                .as_ref()
+                .map(|_| bound.configure.clone()),
         };
-        match process.ask(Request::Load(Box::new(load)), Duration::from_secs(20)).await {
+        match process
+            .ask(Request::Load(Box::new(load)), Duration::from_secs(20))
+            .await
+        {
             Ok(Response::Loaded(Ok(()))) => {
                 running.loaded.insert(bound.number);
                 Ok(Arc::clone(&process))
@@ -333,10 +415,15 @@ impl Drop for Bound {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 let mut running = domain.0.running.lock().await;
-                let process = running.process.clone().filter(|_| running.loaded.remove(&gate));
+                let process = running
+                    .process
+                    .clone()
+                    .filter(|_| running.loaded.remove(&gate));
                 drop(running);
                 if let Some(process) = process {
-                    let _ = process.ask(Request::Unload { gate }, Duration::from_secs(20)).await;
+                    let _ = process
+                        .ask(Request::Unload { gate }, Duration::from_secs(20))
+                        .await;
                 }
             });
         }

@@ -2,14 +2,16 @@
 //! blocks.
 
 use futures_util::future::{join, join_all};
-use sluice_gate_types::answer::{self as a, Answer, CallError, Prepared as Plan, Verdict};
-use sluice_gate_types::input::{Attribute, Bundle as SeenBundle, Job, Origin, Parameter, Question, Review, Value};
-use sluice_gate_types::manifest::World;
 use sluice_gate_types::CONTRACT;
+use sluice_gate_types::answer::{self as a, Answer, CallError, Prepared as Plan, Verdict};
+use sluice_gate_types::input::{
+    Attribute, Bundle as SeenBundle, Job, Origin, Parameter, Question, Review, Value,
+};
+use sluice_gate_types::manifest::World;
 use sluice_protocol::bundle::{Bundle, Prepared, Source, Submission, assemble};
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::{Block, Ending};
-use sluice_protocol::report::{Check, CheckStatus, Finding, Mode, Receipt};
+use sluice_protocol::report::{Check, Finding, Mode, Receipt};
 
 use crate::domain::BoundGate;
 use crate::render::render;
@@ -53,6 +55,7 @@ pub struct Evaluation {
 }
 
 /// Asks all gates, stage by stage.
+#[tracing::instrument(level = "debug", skip_all)]
 pub async fn evaluate(gates: &[BoundGate], input: &Input<'_>) -> Evaluation {
     let mut evaluation = Evaluation::default();
     if let Err(ending) = run(gates, input, &mut evaluation).await {
@@ -61,41 +64,91 @@ pub async fn evaluate(gates: &[BoundGate], input: &Input<'_>) -> Evaluation {
     evaluation
 }
 
-async fn run(gates: &[BoundGate], input: &Input<'_>, evaluation: &mut Evaluation) -> Result<(), Ending> {
+async fn run(
+    gates: &[BoundGate],
+    input: &Input<'_>,
+    evaluation: &mut Evaluation,
+) -> Result<(), Ending> {
     let script = translate::source_script(input.source);
-    let requires = input.source.header.as_ref().map(|header| translate::requirements(&header.requires)).unwrap_or_default();
+    let requires = input
+        .source
+        .header
+        .as_ref()
+        .map(|header| translate::requirements(&header.requires))
+        .unwrap_or_default();
     let parameters = translate::parameters(input.submission, input.source);
     let job = job(input);
 
-    let check = Question::Check { script: script.clone(), requirements: requires, facts: input.facts.clone(), job: job.clone() };
-    let prepare = Question::Prepare { script, parameters: parameters.clone(), job: job.clone() };
+    let check = Question::Check {
+        script: script.clone(),
+        requirements: requires,
+        facts: input.facts.clone(),
+        job: job.clone(),
+    };
+    let prepare = Question::Prepare {
+        script,
+        parameters: parameters.clone(),
+        job: job.clone(),
+    };
     let (checks, plans) = join(
         stage(gates, World::EnvironmentPlugin, input, &check, None),
         stage(gates, World::PreparerPlugin, input, &prepare, None),
     )
     .await;
-    environment(checks, input.live_facts, evaluation)?;
+    let checks = environment(checks, input.live_facts, evaluation)?;
     let prepared = plan(plans, input, &parameters, evaluation)?;
 
     let bundle = assemble(input.submission, input.source, prepared);
-    let digest = bundle.digest().map_err(|error| Ending::Error(error.to_string()))?;
+    let digest = bundle
+        .digest()
+        .map_err(|error| Ending::Error(error.to_string()))?;
     let seen = translate::bundle(&bundle, &input.attachments);
     evaluation.bundle = Some((bundle, digest));
 
-    let scan = Question::Scan { bundle: seen.clone(), job: job.clone() };
-    let scans = stage(gates, World::ScannerPlugin, input, &scan, Some((&seen, digest))).await;
+    let scan = Question::Scan {
+        bundle: seen.clone(),
+        job: job.clone(),
+    };
+    let scans = stage(
+        gates,
+        World::ScannerPlugin,
+        input,
+        &scan,
+        Some((&seen, digest)),
+    )
+    .await;
     let enforced = findings(scans, &seen, evaluation)?;
 
-    let review = Review { bundle: seen.clone(), parameters, facts: input.facts.clone(), checks: enforced_checks(evaluation), findings: enforced, job };
+    let review = Review {
+        bundle: seen.clone(),
+        parameters,
+        facts: input.facts.clone(),
+        checks,
+        findings: enforced,
+        job,
+    };
     let decide = Question::Decide(Box::new(review));
-    let decisions = stage(gates, World::PolicyPlugin, input, &decide, Some((&seen, digest))).await;
+    let decisions = stage(
+        gates,
+        World::PolicyPlugin,
+        input,
+        &decide,
+        Some((&seen, digest)),
+    )
+    .await;
     policy(decisions, evaluation)
 }
 
 /// The job's attributes that every gate sees.
 fn job(input: &Input<'_>) -> Job {
-    let declared = Attribute::new("parameters.declared", Value::Boolean(input.source.header.is_some()), Origin::HostClaim);
-    Job { attributes: input.job.iter().cloned().chain([declared]).collect() }
+    let declared = Attribute::new(
+        "parameters.declared",
+        Value::Boolean(input.source.header.is_some()),
+        Origin::HostClaim,
+    );
+    Job {
+        attributes: input.job.iter().cloned().chain([declared]).collect(),
+    }
 }
 
 /// One gate's answer, checked, and the receipt for the call.
@@ -106,6 +159,7 @@ struct Answered<'a> {
 }
 
 /// Asks all gates of one stage at once.
+#[tracing::instrument(level = "debug", skip_all)]
 async fn stage<'a>(
     gates: &'a [BoundGate],
     world: World,
@@ -113,27 +167,55 @@ async fn stage<'a>(
     question: &Question,
     bundle: Option<(&SeenBundle, Digest)>,
 ) -> Vec<Answered<'a>> {
-    let skipped = |gate: &BoundGate| world == World::ScannerPlugin && input.skip_security_scan && !gate.is_owners();
-    join_all(gates.iter().filter(|gate| gate.world() == world && !skipped(gate)).map(|gate| async move {
-        let called = gate.ask(question.clone()).await;
-        for line in &called.log {
-            tracing::debug!(gate = gate.manifest().id, line = sluice_protocol::ending::one_line(line), "gate log");
-        }
-        let answer = called.answer.clone().and_then(|answer| check::check(answer, gate.manifest(), bundle.map(|(seen, _)| seen)));
-        let receipt = receipt(gate, &called, &answer, bundle.map(|(_, digest)| digest));
-        Answered { gate, answer, receipt }
-    }))
+    let skipped = |gate: &BoundGate| {
+        world == World::ScannerPlugin && input.skip_security_scan && !gate.is_owners()
+    };
+    join_all(
+        gates
+            .iter()
+            .filter(|gate| gate.world() == world && !skipped(gate))
+            .map(|gate| async move {
+                let called = gate.ask(question.clone()).await;
+                for line in &called.log {
+                    tracing::debug!(
+                        gate = gate.manifest().id,
+                        line = sluice_protocol::ending::one_line(line),
+                        "gate log"
+                    );
+                }
+                let answer = called.answer.clone().and_then(|answer| {
+                    check::check(answer, gate.manifest(), bundle.map(|(seen, _)| seen))
+                });
+                let receipt = receipt(gate, &called, &answer, bundle.map(|(_, digest)| digest));
+                Answered {
+                    gate,
+                    answer,
+                    receipt,
+                }
+            }),
+    )
     .await
 }
 
-fn receipt(gate: &BoundGate, called: &Called, answer: &Result<Answer, CallError>, bundle_sha256: Option<Digest>) -> Receipt {
+fn receipt(
+    gate: &BoundGate,
+    called: &Called,
+    answer: &Result<Answer, CallError>,
+    bundle_sha256: Option<Digest>,
+) -> Receipt {
     let mut encoded = Vec::new();
     if let Err(error) = ciborium::into_writer(&called.answer, &mut encoded) {
         tracing::error!(%error, "an answer has no CBOR form");
     }
     let verdict = match answer {
         Err(_) => "error",
-        Ok(Answer::Checks(checks)) if checks.iter().all(|check| check.status == a::CheckStatus::Met) => "pass",
+        Ok(Answer::Checks(checks))
+            if checks
+                .iter()
+                .all(|check| check.status == a::CheckStatus::Met) =>
+        {
+            "pass"
+        }
         Ok(Answer::Checks(_)) => "unmet",
         Ok(Answer::Prepared(Plan::Planned(_))) => "pass",
         Ok(Answer::Prepared(Plan::Refused(_))) => "refused",
@@ -169,13 +251,20 @@ fn answers<'a>(
 ) -> Result<Vec<(&'a BoundGate, Answer)>, Ending> {
     let mut failed = None;
     let mut answers = Vec::new();
-    for Answered { gate, answer, receipt } in answered {
+    for Answered {
+        gate,
+        answer,
+        receipt,
+    } in answered
+    {
         evaluation.receipts.push(receipt);
         let id = gate.manifest().id.clone();
         match answer {
             Ok(answer) => answers.push((gate, answer)),
             Err(error) if gate.mode() == Mode::Monitor => {
-                evaluation.notes.push(format!("the gate {id}, which only monitors, gave no answer: {error}"));
+                evaluation.notes.push(format!(
+                    "the gate {id}, which only monitors, gave no answer: {error}"
+                ));
             }
             Err(error) => {
                 failed.get_or_insert(Ending::Blocked(Block {
@@ -189,22 +278,38 @@ fn answers<'a>(
     failed.map_or(Ok(answers), Err)
 }
 
-fn environment(answered: Vec<Answered<'_>>, live_facts: bool, evaluation: &mut Evaluation) -> Result<(), Ending> {
+/// Records all checks; returns those of enforcing gates, which a policy sees.
+fn environment(
+    answered: Vec<Answered<'_>>,
+    live_facts: bool,
+    evaluation: &mut Evaluation,
+) -> Result<Vec<a::Check>, Ending> {
     let answers = answers(answered, evaluation)?;
-    let mut unmet = Vec::new();
+    let (mut enforced, mut unmet) = (Vec::new(), Vec::new());
     for (gate, answer) in answers {
-        let Answer::Checks(checks) = answer else { continue };
+        let Answer::Checks(checks) = answer else {
+            continue;
+        };
         for check in checks {
             if check.status == a::CheckStatus::Unknown && !live_facts {
                 continue;
             }
-            if check.status != a::CheckStatus::Met && gate.mode() == Mode::Enforce {
-                unmet.push(check.message.clone());
+            if gate.mode() == Mode::Enforce {
+                enforced.push(check.clone());
+                if check.status != a::CheckStatus::Met {
+                    unmet.push(check.message.clone());
+                }
             }
-            evaluation.checks.push(translate::check(check, &gate.manifest().id));
+            evaluation
+                .checks
+                .push(translate::check(check, &gate.manifest().id));
         }
     }
-    if unmet.is_empty() { Ok(()) } else { Err(Ending::Unsupported(unmet.join("; "))) }
+    if unmet.is_empty() {
+        Ok(enforced)
+    } else {
+        Err(Ending::Unsupported(unmet.join("; ")))
+    }
 }
 
 fn plan(
@@ -213,7 +318,13 @@ fn plan(
     parameters: &[Parameter],
     evaluation: &mut Evaluation,
 ) -> Result<Prepared, Ending> {
-    let refuse = |reason: String| Err(Ending::Blocked(Block { by: "parameters".to_owned(), reason, code: None }));
+    let refuse = |reason: String| {
+        Err(Ending::Blocked(Block {
+            by: "parameters".to_owned(),
+            reason,
+            code: None,
+        }))
+    };
     let mut plan: Vec<a::Planned> = Vec::new();
     let mut prepared = false;
     for (gate, answer) in answers(answered, evaluation)? {
@@ -223,7 +334,10 @@ fn plan(
         prepared = true;
         match answer {
             Answer::Prepared(Plan::Refused(problems)) => {
-                let reasons: Vec<_> = problems.iter().map(|problem| format!("{}: {}", problem.parameter, problem.message)).collect();
+                let reasons: Vec<_> = problems
+                    .iter()
+                    .map(|problem| format!("{}: {}", problem.parameter, problem.message))
+                    .collect();
                 return refuse(reasons.join("; "));
             }
             Answer::Prepared(Plan::Planned(values)) => {
@@ -231,7 +345,9 @@ fn plan(
                     match plan.iter().find(|other| other.name == planned.name) {
                         None => plan.push(planned),
                         Some(other) if *other == planned => {}
-                        Some(_) => return refuse(format!("two preparers disagree about {}", planned.name)),
+                        Some(_) => {
+                            return refuse(format!("two preparers disagree about {}", planned.name));
+                        }
                     }
                 }
             }
@@ -248,51 +364,69 @@ fn plan(
 }
 
 /// Records all findings; returns those of enforcing scanners, which a policy sees.
-fn findings(answered: Vec<Answered<'_>>, seen: &SeenBundle, evaluation: &mut Evaluation) -> Result<Vec<a::Finding>, Ending> {
+fn findings(
+    answered: Vec<Answered<'_>>,
+    seen: &SeenBundle,
+    evaluation: &mut Evaluation,
+) -> Result<Vec<a::Finding>, Ending> {
     let mut enforced = Vec::new();
     for (gate, answer) in answers(answered, evaluation)? {
-        let Answer::Findings(findings) = answer else { continue };
+        let Answer::Findings(findings) = answer else {
+            continue;
+        };
         for finding in findings {
             if gate.mode() == Mode::Enforce {
                 enforced.push(finding.clone());
             }
-            let place = finding.primary.and_then(|span| check::place(check::subject(seen, &finding.subject)?, span.start));
-            evaluation.findings.push(translate::finding(finding, &gate.manifest().id, gate.mode(), place));
+            let place = finding
+                .primary
+                .and_then(|span| check::place(check::subject(seen, &finding.subject)?, span.start));
+            evaluation.findings.push(translate::finding(
+                finding,
+                &gate.manifest().id,
+                gate.mode(),
+                place,
+            ));
         }
     }
     Ok(enforced)
 }
 
-fn enforced_checks(evaluation: &Evaluation) -> Vec<a::Check> {
-    let status = |status| match status {
-        CheckStatus::Met => a::CheckStatus::Met,
-        CheckStatus::Unmet => a::CheckStatus::Unmet,
-        CheckStatus::Unknown => a::CheckStatus::Unknown,
-    };
-    let checks = evaluation.checks.iter();
-    checks.map(|check| a::Check { id: check.id.clone(), status: status(check.status), message: check.message.clone() }).collect()
-}
-
 fn policy(answered: Vec<Answered<'_>>, evaluation: &mut Evaluation) -> Result<(), Ending> {
     let mut worst: Option<(String, a::Decision)> = None;
     for (gate, answer) in answers(answered, evaluation)? {
-        let Answer::Decision(decision) = answer else { continue };
+        let Answer::Decision(decision) = answer else {
+            continue;
+        };
         let id = &gate.manifest().id;
         if gate.mode() == Mode::Monitor {
             if decision.verdict > Verdict::AllowWithWarnings {
-                evaluation.notes.push(format!("the gate {id}, which only monitors, would have said: {}", reasons(&decision)));
+                evaluation.notes.push(format!(
+                    "the gate {id}, which only monitors, would have said: {}",
+                    reasons(&decision)
+                ));
             }
             continue;
         }
-        if worst.as_ref().is_none_or(|(_, other)| decision.verdict > other.verdict) {
+        if worst
+            .as_ref()
+            .is_none_or(|(_, other)| decision.verdict > other.verdict)
+        {
             worst = Some((id.clone(), decision));
         }
     }
-    let Some((id, decision)) = worst else { return Ok(()) };
+    let Some((id, decision)) = worst else {
+        return Ok(());
+    };
     match decision.verdict {
         Verdict::Allow => Ok(()),
         Verdict::AllowWithWarnings => {
-            evaluation.notes.extend(decision.reasons.iter().map(|reason| format!("{id}: {}", reason.message)));
+            evaluation.notes.extend(
+                decision
+                    .reasons
+                    .iter()
+                    .map(|reason| format!("{id}: {}", reason.message)),
+            );
             Ok(())
         }
         Verdict::RequireApproval => Err(Ending::Blocked(Block {
@@ -300,16 +434,30 @@ fn policy(answered: Vec<Answered<'_>>, evaluation: &mut Evaluation) -> Result<()
             reason: reasons(&decision),
             code: Some("approval-required".to_owned()),
         })),
-        Verdict::Block if !decision.reasons.is_empty() && decision.reasons.iter().all(|reason| reason.code == "finding") => {
+        Verdict::Block
+            if !decision.reasons.is_empty()
+                && decision
+                    .reasons
+                    .iter()
+                    .all(|reason| reason.code == "finding") =>
+        {
             Err(Ending::ThreatFound(reasons(&decision)))
         }
-        Verdict::Block => Err(Ending::Blocked(Block { by: id, reason: reasons(&decision), code: None })),
+        Verdict::Block => Err(Ending::Blocked(Block {
+            by: id,
+            reason: reasons(&decision),
+            code: None,
+        })),
     }
 }
 
 fn reasons(decision: &a::Decision) -> String {
     match decision.reasons.as_slice() {
         [] => "no reason given".to_owned(),
-        reasons => reasons.iter().map(|reason| reason.message.as_str()).collect::<Vec<_>>().join("; "),
+        reasons => reasons
+            .iter()
+            .map(|reason| reason.message.as_str())
+            .collect::<Vec<_>>()
+            .join("; "),
     }
 }

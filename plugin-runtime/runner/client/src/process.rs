@@ -16,7 +16,9 @@ use tokio::process::{Child, Command};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::wire::{self, CompileRequest, CompileResponse, FrameId, FromRunner, Ready, Request, Response, ToRunner};
+use crate::wire::{
+    self, CompileRequest, CompileResponse, FrameId, FromRunner, Ready, Request, Response, ToRunner,
+};
 
 /// How long a runner may take to put up its walls.
 const START: Duration = Duration::from_secs(10);
@@ -48,14 +50,22 @@ impl Process {
         let (child, socket) = spawn(start, "serve")?;
         let (mut reader, mut writer) = socket.into_split();
         let ready = match timeout(START, read_frame::<FromRunner>(&mut reader)).await {
-            Ok(Ok(Some(FromRunner { id: 0, response: Response::Ready(ready) }))) => ready,
-            Ok(Ok(_)) => return Err(io::Error::other("it ended before its walls stood; its message is in the log")),
+            Ok(Ok(Some(FromRunner {
+                id: 0,
+                response: Response::Ready(ready),
+            }))) => ready,
+            Ok(Ok(_)) => {
+                return Err(io::Error::other(
+                    "it ended before its walls stood; its message is in the log",
+                ));
+            }
             Ok(Err(error)) => return Err(error),
             Err(_) => return Err(io::Error::other("it did not put up its walls in time")),
         };
         let dead = Arc::new(AtomicBool::new(false));
         let waiting = Waiting::default();
-        let (outgoing, mut queue) = mpsc::unbounded_channel::<(FrameId, Vec<u8>, oneshot::Sender<Response>)>();
+        let (outgoing, mut queue) =
+            mpsc::unbounded_channel::<(FrameId, Vec<u8>, oneshot::Sender<Response>)>();
         let (awaited, down) = (Arc::clone(&waiting), Arc::clone(&dead));
         tokio::spawn(async move {
             while let Some((id, frame, answer)) = queue.recv().await {
@@ -71,13 +81,21 @@ impl Process {
         tokio::spawn(async move {
             // An answer nobody waits for, or bytes that are no frame, are reason enough to give the runner up.
             while let Ok(Some(frame)) = read_frame::<FromRunner>(&mut reader).await {
-                let Some(answer) = lock(&waiting).remove(&frame.id) else { break };
+                let Some(answer) = lock(&waiting).remove(&frame.id) else {
+                    break;
+                };
                 let _ = answer.send(frame.response);
             }
             down.store(true, Ordering::Release);
             lock(&waiting).clear();
         });
-        Ok(Self { ready, next: AtomicU64::new(1), outgoing, dead, child: Mutex::new(child) })
+        Ok(Self {
+            ready,
+            next: AtomicU64::new(1),
+            outgoing,
+            dead,
+            child: Mutex::new(child),
+        })
     }
 
     /// Asks and waits; when `limit` passes the runner is killed, because nothing else can be relied on to stop it.
@@ -124,19 +142,25 @@ pub(crate) async fn compile(start: &Start, request: CompileRequest) -> io::Resul
     let frame = wire::encode(&request)?;
     let exchange = async {
         writer.write_all(&frame).await?;
-        read_frame::<CompileResponse>(&mut reader).await?.ok_or_else(|| {
-            io::Error::other("compiling it ran into the limits of time or memory")
-        })
+        read_frame::<CompileResponse>(&mut reader)
+            .await?
+            .ok_or_else(|| io::Error::other("compiling it ran into the limits of time or memory"))
     };
     let response = match timeout(COMPILE, exchange).await {
         Ok(response) => response,
-        Err(_) => Err(io::Error::other(format!("compiling it took longer than {} s", COMPILE.as_secs()))),
+        Err(_) => Err(io::Error::other(format!(
+            "compiling it took longer than {} s",
+            COMPILE.as_secs()
+        ))),
     };
     child.kill().await?;
     response
 }
 
-#[allow(clippy::disallowed_methods, reason = "the gate runner is started here and nowhere else")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the gate runner is started here and nowhere else"
+)]
 fn spawn(start: &Start, mode: &str) -> io::Result<(Child, UnixStream)> {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     ours.set_nonblocking(true)?;
@@ -152,7 +176,10 @@ fn spawn(start: &Start, mode: &str) -> io::Result<(Child, UnixStream)> {
         command.arg(user.to_string());
     }
     let child = command.spawn().map_err(|error| {
-        io::Error::new(error.kind(), format!("{} cannot be started: {error}", start.program.display()))
+        io::Error::new(
+            error.kind(),
+            format!("{} cannot be started: {error}", start.program.display()),
+        )
     })?;
     Ok((child, UnixStream::from_std(ours)?))
 }
@@ -171,7 +198,11 @@ pub(crate) fn gate_user(slot: u32) -> io::Result<Option<u32>> {
         .filter(|uid| matches!(User::from_uid(Uid::from_raw(*uid)), Ok(None)))
         .nth(slot as usize)
         .map(Some)
-        .ok_or_else(|| io::Error::other("no unassigned user id between 61184 and 65519; add a user named sluice-gate"))
+        .ok_or_else(|| {
+            io::Error::other(
+                "no unassigned user id between 61184 and 65519; add a user named sluice-gate",
+            )
+        })
 }
 
 /// Where the runner's binary is: beside our own.
@@ -180,7 +211,9 @@ pub(crate) fn beside_own_executable(name: &str) -> io::Result<PathBuf> {
     Ok(own.parent().unwrap_or(Path::new("/")).join(name))
 }
 
-async fn read_frame<T: serde::de::DeserializeOwned>(reader: &mut OwnedReadHalf) -> io::Result<Option<T>> {
+async fn read_frame<T: serde::de::DeserializeOwned>(
+    reader: &mut OwnedReadHalf,
+) -> io::Result<Option<T>> {
     let mut length = [0; 4];
     match reader.read_exact(&mut length).await {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
@@ -195,5 +228,7 @@ async fn read_frame<T: serde::de::DeserializeOwned>(reader: &mut OwnedReadHalf) 
 }
 
 fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -25,25 +25,39 @@ pub fn render(source: &Source, given: &[Variable], plan: &[Planned]) -> Result<P
     for planned in plan {
         let name = &planned.name;
         let destination = match &source.header {
-            Some(header) => match header.parameters.get(name).map(|declared| declared.delivery) {
+            Some(header) => match header
+                .parameters
+                .get(name)
+                .map(|declared| declared.delivery)
+            {
                 Some(As::Env) => Destination::Environment,
                 Some(As::Argument) => Destination::Argument,
                 Some(As::Placeholder) => Destination::Placeholder,
-                None => return Err(format!("the preparer set {name}, which the script does not declare")),
+                None => {
+                    return Err(format!(
+                        "the preparer set {name}, which the script does not declare"
+                    ));
+                }
             },
             None if given.iter().any(|given| given.name == *name) => Destination::Environment,
             None => return Err(format!("the preparer set {name}, which was not given")),
         };
         if planned.destination != destination {
-            return Err(format!("the preparer sends {name} elsewhere than the script declares"));
+            return Err(format!(
+                "the preparer sends {name} elsewhere than the script declares"
+            ));
         }
-        let text = text(&planned.value).ok_or_else(|| format!("{name} has a value that cannot be given to a script"))?;
+        let text = text(&planned.value)
+            .ok_or_else(|| format!("{name} has a value that cannot be given to a script"))?;
         if text.contains('\0') {
             return Err(format!("{name} contains a NUL character"));
         }
         match destination {
             Destination::Environment => {
-                prepared.environment.push(Variable { name: parameter_variable(name), value: text });
+                prepared.environment.push(Variable {
+                    name: parameter_variable(name),
+                    value: text,
+                });
             }
             Destination::Argument => prepared.arguments.push(text),
             Destination::Placeholder => literals.push((name.as_str(), &planned.value)),
@@ -80,7 +94,10 @@ enum Position {
 
 fn fill(source: &Source, literals: &[(&str, &Value)]) -> Result<String, String> {
     let script = source.text.as_str();
-    let (positions, literal): (Vec<Position>, fn(&Value) -> Option<String>) = match source.interpreter.language() {
+    let (positions, literal): (Vec<Position>, fn(&Value) -> Option<String>) = match source
+        .interpreter
+        .language()
+    {
         Language::Shell => (shell::positions(script), shell::literal),
         Language::Python => (python::positions(script), python::literal),
         other => {
@@ -94,7 +111,10 @@ fn fill(source: &Source, literals: &[(&str, &Value)]) -> Result<String, String> 
     let mut at = 0;
     while let Some(found) = script[at..].find("{{").map(|offset| at + offset) {
         let rest = &script[found + 2..];
-        let hit = literals.iter().find(|(name, _)| rest.strip_prefix(name).is_some_and(|rest| rest.starts_with("}}")));
+        let hit = literals.iter().find(|(name, _)| {
+            rest.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with("}}"))
+        });
         let Some((name, value)) = hit else {
             filled.push_str(&script[at..found + 2]);
             at = found + 2;
@@ -102,8 +122,14 @@ fn fill(source: &Source, literals: &[(&str, &Value)]) -> Result<String, String> 
         };
         let end = found + 2 + name.len() + 2;
         filled.push_str(&script[at..found]);
-        match positions.get(found).copied().unwrap_or(Position::Other("the end of the script")) {
-            Position::Code => filled.push_str(&literal(value).ok_or_else(|| format!("{name} has no literal"))?),
+        match positions
+            .get(found)
+            .copied()
+            .unwrap_or(Position::Other("the end of the script"))
+        {
+            Position::Code => {
+                filled.push_str(&literal(value).ok_or_else(|| format!("{name} has no literal"))?)
+            }
             Position::Comment => filled.push_str(&script[found..end]),
             Position::Other(place) => {
                 return Err(format!(
@@ -113,7 +139,9 @@ fn fill(source: &Source, literals: &[(&str, &Value)]) -> Result<String, String> 
             }
         }
         if filled.len() > MAX_SCRIPT {
-            return Err(format!("the script with its parameters is larger than {MAX_SCRIPT} bytes"));
+            return Err(format!(
+                "the script with its parameters is larger than {MAX_SCRIPT} bytes"
+            ));
         }
         at = end;
     }
@@ -143,31 +171,63 @@ mod tests {
     }
 
     fn rendered(body: &str, interpreter: &str, value: Value) -> Result<String, String> {
-        let head = format!("#!{interpreter}\n# /// sluice\n# [parameters.x]\n# as = \"placeholder\"\n# ///\n");
+        let head = format!(
+            "#!{interpreter}\n# /// sluice\n# [parameters.x]\n# as = \"placeholder\"\n# ///\n"
+        );
         let source = source(&format!("{head}{body}"));
-        let plan = [Planned { name: "x".to_owned(), value, destination: Destination::Placeholder }];
-        render(&source, &[], &plan).map(|prepared| prepared.script.expect("is filled")[head.len()..].to_owned())
+        let plan = [Planned {
+            name: "x".to_owned(),
+            value,
+            destination: Destination::Placeholder,
+        }];
+        render(&source, &[], &plan)
+            .map(|prepared| prepared.script.expect("is filled")[head.len()..].to_owned())
     }
 
     fn shell(body: &str) -> Result<String, String> {
-        rendered(body, "/bin/bash", Value::Text("a'b $(id)\n{{x}}".to_owned()))
+        rendered(
+            body,
+            "/bin/bash",
+            Value::Text("a'b $(id)\n{{x}}".to_owned()),
+        )
     }
 
     #[test]
     fn shell_literals_stand_where_words_stand() {
         let literal = "'a'\\''b $(id)\n{{x}}'";
         assert_eq!(shell("echo {{x}}"), Ok(format!("echo {literal}")));
-        assert_eq!(shell("y={{x}}; z=$(echo {{x}})"), Ok(format!("y={literal}; z=$(echo {literal})")));
-        assert_eq!(shell("echo \"a\" {{x}} # {{x}} it's"), Ok(format!("echo \"a\" {literal} # {{{{x}}}} it's")));
-        assert_eq!(shell("cat <<E\nit's\nE\necho {{x}}"), Ok(format!("cat <<E\nit's\nE\necho {literal}")));
-        assert_eq!(shell("echo {{y}} a#b {{x}}"), Ok(format!("echo {{{{y}}}} a#b {literal}")));
+        assert_eq!(
+            shell("y={{x}}; z=$(echo {{x}})"),
+            Ok(format!("y={literal}; z=$(echo {literal})"))
+        );
+        assert_eq!(
+            shell("echo \"a\" {{x}} # {{x}} it's"),
+            Ok(format!("echo \"a\" {literal} # {{{{x}}}} it's"))
+        );
+        assert_eq!(
+            shell("cat <<E\nit's\nE\necho {{x}}"),
+            Ok(format!("cat <<E\nit's\nE\necho {literal}"))
+        );
+        assert_eq!(
+            shell("echo {{y}} a#b {{x}}"),
+            Ok(format!("echo {{{{y}}}} a#b {literal}"))
+        );
     }
 
     #[test]
     fn shell_literals_are_refused_where_they_could_be_read_otherwise() {
         for body in [
-            "echo \"{{x}}\"", "echo '{{x}}'", "echo $'{{x}}'", "cat <<E\n{{x}}\nE\n", "cat <<-'E F'\n\t{{x}}\n\tE F\n",
-            "echo ${{x}}", "echo ${a:-{{x}}}", "echo $(( {{x}} ))", "echo `echo {{x}}`", "echo \\{{x}}", "echo \"$(echo \"{{x}}\")\"",
+            "echo \"{{x}}\"",
+            "echo '{{x}}'",
+            "echo $'{{x}}'",
+            "cat <<E\n{{x}}\nE\n",
+            "cat <<-'E F'\n\t{{x}}\n\tE F\n",
+            "echo ${{x}}",
+            "echo ${a:-{{x}}}",
+            "echo $(( {{x}} ))",
+            "echo `echo {{x}}`",
+            "echo \\{{x}}",
+            "echo \"$(echo \"{{x}}\")\"",
             "(( {{x}} ))",
         ] {
             assert!(shell(body).is_err(), "{body}: {:?}", shell(body));
@@ -178,10 +238,22 @@ mod tests {
     fn python_literals_are_expressions() {
         let python = |body: &str, value| rendered(body, "/usr/bin/python3", value);
         let text = Value::Text("a'b\"\\\n\u{202e}".to_owned());
-        assert_eq!(python("p({{x}})", text.clone()), Ok("p('a\\'b\"\\\\\\x0a\\u202e')".to_owned()));
-        assert_eq!(python("p({{x}})", Value::Integer(-5)), Ok("p((-5))".to_owned()));
-        assert_eq!(python("p({{x}})", Value::Boolean(true)), Ok("p(True)".to_owned()));
-        assert_eq!(python("'''it's''' # {{x}}\n{{x}}", Value::Integer(1)), Ok("'''it's''' # {{x}}\n(1)".to_owned()));
+        assert_eq!(
+            python("p({{x}})", text.clone()),
+            Ok("p('a\\'b\"\\\\\\x0a\\u202e')".to_owned())
+        );
+        assert_eq!(
+            python("p({{x}})", Value::Integer(-5)),
+            Ok("p((-5))".to_owned())
+        );
+        assert_eq!(
+            python("p({{x}})", Value::Boolean(true)),
+            Ok("p(True)".to_owned())
+        );
+        assert_eq!(
+            python("'''it's''' # {{x}}\n{{x}}", Value::Integer(1)),
+            Ok("'''it's''' # {{x}}\n(1)".to_owned())
+        );
         for body in ["'{{x}}'", "f\"{{x}}\"", "'''\n{{x}}'''", "r'\\'{{x}}'"] {
             assert!(python(body, text.clone()).is_err(), "{body}");
         }
@@ -189,18 +261,33 @@ mod tests {
 
     #[test]
     fn a_plan_keeps_to_what_the_script_declares() {
-        let planned = |name: &str, destination| Planned { name: name.to_owned(), value: Value::Text("v".to_owned()), destination };
-        let declared = source("#!/bin/sh\n# /// sluice\n# [parameters.a-b]\n# [parameters.c]\n# as = \"argument\"\n# ///\n:\n");
-        let plan = [planned("a-b", Destination::Environment), planned("c", Destination::Argument)];
+        let planned = |name: &str, destination| Planned {
+            name: name.to_owned(),
+            value: Value::Text("v".to_owned()),
+            destination,
+        };
+        let declared = source(
+            "#!/bin/sh\n# /// sluice\n# [parameters.a-b]\n# [parameters.c]\n# as = \"argument\"\n# ///\n:\n",
+        );
+        let plan = [
+            planned("a-b", Destination::Environment),
+            planned("c", Destination::Argument),
+        ];
         let prepared = render(&declared, &[], &plan).expect("renders");
         assert_eq!(prepared.environment[0].name, "SLUICE_PARAM_A_B");
         assert_eq!(prepared.arguments, ["v"]);
-        for bad in [planned("d", Destination::Environment), planned("c", Destination::Environment)] {
+        for bad in [
+            planned("d", Destination::Environment),
+            planned("c", Destination::Environment),
+        ] {
             assert!(render(&declared, &[], &[bad]).is_err());
         }
         let plain = source("#!/bin/sh\n:\n");
         assert!(render(&plain, &[], &[planned("a", Destination::Environment)]).is_err());
-        let nul = Planned { value: Value::Text("\0".to_owned()), ..planned("c", Destination::Argument) };
+        let nul = Planned {
+            value: Value::Text("\0".to_owned()),
+            ..planned("c", Destination::Argument)
+        };
         assert!(render(&declared, &[], &[nul]).is_err());
     }
 }

@@ -18,7 +18,11 @@ pub fn fact(fact: Fact, origin: i::Origin) -> i::Attribute {
         FactValue::Text(v) => i::Value::Text(v),
         FactValue::Texts(v) => i::Value::Texts(v),
     };
-    i::Attribute { key: fact.key, value, origin }
+    i::Attribute {
+        key: fact.key,
+        value,
+        origin,
+    }
 }
 
 /// Settings of a gate set as a binding takes them.
@@ -31,12 +35,20 @@ pub fn settings(settings: &[Setting]) -> Vec<(String, i::Value)> {
         SettingValue::Text(v) => i::Value::Text(v),
         SettingValue::Texts(v) => i::Value::Texts(v),
     };
-    settings.iter().map(|setting| (setting.key.clone(), value(&setting.value))).collect()
+    settings
+        .iter()
+        .map(|setting| (setting.key.clone(), value(&setting.value)))
+        .collect()
 }
 
 /// The script before its placeholders are filled, for the first two stages.
 pub(crate) fn source_script(source: &Source) -> i::Script {
-    script(&source.interpreter.command, &source.interpreter.flags, source.interpreter.language().as_str(), source.text.as_str())
+    script(
+        &source.interpreter.command,
+        &source.interpreter.flags,
+        source.interpreter.language().as_str(),
+        source.text.as_str(),
+    )
 }
 
 fn script(command: &str, flags: &[String], language: &str, text: &str) -> i::Script {
@@ -62,7 +74,10 @@ pub(crate) fn bundle(bundle: &Bundle, texts: &[(String, String)]) -> i::Bundle {
         environment: bundle
             .environment
             .iter()
-            .map(|variable| i::Binding { name: variable.name.clone(), value: variable.value.clone() })
+            .map(|variable| i::Binding {
+                name: variable.name.clone(),
+                value: variable.value.clone(),
+            })
             .collect(),
         attachments: bundle
             .attachments
@@ -71,7 +86,10 @@ pub(crate) fn bundle(bundle: &Bundle, texts: &[(String, String)]) -> i::Bundle {
                 name: attachment.name.clone(),
                 size: attachment.size,
                 sha256: attachment.sha256.as_bytes().to_vec(),
-                text: texts.iter().find(|(name, _)| *name == attachment.name).map(|(_, text)| text.clone()),
+                text: texts
+                    .iter()
+                    .find(|(name, _)| *name == attachment.name)
+                    .map(|(_, text)| text.clone()),
             })
             .collect(),
         secrets: bundle.secrets.clone(),
@@ -99,7 +117,11 @@ fn limits(limits: &Limits) -> Vec<i::Attribute> {
 pub(crate) fn parameters(submission: &Submission, source: &Source) -> Vec<i::Parameter> {
     let declared = source.header.as_ref().map(|header| &header.parameters);
     let given = |name: &str| {
-        submission.parameters.iter().find(|given| given.name == name).map(|given| i::Value::Text(given.value.clone()))
+        submission
+            .parameters
+            .iter()
+            .find(|given| given.name == name)
+            .map(|given| i::Value::Text(given.value.clone()))
     };
     let mut parameters: Vec<_> = declared
         .into_iter()
@@ -126,10 +148,16 @@ pub(crate) fn parameters(submission: &Submission, source: &Source) -> Vec<i::Par
 
 fn declaration_attributes(declaration: &ParameterDeclaration) -> Vec<i::Attribute> {
     let mut attributes = Vec::new();
-    let mut add = |key: &str, value: i::Value| attributes.push(i::Attribute::new(key, value, i::Origin::HostClaim));
+    let mut add = |key: &str, value: i::Value| {
+        attributes.push(i::Attribute::new(key, value, i::Origin::HostClaim))
+    };
     add("type", i::Value::Text(declaration.kind.as_str().to_owned()));
     add("required", i::Value::Boolean(declaration.required));
-    if let Some(default) = declaration.default.as_ref().and_then(sluice_gate_types::manifest::toml_value) {
+    if let Some(default) = declaration
+        .default
+        .as_ref()
+        .and_then(sluice_gate_types::manifest::toml_value)
+    {
         add("default", default);
     }
     if let Some(pattern) = &declaration.pattern {
@@ -144,35 +172,58 @@ fn declaration_attributes(declaration: &ParameterDeclaration) -> Vec<i::Attribut
     if !declaration.choices.is_empty() {
         add("choices", i::Value::Texts(declaration.choices.clone()));
     }
-    add("as", i::Value::Text(declaration.delivery.as_str().to_owned()));
+    add(
+        "as",
+        i::Value::Text(declaration.delivery.as_str().to_owned()),
+    );
     attributes
 }
 
 /// What the header block requires.
 pub(crate) fn requirements(requires: &Requirements) -> Vec<i::Attribute> {
     let mut attributes = Vec::new();
-    let mut add = |key: &str, value: i::Value| attributes.push(i::Attribute::new(key, value, i::Origin::HostClaim));
-    for (key, values) in [("os", &requires.os), ("arch", &requires.arch), ("commands", &requires.commands)] {
+    let mut add = |key: &str, value: i::Value| {
+        attributes.push(i::Attribute::new(key, value, i::Origin::HostClaim))
+    };
+    for (key, values) in [
+        ("os", &requires.os),
+        ("arch", &requires.arch),
+        ("commands", &requires.commands),
+    ] {
         if !values.is_empty() {
             add(key, i::Value::Texts(values.clone()));
         }
     }
-    for (key, value) in [("interpreter", &requires.interpreter), ("user", &requires.user)] {
+    for (key, value) in [
+        ("interpreter", &requires.interpreter),
+        ("user", &requires.user),
+    ] {
         if let Some(value) = value {
             add(key, i::Value::Text(value.clone()));
         }
     }
     for (key, value) in [("disk", requires.disk), ("memory", requires.memory)] {
         if let Some(size) = value {
-            add(key, i::Value::Integer(i64::try_from(size.0).unwrap_or(i64::MAX)));
+            add(
+                key,
+                i::Value::Integer(i64::try_from(size.0).unwrap_or(i64::MAX)),
+            );
         }
     }
     attributes
 }
 
 /// A checked finding as reports carry it, with what the runtime adds.
-pub(crate) fn finding(finding: a::Finding, gate: &str, mode: report::Mode, place: Option<(u32, u32)>) -> report::Finding {
-    let range = |span: a::Span| report::Range { start: span.start, end: span.end };
+pub(crate) fn finding(
+    finding: a::Finding,
+    gate: &str,
+    mode: report::Mode,
+    place: Option<(u32, u32)>,
+) -> report::Finding {
+    let range = |span: a::Span| report::Range {
+        start: span.start,
+        end: span.end,
+    };
     report::Finding {
         rule: finding.rule,
         severity: match finding.severity {
@@ -192,7 +243,13 @@ pub(crate) fn finding(finding: a::Finding, gate: &str, mode: report::Mode, place
         related: finding.related.into_iter().map(range).collect(),
         subject: finding.subject,
         remediation: finding.remediation,
-        attributes: finding.attributes.into_iter().map(|attribute| format!("{}={}", attribute.key, display(&attribute.value))).collect(),
+        attributes: finding
+            .attributes
+            .into_iter()
+            .map(|attribute| {
+                crate::check::inert(&format!("{}={}", attribute.key, display(&attribute.value)))
+            })
+            .collect(),
         line: place.map(|(line, _)| line),
         column: place.map(|(_, column)| column),
         gate: gate.to_owned(),

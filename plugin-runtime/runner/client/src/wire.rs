@@ -199,8 +199,11 @@ pub fn read<T: DeserializeOwned>(reader: &mut impl Read) -> io::Result<Option<T>
 /// A frame with its length before it.
 pub(crate) fn encode<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; 4];
-    ciborium::into_writer(value, &mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
-    let length = u32::try_from(bytes.len() - 4).ok().filter(|length| *length as usize <= MAX_FRAME);
+    ciborium::into_writer(value, &mut bytes)
+        .map_err(|error| io::Error::other(error.to_string()))?;
+    let length = u32::try_from(bytes.len() - 4)
+        .ok()
+        .filter(|length| *length as usize <= MAX_FRAME);
     let length = length.ok_or_else(|| io::Error::other("frame too large"))?;
     bytes[..4].copy_from_slice(&length.to_le_bytes());
     Ok(bytes)
@@ -208,12 +211,23 @@ pub(crate) fn encode<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
 
 pub(crate) fn checked_length(bytes: [u8; 4]) -> io::Result<usize> {
     let length = u32::from_le_bytes(bytes) as usize;
-    if length > MAX_FRAME { Err(io::Error::other("frame too large")) } else { Ok(length) }
+    if length > MAX_FRAME {
+        Err(io::Error::other("frame too large"))
+    } else {
+        Ok(length)
+    }
 }
 
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
     let mut rest = bytes;
     let value = ciborium::de::from_reader_with_recursion_limit(&mut rest, 32)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
-    if rest.is_empty() { Ok(value) } else { Err(io::Error::new(io::ErrorKind::InvalidData, "trailing bytes in a frame")) }
+    if rest.is_empty() {
+        Ok(value)
+    } else {
+        Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "trailing bytes in a frame",
+        ))
+    }
 }

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
 };
 
 use super::WallError;
@@ -61,29 +62,55 @@ const ALLOWED: &[libc::c_long] = &[
 /// with `clone`, whose flags a filter can see.
 pub(super) fn install() -> Result<(), WallError> {
     let failed = |error: &dyn std::fmt::Display| WallError::Seccomp(error.to_string());
-    let arch: TargetArch = std::env::consts::ARCH.try_into().map_err(|error: seccompiler::BackendError| failed(&error))?;
+    let arch: TargetArch = std::env::consts::ARCH
+        .try_into()
+        .map_err(|error: seccompiler::BackendError| failed(&error))?;
 
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
     let thread = libc::CLONE_THREAD | libc::CLONE_VM | libc::CLONE_SIGHAND;
     let flags = u64::from(thread.unsigned_abs());
-    rules.insert(libc::SYS_clone, vec![when(0, SeccompCmpOp::MaskedEq(flags), flags)?]);
+    rules.insert(
+        libc::SYS_clone,
+        vec![when(0, SeccompCmpOp::MaskedEq(flags), flags)?],
+    );
     // answered with ENOSYS by the filter below
     rules.insert(libc::SYS_clone3, Vec::new());
     // abort() signals its own thread
-    rules.insert(libc::SYS_tgkill, vec![when(0, SeccompCmpOp::Eq, u64::from(std::process::id()))?]);
+    rules.insert(
+        libc::SYS_tgkill,
+        vec![when(0, SeccompCmpOp::Eq, u64::from(std::process::id()))?],
+    );
     // names of threads and of memory areas
-    rules.insert(libc::SYS_prctl, vec![
-        when(0, SeccompCmpOp::Eq, u64::from(libc::PR_SET_NAME.unsigned_abs()))?,
-        when(0, SeccompCmpOp::Eq, u64::from(libc::PR_SET_VMA.unsigned_abs()))?,
-    ]);
+    rules.insert(
+        libc::SYS_prctl,
+        vec![
+            when(
+                0,
+                SeccompCmpOp::Eq,
+                u64::from(libc::PR_SET_NAME.unsigned_abs()),
+            )?,
+            when(
+                0,
+                SeccompCmpOp::Eq,
+                u64::from(libc::PR_SET_VMA.unsigned_abs()),
+            )?,
+        ],
+    );
     let denied = SeccompAction::Errno(libc::EPERM.unsigned_abs());
-    let filter = SeccompFilter::new(rules, denied, SeccompAction::Allow, arch).map_err(|error| failed(&error))?;
-    let program: BpfProgram = filter.try_into().map_err(|error: seccompiler::BackendError| failed(&error))?;
+    let filter = SeccompFilter::new(rules, denied, SeccompAction::Allow, arch)
+        .map_err(|error| failed(&error))?;
+    let program: BpfProgram = filter
+        .try_into()
+        .map_err(|error: seccompiler::BackendError| failed(&error))?;
 
     let clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     let no_such_call = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
-    let first = SeccompFilter::new(clone3, SeccompAction::Allow, no_such_call, arch).map_err(|error| failed(&error))?;
-    let first: BpfProgram = first.try_into().map_err(|error: seccompiler::BackendError| failed(&error))?;
+    let first = SeccompFilter::new(clone3, SeccompAction::Allow, no_such_call, arch)
+        .map_err(|error| failed(&error))?;
+    let first: BpfProgram = first
+        .try_into()
+        .map_err(|error: seccompiler::BackendError| failed(&error))?;
 
     // Of two filters the more restrictive answer counts: the first one's ENOSYS, where the second one allows clone3.
     seccompiler::apply_filter_all_threads(&first).map_err(|error| failed(&error))?;
@@ -93,6 +120,7 @@ pub(super) fn install() -> Result<(), WallError> {
 
 fn when(argument: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompRule, WallError> {
     let failed = |error: seccompiler::BackendError| WallError::Seccomp(error.to_string());
-    let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Qword, operator, value).map_err(failed)?;
+    let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Qword, operator, value)
+        .map_err(failed)?;
     SeccompRule::new(vec![condition]).map_err(failed)
 }

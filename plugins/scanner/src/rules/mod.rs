@@ -100,6 +100,9 @@ const fn words(any: &'static [&'static str]) -> Pattern {
     }
 }
 
+/// The rule for attachments without a text.
+pub(crate) const NOT_SCANNED: &str = "attachment-not-scanned";
+
 /// Every rule, in the order of the manifest.
 pub(crate) fn all() -> impl Iterator<Item = &'static Rule> {
     [

@@ -5,6 +5,17 @@ use sluice_plugin_sdk::types::{Confidence, Severity};
 use super::{Rule, line, text, together};
 
 pub(super) const RULES: &[Rule] = &[
+    // Found by the scanner itself: what has no text cannot match a pattern.
+    Rule {
+        id: super::NOT_SCANNED,
+        severity: Severity::Medium,
+        confidence: Confidence::Low,
+        tags: &["attack.T1027"],
+        name: "Attachment that was not scanned",
+        message: "is too large to be scanned",
+        remediation: "Attach less than 1 MiB, or have a policy that knows the digest.",
+        patterns: &[],
+    },
     Rule {
         id: "decode-and-run",
         severity: Severity::High,

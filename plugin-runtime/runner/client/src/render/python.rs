@@ -14,7 +14,13 @@ pub(super) fn literal(value: &Value) -> Option<String> {
         Value::Integer(v) => format!("({v})"),
         Value::Decimal(v) => format!("({v:?})"),
         Value::Text(v) => string(v),
-        Value::Texts(v) => format!("[{}]", v.iter().map(|text| string(text)).collect::<Vec<_>>().join(", ")),
+        Value::Texts(v) => format!(
+            "[{}]",
+            v.iter()
+                .map(|text| string(text))
+                .collect::<Vec<_>>()
+                .join(", ")
+        ),
         Value::Bytes(_) | Value::Secret(_) => return None,
     })
 }
@@ -44,7 +50,10 @@ pub(super) fn positions(script: &str) -> Vec<Position> {
     while at < bytes.len() {
         let (end, position) = match bytes[at] {
             b'#' => {
-                let end = bytes[at..].iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |offset| at + offset);
+                let end = bytes[at..]
+                    .iter()
+                    .position(|byte| *byte == b'\n')
+                    .map_or(bytes.len(), |offset| at + offset);
                 (end, Position::Comment)
             }
             quote @ (b'\'' | b'"') => (string_end(bytes, at, quote), Position::Other("a string")),

@@ -45,7 +45,9 @@ pub(super) fn positions(script: &str) -> Vec<Position> {
         };
         let quoted = open.last() == Some(&Open::DoubleQuote);
         let plain = matches!(open.last(), None | Some(Open::Parenthesis));
-        let mut mark = |from: usize, to: usize, position: Position| positions[from..to.min(bytes.len())].fill(position);
+        let mut mark = |from: usize, to: usize, position: Position| {
+            positions[from..to.min(bytes.len())].fill(position)
+        };
         let length = match rest {
             [b'\\', ..] => {
                 mark(at, at + 2, Position::Other("an escape"));
@@ -126,12 +128,18 @@ pub(super) fn positions(script: &str) -> Vec<Position> {
                     end - at
                 }
                 None => {
-                    mark(at, bytes.len(), Position::Other("a here-document that is not understood"));
+                    mark(
+                        at,
+                        bytes.len(),
+                        Position::Other("a here-document that is not understood"),
+                    );
                     bytes.len() - at
                 }
             },
             [b'\n', ..] if !documents.is_empty() => {
-                let end = documents.drain(..).fold(at + 1, |from, (word, tabs)| document_end(bytes, from, &word, tabs));
+                let end = documents.drain(..).fold(at + 1, |from, (word, tabs)| {
+                    document_end(bytes, from, &word, tabs)
+                });
                 mark(at, end, Position::Other("a here-document"));
                 end - at
             }
@@ -146,11 +154,18 @@ pub(super) fn positions(script: &str) -> Vec<Position> {
 }
 
 fn starts_word(bytes: &[u8], at: usize) -> bool {
-    at == 0 || matches!(bytes[at - 1], b' ' | b'\t' | b'\n' | b';' | b'&' | b'|' | b'(' | b')')
+    at == 0
+        || matches!(
+            bytes[at - 1],
+            b' ' | b'\t' | b'\n' | b';' | b'&' | b'|' | b'(' | b')'
+        )
 }
 
 fn line_end(bytes: &[u8], at: usize) -> usize {
-    bytes[at..].iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |offset| at + offset)
+    bytes[at..]
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .map_or(bytes.len(), |offset| at + offset)
 }
 
 /// Behind the closing quote.
@@ -179,13 +194,24 @@ fn delimiter(bytes: &[u8], mut at: usize) -> Option<(String, bool, usize)> {
         }
         _ => {
             let from = if bytes[at] == b'\\' { at + 1 } else { at };
-            let length = bytes[from..].iter().position(|byte| !byte.is_ascii_alphanumeric() && !b"_-.!+%".contains(byte));
+            let length = bytes[from..]
+                .iter()
+                .position(|byte| !byte.is_ascii_alphanumeric() && !b"_-.!+%".contains(byte));
             let to = length.map_or(bytes.len(), |length| from + length);
             (from, to, to)
         }
     };
-    let plain_end = matches!(bytes.get(end), None | Some(b' ' | b'\t' | b'\n' | b';' | b'|' | b'&' | b')' | b'>' | b'<'));
-    (from < to && plain_end).then(|| (String::from_utf8_lossy(&bytes[from..to]).into_owned(), tabs, end))
+    let plain_end = matches!(
+        bytes.get(end),
+        None | Some(b' ' | b'\t' | b'\n' | b';' | b'|' | b'&' | b')' | b'>' | b'<')
+    );
+    (from < to && plain_end).then(|| {
+        (
+            String::from_utf8_lossy(&bytes[from..to]).into_owned(),
+            tabs,
+            end,
+        )
+    })
 }
 
 /// Behind the line that ends a here-document.
@@ -193,7 +219,11 @@ fn document_end(bytes: &[u8], mut at: usize, word: &str, tabs: bool) -> usize {
     while at < bytes.len() {
         let end = line_end(bytes, at);
         let line = &bytes[at..end];
-        let line = if tabs { &line[line.iter().take_while(|byte| **byte == b'\t').count()..] } else { line };
+        let line = if tabs {
+            &line[line.iter().take_while(|byte| **byte == b'\t').count()..]
+        } else {
+            line
+        };
         at = (end + 1).min(bytes.len());
         if line == word.as_bytes() {
             return at;
