@@ -39,7 +39,7 @@ struct Bound {
     /// Of the host's set; none before the first one came.
     revision: Option<u64>,
     gates: Vec<BoundGate>,
-    /// Ids of gates that the owner requires and that will really be asked.
+    /// Ids of gates that the owner requires the host to bind.
     required: Vec<String>,
     /// Why nothing may run: a gate of the owner's, or an enforcing one of the host's, cannot be asked.
     broken: Option<Ending>,
@@ -101,7 +101,9 @@ impl Gates {
         for required in config.gates.required.iter() {
             match self.bind_required(required, set).await {
                 Ok(gate) => {
-                    bound.required.push(required.id.clone());
+                    if required.file.is_none() {
+                        bound.required.push(required.id.clone());
+                    }
                     bound.gates.extend(gate);
                 }
                 Err(reason) => {

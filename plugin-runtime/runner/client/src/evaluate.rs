@@ -346,7 +346,10 @@ fn plan(
                         None => plan.push(planned),
                         Some(other) if *other == planned => {}
                         Some(_) => {
-                            return refuse(format!("two preparers disagree about {}", planned.name));
+                            return refuse(format!(
+                                "two preparers disagree about {}",
+                                planned.name
+                            ));
                         }
                     }
                 }
