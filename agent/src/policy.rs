@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sluice_protocol::bundle::{Source, Submission};
 use sluice_protocol::ending::{Block, Ending};
-use sluice_protocol::environment::check_run;
+use sluice_protocol::environment::{check_request, check_run};
 use sluice_protocol::message::operation::Operation;
 use sluice_shim::spec;
 
@@ -47,7 +47,9 @@ pub fn permit(
     }
     check_attachments(submission)?;
     for variable in &submission.environment {
-        check_run(&variable.name, &variable.value, &config.environment.allow)
+        // The host has refused names that are not valid; a hostile one has not.
+        check_request(&variable.name, &variable.value)
+            .and_then(|()| check_run(&variable.name, &variable.value, &config.environment.allow))
             .map_err(|refusal| blocked(refusal.to_string()))?;
     }
     let limits = limits(submission, config)?;

@@ -49,6 +49,7 @@ const LOADERS: &[&str] = &[
     "PYTHONSTARTUP",
     "PERL5LIB",
     "PERL5OPT",
+    "PERLLIB",
     "RUBYLIB",
     "RUBYOPT",
     "NODE_OPTIONS",

@@ -43,28 +43,6 @@ pub enum Names {
     SluiceAndLandscape,
 }
 
-/// Why a job's variable is refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum VariableError {
-    /// Not a name.
-    #[error("`{0}` is not the name of an environment variable")]
-    Name(String),
-    /// NUL in the value.
-    #[error("the value of {0} has a NUL byte")]
-    Value(String),
-    /// `SLUICE_*` is ours.
-    #[error("{0} is reserved: names that begin with SLUICE_ are set by Sluice alone")]
-    Reserved(String),
-    /// It makes a program load other code.
-    #[error(
-        "{0} could make the script run code that no gate has seen; the machine's owner can permit it with `[environment] allow`"
-    )]
-    Loader(String),
-    /// A relative part, or an empty one, which means the working directory.
-    #[error("PATH has the relative part `{0}`")]
-    RelativePath(String),
-}
-
 impl Locale {
     /// The agent's.
     #[must_use]
@@ -120,41 +98,6 @@ pub fn attachment_names(names: Names) -> Vec<String> {
     all.iter().map(ToString::to_string).collect()
 }
 
-/// Checks the variables an operator gave. `allow` is the owner's list of loader variables that jobs may set after all.
-///
-/// # Errors
-/// The first that is refused.
-pub fn check(job: &[Variable], allow: &[String]) -> Result<(), VariableError> {
-    job.iter().try_for_each(|one| {
-        let name = &one.name;
-        let valid = name
-            .chars()
-            .enumerate()
-            .all(|(i, c)| c == '_' || c.is_ascii_alphabetic() || (i > 0 && c.is_ascii_digit()));
-        // An exported function of bash has a name that no variable has, and is refused for what it is.
-        if is_loader(name) && !allow.contains(name) {
-            return Err(VariableError::Loader(
-                name.escape_debug().take(80).collect(),
-            ));
-        }
-        if name.is_empty() || !valid {
-            return Err(VariableError::Name(name.escape_debug().take(80).collect()));
-        }
-        if one.value.contains('\0') {
-            return Err(VariableError::Value(name.clone()));
-        }
-        if name.starts_with("SLUICE_") {
-            return Err(VariableError::Reserved(name.clone()));
-        }
-        match one.value.split(':').find(|part| !part.starts_with('/')) {
-            Some(part) if name == "PATH" => Err(VariableError::RelativePath(
-                part.escape_debug().take(80).collect(),
-            )),
-            _ => Ok(()),
-        }
-    })
-}
-
 impl Identity {
     fn variables(&self, names: Names) -> Vec<Variable> {
         let tags = self.machine_tags.join(",");
@@ -182,31 +125,6 @@ impl Identity {
         }
         all
     }
-}
-
-const LOADERS: [&str; 18] = [
-    "BASH_ENV",
-    "ENV",
-    "SHELLOPTS",
-    "BASHOPTS",
-    "PS4",
-    "IFS",
-    "PYTHONPATH",
-    "PYTHONHOME",
-    "PYTHONSTARTUP",
-    "PERL5LIB",
-    "PERL5OPT",
-    "RUBYLIB",
-    "RUBYOPT",
-    "NODE_OPTIONS",
-    "NODE_PATH",
-    "GCONV_PATH",
-    "LOCPATH",
-    "PERLLIB",
-];
-
-fn is_loader(name: &str) -> bool {
-    LOADERS.contains(&name) || name.starts_with("LD_") || name.starts_with("BASH_FUNC_")
 }
 
 fn variable(name: &str, value: impl AsRef<str>) -> Variable {
@@ -289,72 +207,5 @@ mod tests {
         assert_eq!(value(&all, "LANG"), Some("C.UTF-8"));
         assert_eq!(value(&all, "PATH"), Some(PATH));
         assert_eq!(value(&all, "LANDSCAPE_ACTIVITY_ID"), Some("o-1"));
-    }
-
-    #[test]
-    fn variables_that_load_code_are_refused_unless_the_owner_permits_them() {
-        for name in [
-            "LD_PRELOAD",
-            "LD_AUDIT",
-            "BASH_ENV",
-            "ENV",
-            "BASH_FUNC_ls%%",
-            "PS4",
-            "IFS",
-            "PYTHONPATH",
-            "PERL5OPT",
-            "RUBYOPT",
-            "NODE_OPTIONS",
-            "GCONV_PATH",
-        ] {
-            assert!(
-                matches!(
-                    check(&[variable(name, "x")], &[]),
-                    Err(VariableError::Loader(_))
-                ),
-                "{name}"
-            );
-        }
-        assert_eq!(
-            check(&[variable("PYTHONPATH", "/opt")], &["PYTHONPATH".into()]),
-            Ok(())
-        );
-    }
-
-    #[test]
-    fn names_values_and_paths_are_checked() {
-        assert_eq!(
-            check(
-                &[variable("PATH", "/a:/b"), variable("_x1", "zwölf\n")],
-                &[]
-            ),
-            Ok(())
-        );
-        for name in ["", "A=B", "A B", "1A", "ä", "A\0", "A-B"] {
-            assert!(
-                matches!(
-                    check(&[variable(name, "x")], &[]),
-                    Err(VariableError::Name(_))
-                ),
-                "{name:?}"
-            );
-        }
-        assert!(matches!(
-            check(&[variable("A", "x\0y")], &[]),
-            Err(VariableError::Value(_))
-        ));
-        assert!(matches!(
-            check(&[variable("SLUICE_X", "y")], &["SLUICE_X".into()]),
-            Err(VariableError::Reserved(_))
-        ));
-        for path in ["", "bin", "/a::/b", "/a:", ".:/a"] {
-            assert!(
-                matches!(
-                    check(&[variable("PATH", path)], &[]),
-                    Err(VariableError::RelativePath(_))
-                ),
-                "{path:?}"
-            );
-        }
     }
 }
