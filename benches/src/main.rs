@@ -5,10 +5,12 @@ mod gate;
 mod operation;
 mod samples;
 
+/// Measures and prints.
+type Bench = fn() -> anyhow::Result<()>;
+
 fn main() -> anyhow::Result<()> {
     let filter = std::env::args().nth(1).unwrap_or_default();
-    let benches: [(&str, fn() -> anyhow::Result<()>); 2] =
-        [("gate", gate::run), ("operation", operation::run)];
+    let benches: [(&str, Bench); 2] = [("gate", gate::run), ("operation", operation::run)];
     for (name, bench) in benches {
         if name.contains(&filter) {
             println!("\n== {name}");

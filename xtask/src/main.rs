@@ -1,5 +1,10 @@
 //! `cargo xtask`: everything that building, trying, testing and measuring needs, in one place.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "starting tools and the product's programs is what this is for"
+)]
+
 mod bench;
 mod demo;
 mod plugins;

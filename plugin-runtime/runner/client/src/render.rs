@@ -92,12 +92,12 @@ enum Position {
     Other(&'static str),
 }
 
+/// Writes a value as a literal of one language; none where it has no form there.
+type Literal = fn(&Value) -> Option<String>;
+
 fn fill(source: &Source, literals: &[(&str, &Value)]) -> Result<String, String> {
     let script = source.text.as_str();
-    let (positions, literal): (Vec<Position>, fn(&Value) -> Option<String>) = match source
-        .interpreter
-        .language()
-    {
+    let (positions, literal): (Vec<Position>, Literal) = match source.interpreter.language() {
         Language::Shell => (shell::positions(script), shell::literal),
         Language::Python => (python::positions(script), python::literal),
         other => {

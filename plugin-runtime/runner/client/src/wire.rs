@@ -31,6 +31,10 @@ pub struct ToRunner {
 
 /// What a serving runner is asked.
 #[derive(Debug, Serialize, Deserialize)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "questions are by far the most frequent, and are not worth another allocation"
+)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
     /// Load a compiled component under this number.
@@ -163,10 +167,13 @@ pub enum CompileResponse {
     /// To `Inspect`.
     Inspected(Box<Result<Admitted, Refused>>),
     /// To `Instrument`; the artifact is the reason where the component cannot be snapshotted.
-    Instrumented(Box<Result<(Admitted, Result<serde_bytes::ByteBuf, String>), Refused>>),
+    Instrumented(Box<Result<Instrumented, Refused>>),
     /// To `Compile`.
     Compiled(Result<serde_bytes::ByteBuf, String>),
 }
+
+/// An admitted component, and its instrumented and compiled form or the reason why there is none.
+pub type Instrumented = (Admitted, Result<serde_bytes::ByteBuf, String>);
 
 /// Writes one frame.
 ///
