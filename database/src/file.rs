@@ -1,0 +1,407 @@
+//! The handle on the file.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+use rusqlite_migration::Migrations;
+use tokio::sync::oneshot;
+
+use crate::writer::{Task, Writer};
+use crate::{OpenError, WriteError};
+
+/// How long a connection waits for another one's lock: a writer of another process, such as a command that looks at it.
+const BUSY: Duration = Duration::from_secs(10);
+/// How many connections for reading are kept when nobody reads.
+const SPARE_READERS: usize = 8;
+/// How many statements a connection keeps prepared.
+const PREPARED: usize = 128;
+
+/// An open database. A cheap handle.
+#[derive(Debug, Clone)]
+pub struct Database {
+    writer: Writer,
+    readers: Arc<Readers>,
+}
+
+#[derive(Debug)]
+struct Readers {
+    path: PathBuf,
+    spare: Mutex<Vec<Connection>>,
+}
+
+impl Database {
+    /// Opens the file (WAL, synchronous=FULL), creates it where it is missing (mode 0600), brings its tables to this
+    /// version, and starts the thread that writes.
+    ///
+    /// # Errors
+    ///
+    /// Where the file cannot be opened, or is of a later version.
+    pub fn open(path: &Path, migrations: &Migrations<'_>) -> Result<Self, OpenError> {
+        let path = path.to_owned();
+        let created = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&path);
+        if let Err(source) = created {
+            return Err(OpenError::Create { path, source });
+        }
+        let mut connection = match open_to_write(&path) {
+            Ok(connection) => connection,
+            Err(source) => return Err(OpenError::Open { path, source }),
+        };
+        if let Err(source) = migrations.to_latest(&mut connection) {
+            return Err(OpenError::Migrate { path, source });
+        }
+        let writer = match Writer::start(connection) {
+            Ok(writer) => writer,
+            Err(source) => return Err(OpenError::Thread { path, source }),
+        };
+        Ok(Self {
+            writer,
+            readers: Arc::new(Readers {
+                path,
+                spare: Mutex::default(),
+            }),
+        })
+    }
+
+    /// Runs `change` in the next transaction and answers once that is durable. Where `change` fails, what it did is
+    /// rolled back and nothing else is.
+    ///
+    /// # Errors
+    ///
+    /// The error of `change`, or [`WriteError`] where the transaction could not be committed.
+    pub async fn write<T, E, F>(&self, change: F) -> Result<T, E>
+    where
+        F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<WriteError> + Send + 'static,
+    {
+        self.enqueue(change).await?.await
+    }
+
+    /// Hands `change` to the writer, and gives a future that answers as [`Database::write`] does. Changes are made in
+    /// the order in which they were handed over, so the caller may go on in the meantime.
+    ///
+    /// # Errors
+    ///
+    /// The writer has stopped.
+    pub async fn enqueue<T, E, F>(
+        &self,
+        change: F,
+    ) -> Result<impl Future<Output = Result<T, E>> + Send + use<T, E, F>, E>
+    where
+        F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<WriteError> + Send + 'static,
+    {
+        let (answer, wait) = oneshot::channel();
+        // The caller may have gone; the change stands either way.
+        let task = Task::durable(change, move |result| drop(answer.send(result)));
+        self.writer.send(task).await?;
+        Ok(async move {
+            wait.await
+                .unwrap_or_else(|_| Err(WriteError::Stopped.into()))
+        })
+    }
+
+    /// As [`Database::enqueue`], for a change that may wait a moment for company: it is durable with the next commit.
+    ///
+    /// # Errors
+    ///
+    /// The writer has stopped.
+    pub async fn enqueue_lazily<T, E, F>(
+        &self,
+        change: F,
+    ) -> Result<impl Future<Output = Result<T, E>> + Send + use<T, E, F>, E>
+    where
+        F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<WriteError> + Send + 'static,
+    {
+        let (answer, wait) = oneshot::channel();
+        // The caller may have gone; the change stands either way.
+        self.write_lazily(change, move |result| drop(answer.send(result)))
+            .await?;
+        Ok(async move {
+            wait.await
+                .unwrap_or_else(|_| Err(WriteError::Stopped.into()))
+        })
+    }
+
+    /// Hands over a change that nobody waits for: it rides along with the next commit, or has one of its own after a
+    /// moment. `then` runs after that commit, on the thread that writes.
+    ///
+    /// # Errors
+    ///
+    /// The writer has stopped.
+    pub async fn write_lazily<T, E, F>(
+        &self,
+        change: F,
+        then: impl FnOnce(Result<T, E>) + Send + 'static,
+    ) -> Result<(), WriteError>
+    where
+        F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<WriteError> + Send + 'static,
+    {
+        self.writer.send(Task::lazy(change, then)).await
+    }
+
+    /// Looks something up in what is committed, on the thread of the caller: for point lookups and short pages.
+    ///
+    /// # Errors
+    ///
+    /// The error of `look`, or that of opening another connection.
+    pub fn read<T, E>(&self, look: impl FnOnce(&Connection) -> Result<T, E>) -> Result<T, E>
+    where
+        E: From<rusqlite::Error>,
+    {
+        let spare = self.readers.lock().pop();
+        let connection = match spare {
+            Some(connection) => connection,
+            None => open_to_read(&self.readers.path)?,
+        };
+        let found = look(&connection);
+        let mut spare = self.readers.lock();
+        if spare.len() < SPARE_READERS {
+            spare.push(connection);
+        }
+        found
+    }
+
+    /// As [`Database::read`], on a thread where it may take its time.
+    ///
+    /// # Errors
+    ///
+    /// As [`Database::read`]; [`WriteError::Stopped`] where the program is stopping.
+    pub async fn scan<T, E>(
+        &self,
+        look: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<rusqlite::Error> + From<WriteError> + Send + 'static,
+    {
+        let database = self.clone();
+        tokio::task::spawn_blocking(move || database.read(look))
+            .await
+            .unwrap_or_else(|_| Err(WriteError::Stopped.into()))
+    }
+
+    /// Commits what has been handed over and closes the file.
+    pub async fn close(&self) {
+        // The writer's connection is the last one, so that it leaves one whole file and no log behind.
+        self.readers.lock().clear();
+        self.writer.stop().await;
+    }
+}
+
+impl Readers {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn open_to_write(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    connection.busy_timeout(BUSY)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    // The writer's transactions are cut small; a checkpoint every 4 MiB keeps the log short.
+    connection.pragma_update(None, "wal_autocheckpoint", 1000)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.set_prepared_statement_cache_capacity(PREPARED);
+    Ok(connection)
+}
+
+fn open_to_read(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    connection.busy_timeout(BUSY)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.set_prepared_statement_cache_capacity(PREPARED);
+    Ok(connection)
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite_migration::M as Migration;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    enum Error {
+        #[error(transparent)]
+        Write(#[from] WriteError),
+        #[error(transparent)]
+        Sql(#[from] rusqlite::Error),
+        #[error("on purpose")]
+        OnPurpose,
+    }
+
+    fn open(dir: &tempfile::TempDir) -> Database {
+        let migrations = Migrations::new(vec![Migration::up(
+            "CREATE TABLE names (name TEXT PRIMARY KEY) STRICT;",
+        )]);
+        Database::open(&dir.path().join("file.db"), &migrations).expect("opens")
+    }
+
+    fn temporary() -> (tempfile::TempDir, Database) {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let database = open(&dir);
+        (dir, database)
+    }
+
+    fn insert(connection: &Connection, name: &str) -> Result<(), Error> {
+        connection.execute("INSERT INTO names (name) VALUES (?)", [name])?;
+        Ok(())
+    }
+
+    fn count(database: &Database) -> i64 {
+        database
+            .read(|connection| {
+                connection.query_row("SELECT count(*) FROM names", [], |row| row.get(0))
+            })
+            .expect("counts")
+    }
+
+    #[tokio::test]
+    async fn a_write_is_seen_by_the_next_read_and_survives() {
+        let (dir, database) = temporary();
+        database.write(|c| insert(c, "one")).await.expect("writes");
+        assert_eq!(count(&database), 1);
+        database.close().await;
+        assert_eq!(count(&open(&dir)), 1);
+    }
+
+    #[tokio::test]
+    async fn a_change_that_fails_takes_nothing_else_with_it() {
+        let (_dir, database) = temporary();
+        let fails = database
+            .enqueue(|c| {
+                insert(c, "half")?;
+                Err::<(), _>(Error::OnPurpose)
+            })
+            .await
+            .expect("is handed over");
+        let works = database
+            .enqueue(|c| insert(c, "whole"))
+            .await
+            .expect("is handed over");
+        assert!(matches!(fails.await, Err(Error::OnPurpose)));
+        works.await.expect("writes");
+        assert_eq!(count(&database), 1);
+    }
+
+    #[tokio::test]
+    async fn a_change_that_panics_takes_nothing_else_with_it() {
+        let (_dir, database) = temporary();
+        let panics = database
+            .enqueue(|c| {
+                insert(c, "half")?;
+                if c.is_busy() || !c.is_autocommit() {
+                    panic!("on purpose");
+                }
+                Ok::<_, Error>(())
+            })
+            .await
+            .expect("is handed over");
+        let works = database
+            .enqueue(|c| insert(c, "whole"))
+            .await
+            .expect("is handed over");
+        assert!(panics.await.is_err());
+        works.await.expect("writes");
+        assert_eq!(count(&database), 1);
+    }
+
+    #[tokio::test]
+    async fn many_writers_share_a_commit_and_all_get_their_answer() {
+        let (_dir, database) = temporary();
+        let writes: Vec<_> = (0..2000)
+            .map(|n| {
+                let database = database.clone();
+                tokio::spawn(
+                    async move { database.write(move |c| insert(c, &format!("n{n}"))).await },
+                )
+            })
+            .collect();
+        for write in writes {
+            write.await.expect("runs").expect("writes");
+        }
+        assert_eq!(count(&database), 2000);
+    }
+
+    #[tokio::test]
+    async fn a_lazy_change_is_committed_by_itself_and_on_close() {
+        let (dir, database) = temporary();
+        let (done, wait) = oneshot::channel();
+        database
+            .write_lazily(
+                |c| insert(c, "lazy"),
+                move |result| done.send(result.is_ok()).expect("the test waits"),
+            )
+            .await
+            .expect("is handed over");
+        assert_eq!(wait.await, Ok(true));
+        assert_eq!(count(&database), 1);
+        database
+            .write_lazily(|c| insert(c, "last"), |_| ())
+            .await
+            .expect("is handed over");
+        database.close().await;
+        assert_eq!(count(&open(&dir)), 2);
+    }
+
+    #[tokio::test]
+    async fn readers_cannot_write_and_long_ones_have_a_thread() {
+        let (_dir, database) = temporary();
+        assert!(database.read(|c| insert(c, "x")).is_err());
+        assert!(database.scan(|c| insert(c, "x")).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn who_writes_after_the_end_is_told() {
+        let (_dir, database) = temporary();
+        database.close().await;
+        let late = database.write(|c| insert(c, "late")).await;
+        assert!(matches!(late, Err(Error::Write(WriteError::Stopped))));
+    }
+
+    #[tokio::test]
+    async fn the_file_is_for_its_owner_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let (dir, database) = temporary();
+        database.write(|c| insert(c, "one")).await.expect("writes");
+        for entry in std::fs::read_dir(dir.path()).expect("lists") {
+            let entry = entry.expect("an entry");
+            let mode = entry.metadata().expect("metadata").permissions().mode() & 0o777;
+            assert_eq!(mode, 0o600, "{}", entry.path().display());
+        }
+    }
+
+    #[test]
+    fn a_file_of_a_later_version_is_refused() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        drop(open(&dir));
+        let later = Connection::open(dir.path().join("file.db")).expect("opens");
+        later.pragma_update(None, "user_version", 9).expect("sets");
+        let migrations = Migrations::new(vec![Migration::up("CREATE TABLE other (x)")]);
+        assert!(matches!(
+            Database::open(&dir.path().join("file.db"), &migrations),
+            Err(OpenError::Migrate { .. })
+        ));
+    }
+}
