@@ -17,6 +17,9 @@ pub const MAX_COUNT: usize = 100;
 /// Gates see the text of attachments up to this size, in bytes.
 pub const MAX_TEXT: u64 = 1 << 20;
 
+/// How the names of files begin that are being fetched.
+const PARTIAL: &str = "partial-";
+
 /// The blobs of an agent.
 #[derive(Debug, Clone)]
 pub struct Blobs(PathBuf);
@@ -76,7 +79,9 @@ impl Blobs {
         }
         // No more than was announced, whatever comes.
         let mut reader = reader.take(size);
-        let temporary = tempfile::NamedTempFile::new_in(&self.0)?;
+        let temporary = tempfile::Builder::new()
+            .prefix(PARTIAL)
+            .tempfile_in(&self.0)?;
         let mut file = tokio::fs::File::from_std(temporary.reopen()?);
         let mut digest = Sha256::new();
         let mut buffer = vec![0; 64 << 10];
@@ -106,6 +111,25 @@ impl Blobs {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Removes what an earlier agent was fetching when it ended.
+    ///
+    /// # Errors
+    ///
+    /// Where the directory cannot be read, or a file not be removed.
+    pub fn sweep(&self) -> io::Result<()> {
+        for entry in std::fs::read_dir(&self.0)? {
+            let entry = entry?;
+            if entry
+                .file_name()
+                .as_encoded_bytes()
+                .starts_with(PARTIAL.as_bytes())
+            {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     /// The contents that gates see: up to [`MAX_TEXT`], with what is no UTF-8 replaced.

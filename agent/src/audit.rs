@@ -4,12 +4,10 @@
 //! entry before it, 64 zeros for the first.
 
 use serde::{Deserialize, Serialize};
+use sluice_database::rusqlite::{Connection, OptionalExtension as _, params};
 use sluice_protocol::digest::Digest;
-use sluice_protocol::ending::{Ending, State};
 use sluice_protocol::ids::OperationId;
 use sluice_protocol::report::Report;
-use sqlx::Row as _;
-use sqlx::sqlite::{SqliteConnection, SqlitePool};
 
 use crate::ledger::LedgerError;
 
@@ -73,13 +71,7 @@ impl Event {
     /// How an operation ended.
     #[must_use]
     pub fn of_ending(operation: OperationId, report: &Report) -> Self {
-        let name = match (&report.ending, report.ending.state()) {
-            (Ending::ThreatFound(_), _) => "script_security_threat",
-            (_, State::Blocked | State::Unsupported) => "script_blocked",
-            (_, State::Error | State::Interrupted) => "script_execution_error",
-            _ => "script_executed",
-        };
-        Self::new(name, Some(operation))
+        Self::new(report.ending.audit_event(), Some(operation))
             .with("state", report.ending.state().as_str())
             .with("message", report.ending.message())
             .with("exit_code", report.exit_code())
@@ -87,12 +79,8 @@ impl Event {
 }
 
 /// Appends to the chain.
-pub(crate) async fn append(
-    connection: &mut SqliteConnection,
-    event: &Event,
-    now: u64,
-) -> Result<(), LedgerError> {
-    let (seq, prev) = head(connection).await?;
+pub(crate) fn append(connection: &Connection, event: &Event, now: u64) -> Result<(), LedgerError> {
+    let (seq, prev) = head(connection)?;
     let mut entry = Entry {
         seq: seq + 1,
         time: timestamp(now),
@@ -103,56 +91,56 @@ pub(crate) async fn append(
         hash: String::new(),
     };
     entry.hash = entry.compute().to_string();
-    sqlx::query("INSERT INTO audit (seq, time, event, operation, details, prev, hash) VALUES (?, ?, ?, ?, ?, ?, ?)")
-        .bind(i64::try_from(entry.seq).unwrap_or(i64::MAX))
-        .bind(entry.time)
-        .bind(entry.event)
-        .bind(entry.operation)
-        .bind(entry.details.to_string())
-        .bind(entry.prev)
-        .bind(entry.hash)
-        .execute(connection)
-        .await?;
+    connection
+        .prepare_cached("INSERT INTO audit (seq, time, event, operation, details, prev, hash) VALUES (?, ?, ?, ?, ?, ?, ?)")?
+        .execute(params![
+            i64::try_from(entry.seq).unwrap_or(i64::MAX),
+            entry.time,
+            entry.event,
+            entry.operation,
+            entry.details.to_string(),
+            entry.prev,
+            entry.hash,
+        ])?;
     Ok(())
 }
 
 /// The last entry's number and hash.
-pub(crate) async fn head(connection: &mut SqliteConnection) -> Result<(u64, Digest), LedgerError> {
-    let row = sqlx::query("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1")
-        .fetch_optional(connection)
-        .await?;
-    let Some(row) = row else {
+pub(crate) fn head(connection: &Connection) -> Result<(u64, Digest), LedgerError> {
+    let last: Option<(i64, String)> = connection
+        .prepare_cached("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1")?
+        .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((seq, hash)) = last else {
         return Ok((0, Digest::from_bytes([0; 32])));
     };
-    let (seq, hash): (i64, String) = (row.try_get("seq")?, row.try_get("hash")?);
     let hash = hash
         .parse()
         .map_err(|_| LedgerError::Audit(format!("entry {seq} has no hash")))?;
     Ok((u64::try_from(seq).unwrap_or_default(), hash))
 }
 
-pub(crate) async fn read(pool: &SqlitePool) -> Result<Vec<Entry>, LedgerError> {
-    let rows = sqlx::query(
+pub(crate) fn read(connection: &Connection) -> Result<Vec<Entry>, LedgerError> {
+    let mut statement = connection.prepare(
         "SELECT seq, time, event, operation, details, prev, hash FROM audit ORDER BY seq",
-    )
-    .fetch_all(pool)
-    .await?;
-    rows.iter()
-        .map(|row| {
-            let seq: i64 = row.try_get("seq")?;
-            let details: String = row.try_get("details")?;
-            Ok(Entry {
-                seq: u64::try_from(seq).unwrap_or_default(),
-                time: row.try_get("time")?,
-                event: row.try_get("event")?,
-                operation: row.try_get("operation")?,
-                details: serde_json::from_str(&details)
-                    .map_err(|_| LedgerError::Audit(format!("entry {seq} has no details")))?,
-                prev: row.try_get("prev")?,
-                hash: row.try_get("hash")?,
-            })
-        })
-        .collect()
+    )?;
+    let mut rows = statement.query([])?;
+    let mut entries = Vec::new();
+    while let Some(row) = rows.next()? {
+        let seq: i64 = row.get("seq")?;
+        let details: String = row.get("details")?;
+        entries.push(Entry {
+            seq: u64::try_from(seq).unwrap_or_default(),
+            time: row.get("time")?,
+            event: row.get("event")?,
+            operation: row.get("operation")?,
+            details: serde_json::from_str(&details)
+                .map_err(|_| LedgerError::Audit(format!("entry {seq} has no details")))?,
+            prev: row.get("prev")?,
+            hash: row.get("hash")?,
+        });
+    }
+    Ok(entries)
 }
 
 /// Checks a chain from its first entry on and returns its head.

@@ -46,7 +46,7 @@ fn read_machine() -> Vec<Fact> {
 
 /// Facts as they are now, and what a script's requirements ask about.
 #[must_use]
-pub fn live(requires: &Requirements, workspace: &Path) -> Vec<Fact> {
+pub fn live(requires: Option<&Requirements>, workspace: &Path) -> Vec<Fact> {
     let mut facts = of_machine();
     if let Some(bytes) = memory("MemAvailable") {
         facts.push(integer("memory.available", bytes));
@@ -74,6 +74,9 @@ pub fn live(requires: &Requirements, workspace: &Path) -> Vec<Fact> {
     {
         facts.push(integer("uptime", uptime));
     }
+    let Some(requires) = requires else {
+        return facts;
+    };
     if !requires.commands.is_empty() {
         let found = requires
             .commands

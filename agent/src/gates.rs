@@ -2,12 +2,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use sluice_gate_client::{BindRequest, BoundGate, DomainOptions, GateDomain, settings};
 use sluice_gate_types::manifest::{World, toml_value};
 use sluice_gate_types::signature::{self, PublicKey};
+use sluice_protocol::causes::Causes;
 use sluice_protocol::ending::{Block, Ending};
 use sluice_protocol::gates::{GateBinding, GateSet};
 use sluice_protocol::report::Mode;
@@ -15,6 +16,7 @@ use sluice_transport::agent::AgentConnection;
 use tokio::sync::{Mutex, watch};
 
 use crate::attachments::Blobs;
+use crate::clock::now;
 use crate::config::{Config, RequiredGate};
 use crate::ledger::{Ledger, LedgerError};
 use crate::state::StateDirectory;
@@ -26,19 +28,22 @@ const READY: Duration = Duration::from_secs(300);
 pub struct Gates {
     owner: GateDomain,
     host: GateDomain,
-    bound: watch::Sender<Arc<Bound>>,
-    /// Held while a set is taken in.
-    taking: Mutex<()>,
-    /// The last set that was taken in, for when the owner's policy changes.
+    /// The owner's policy as it is now.
+    config: watch::Receiver<Arc<Config>>,
+    /// None before the first set came.
+    bound: watch::Sender<Option<Arc<Bound>>>,
+    /// Held while a set is taken in. The last one that was, for when the owner's policy changes.
     taken: Mutex<Option<GateSet>>,
 }
 
-/// The gates that apply at one moment.
-#[derive(Clone, Default)]
-struct Bound {
-    /// Of the host's set; none before the first one came.
-    revision: Option<u64>,
-    gates: Vec<BoundGate>,
+/// The gates that apply at one moment, and the owner's policy that they were set up under.
+pub struct Bound {
+    /// The owner's policy.
+    pub config: Arc<Config>,
+    /// The gates.
+    pub gates: Vec<BoundGate>,
+    /// Of the host's set.
+    revision: u64,
     /// Ids of gates that the owner requires the host to bind.
     required: Vec<String>,
     /// Why nothing may run: a gate of the owner's, or an enforcing one of the host's, cannot be asked.
@@ -51,7 +56,10 @@ impl Gates {
     /// # Errors
     ///
     /// Where a cache cannot be opened, or no user can be found to drop to.
-    pub fn new(state: &StateDirectory) -> std::io::Result<Self> {
+    pub fn new(
+        state: &StateDirectory,
+        config: watch::Receiver<Arc<Config>>,
+    ) -> std::io::Result<Self> {
         let domain = |name: &str, slot| {
             GateDomain::new(DomainOptions {
                 name: name.to_owned(),
@@ -63,8 +71,8 @@ impl Gates {
         Ok(Self {
             owner: domain("owner", 0)?,
             host: domain("host", 1)?,
+            config,
             bound: watch::Sender::default(),
-            taking: Mutex::default(),
             taken: Mutex::default(),
         })
     }
@@ -76,26 +84,61 @@ impl Gates {
     /// Where the ledger fails.
     pub async fn take(
         &self,
-        set: &GateSet,
-        config: &Config,
+        set: GateSet,
         ledger: &Ledger,
         blobs: &Blobs,
         connection: &AgentConnection,
     ) -> Result<Vec<String>, LedgerError> {
         // One at a time, and a set that was superseded while it waited changes nothing.
-        let _one = self.taking.lock().await;
-        if self
-            .bound
-            .borrow()
-            .revision
-            .is_some_and(|there| there > set.revision)
+        let mut taken = self.taken.lock().await;
+        if taken
+            .as_ref()
+            .is_some_and(|there| there.revision > set.revision)
         {
             return Ok(Vec::new());
         }
-        let trusted = trusted(set, config, ledger).await?;
+        let problems = self.set_up(&set, ledger, blobs, connection).await?;
+        *taken = Some(set);
+        Ok(problems)
+    }
+
+    /// Takes the last set in again, because the owner's policy has changed. Until that is done operations wait.
+    ///
+    /// # Errors
+    ///
+    /// Where the ledger fails.
+    pub async fn take_again(
+        &self,
+        ledger: &Ledger,
+        blobs: &Blobs,
+        connection: &AgentConnection,
+    ) -> Result<(), LedgerError> {
+        // A set that is being taken in under the old policy is there when the lock is had.
+        let taken = self.taken.lock().await;
+        if let Some(set) = taken.as_ref() {
+            for problem in self.set_up(set, ledger, blobs, connection).await? {
+                tracing::error!(problem, "a gate cannot be used under the new policy");
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the gates of a set and those of the owner up under the policy of this moment.
+    async fn set_up(
+        &self,
+        set: &GateSet,
+        ledger: &Ledger,
+        blobs: &Blobs,
+        connection: &AgentConnection,
+    ) -> Result<Vec<String>, LedgerError> {
+        let config = Arc::clone(&self.config.borrow());
+        let trusted = trusted(set, &config, ledger).await?;
         let mut bound = Bound {
-            revision: Some(set.revision),
-            ..Bound::default()
+            config: Arc::clone(&config),
+            gates: Vec::new(),
+            revision: set.revision,
+            required: Vec::new(),
+            broken: None,
         };
         let mut problems = Vec::new();
         for required in config.gates.required.iter() {
@@ -139,12 +182,12 @@ impl Gates {
                 }
             }
         }
-        self.bound.send_replace(Arc::new(bound));
-        *self.taken.lock().await = Some(set.clone());
+        self.bound.send_replace(Some(Arc::new(bound)));
         Ok(problems)
     }
 
-    /// The gates for an operation that the host checked with this revision. Waits for them where they are on their way.
+    /// The gates for an operation that the host checked with this revision. Waits for them where they are on their way, or
+    /// are being set up under a policy that was just read.
     ///
     /// # Errors
     ///
@@ -153,23 +196,28 @@ impl Gates {
     pub async fn for_operation(
         &self,
         revision: u64,
-        config: &Config,
         skip_scan: bool,
-    ) -> Result<Vec<BoundGate>, Ending> {
+    ) -> Result<Arc<Bound>, Ending> {
         let mut watched = self.bound.subscribe();
-        let ready = watched.wait_for(|bound| bound.revision.is_some_and(|there| there >= revision));
+        let ready = watched.wait_for(|bound| {
+            bound.as_ref().is_some_and(|bound| {
+                bound.revision >= revision && Arc::ptr_eq(&bound.config, &self.config.borrow())
+            })
+        });
         let bound = match tokio::time::timeout(READY, ready).await {
-            Ok(Ok(bound)) => Arc::clone(&bound),
-            _ => {
-                return Err(Ending::Blocked(Block::machine_policy(
-                    "the gates of this operation did not arrive",
-                )));
-            }
+            Ok(Ok(bound)) => bound.clone(),
+            _ => None,
         };
+        let bound = bound.ok_or_else(|| {
+            Ending::Blocked(Block::machine_policy(format!(
+                "the gates of this operation (revision {revision}) were not ready within {} minutes; the agent's log says what they wait for",
+                READY.as_secs() / 60
+            )))
+        })?;
         if let Some(ending) = &bound.broken {
             return Err(ending.clone());
         }
-        for stage in &config.gates.stages {
+        for stage in &bound.config.gates.stages {
             let counts = |gate: &&BoundGate| {
                 let skipped = *stage == World::ScannerPlugin && skip_scan && !gate.is_owners();
                 gate.world() == *stage && gate.mode() == Mode::Enforce && !skipped
@@ -179,39 +227,7 @@ impl Gates {
                 return Err(Ending::Blocked(Block::machine_policy(reason)));
             }
         }
-        Ok(bound.gates.clone())
-    }
-
-    /// Takes the last set in again, because the owner's policy has changed. Until that is done nothing may run.
-    ///
-    /// # Errors
-    ///
-    /// Where the ledger fails.
-    pub async fn take_again(
-        &self,
-        config: &Config,
-        ledger: &Ledger,
-        blobs: &Blobs,
-        connection: &AgentConnection,
-    ) -> Result<(), LedgerError> {
-        let Some(set) = self.taken.lock().await.clone() else {
-            return Ok(());
-        };
-        for problem in self.take(&set, config, ledger, blobs, connection).await? {
-            tracing::error!(problem, "a gate cannot be used under the new policy");
-        }
-        Ok(())
-    }
-
-    /// Blocks everything until the gates are taken in again.
-    pub fn suspend(&self) {
-        self.bound.send_modify(|bound| {
-            let reason = "the machine's policy was changed, and its gates are being set up again";
-            *bound = Arc::new(Bound {
-                broken: Some(Ending::Blocked(Block::machine_policy(reason))),
-                ..Bound::clone(bound)
-            });
-        });
+        Ok(bound)
     }
 
     /// Ends runners that nobody asked for a while.
@@ -366,7 +382,7 @@ async fn refuse_downgrade(signed: &signature::Signed, ledger: &Ledger) -> Result
     let minimum = ledger
         .minimum_version(&id, statement.minimum_version)
         .await
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| Causes(&error).to_string())?;
     if statement.version < minimum {
         return Err(format!(
             "version {} is older than {minimum}, below which its publisher lets nobody go back",
@@ -407,7 +423,7 @@ async fn trusted(
     if !config.trust.publishers.is_empty() {
         return Ok(config.trust.publishers.clone());
     }
-    let pinned = match ledger.pinned_publishers().await? {
+    let pinned = match ledger.pinned_publishers()? {
         Some(pinned) => pinned,
         None if set.publishers.is_empty() => Vec::new(),
         None => {
@@ -440,13 +456,4 @@ const fn kind(stage: World) -> &'static str {
         World::ScannerPlugin => "scanner",
         World::PolicyPlugin => "policy",
     }
-}
-
-/// Milliseconds since 1970.
-pub(crate) fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| {
-            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-        })
 }

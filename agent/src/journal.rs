@@ -4,6 +4,7 @@
 //! the journal is made again from the ledger and the spool for each link, until the host acknowledges.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sluice_protocol::ids::OperationId;
@@ -21,6 +22,8 @@ pub struct Journal(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     entries: Mutex<Vec<Arc<Progress>>>,
+    /// Nothing is told before the operation is on disk.
+    accepted: AtomicBool,
     more: Notify,
 }
 
@@ -32,6 +35,12 @@ impl Journal {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(Arc::new(progress));
+        self.0.more.notify_waiters();
+    }
+
+    /// The operation is on disk: from here on the journal is told.
+    pub fn accepted(&self) {
+        self.0.accepted.store(true, Ordering::Release);
         self.0.more.notify_waiters();
     }
 
@@ -54,6 +63,7 @@ impl Journal {
             }
         }
         journal.push(Progress::Finished(Box::new(report)));
+        journal.accepted();
         Ok(journal)
     }
 
@@ -67,20 +77,14 @@ impl Journal {
         operation: OperationId,
         connection: &AgentConnection,
     ) -> Result<(), LinkError> {
+        self.until_accepted().await;
         let mut stream = connection.open_progress(operation).await?;
         let mut told = 0;
         loop {
             let more = self.0.more.notified();
             tokio::pin!(more);
             more.as_mut().enable();
-            let entries: Vec<_> = {
-                let entries = self
-                    .0
-                    .entries
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
-                entries[told..].to_vec()
-            };
+            let entries = self.after(told);
             for entry in &entries {
                 stream.send(entry).await?;
                 if matches!(**entry, Progress::Finished(_)) {
@@ -92,6 +96,30 @@ impl Journal {
                 more.await;
             }
         }
+    }
+}
+
+impl Journal {
+    async fn until_accepted(&self) {
+        loop {
+            let more = self.0.more.notified();
+            tokio::pin!(more);
+            more.as_mut().enable();
+            if self.0.accepted.load(Ordering::Acquire) {
+                return;
+            }
+            more.await;
+        }
+    }
+
+    /// The entries after the first `told`.
+    fn after(&self, told: usize) -> Vec<Arc<Progress>> {
+        let entries = self
+            .0
+            .entries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        entries[told..].to_vec()
     }
 }
 

@@ -7,34 +7,46 @@
 //!
 //! Every step is on disk (SQLite, WAL, synchronous=FULL) before what it permits happens: `accepted` before the host is
 //! told, `started` before a process is, `finished` before the report goes out. An id that is in the ledger never starts
-//! again, whatever arrives.
+//! again, whatever arrives. Steps are made in the order in which they are handed over, so those that nobody waits for ride
+//! along with the next commit.
 
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+use sluice_database::rusqlite::{self, Connection, OptionalExtension as _, params};
+use sluice_database::{Database, Migration, Migrations, OpenError, WriteError};
 use sluice_gate_types::manifest::Version;
 use sluice_protocol::codec;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::OperationId;
 use sluice_protocol::message::operation::Operation;
-use sluice_protocol::report::Report;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
-use sqlx::{Row as _, Sqlite, Transaction};
+use sluice_protocol::report::{Check, Finding, Receipt, Report};
+use sluice_protocol::units::Span;
 
 use crate::audit;
 
-/// The agent's ledger.
+/// The agent's ledger. A cheap handle.
 #[derive(Debug, Clone)]
-pub struct Ledger(SqlitePool);
+pub struct Ledger(Database);
 
-/// What the ledger says about an operation that arrives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Accepted {
-    /// It is new, and now in the ledger.
-    New,
-    /// It has been here; it does not start again.
-    Known,
+/// What is known about an operation when it starts: an agent that takes it up later reports it too.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Passed {
+    /// The digest of what the gates saw.
+    pub bundle_sha256: Digest,
+    /// The user, `ephemeral` for a fresh one.
+    pub run_as: String,
+    /// The time limit in force.
+    pub time_limit: Span,
+    /// From scanners.
+    pub findings: Vec<Finding>,
+    /// From environment gates.
+    pub checks: Vec<Check>,
+    /// One for each call of a gate.
+    pub receipts: Vec<Receipt>,
+    /// Remarks so far.
+    pub notes: Vec<String>,
 }
 
 /// An operation that the host has not acknowledged.
@@ -42,10 +54,19 @@ pub enum Accepted {
 pub struct Open {
     /// What was asked.
     pub operation: Operation,
-    /// Whether a process may have been started.
-    pub started: bool,
-    /// How it ended, if it has.
-    pub report: Option<Report>,
+    /// Where it is.
+    pub step: Step,
+}
+
+/// Where an open operation is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// Nothing of it has been started.
+    Accepted,
+    /// A process may have been started.
+    Started(Passed),
+    /// It has ended, and the report waits to be acknowledged.
+    Finished,
 }
 
 impl Ledger {
@@ -54,51 +75,56 @@ impl Ledger {
     /// # Errors
     ///
     /// Where it cannot be opened, or is damaged.
-    pub async fn open(path: &Path) -> Result<Self, LedgerError> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true);
-        // One connection: the ledger has one writer, and readers wait their turn.
-        let pool = SqlitePoolOptions::new()
-            .max_connections(1)
-            .connect_with(options)
-            .await?;
-        sqlx::raw_sql(SCHEMA).execute(&pool).await?;
-        Ok(Self(pool))
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let migrations = Migrations::new(vec![Migration::up(include_str!(
+            "../migrations/0001_first.sql"
+        ))]);
+        Database::open(path, &migrations).map(Self)
     }
 
-    /// Takes an operation in. On disk when this returns.
+    /// Whether an operation has been here. One that has does not start again.
     ///
     /// # Errors
     ///
-    /// Where it cannot be written; then the operation must not be told to be accepted.
+    /// Where that cannot be read.
+    pub fn knows(&self, operation: OperationId) -> Result<bool, LedgerError> {
+        self.0.read(|connection| {
+            let found = connection
+                .prepare_cached("SELECT 1 FROM operations WHERE id = ?")?
+                .exists([operation.to_string()])?;
+            Ok(found)
+        })
+    }
+
+    /// Takes in an operation that the ledger does not know. It is on disk when the future that this gives is done: with the
+    /// commit of its start or end, or alone after a moment, where the gates take longer.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be written, or is there; then the operation must not be told to be accepted.
     #[tracing::instrument(level = "debug", skip_all)]
-    pub async fn accept(&self, operation: &Operation, now: u64) -> Result<Accepted, LedgerError> {
+    pub async fn accept(
+        &self,
+        operation: &Operation,
+        now: u64,
+    ) -> Result<impl Future<Output = Result<(), LedgerError>> + Send + use<>, LedgerError> {
         let message = codec::encode(operation)?;
-        let mut transaction = self.begin().await?;
-        let inserted = sqlx::query("INSERT INTO operations (id, state, message, accepted_at) VALUES (?, 'accepted', ?, ?) ON CONFLICT (id) DO NOTHING")
-            .bind(operation.operation.to_string())
-            .bind(message)
-            .bind(integer(now))
-            .execute(&mut *transaction)
-            .await?
-            .rows_affected();
-        if inserted == 0 {
-            return Ok(Accepted::Known);
-        }
-        let event = audit::Event::new("script_execution_attempt", Some(operation.operation))
+        let id = operation.operation;
+        let event = audit::Event::new("script_execution_attempt", Some(id))
             .with("job", operation.job)
             .with("operator", &operation.operator)
             .with("bundle_sha256", operation.bundle_sha256);
-        audit::append(&mut transaction, &event, now).await?;
-        transaction.commit().await?;
-        Ok(Accepted::New)
+        self.0
+            .enqueue_lazily(move |connection| {
+                connection
+                    .prepare_cached("INSERT INTO operations (id, state, message, accepted_at) VALUES (?, 'accepted', ?, ?)")?
+                    .execute(params![id.to_string(), message, integer(now)])?;
+                audit::append(connection, &event, now)
+            })
+            .await
     }
 
-    /// Says that from here on a process may have been started.
+    /// Says that from here on a process may have been started. On disk when this returns.
     ///
     /// # Errors
     ///
@@ -107,29 +133,27 @@ impl Ledger {
     pub async fn start(
         &self,
         operation: OperationId,
-        bundle_sha256: Digest,
-        run_as: &str,
+        passed: &Passed,
         now: u64,
     ) -> Result<(), LedgerError> {
-        let mut transaction = self.begin().await?;
-        let updated = sqlx::query("UPDATE operations SET state = 'started', started_at = ? WHERE id = ? AND state = 'accepted'")
-            .bind(integer(now))
-            .bind(operation.to_string())
-            .execute(&mut *transaction)
-            .await?
-            .rows_affected();
-        if updated != 1 {
-            return Err(LedgerError::NotAccepted(operation));
-        }
+        let encoded = codec::encode(passed)?;
         let event = audit::Event::new("script_started", Some(operation))
-            .with("bundle_sha256", bundle_sha256)
-            .with("run_as", run_as);
-        audit::append(&mut transaction, &event, now).await?;
-        transaction.commit().await?;
-        Ok(())
+            .with("bundle_sha256", passed.bundle_sha256)
+            .with("run_as", &passed.run_as);
+        self.0
+            .write(move |connection| {
+                let updated = connection
+                    .prepare_cached("UPDATE operations SET state = 'started', passed = ?, started_at = ? WHERE id = ? AND state = 'accepted'")?
+                    .execute(params![encoded, integer(now), operation.to_string()])?;
+                if updated != 1 {
+                    return Err(LedgerError::NotAccepted(operation));
+                }
+                audit::append(connection, &event, now)
+            })
+            .await
     }
 
-    /// Keeps how an operation ended. The first report stands.
+    /// Keeps how an operation ended. The first report stands. On disk when this returns.
     ///
     /// # Errors
     ///
@@ -142,24 +166,22 @@ impl Ledger {
         now: u64,
     ) -> Result<(), LedgerError> {
         let encoded = codec::encode(report)?;
-        let mut transaction = self.begin().await?;
-        let updated = sqlx::query("UPDATE operations SET state = 'finished', report = ?, finished_at = ? WHERE id = ? AND state IN ('accepted', 'started')")
-            .bind(encoded)
-            .bind(integer(now))
-            .bind(operation.to_string())
-            .execute(&mut *transaction)
-            .await?
-            .rows_affected();
-        if updated == 1 {
-            let event = audit::Event::of_ending(operation, report);
-            audit::append(&mut transaction, &event, now).await?;
-        }
-        transaction.commit().await?;
-        Ok(())
+        let event = audit::Event::of_ending(operation, report);
+        self.0
+            .write(move |connection| {
+                let updated = connection
+                    .prepare_cached("UPDATE operations SET state = 'finished', passed = NULL, report = ?, finished_at = ? WHERE id = ? AND state IN ('accepted', 'started')")?
+                    .execute(params![encoded, integer(now), operation.to_string()])?;
+                if updated == 1 {
+                    audit::append(connection, &event, now)?;
+                }
+                Ok(())
+            })
+            .await
     }
 
     /// The host has stored the report: what is left is the id, so that the operation never starts again. False where
-    /// there is no report to acknowledge, and nothing was changed.
+    /// there is no report to acknowledge, and nothing was changed. Rides along with the next commit.
     ///
     /// # Errors
     ///
@@ -170,18 +192,18 @@ impl Ledger {
         operation: OperationId,
         audit_head: Digest,
     ) -> Result<bool, LedgerError> {
-        let mut transaction = self.begin().await?;
-        let updated = sqlx::query("UPDATE operations SET state = 'acknowledged', message = NULL, report = NULL WHERE id = ? AND state = 'finished'")
-            .bind(operation.to_string())
-            .execute(&mut *transaction)
+        self.0
+            .enqueue_lazily(move |connection| {
+                let updated = connection
+                    .prepare_cached("UPDATE operations SET state = 'acknowledged', message = NULL, report = NULL WHERE id = ? AND state = 'finished'")?
+                    .execute([operation.to_string()])?;
+                if updated == 1 {
+                    remember(connection, HOST_AUDIT_HEAD, &audit_head.to_string())?;
+                }
+                Ok(updated == 1)
+            })
             .await?
-            .rows_affected();
-        if updated == 0 {
-            return Ok(false);
-        }
-        remember(&mut transaction, HOST_AUDIT_HEAD, &audit_head.to_string()).await?;
-        transaction.commit().await?;
-        Ok(true)
+            .await
     }
 
     /// Operations that the host has not acknowledged, the oldest first.
@@ -189,22 +211,43 @@ impl Ledger {
     /// # Errors
     ///
     /// Where they cannot be read.
-    pub async fn open_operations(&self) -> Result<Vec<Open>, LedgerError> {
-        let rows = sqlx::query("SELECT state, message, report FROM operations WHERE state <> 'acknowledged' ORDER BY accepted_at, id")
-            .fetch_all(&self.0)
-            .await?;
-        rows.iter()
-            .map(|row| {
-                let state: String = row.try_get("state")?;
-                let message: Vec<u8> = row.try_get("message")?;
-                let report: Option<Vec<u8>> = row.try_get("report")?;
-                Ok(Open {
+    pub fn open_operations(&self) -> Result<Vec<Open>, LedgerError> {
+        self.0.read(|connection| {
+            let mut statement = connection.prepare("SELECT state, message, passed FROM operations WHERE state <> 'acknowledged' ORDER BY accepted_at, id")?;
+            let mut rows = statement.query([])?;
+            let mut open = Vec::new();
+            while let Some(row) = rows.next()? {
+                let state: String = row.get("state")?;
+                let message: Vec<u8> = row.get("message")?;
+                let passed: Option<Vec<u8>> = row.get("passed")?;
+                open.push(Open {
                     operation: codec::decode(&message)?,
-                    started: state == "started",
-                    report: report.map(|report| codec::decode(&report)).transpose()?,
-                })
-            })
-            .collect()
+                    step: match (state.as_str(), passed) {
+                        ("accepted", _) => Step::Accepted,
+                        ("started", Some(passed)) => Step::Started(codec::decode(&passed)?),
+                        _ => Step::Finished,
+                    },
+                });
+            }
+            Ok(open)
+        })
+    }
+
+    /// How an operation ended that the host has not acknowledged.
+    ///
+    /// # Errors
+    ///
+    /// Where that cannot be read.
+    pub fn report(&self, operation: OperationId) -> Result<Option<Report>, LedgerError> {
+        self.0.read(|connection| {
+            let report: Option<Vec<u8>> = connection
+                .prepare_cached(
+                    "SELECT report FROM operations WHERE id = ? AND state = 'finished'",
+                )?
+                .query_row([operation.to_string()], |row| row.get(0))
+                .optional()?;
+            Ok(report.map(|report| codec::decode(&report)).transpose()?)
+        })
     }
 
     /// The publishers that were pinned, or none where no list has been seen.
@@ -212,12 +255,8 @@ impl Ledger {
     /// # Errors
     ///
     /// Where they cannot be read.
-    pub async fn pinned_publishers(&self) -> Result<Option<Vec<String>>, LedgerError> {
-        let row = sqlx::query("SELECT value FROM memory WHERE key = ?")
-            .bind(PUBLISHERS)
-            .fetch_optional(&self.0)
-            .await?;
-        let value: Option<String> = row.map(|row| row.try_get("value")).transpose()?;
+    pub fn pinned_publishers(&self) -> Result<Option<Vec<String>>, LedgerError> {
+        let value = self.0.read(|connection| recall(connection, PUBLISHERS))?;
         Ok(value.map(|value| value.lines().map(str::to_owned).collect()))
     }
 
@@ -227,23 +266,21 @@ impl Ledger {
     ///
     /// Where it cannot be written.
     pub async fn pin_publishers(&self, publishers: &[String], now: u64) -> Result<(), LedgerError> {
-        let mut transaction = self.begin().await?;
-        let pinned = sqlx::query(
-            "INSERT INTO memory (key, value) VALUES (?, ?) ON CONFLICT (key) DO NOTHING",
-        )
-        .bind(PUBLISHERS)
-        .bind(publishers.join("\n"))
-        .execute(&mut *transaction)
-        .await?
-        .rows_affected();
-        if pinned == 0 {
-            return Ok(());
-        }
+        let list = publishers.join("\n");
         let event =
             audit::Event::new("publishers_pinned", None).with("publishers", publishers.join(", "));
-        audit::append(&mut transaction, &event, now).await?;
-        transaction.commit().await?;
-        Ok(())
+        self.0
+            .write(move |connection| {
+                let pinned = connection.execute(
+                    "INSERT INTO memory (key, value) VALUES (?, ?) ON CONFLICT (key) DO NOTHING",
+                    [PUBLISHERS, &list],
+                )?;
+                if pinned == 1 {
+                    audit::append(connection, &event, now)?;
+                }
+                Ok(())
+            })
+            .await
     }
 
     /// The lowest version of a publisher's plugin that this machine takes: the highest that was ever `seen`.
@@ -257,19 +294,17 @@ impl Ledger {
         seen: Version,
     ) -> Result<Version, LedgerError> {
         let key = format!("minimum version of {plugin}");
-        let mut transaction = self.begin().await?;
-        let row = sqlx::query("SELECT value FROM memory WHERE key = ?")
-            .bind(&key)
-            .fetch_optional(&mut *transaction)
-            .await?;
-        let known: Option<String> = row.map(|row| row.try_get("value")).transpose()?;
-        let known: Option<Version> = known.and_then(|known| known.parse().ok());
-        if known.is_none_or(|known| known < seen) {
-            remember(&mut transaction, &key, &seen.to_string()).await?;
-            transaction.commit().await?;
-            return Ok(seen);
-        }
-        Ok(known.unwrap_or(seen))
+        self.0
+            .write(move |connection| {
+                let known: Option<Version> =
+                    recall(connection, &key)?.and_then(|known| known.parse().ok());
+                if known.is_none_or(|known| known < seen) {
+                    remember(connection, &key, &seen.to_string())?;
+                    return Ok(seen);
+                }
+                Ok(known.unwrap_or(seen))
+            })
+            .await
     }
 
     /// Puts something on the machine's own record.
@@ -277,11 +312,10 @@ impl Ledger {
     /// # Errors
     ///
     /// Where it cannot be written.
-    pub async fn record(&self, event: &audit::Event, now: u64) -> Result<(), LedgerError> {
-        let mut transaction = self.begin().await?;
-        audit::append(&mut transaction, event, now).await?;
-        transaction.commit().await?;
-        Ok(())
+    pub async fn record(&self, event: audit::Event, now: u64) -> Result<(), LedgerError> {
+        self.0
+            .write(move |connection| audit::append(connection, &event, now))
+            .await
     }
 
     /// The machine's own record, the oldest entry first.
@@ -290,7 +324,7 @@ impl Ledger {
     ///
     /// Where it cannot be read.
     pub async fn audit(&self) -> Result<Vec<audit::Entry>, LedgerError> {
-        audit::read(&self.0).await
+        self.0.scan(audit::read).await
     }
 
     /// The head of the machine's own record.
@@ -298,31 +332,32 @@ impl Ledger {
     /// # Errors
     ///
     /// Where it cannot be read.
-    pub async fn audit_head(&self) -> Result<Digest, LedgerError> {
-        let mut connection = self.0.acquire().await?;
-        Ok(audit::head(&mut connection).await?.1)
+    pub fn audit_head(&self) -> Result<Digest, LedgerError> {
+        Ok(self.0.read(audit::head)?.1)
     }
 
-    /// A transaction that takes the write lock at once: all of ours write.
-    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, LedgerError> {
-        Ok(self.0.begin_with("BEGIN IMMEDIATE").await?)
+    /// Commits what was handed over and closes the file.
+    pub async fn close(&self) {
+        self.0.close().await;
     }
 }
 
 const HOST_AUDIT_HEAD: &str = "host audit head";
 const PUBLISHERS: &str = "publishers";
 
-async fn remember(
-    transaction: &mut Transaction<'static, Sqlite>,
-    key: &str,
-    value: &str,
-) -> Result<(), LedgerError> {
-    sqlx::query("INSERT INTO memory (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value")
-        .bind(key)
-        .bind(value)
-        .execute(&mut **transaction)
-        .await?;
+fn remember(connection: &Connection, key: &str, value: &str) -> Result<(), LedgerError> {
+    connection
+        .prepare_cached("INSERT INTO memory (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value")?
+        .execute([key, value])?;
     Ok(())
+}
+
+fn recall(connection: &Connection, key: &str) -> Result<Option<String>, LedgerError> {
+    let value = connection
+        .prepare_cached("SELECT value FROM memory WHERE key = ?")?
+        .query_row([key], |row| row.get(0))
+        .optional()?;
+    Ok(value)
 }
 
 /// SQLite integers are signed; times until the year 292 million fit.
@@ -330,40 +365,20 @@ fn integer(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-const SCHEMA: &str = "
-CREATE TABLE IF NOT EXISTS operations (
-    id TEXT PRIMARY KEY,
-    state TEXT NOT NULL CHECK (state IN ('accepted', 'started', 'finished', 'acknowledged')),
-    message BLOB,
-    report BLOB,
-    accepted_at INTEGER NOT NULL,
-    started_at INTEGER,
-    finished_at INTEGER
-) STRICT;
-CREATE INDEX IF NOT EXISTS open_operations ON operations (accepted_at) WHERE state <> 'acknowledged';
-CREATE TABLE IF NOT EXISTS audit (
-    seq INTEGER PRIMARY KEY,
-    time TEXT NOT NULL,
-    event TEXT NOT NULL,
-    operation TEXT,
-    details TEXT NOT NULL,
-    prev TEXT NOT NULL,
-    hash TEXT NOT NULL
-) STRICT;
-CREATE TABLE IF NOT EXISTS memory (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-";
-
 /// The ledger fails. Whatever it was for must not happen.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     /// SQLite says no.
-    #[error("the ledger fails: {0}")]
-    Database(#[from] sqlx::Error),
+    #[error("the ledger refused a statement")]
+    Statement(#[from] rusqlite::Error),
+    /// Nothing can be made durable.
+    #[error("the ledger cannot be written")]
+    Write(#[from] WriteError),
     /// Something in it is not what was written.
-    #[error("the ledger is damaged: {0}")]
+    #[error("the ledger is damaged")]
     Damaged(#[from] codec::DecodeError),
     /// A value has no form on disk: a bug.
-    #[error("the ledger cannot hold this: {0}")]
+    #[error("the ledger cannot hold this")]
     Encode(#[from] codec::EncodeError),
     /// An operation that is not waiting to be started.
     #[error("operation {0} is not waiting to be started; it is not started")]
@@ -407,39 +422,51 @@ mod tests {
         }
     }
 
-    async fn ledger(directory: &tempfile::TempDir) -> Ledger {
-        Ledger::open(&directory.path().join("ledger.db"))
-            .await
-            .expect("opens")
+    fn ledger(directory: &tempfile::TempDir) -> Ledger {
+        Ledger::open(&directory.path().join("ledger.db")).expect("opens")
+    }
+
+    async fn accept(ledger: &Ledger, operation: &Operation) -> Result<(), LedgerError> {
+        ledger.accept(operation, 1).await?.await
+    }
+
+    fn passed() -> Passed {
+        Passed {
+            bundle_sha256: Digest::of(b"x"),
+            run_as: "nobody".to_owned(),
+            time_limit: Span::seconds(7),
+            findings: vec![],
+            checks: vec![],
+            receipts: vec![],
+            notes: vec!["a warning".to_owned()],
+        }
     }
 
     #[tokio::test]
     async fn an_id_starts_once_whatever_arrives_and_whoever_asks() {
         let directory = tempfile::tempdir().expect("makes a directory");
-        let (first, digest) = (operation(), Digest::of(b"x"));
+        let first = operation();
         let report = Report::without_process(Ending::Interrupted, 3);
         {
-            let ledger = ledger(&directory).await;
-            assert_eq!(
-                ledger.accept(&first, 1).await.expect("writes"),
-                Accepted::New
-            );
-            assert_eq!(
-                ledger.accept(&first, 1).await.expect("writes"),
-                Accepted::Known
-            );
+            let ledger = ledger(&directory);
+            assert!(!ledger.knows(first.operation).expect("reads"));
+            accept(&ledger, &first).await.expect("writes");
+            assert!(ledger.knows(first.operation).expect("reads"));
+            assert!(accept(&ledger, &first).await.is_err());
             ledger
-                .start(first.operation, digest, "nobody", 2)
+                .start(first.operation, &passed(), 2)
                 .await
                 .expect("writes");
             assert!(matches!(
-                ledger.start(first.operation, digest, "nobody", 2).await,
+                ledger.start(first.operation, &passed(), 2).await,
                 Err(LedgerError::NotAccepted(_))
             ));
+            ledger.close().await;
         }
-        let ledger = ledger(&directory).await;
-        let open = ledger.open_operations().await.expect("reads");
-        assert!(open.len() == 1 && open[0].started && open[0].operation == first);
+        let ledger = ledger(&directory);
+        let open = ledger.open_operations().expect("reads");
+        assert!(open.len() == 1 && open[0].operation == first);
+        assert_eq!(open[0].step, Step::Started(passed()));
         ledger
             .finish(first.operation, &report, 3)
             .await
@@ -449,41 +476,36 @@ mod tests {
             .finish(first.operation, &second, 4)
             .await
             .expect("writes");
-        assert_eq!(
-            ledger.open_operations().await.expect("reads")[0]
-                .report
-                .as_ref(),
-            Some(&report)
-        );
+        let kept = ledger.report(first.operation).expect("reads");
+        assert_eq!(kept.as_ref(), Some(&report));
+        let acknowledged = ledger.acknowledge(first.operation, Digest::of(b"head"));
+        assert!(acknowledged.await.expect("writes"));
+        assert!(ledger.open_operations().expect("reads").is_empty());
+        assert!(accept(&ledger, &first).await.is_err());
+        for id in [first.operation, operation().operation] {
+            assert!(ledger.start(id, &passed(), 5).await.is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_start_takes_the_acceptance_before_it_along() {
+        let directory = tempfile::tempdir().expect("makes a directory");
+        let (ledger, first) = (ledger(&directory), operation());
+        let accepted = ledger.accept(&first, 1).await.expect("is handed over");
         ledger
-            .acknowledge(first.operation, digest)
+            .start(first.operation, &passed(), 2)
             .await
-            .expect("writes");
-        assert!(ledger.open_operations().await.expect("reads").is_empty());
-        assert_eq!(
-            ledger.accept(&first, 5).await.expect("writes"),
-            Accepted::Known
-        );
-        assert!(
-            ledger
-                .start(first.operation, digest, "nobody", 5)
-                .await
-                .is_err()
-        );
-        assert!(
-            ledger
-                .start(operation().operation, digest, "nobody", 5)
-                .await
-                .is_err()
-        );
+            .expect("finds it accepted");
+        accepted.await.expect("writes");
+        assert_eq!(ledger.audit().await.expect("reads").len(), 2);
     }
 
     #[tokio::test]
     async fn the_record_is_a_chain_and_a_change_is_found() {
         let directory = tempfile::tempdir().expect("makes a directory");
-        let ledger = ledger(&directory).await;
+        let ledger = ledger(&directory);
         for _ in 0..3 {
-            ledger.accept(&operation(), 1).await.expect("writes");
+            accept(&ledger, &operation()).await.expect("writes");
         }
         let entries = ledger.audit().await.expect("reads");
         assert_eq!(
@@ -497,7 +519,7 @@ mod tests {
         shorter.remove(1);
         assert_eq!(audit::verify(&shorter).expect_err("is broken").seq, 3);
         assert_eq!(
-            ledger.audit_head().await.expect("reads").to_string(),
+            ledger.audit_head().expect("reads").to_string(),
             entries[2].hash
         );
     }

@@ -3,12 +3,14 @@
 //! It keeps a link to its host, takes operations into its ledger, puts them before the gates, and has `sluice-shim` run
 //! what they let pass. In reading order:
 //!
+//! - `dispatcher`: owns the operations, from their arrival to the host's acknowledgement.
 //! - [`operation`]: the story of one operation, from the ledger to the report.
 //! - [`config`]: the machine owner's policy, `agent.toml`.
 //! - [`policy`]: what that policy says about an operation.
 //! - [`gates`]: the owner's gates and the host's, each in a runner of its own.
 //! - [`facts`]: what is known about the machine.
 //! - [`attachments`]: blobs that are fetched and verified.
+//! - `outcome`: from the shim's events to a report.
 //! - [`exec`]: users, interpreters, environment, and the shim.
 //! - [`ledger`], [`audit`]: what must survive, and what is on the record.
 //! - [`journal`], [`link`]: what is told to the host, and how.
@@ -17,7 +19,9 @@
 
 pub mod attachments;
 pub mod audit;
+mod clock;
 pub mod config;
+mod dispatcher;
 pub mod enroll;
 pub mod exec;
 pub mod facts;
@@ -26,6 +30,7 @@ pub mod journal;
 pub mod ledger;
 pub mod link;
 pub mod operation;
+mod outcome;
 pub mod policy;
 pub mod state;
 pub mod supervisor;

@@ -13,8 +13,8 @@ use sluice_transport::identity::{AgentIdentity, MachineKey};
 use tokio::sync::mpsc;
 
 use crate::audit::Event;
+use crate::clock::now;
 use crate::facts;
-use crate::gates::now;
 use crate::supervisor::Agent;
 
 /// How often the certificate's age is looked at.
@@ -87,7 +87,7 @@ async fn hello(agent: &Agent) -> Hello {
             tracing::error!(%error, "gates cannot run on this machine; every operation will be blocked")
         }
     }
-    let ledger_head = match agent.ledger.audit_head().await {
+    let ledger_head = match agent.ledger.audit_head() {
         Ok(head) => Some(head),
         Err(error) => {
             tracing::error!(%error, "the ledger cannot be read");
@@ -115,7 +115,7 @@ async fn send(
 
 async fn operations(agent: &Arc<Agent>, connection: &AgentConnection) -> Result<(), LinkError> {
     loop {
-        agent.arrived(connection.next_operation().await?).await;
+        agent.arrived(connection.next_operation().await?);
     }
 }
 
@@ -138,7 +138,7 @@ async fn receive(
             FromHost::Acknowledge {
                 operation,
                 audit_head,
-            } => agent.acknowledged(operation, audit_head).await,
+            } => agent.acknowledged(operation, audit_head),
             FromHost::Gates(set) => {
                 let (agent, connection, outgoing) =
                     (Arc::clone(agent), connection.clone(), outgoing.clone());
@@ -147,13 +147,7 @@ async fn receive(
                     let revision = set.revision;
                     match agent
                         .gates
-                        .take(
-                            &set,
-                            &agent.config(),
-                            &agent.ledger,
-                            &agent.blobs,
-                            &connection,
-                        )
+                        .take(*set, &agent.ledger, &agent.blobs, &connection)
                         .await
                     {
                         Ok(problems) => {
@@ -173,14 +167,21 @@ async fn receive(
                     .into_iter()
                     .map(serde_bytes::ByteBuf::into_vec)
                     .collect();
-                match renewed(agent, identity, &chain) {
-                    Ok(renewed) => *identity = renewed,
-                    Err(error) => {
-                        tracing::error!(%error, "the renewed certificate cannot be used; the old one stays")
+                let event = match renewed(agent, identity, &chain) {
+                    Ok(renewed) => {
+                        *identity = renewed;
+                        Event::new("certificate_renewed", None)
                     }
-                }
-                let event = Event::new("certificate_renewed", None);
-                if let Err(error) = agent.ledger.record(&event, now()).await {
+                    Err(error) => {
+                        let error = format!("{error:#}");
+                        tracing::error!(
+                            error,
+                            "the renewed certificate cannot be used; the old one stays"
+                        );
+                        Event::new("certificate_refused", None).with("error", error)
+                    }
+                };
+                if let Err(error) = agent.ledger.record(event, now()).await {
                     tracing::error!(%error, "a renewal is not on the record");
                 }
             }

@@ -127,7 +127,7 @@ async fn entries(state: &std::path::Path) -> anyhow::Result<Vec<audit::Entry>> {
         "{} does not exist: no agent has run with this state",
         path.display()
     );
-    Ok(Ledger::open(&path).await?.audit().await?)
+    Ok(Ledger::open(&path)?.audit().await?)
 }
 
 /// A token on the command line can be seen by other users of the machine; `-` and `@FILE` keep it from them.

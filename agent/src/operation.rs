@@ -13,91 +13,132 @@ use std::sync::Arc;
 use sluice_gate_client::{Evaluation, Input, evaluate, fact};
 use sluice_gate_types::input::{Attribute, Origin, Value};
 use sluice_protocol::bundle::{Bundle, Compatibility, Source};
+use sluice_protocol::causes::Causes;
 use sluice_protocol::codec;
 use sluice_protocol::digest::Digest;
-use sluice_protocol::ending::{Block, Ending, Signal};
+use sluice_protocol::ending::{Block, Ending};
 use sluice_protocol::message::StreamKind;
-use sluice_protocol::message::control::Identity;
+use sluice_protocol::message::control::{Fact, Identity};
 use sluice_protocol::message::operation::{Operation, Progress};
-use sluice_protocol::report::{Context, Exit, LimitHit, Report};
-use sluice_protocol::script::Requirements;
+use sluice_protocol::report::Report;
 use sluice_protocol::units::Span;
-use sluice_shim::event::{self, End, Event, Stage};
 use sluice_shim::spec::{self, Spec};
 use tokio::sync::watch;
 
+use crate::clock::now;
 use crate::config::Config;
 use crate::exec::environment::{self, Locale, Names};
-use crate::exec::spawn::Operation as Running;
-use crate::exec::spool::FollowError;
+use crate::exec::{interpreter, spool};
 use crate::facts;
-use crate::gates::now;
-use crate::journal::{Journal, Offsets};
+use crate::journal::Journal;
+use crate::ledger::Passed;
+use crate::outcome::{Events, follow};
 use crate::policy::{Permitted, permit};
 use crate::supervisor::Agent;
 
 /// Who canceled an operation, once somebody has.
 pub type Canceled = watch::Receiver<Option<String>>;
 
-/// Takes an accepted operation to its report. Whatever happens there is one.
+/// Takes an operation to its report. Whatever happens there is one.
 pub async fn run(
     agent: &Arc<Agent>,
-    operation: &Operation,
+    operation: &Arc<Operation>,
     journal: &Journal,
     canceled: Canceled,
 ) -> Report {
     let mut evaluation = Evaluation::default();
-    let mut notes = Vec::new();
-    let result = check_and_run(
-        agent,
-        operation,
-        journal,
-        canceled,
-        &mut evaluation,
-        &mut notes,
-    )
-    .await;
-    let mut report = result.unwrap_or_else(|ending| Report::without_process(ending, now()));
+    let mut report = check_and_run(agent, operation, journal, canceled, &mut evaluation)
+        .await
+        .unwrap_or_else(|ending| Report::without_process(ending, now()));
     report.bundle_sha256 = evaluation.bundle.as_ref().map(|(_, digest)| *digest);
     report.findings = evaluation.findings;
     report.checks = evaluation.checks;
     report.receipts = evaluation.receipts;
-    notes.append(&mut evaluation.notes);
-    notes.append(&mut report.notes);
-    report.notes = notes;
+    report.notes.splice(..0, evaluation.notes);
     fit(&mut report);
     report
 }
 
-/// Shortens what gates said until the report fits into a message. What was left out is noted.
+/// Takes up an operation that an earlier agent started: its shim may still be running, or its spool tells the end.
+pub async fn adopt(
+    agent: &Arc<Agent>,
+    operation: &Operation,
+    passed: Passed,
+    journal: &Journal,
+    canceled: Canceled,
+) -> Report {
+    let spool = agent.spool(operation.operation);
+    let source = Events::Adopted(Box::new(spool::adopt(&spool)), spool);
+    let mut report = follow(source, journal, canceled, &passed).await;
+    report.bundle_sha256 = Some(passed.bundle_sha256);
+    report.findings = passed.findings;
+    report.checks = passed.checks;
+    report.receipts = passed.receipts;
+    report.notes.splice(..0, passed.notes);
+    report
+        .notes
+        .push("the agent was restarted while this ran".to_owned());
+    fit(&mut report);
+    report
+}
+
+/// Shortens what was said about an operation until the report fits into a message. What was left out is noted.
 fn fit(report: &mut Report) {
     const LARGEST: usize = StreamKind::Progress.max_frame() / 2;
-    let found = report.findings.len();
-    while codec::encode(report).is_ok_and(|bytes| bytes.len() > LARGEST)
-        && !report.findings.is_empty()
-    {
-        report.findings.truncate(report.findings.len() / 2);
+    let too_large =
+        |report: &Report| codec::encode(report).is_ok_and(|bytes| bytes.len() > LARGEST);
+    if !too_large(report) {
+        return;
     }
-    if report.findings.len() < found {
+    let before = [
+        report.findings.len(),
+        report.checks.len(),
+        report.receipts.len(),
+        report.notes.len(),
+    ];
+    while too_large(report) {
+        match () {
+            _ if report.findings.len() > 1 => report.findings.truncate(report.findings.len() / 2),
+            _ if report.checks.len() > 1 => report.checks.truncate(report.checks.len() / 2),
+            _ if report.notes.len() > 1 => report.notes.truncate(report.notes.len() / 2),
+            _ => {
+                report.findings.clear();
+                report.checks.clear();
+                report.receipts.clear();
+                report.notes.clear();
+                break;
+            }
+        }
+    }
+    let after = [
+        report.findings.len(),
+        report.checks.len(),
+        report.receipts.len(),
+        report.notes.len(),
+    ];
+    for (what, (before, after)) in ["findings", "checks", "receipts", "notes"]
+        .into_iter()
+        .zip(before.into_iter().zip(after))
+        .filter(|(_, (before, after))| before > after)
+    {
         report.notes.push(format!(
-            "{} of {found} findings are left out, because the report would be too large",
-            found - report.findings.len()
+            "{} of {before} {what} are left out, because the report would be too large",
+            before - after
         ));
     }
 }
 
 async fn check_and_run(
     agent: &Arc<Agent>,
-    operation: &Operation,
+    operation: &Arc<Operation>,
     journal: &Journal,
     mut canceled: Canceled,
     evaluation: &mut Evaluation,
-    notes: &mut Vec<String>,
 ) -> Result<Report, Ending> {
     let ready = async {
         let slot = agent.slot().await;
         journal.push(Progress::Checking);
-        check(agent, operation, evaluation, notes)
+        check(agent, operation, evaluation)
             .await
             .map(|ready| (slot, ready))
     };
@@ -106,76 +147,60 @@ async fn check_and_run(
         by = somebody(&mut canceled) => return Err(Ending::Canceled(by)),
         () = past(operation.not_after) => return Err(Ending::Expired),
     };
-    let Ready {
-        spec,
-        digest,
-        run_as,
-    } = ready;
+    let Ready { spec, passed } = ready;
     if now() > operation.not_after {
         return Err(Ending::Expired);
     }
     agent
         .ledger
-        .start(operation.operation, digest, &run_as, now())
+        .start(operation.operation, &passed, now())
         .await
-        .map_err(|error| Ending::Error(error.to_string()))?;
+        .map_err(|error| Ending::Error(Causes(&error).to_string()))?;
     let running = agent
         .launcher
         .start(&spec)
         .await
-        .map_err(|error| Ending::Error(error.to_string()))?;
+        .map_err(|error| Ending::Error(Causes(&error).to_string()))?;
     agent.prepare_spare();
-    Ok(follow(
-        Events::Live(Box::new(running)),
-        journal,
-        canceled,
-        spec.limits.time,
-        &run_as,
-    )
-    .await)
+    Ok(follow(Events::Live(Box::new(running)), journal, canceled, &passed).await)
 }
 
 /// What every gate let pass, ready to be started.
 struct Ready {
     spec: Spec,
-    digest: Digest,
-    run_as: String,
+    passed: Passed,
 }
 
 /// Everything that comes before the start. Nothing is written for the script here, and no process of it exists.
 #[tracing::instrument(level = "debug", skip_all)]
 async fn check(
     agent: &Arc<Agent>,
-    operation: &Operation,
+    operation: &Arc<Operation>,
     evaluation: &mut Evaluation,
-    notes: &mut Vec<String>,
 ) -> Result<Ready, Ending> {
-    let config = agent.config();
     let source =
         Source::read(&operation.submission).map_err(|error| Ending::Error(error.to_string()))?;
-    notes.extend(source.text.notes().map(str::to_owned));
-
-    let permitted = owners_policy(operation, &source, &config).await?;
-    let texts = fetch_attachments(agent, operation).await?;
-    let gates = agent
+    let bound = agent
         .gates
-        .for_operation(
-            operation.gates_revision,
-            &config,
-            operation.skip_security_scan,
-        )
+        .for_operation(operation.gates_revision, operation.skip_security_scan)
         .await?;
-    let facts = gather_facts(&source, &permitted, &config).await;
+    let config = &bound.config;
+    let source = Arc::new(source);
+    let (permitted, facts) = owners_policy(agent, operation, &source, config).await?;
+    let texts = fetch_attachments(agent, operation).await?;
     let input = Input {
         submission: &operation.submission,
         source: &source,
-        facts,
+        facts: with_version(facts, &source, &permitted).await,
         job: job_attributes(operation, &agent.identity()),
         attachments: texts,
         skip_security_scan: operation.skip_security_scan,
         live_facts: true,
     };
-    *evaluation = evaluate(&gates, &input).await;
+    *evaluation = evaluate(&bound.gates, &input).await;
+    evaluation
+        .notes
+        .splice(..0, source.text.notes().map(str::to_owned));
     if let Some(ending) = evaluation.ended.take() {
         return Err(ending);
     }
@@ -187,14 +212,19 @@ async fn check(
             "what would run here is not what the host checked (another bundle_sha256); are other preparers bound there?",
         )));
     }
-    let spec = spec(agent, operation, bundle, &permitted, &config);
+    let spec = spec(agent, operation, bundle, &permitted, config);
     // The same bytes that the gates saw: checked once more, over what is handed to the shim.
     verify(bundle, *digest, &spec)?;
-    Ok(Ready {
-        spec,
-        digest: *digest,
+    let passed = Passed {
+        bundle_sha256: *digest,
         run_as: permitted.user.name().to_owned(),
-    })
+        time_limit: Span(u64::try_from(permitted.limits.time.as_millis()).unwrap_or(u64::MAX)),
+        findings: evaluation.findings.clone(),
+        checks: evaluation.checks.clone(),
+        receipts: evaluation.receipts.clone(),
+        notes: evaluation.notes.clone(),
+    };
+    Ok(Ready { spec, passed })
 }
 
 /// Waits until a time by the wall clock, in milliseconds since 1970.
@@ -205,42 +235,50 @@ async fn past(time: u64) {
     }
 }
 
-/// Takes up an operation that an earlier agent started: its shim may still be running, or its spool tells the end.
-pub async fn adopt(
-    agent: &Arc<Agent>,
-    operation: &Operation,
-    journal: &Journal,
-    canceled: Canceled,
-) -> Report {
-    let follower = crate::exec::spool::adopt(&agent.spool(operation.operation));
-    let time = operation.submission.limits.time.map_or_else(
-        || agent.config().limits.time.as_duration(),
-        Span::as_duration,
-    );
-    let run_as = operation
-        .submission
-        .run_as
-        .clone()
-        .unwrap_or_else(|| agent.config().run_as.default.clone());
-    let source = Events::Adopted(Box::new(follower), agent.spool(operation.operation));
-    let mut report = follow(source, journal, canceled, time, &run_as).await;
-    report.bundle_sha256 = Some(operation.bundle_sha256);
-    report
-        .notes
-        .push("the agent was restarted while this ran".to_owned());
-    report
-}
-
+/// What the owner says, and what is known about the machine now. Both may ask the system, so they are asked where blocking
+/// is allowed.
 #[tracing::instrument(level = "debug", skip_all)]
 async fn owners_policy(
-    operation: &Operation,
-    source: &Source,
+    agent: &Agent,
+    operation: &Arc<Operation>,
+    source: &Arc<Source>,
     config: &Arc<Config>,
-) -> Result<Permitted, Ending> {
-    let (operation, source, config) = (operation.clone(), source.clone(), Arc::clone(config));
-    tokio::task::spawn_blocking(move || permit(&operation, &source, &config))
-        .await
-        .map_err(|error| Ending::Error(format!("the owner's policy could not be asked: {error}")))?
+) -> Result<(Permitted, Vec<Fact>), Ending> {
+    let (operation, source, config) = (
+        Arc::clone(operation),
+        Arc::clone(source),
+        Arc::clone(config),
+    );
+    let workspace = agent.workspace_base(&config);
+    tokio::task::spawn_blocking(move || {
+        let permitted = permit(&operation, &source, &config)?;
+        let requires = source.header.as_ref().map(|header| &header.requires);
+        let mut facts = facts::live(requires, &workspace);
+        facts.push(facts::text("interpreter.name", source.interpreter.name()));
+        facts.push(facts::text("run-as", permitted.user.name()));
+        Ok((permitted, facts))
+    })
+    .await
+    .map_err(|error| Ending::Error(format!("the owner's policy could not be asked: {error}")))?
+}
+
+/// Facts as gates see them; the interpreter's version is found out where a script asks for one.
+async fn with_version(
+    mut facts: Vec<Fact>,
+    source: &Source,
+    permitted: &Permitted,
+) -> Vec<Attribute> {
+    let asked = source
+        .header
+        .as_ref()
+        .is_some_and(|header| header.requires.interpreter.is_some());
+    if asked && let Some(version) = interpreter::version(&permitted.interpreter).await {
+        facts.push(facts::text("interpreter.version", version));
+    }
+    facts
+        .into_iter()
+        .map(|found| fact(found, Origin::Machine))
+        .collect()
 }
 
 async fn fetch_attachments(
@@ -265,37 +303,6 @@ async fn fetch_attachments(
         .texts(&operation.submission.attachments)
         .await
         .map_err(|error| failed("(all)", &error))
-}
-
-#[tracing::instrument(level = "debug", skip_all)]
-async fn gather_facts(source: &Source, permitted: &Permitted, config: &Config) -> Vec<Attribute> {
-    let requires = source
-        .header
-        .as_ref()
-        .map(|header| header.requires.clone())
-        .unwrap_or_default();
-    let wants_version = requires.interpreter.is_some();
-    let mut facts = facts_of(requires, config.script_tempdir.clone()).await;
-    facts.push(facts::text("interpreter.name", source.interpreter.name()));
-    facts.push(facts::text("run-as", permitted.user.name()));
-    if wants_version
-        && let Some(version) = crate::exec::interpreter::version(&permitted.interpreter).await
-    {
-        facts.push(facts::text("interpreter.version", version));
-    }
-    facts
-        .into_iter()
-        .map(|found| fact(found, Origin::Machine))
-        .collect()
-}
-
-async fn facts_of(
-    requires: Requirements,
-    workspace: std::path::PathBuf,
-) -> Vec<sluice_protocol::message::control::Fact> {
-    tokio::task::spawn_blocking(move || facts::live(&requires, &workspace))
-        .await
-        .unwrap_or_default()
 }
 
 /// What gates learn of the job. The host says all of it.
@@ -397,174 +404,8 @@ fn verify(bundle: &Bundle, digest: Digest, spec: &Spec) -> Result<(), Ending> {
     }
 }
 
-/// Where events come from: a shim that we started, or the spool of one that an earlier agent did.
-enum Events {
-    Live(Box<Running>),
-    Adopted(Box<crate::exec::spool::Follower>, std::path::PathBuf),
-}
-
-impl Events {
-    async fn next(&mut self) -> Result<Option<Event>, FollowError> {
-        match self {
-            Self::Live(running) => running.next().await,
-            Self::Adopted(follower, _) => follower.next().await,
-        }
-    }
-
-    fn cancel(&self) {
-        match self {
-            Self::Live(running) => running.cancel(),
-            Self::Adopted(_, spool) => {
-                if let Err(error) = crate::exec::spool::cancel(spool) {
-                    tracing::warn!(%error, "an operation could not be canceled");
-                }
-            }
-        }
-    }
-}
-
-/// Follows the shim's events to the last and makes the report of them.
-#[tracing::instrument(level = "debug", skip_all)]
-async fn follow(
-    mut source: Events,
-    journal: &Journal,
-    mut canceled: Canceled,
-    limit: std::time::Duration,
-    run_as: &str,
-) -> Report {
-    let mut report = Report::without_process(Ending::Interrupted, now());
-    let mut offsets = Offsets::default();
-    let mut asked: Option<String> = None;
-    loop {
-        let event = tokio::select! {
-            event = source.next() => event,
-            by = somebody(&mut canceled), if asked.is_none() => {
-                source.cancel();
-                asked = Some(by);
-                continue;
-            }
-        };
-        match event {
-            Ok(Some(event)) => {
-                for chunk in offsets.take(&event) {
-                    journal.push(Progress::Output(chunk));
-                }
-                take_event(&mut report, event, journal, asked.as_deref(), limit, run_as);
-            }
-            Ok(None) => break,
-            Err(FollowError::Interrupted { notes }) => {
-                report.notes.extend(notes);
-                break;
-            }
-            Err(error) => {
-                report.notes.push(error.to_string());
-                break;
-            }
-        }
-    }
-    (report.stdout, report.stderr) = offsets.ends();
-    report.finished_at = report.finished_at.max(now());
-    report
-}
-
-fn take_event(
-    report: &mut Report,
-    event: Event,
-    journal: &Journal,
-    canceled_by: Option<&str>,
-    limit: std::time::Duration,
-    run_as: &str,
-) {
-    match event {
-        Event::Started(started) => {
-            report.started_at = Some(started.at.0);
-            report.run_as = Some(run_as.to_owned());
-            report.context = Some(Context {
-                uid: started.uid,
-                gids: started.gids,
-                cwd: started.cwd.to_string_lossy().into_owned(),
-                interpreter: started.interpreter.to_string_lossy().into_owned(),
-            });
-            report.containment = Some(started.containment.to_string());
-            report.confinement = Some(confinement(started.confinement));
-            journal.push(Progress::Running {
-                started_at: started.at.0,
-            });
-        }
-        Event::Note { text } => report.notes.push(text),
-        Event::Exited(outcome) => take_outcome(report, outcome, canceled_by, limit),
-        Event::Failed { stage, reason } => {
-            report.started_at = None;
-            report.ending = match (stage, canceled_by) {
-                (Stage::Canceled, by) => Ending::Canceled(by.unwrap_or("the agent").to_owned()),
-                (Stage::User, _) => Ending::Blocked(Block::machine_policy(reason)),
-                (_, _) => Ending::Error(reason),
-            };
-        }
-        Event::Prepared(_) | Event::Output { .. } | Event::Lost { .. } => {}
-    }
-}
-
-fn take_outcome(
-    report: &mut Report,
-    outcome: event::Outcome,
-    canceled_by: Option<&str>,
-    limit: std::time::Duration,
-) {
-    report.finished_at = outcome.at.0;
-    report.duration_ms = Some(u64::try_from(outcome.duration.as_millis()).unwrap_or(u64::MAX));
-    report.survivors_killed = outcome.survivors_killed;
-    report.limit_hit = outcome.limit_hit.map(|hit| match hit {
-        event::LimitHit::Memory => LimitHit::Memory,
-        event::LimitHit::Processes => LimitHit::Processes,
-        event::LimitHit::FileSize => LimitHit::FileSize,
-        event::LimitHit::Output => LimitHit::Output,
-    });
-    let natural = match outcome.end {
-        End::Code(code) => {
-            report.exit = Some(Exit::Code(code));
-            if code == 0 {
-                Ending::Succeeded
-            } else {
-                Ending::ExitCode(code)
-            }
-        }
-        End::Signal {
-            number,
-            name,
-            core_dumped,
-        } => {
-            let signal = Signal {
-                number,
-                name,
-                core_dumped,
-            };
-            report.exit = Some(Exit::Signal(signal.clone()));
-            Ending::Signal(signal)
-        }
-        End::Unkillable => Ending::Error("a process of the script could not be killed".to_owned()),
-    };
-    report.ending = if outcome.canceled {
-        Ending::Canceled(canceled_by.unwrap_or("an operator").to_owned())
-    } else if outcome.timed_out {
-        Ending::TimedOut(Span(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)))
-    } else {
-        natural
-    };
-}
-
-fn confinement(applied: event::Confinement) -> String {
-    match (applied.private_tmp, applied.private_ipc) {
-        (true, true) => "private-tmp, private-ipc",
-        (true, false) => "private-tmp",
-        (false, true) => "private-ipc",
-        (false, false) => "none",
-    }
-    .to_owned()
-}
-
 /// Waits until somebody cancels, and says who.
-async fn somebody(canceled: &mut Canceled) -> String {
+pub(crate) async fn somebody(canceled: &mut Canceled) -> String {
     let by = canceled
         .wait_for(Option::is_some)
         .await

@@ -206,6 +206,23 @@ impl Block {
 }
 
 impl Ending {
+    /// What the end of an operation is called in an audit log, the host's and the machine's.
+    #[must_use]
+    pub const fn audit_event(&self) -> &'static str {
+        match self {
+            Self::Succeeded | Self::ExitCode(_) | Self::Signal(_) | Self::TimedOut(_) => {
+                "script_executed"
+            }
+            Self::ThreatFound(_) => "script_security_threat",
+            Self::Blocked(_) | Self::Unsupported(_) => "script_blocked",
+            Self::Canceled(_) => "script_canceled",
+            Self::Expired => "script_expired",
+            Self::MachineNotFound | Self::AgentNotConnected | Self::Error(_) | Self::Interrupted => {
+                "script_execution_error"
+            }
+        }
+    }
+
     /// The state that this ending puts an operation into.
     #[must_use]
     pub const fn state(&self) -> State {

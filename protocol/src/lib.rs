@@ -8,11 +8,12 @@
 //! - [`script`]: from submitted bytes to the text that runs: normalisation, interpreter, header block.
 //! - [`environment`]: which variables a job may set.
 //! - [`bundle`]: what a submission fixes, and its digest.
-//! - [`ending`], [`report`]: how operations end, and what is said about it.
+//! - [`ending`], [`report`]: how operations end, and what is said about it; [`causes`]: an error with its causes.
 //! - [`gates`]: which gates a host binds to a machine.
 //! - [`message`]: the messages, by the stream that carries them.
 
 pub mod bundle;
+pub mod causes;
 pub mod codec;
 pub mod digest;
 pub mod ending;

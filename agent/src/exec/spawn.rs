@@ -1,12 +1,12 @@
 //! Giving an operation to a shim, and what it reports.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, Uid};
+use nix::unistd::Pid;
+use sluice_gate_client::program::{self, ProgramError};
 use sluice_shim::event::Event;
 use sluice_shim::frame::Decoder;
 use sluice_shim::spec::Spec;
@@ -19,21 +19,9 @@ use crate::exec::spool::{FollowError, Follower};
 /// Why no shim took the operation. No script was started.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
-    /// The agent does not know where it is itself.
-    #[error("the agent's own program cannot be found")]
-    OwnProgram(#[source] std::io::Error),
-    /// Not beside the agent.
-    #[error("{} is missing: it belongs beside the agent's own program", path.display())]
-    Missing {
-        /// Where it should be.
-        path: PathBuf,
-        /// What is wrong.
-        #[source]
-        source: std::io::Error,
-    },
-    /// Others could replace it.
-    #[error("{} is not used: it or a directory on the way to it is not root's alone", .0.display())]
-    Unsafe(PathBuf),
+    /// It is missing, or others could replace it.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
     /// The process could not be made.
     #[error("{} cannot be started", path.display())]
     Spawn {
@@ -83,8 +71,7 @@ impl Launcher {
     /// # Errors
     /// There is none, or (for an agent that is root) one that others could replace.
     pub fn beside_this_program() -> Result<Self, LaunchError> {
-        let own = std::env::current_exe().map_err(LaunchError::OwnProgram)?;
-        Self::with_shim(&own.with_file_name("sluice-shim"))
+        Ok(Self::new(program::beside_own_executable("sluice-shim")?))
     }
 
     /// With a shim at a path.
@@ -92,26 +79,14 @@ impl Launcher {
     /// # Errors
     /// As [`Self::beside_this_program`].
     pub fn with_shim(path: &Path) -> Result<Self, LaunchError> {
-        let missing = |source| LaunchError::Missing {
-            path: path.to_owned(),
-            source,
-        };
-        let path = path.canonicalize().map_err(missing)?;
-        if Uid::effective().is_root() {
-            for part in path.ancestors() {
-                let meta = std::fs::metadata(part).map_err(missing)?;
-                // A sticky directory such as /tmp lets nobody replace what is root's in it.
-                let others_write =
-                    meta.mode() & 0o022 != 0 && !(meta.is_dir() && meta.mode() & 0o1000 != 0);
-                if meta.uid() != 0 || others_write {
-                    return Err(LaunchError::Unsafe(part.to_owned()));
-                }
-            }
-        }
-        Ok(Self {
-            shim: path,
+        Ok(Self::new(program::checked(path)?))
+    }
+
+    fn new(shim: PathBuf) -> Self {
+        Self {
+            shim,
             spare: Arc::default(),
-        })
+        }
     }
 
     /// Makes a shim that waits for an operation, unless there is one. It ends by itself when the agent does.

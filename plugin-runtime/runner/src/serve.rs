@@ -7,15 +7,15 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, mpsc};
 use std::thread;
 
 use sluice_gate_client::wire::{
-    self, Called, FromRunner, Load, Ready, Request, Response, Snapshot, ToRunner,
+    self, Called, Encoded, FromRunner, Load, Ready, Request, Response, Snapshot, ToRunner,
 };
 use sluice_gate_types::answer::CallError;
 use sluice_plugin_runtime::engine::{Allocation, Effort, GateEngine};
 use sluice_plugin_runtime::gate::Gate;
 use sluice_plugin_runtime::{RUNTIME, snapshot};
 
-/// Threads that call gates. More requests wait in the queue; none fails for want of a thread.
-const WORKERS: usize = 4;
+/// One thread for each call that the parent makes at once, and one to load and to take snapshots.
+const WORKERS: usize = wire::CALLS + 1;
 
 struct Server {
     engine: GateEngine,
@@ -89,8 +89,14 @@ impl Server {
                     .unwrap_or_else(PoisonError::into_inner)
                     .get(&gate)
                     .cloned();
-                Response::Called(Box::new(match loaded {
-                    Some(gate) => {
+                let failed = |error| Called {
+                    answer: Err(error),
+                    fuel: 0,
+                    duration_us: 0,
+                    log: Vec::new(),
+                };
+                Response::Called(Box::new(match (loaded, Encoded::read(&question)) {
+                    (Some(gate), Ok(question)) => {
                         let called = gate.call(&self.engine, &question);
                         Called {
                             answer: called.answer,
@@ -99,15 +105,8 @@ impl Server {
                             log: called.log,
                         }
                     }
-                    None => {
-                        let answer = Err(CallError::Runner("the gate is not loaded".to_owned()));
-                        Called {
-                            answer,
-                            fuel: 0,
-                            duration_us: 0,
-                            log: Vec::new(),
-                        }
-                    }
+                    (None, _) => failed(CallError::Runner("the gate is not loaded".to_owned())),
+                    (_, Err(error)) => failed(CallError::Runner(error.to_string())),
                 }))
             }
             Request::Snapshot(snapshot) => {

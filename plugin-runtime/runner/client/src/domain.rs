@@ -2,30 +2,38 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use lru::LruCache;
 use sha2::{Digest as _, Sha256};
 use sluice_gate_types::admission::{Admitted, Refused};
 use sluice_gate_types::answer::{CallError, SettingsProblem};
-use sluice_gate_types::input::{Question, Value};
+use sluice_gate_types::input::Value;
 use sluice_gate_types::limits::CallLimits;
 use sluice_gate_types::manifest::{Manifest, World};
 use sluice_protocol::report::Mode;
 use tokio::sync::Mutex;
 
 use crate::cache::{Cache, Entry, Key};
-use crate::process::{Gone, Process, Start, beside_own_executable, compile, gate_user};
+use crate::process::{Gone, Process, Start, compile, gate_user};
+use crate::program;
 use crate::wire::{
-    Called, CompileRequest, CompileResponse, Configure, Load, Ready, Request, Response, Snapshot,
+    Called, CompileRequest, CompileResponse, Configure, Encoded, Load, Ready, Request, Response,
+    Snapshot,
 };
 
 /// What comes on top of a call's own time limit before the runner is killed: host calls are outside fuel and epochs.
 const GRACE: Duration = Duration::from_secs(2);
 /// A runner that nobody asked for this long is ended.
 const IDLE: Duration = Duration::from_secs(300);
+
+/// How many answers a domain keeps, and up to which size of each, in bytes.
+const ANSWERS: NonZeroUsize = NonZeroUsize::new(512).expect("is not zero");
+const LARGEST_ANSWER: usize = 16 << 10;
 
 /// How a domain is set up.
 #[derive(Debug, Clone)]
@@ -50,6 +58,15 @@ struct Inner {
     cache: Cache,
     next: AtomicU64,
     running: Mutex<Running>,
+    answers: std::sync::Mutex<LruCache<(Key, [u8; 32]), Arc<Answered>>>,
+}
+
+/// What a gate answered to a question: a pure function's, so it is kept. Errors are not.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) called: Called,
+    /// Of the answer's one encoding.
+    pub(crate) verdict_sha256: [u8; 32],
 }
 
 #[derive(Default)]
@@ -89,6 +106,22 @@ struct Bound {
     owner: bool,
 }
 
+impl Answered {
+    /// No answer.
+    pub(crate) fn failed(error: CallError) -> Self {
+        let called = Called {
+            answer: Err(error),
+            fuel: 0,
+            duration_us: 0,
+            log: Vec::new(),
+        };
+        Self {
+            called,
+            verdict_sha256: [0; 32],
+        }
+    }
+}
+
 impl GateDomain {
     /// A domain. Its runner is started when it is first needed.
     ///
@@ -97,9 +130,10 @@ impl GateDomain {
     /// Where the cache cannot be opened, or no user can be found to drop to.
     pub fn new(options: DomainOptions) -> io::Result<Self> {
         let program = match options.runner {
-            Some(program) => program,
-            None => beside_own_executable("sluice-gate-runner")?,
-        };
+            Some(program) => program::checked(&program),
+            None => program::beside_own_executable("sluice-gate-runner"),
+        }
+        .map_err(io::Error::other)?;
         Ok(Self(Arc::new(Inner {
             name: options.name,
             start: Start {
@@ -109,6 +143,7 @@ impl GateDomain {
             cache: Cache::open(&options.cache)?,
             next: AtomicU64::new(1),
             running: Mutex::default(),
+            answers: std::sync::Mutex::new(LruCache::new(ANSWERS)),
         })))
     }
 
@@ -322,10 +357,36 @@ impl BoundGate {
         self.0.not_snapshotted.as_deref()
     }
 
-    /// Asks the gate. A runner that dies in the middle is started again, and the question is asked once more; it is a
-    /// pure function, so that changes nothing. Then there is no answer, which blocks.
+    /// Asks the gate, unless it has answered this very question before.
     #[tracing::instrument(level = "debug", skip_all)]
-    pub async fn ask(&self, question: Question) -> Called {
+    pub(crate) async fn ask(&self, question: &Encoded) -> Arc<Answered> {
+        let key = (self.0.key, question.sha256);
+        if let Some(answered) = self.answers().get(&key) {
+            return Arc::clone(answered);
+        }
+        let called = self.call(question).await;
+        let mut encoded = Vec::new();
+        if let Err(error) = ciborium::into_writer(&called.answer, &mut encoded) {
+            tracing::error!(%error, "an answer has no CBOR form");
+        }
+        let answered = Arc::new(Answered {
+            called,
+            verdict_sha256: Sha256::digest(&encoded).into(),
+        });
+        if answered.called.answer.is_ok() && encoded.len() <= LARGEST_ANSWER {
+            self.answers().put(key, Arc::clone(&answered));
+        }
+        answered
+    }
+
+    fn answers(&self) -> std::sync::MutexGuard<'_, LruCache<(Key, [u8; 32]), Arc<Answered>>> {
+        let answers = &self.0.domain.0.answers;
+        answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Calls the gate. A runner that dies in the middle is started again, and the question is asked once more; it is a
+    /// pure function, so that changes nothing. Then there is no answer, which blocks.
+    async fn call(&self, question: &Encoded) -> Called {
         let failed = |error| Called {
             answer: Err(error),
             fuel: 0,
@@ -338,16 +399,11 @@ impl BoundGate {
                 Err(error) => return failed(error),
             };
             let limit = Duration::from_millis(self.0.limits.time_ms) + GRACE;
-            match process
-                .ask(
-                    Request::Call {
-                        gate: self.0.number,
-                        question: question.clone(),
-                    },
-                    limit,
-                )
-                .await
-            {
+            let call = Request::Call {
+                gate: self.0.number,
+                question: question.bytes.clone(),
+            };
+            match process.ask(call, limit).await {
                 Ok(Response::Called(called)) => return *called,
                 Ok(_) => {
                     process.kill().await;

@@ -1,6 +1,8 @@
 //! The pipeline: environment and prepare, then scan, then policy. The most restrictive answer wins, and whatever fails
 //! blocks.
 
+use std::sync::Arc;
+
 use futures_util::future::{join, join_all};
 use sluice_gate_types::CONTRACT;
 use sluice_gate_types::answer::{self as a, Answer, CallError, Prepared as Plan, Verdict};
@@ -13,9 +15,9 @@ use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::{Block, Ending};
 use sluice_protocol::report::{Check, Finding, Mode, Receipt};
 
-use crate::domain::BoundGate;
+use crate::domain::{self, BoundGate};
 use crate::render::render;
-use crate::wire::Called;
+use crate::wire::Encoded;
 use crate::{check, translate};
 
 /// What the gates are asked about.
@@ -170,12 +172,18 @@ async fn stage<'a>(
     let skipped = |gate: &BoundGate| {
         world == World::ScannerPlugin && input.skip_security_scan && !gate.is_owners()
     };
+    let encoded = Encoded::new(question).map_err(|error| CallError::Runner(error.to_string()));
+    let encoded = &encoded;
     join_all(
         gates
             .iter()
             .filter(|gate| gate.world() == world && !skipped(gate))
             .map(|gate| async move {
-                let called = gate.ask(question.clone()).await;
+                let answered = match encoded {
+                    Ok(question) => gate.ask(question).await,
+                    Err(error) => Arc::new(domain::Answered::failed(error.clone())),
+                };
+                let called = &answered.called;
                 for line in &called.log {
                     tracing::debug!(
                         gate = gate.manifest().id,
@@ -186,7 +194,7 @@ async fn stage<'a>(
                 let answer = called.answer.clone().and_then(|answer| {
                     check::check(answer, gate.manifest(), bundle.map(|(seen, _)| seen))
                 });
-                let receipt = receipt(gate, &called, &answer, bundle.map(|(_, digest)| digest));
+                let receipt = receipt(gate, &answered, &answer, bundle.map(|(_, digest)| digest));
                 Answered {
                     gate,
                     answer,
@@ -199,14 +207,10 @@ async fn stage<'a>(
 
 fn receipt(
     gate: &BoundGate,
-    called: &Called,
+    answered: &domain::Answered,
     answer: &Result<Answer, CallError>,
     bundle_sha256: Option<Digest>,
 ) -> Receipt {
-    let mut encoded = Vec::new();
-    if let Err(error) = ciborium::into_writer(&called.answer, &mut encoded) {
-        tracing::error!(%error, "an answer has no CBOR form");
-    }
     let verdict = match answer {
         Err(_) => "error",
         Ok(Answer::Checks(checks))
@@ -236,10 +240,10 @@ fn receipt(
         contract: CONTRACT.to_owned(),
         runtime: gate.runtime().to_owned(),
         bundle_sha256,
-        verdict_sha256: Digest::of(&encoded),
+        verdict_sha256: Digest::from_bytes(answered.verdict_sha256),
         verdict: verdict.to_owned(),
-        fuel: called.fuel,
-        duration_us: called.duration_us,
+        fuel: answered.called.fuel,
+        duration_us: answered.called.duration_us,
         mode: gate.mode(),
     }
 }

@@ -6,6 +6,7 @@
 //! - [`wire`]: frames between parent and runner.
 //! - [`cache`]: compiled components on disk, under a MAC whose key the runner never sees.
 //! - [`domain`]: binding a plugin: admit, compile, configure, snapshot, cache, load.
+//! - [`program`]: the programs beside our own, and whether others could replace them.
 //! - [`render`]: what a preparer planned becomes variables, arguments and literals.
 //! - [`evaluate`](mod@evaluate): the pipeline.
 
@@ -14,6 +15,7 @@ mod check;
 pub mod domain;
 pub mod evaluate;
 mod process;
+pub mod program;
 pub mod render;
 mod translate;
 pub mod wire;

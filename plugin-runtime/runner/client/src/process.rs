@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
 use tokio::process::{Child, Command};
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::wire::{
@@ -41,6 +41,10 @@ pub(crate) struct Process {
     outgoing: mpsc::UnboundedSender<(FrameId, Vec<u8>, oneshot::Sender<Response>)>,
     dead: Arc<AtomicBool>,
     child: Mutex<Child>,
+    /// A place for each call that the runner makes at once: who waits for one waits before the clock of the call runs.
+    calls: Semaphore,
+    /// The same for everything else.
+    others: Semaphore,
 }
 
 type Waiting = Arc<std::sync::Mutex<HashMap<FrameId, oneshot::Sender<Response>>>>;
@@ -95,11 +99,18 @@ impl Process {
             outgoing,
             dead,
             child: Mutex::new(child),
+            calls: Semaphore::new(wire::CALLS),
+            others: Semaphore::new(1),
         })
     }
 
     /// Asks and waits; when `limit` passes the runner is killed, because nothing else can be relied on to stop it.
     pub(crate) async fn ask(&self, request: Request, limit: Duration) -> Result<Response, Gone> {
+        let places = match request {
+            Request::Call { .. } => &self.calls,
+            Request::Load(_) | Request::Snapshot(_) | Request::Unload { .. } => &self.others,
+        };
+        let _place = places.acquire().await.map_err(|_| Gone::Died)?;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let frame = wire::encode(&ToRunner { id, request }).map_err(|_| Gone::Died)?;
         let (sender, receiver) = oneshot::channel();
@@ -203,12 +214,6 @@ pub(crate) fn gate_user(slot: u32) -> io::Result<Option<u32>> {
                 "no unassigned user id between 61184 and 65519; add a user named sluice-gate",
             )
         })
-}
-
-/// Where the runner's binary is: beside our own.
-pub(crate) fn beside_own_executable(name: &str) -> io::Result<PathBuf> {
-    let own = std::env::current_exe()?;
-    Ok(own.parent().unwrap_or(Path::new("/")).join(name))
 }
 
 async fn read_frame<T: serde::de::DeserializeOwned>(

@@ -7,6 +7,7 @@ use std::io::{self, Read, Write};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use sluice_gate_types::admission::{Admitted, Refused};
 use sluice_gate_types::answer::{Answer, CallError};
 use sluice_gate_types::input::{Attribute, DataPack, Question};
@@ -31,10 +32,6 @@ pub struct ToRunner {
 
 /// What a serving runner is asked.
 #[derive(Debug, Serialize, Deserialize)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "questions are by far the most frequent, and are not worth another allocation"
-)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
     /// Load a compiled component under this number.
@@ -43,8 +40,9 @@ pub enum Request {
     Call {
         /// The number it was loaded under.
         gate: u64,
-        /// The question.
-        question: Question,
+        /// The question, in the encoding of [`Encoded`].
+        #[serde(with = "serde_bytes")]
+        question: Vec<u8>,
     },
     /// Configure an instrumented component and snapshot it.
     Snapshot(Box<Snapshot>),
@@ -54,6 +52,40 @@ pub enum Request {
         gate: u64,
     },
 }
+
+/// A question in its one encoding: it is encoded once for all gates of a stage, and its digest tells it from others.
+#[derive(Debug, Clone)]
+pub struct Encoded {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) sha256: [u8; 32],
+}
+
+impl Encoded {
+    /// Encodes a question.
+    ///
+    /// # Errors
+    ///
+    /// Where it has no CBOR form.
+    pub fn new(question: &Question) -> io::Result<Self> {
+        let mut bytes = Vec::new();
+        ciborium::into_writer(question, &mut bytes)
+            .map_err(|error| io::Error::other(error.to_string()))?;
+        let sha256 = Sha256::digest(&bytes).into();
+        Ok(Self { bytes, sha256 })
+    }
+
+    /// Reads a question again.
+    ///
+    /// # Errors
+    ///
+    /// Where the bytes are none.
+    pub fn read(bytes: &[u8]) -> io::Result<Question> {
+        decode(bytes)
+    }
+}
+
+/// How many calls a runner makes at once. Its parent lets no more wait inside of it, because a call's clock runs there.
+pub const CALLS: usize = 4;
 
 /// A compiled component to load.
 #[derive(Debug, Serialize, Deserialize)]

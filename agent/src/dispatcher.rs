@@ -1,0 +1,300 @@
+//! Owns the operations of this machine: takes them in, starts the task that brings each to its report, tells the link,
+//! and forgets what the host has acknowledged.
+//!
+//! Nothing here waits on behalf of the link: a link that breaks cuts nothing off half-way.
+
+use std::collections::HashSet;
+use std::collections::hash_map::{self, HashMap};
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use sluice_protocol::causes::Causes;
+use sluice_protocol::digest::Digest;
+use sluice_protocol::ids::OperationId;
+use sluice_protocol::message::operation::{Operation, Progress};
+use tokio::sync::watch;
+
+use crate::clock::now;
+use crate::journal::Journal;
+use crate::ledger::{Passed, Step};
+use crate::operation;
+use crate::supervisor::Agent;
+
+/// How many cancellations are remembered of operations that have not arrived: messages on different streams may overtake
+/// each other.
+const EARLY_CANCELS: usize = 1000;
+
+/// What the dispatcher knows.
+#[derive(Default)]
+pub(crate) struct Operations {
+    /// Under way, or ended and not acknowledged.
+    open: HashMap<OperationId, Entry>,
+    early_cancels: HashSet<OperationId>,
+    /// How many operations under way use an attachment.
+    blobs: HashMap<Digest, usize>,
+}
+
+struct Entry {
+    /// In memory while it is under way.
+    journal: Option<Journal>,
+    canceled: watch::Sender<Option<String>>,
+}
+
+/// How an operation came to be under way.
+enum Origin {
+    /// The host sent it; it is not on disk yet.
+    Arrived,
+    /// An earlier agent took it in, and started nothing.
+    Accepted,
+    /// An earlier agent may have started it.
+    Started(Passed),
+}
+
+impl Agent {
+    /// An operation came in. One that has been here is answered with what is known.
+    pub(crate) fn arrived(self: &Arc<Self>, operation: Operation) {
+        let id = operation.operation;
+        if !self.operations().open.contains_key(&id) {
+            match self.ledger.knows(id) {
+                Ok(false) => self.begin(operation, Origin::Arrived),
+                Ok(true) => {
+                    tracing::warn!(operation = %id, "the host sent what it has acknowledged; it does not run again")
+                }
+                Err(error) => {
+                    tracing::error!(operation = %id, error = %Causes(&error), "the operation cannot be taken; the host will send it again");
+                    return;
+                }
+            }
+        }
+        self.tell(id);
+    }
+
+    /// Somebody wants it ended.
+    pub(crate) fn cancel(&self, id: OperationId, by: String) {
+        let mut operations = self.operations();
+        match operations.open.get(&id) {
+            Some(entry) => {
+                entry.canceled.send_replace(Some(by));
+            }
+            None => {
+                // Most of these ended long ago. A full list is started anew rather than closed to new ones.
+                if operations.early_cancels.len() >= EARLY_CANCELS {
+                    operations.early_cancels.clear();
+                }
+                operations.early_cancels.insert(id);
+            }
+        }
+    }
+
+    /// The host has the report: what is left of the operation goes, in the background.
+    pub(crate) fn acknowledged(self: &Arc<Self>, id: OperationId, audit_head: Digest) {
+        let agent = Arc::clone(self);
+        tokio::spawn(async move {
+            match agent.ledger.acknowledge(id, audit_head).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    tracing::warn!(operation = %id, "the host acknowledged what was not reported; nothing was changed");
+                    return;
+                }
+                Err(error) => {
+                    tracing::error!(operation = %id, error = %Causes(&error), "the acknowledgement is not on disk; the report will go out again");
+                    return;
+                }
+            }
+            agent.operations().open.remove(&id);
+            agent.remove_spool(id);
+        });
+    }
+
+    /// Ids of operations that the host has not acknowledged.
+    pub(crate) fn open_ids(&self) -> Vec<OperationId> {
+        self.operations().open.keys().copied().collect()
+    }
+
+    /// Takes up what an earlier agent left open, and sweeps what it left of others.
+    ///
+    /// # Errors
+    ///
+    /// Where the ledger or the state directory cannot be read.
+    pub(crate) fn resume(self: &Arc<Self>) -> anyhow::Result<()> {
+        for open in self.ledger.open_operations()? {
+            match open.step {
+                Step::Accepted => self.begin(open.operation, Origin::Accepted),
+                Step::Started(passed) => self.begin(open.operation, Origin::Started(passed)),
+                Step::Finished => {
+                    let entry = Entry {
+                        journal: None,
+                        canceled: watch::Sender::new(None),
+                    };
+                    let id = open.operation.operation;
+                    self.operations().open.insert(id, entry);
+                }
+            }
+        }
+        self.blobs.sweep()?;
+        for entry in std::fs::read_dir(self.state.path("spool"))? {
+            let name = entry?.file_name();
+            // Only what has the form of ours: nothing else in there was made by an agent.
+            if let Some(id) = name.to_str().and_then(|name| name.parse().ok())
+                && !self.operations().open.contains_key(&id)
+            {
+                self.remove_spool(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the link of the moment about an operation, in the background.
+    pub(crate) fn tell(self: &Arc<Self>, id: OperationId) {
+        let Some(connection) = self.link() else {
+            return;
+        };
+        let agent = Arc::clone(self);
+        tokio::spawn(async move {
+            let journal = match agent.journal(id) {
+                Ok(Some(journal)) => journal,
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::error!(operation = %id, error = %format!("{error:#}"), "the operation's progress cannot be told");
+                    return;
+                }
+            };
+            match journal.tell(id, &connection).await {
+                // From here on the ledger and the spool tell it.
+                Ok(()) => {
+                    if let Some(entry) = agent.operations().open.get_mut(&id) {
+                        entry.journal = None;
+                    }
+                }
+                Err(error) => {
+                    tracing::info!(operation = %id, error = %Causes(&error), "the progress will be told again")
+                }
+            }
+        });
+    }
+
+    /// Starts the task that takes an operation to its report.
+    fn begin(self: &Arc<Self>, operation: Operation, origin: Origin) {
+        let (id, journal) = (operation.operation, Journal::default());
+        let canceled = {
+            let mut operations = self.operations();
+            let early = operations
+                .early_cancels
+                .remove(&id)
+                .then(|| "an operator".to_owned());
+            let hash_map::Entry::Vacant(place) = operations.open.entry(id) else {
+                return;
+            };
+            let entry = place.insert(Entry {
+                journal: Some(journal.clone()),
+                canceled: watch::Sender::new(early),
+            });
+            let canceled = entry.canceled.subscribe();
+            for attachment in &operation.submission.attachments {
+                *operations.blobs.entry(attachment.sha256).or_default() += 1;
+            }
+            canceled
+        };
+        journal.push(Progress::Accepted);
+        let (agent, operation) = (Arc::clone(self), Arc::new(operation));
+        tokio::spawn(async move {
+            let report = match origin {
+                Origin::Arrived => {
+                    if !agent.accept(&operation, &journal).await {
+                        agent.release(&operation);
+                        agent.operations().open.remove(&id);
+                        return;
+                    }
+                    operation::run(&agent, &operation, &journal, canceled).await
+                }
+                Origin::Accepted => {
+                    journal.accepted();
+                    operation::run(&agent, &operation, &journal, canceled).await
+                }
+                Origin::Started(passed) => {
+                    journal.accepted();
+                    operation::adopt(&agent, &operation, passed, &journal, canceled).await
+                }
+            };
+            tracing::info!(operation = %id, state = report.ending.state().as_str(), "ended");
+            agent.release(&operation);
+            match agent.ledger.finish(id, &report, now()).await {
+                Ok(()) => journal.push(Progress::Finished(Box::new(report))),
+                Err(error) => {
+                    tracing::error!(operation = %id, error = %Causes(&error), "the report is not on disk and does not go out; restart the agent")
+                }
+            }
+        });
+    }
+
+    /// Hands the operation to the ledger, ahead of its start or end. The host is told once it is on disk. False where it
+    /// could not be handed over: then nothing happens to it, and the host will send it again.
+    async fn accept(&self, operation: &Operation, journal: &Journal) -> bool {
+        let id = operation.operation;
+        let accepted = match self.ledger.accept(operation, now()).await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::error!(operation = %id, error = %Causes(&error), "the operation cannot be taken; the host will send it again");
+                return false;
+            }
+        };
+        let journal = journal.clone();
+        tokio::spawn(async move {
+            match accepted.await {
+                Ok(()) => journal.accepted(),
+                // Its start will be refused for that reason, because the ledger does not have it.
+                Err(error) => {
+                    tracing::error!(operation = %id, error = %Causes(&error), "the operation is not on disk and will not start; the host will send it again")
+                }
+            }
+        });
+        true
+    }
+
+    /// Removes the attachments that no other operation under way uses.
+    fn release(&self, operation: &Operation) {
+        let mut operations = self.operations();
+        for attachment in &operation.submission.attachments {
+            let users = operations.blobs.entry(attachment.sha256).or_default();
+            *users = users.saturating_sub(1);
+            if *users > 0 {
+                continue;
+            }
+            operations.blobs.remove(&attachment.sha256);
+            // Under the lock, so that no operation begins to use it meanwhile.
+            if let Err(error) = self.blobs.remove(attachment.sha256) {
+                tracing::warn!(%error, "an attachment could not be removed");
+            }
+        }
+    }
+
+    fn journal(&self, id: OperationId) -> anyhow::Result<Option<Journal>> {
+        match self.operations().open.get(&id) {
+            Some(Entry {
+                journal: Some(journal),
+                ..
+            }) => return Ok(Some(journal.clone())),
+            Some(_) => {}
+            None => return Ok(None),
+        }
+        let report = self.ledger.report(id)?;
+        report
+            .map(|report| Journal::of_ended(report, &self.spool(id)))
+            .transpose()
+            .map_err(Into::into)
+    }
+
+    fn remove_spool(&self, id: OperationId) {
+        let spool = self.spool(id);
+        if let Err(error) = std::fs::remove_dir_all(&spool)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %spool.display(), %error, "the spool could not be removed");
+        }
+    }
+
+    fn operations(&self) -> MutexGuard<'_, Operations> {
+        self.operations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,181 @@
+//! From what the shim tells to the report of an operation.
+
+use std::path::PathBuf;
+
+use sluice_protocol::causes::Causes;
+use sluice_protocol::ending::{Block, Ending, Signal};
+use sluice_protocol::message::operation::Progress;
+use sluice_protocol::report::{Context, Exit, LimitHit, Report};
+use sluice_protocol::units::Span;
+use sluice_shim::event::{self, End, Event, Stage};
+
+use crate::clock::now;
+use crate::exec::spawn::Operation as Running;
+use crate::exec::spool::{self, FollowError, Follower};
+use crate::journal::{Journal, Offsets};
+use crate::ledger::Passed;
+use crate::operation::{Canceled, somebody};
+
+/// Where events come from: a shim that we started, or the spool of one that an earlier agent did.
+pub(crate) enum Events {
+    Live(Box<Running>),
+    Adopted(Box<Follower>, PathBuf),
+}
+
+impl Events {
+    async fn next(&mut self) -> Result<Option<Event>, FollowError> {
+        match self {
+            Self::Live(running) => running.next().await,
+            Self::Adopted(follower, _) => follower.next().await,
+        }
+    }
+
+    fn cancel(&self) {
+        match self {
+            Self::Live(running) => running.cancel(),
+            Self::Adopted(_, spool) => {
+                if let Err(error) = spool::cancel(spool) {
+                    tracing::warn!(error = %Causes(&error), "an operation could not be canceled");
+                }
+            }
+        }
+    }
+}
+
+/// Follows the shim's events to the last and makes the report of them.
+#[tracing::instrument(level = "debug", skip_all)]
+pub(crate) async fn follow(
+    mut source: Events,
+    journal: &Journal,
+    mut canceled: Canceled,
+    passed: &Passed,
+) -> Report {
+    let mut report = Report::without_process(Ending::Interrupted, now());
+    let mut offsets = Offsets::default();
+    let mut asked: Option<String> = None;
+    loop {
+        let event = tokio::select! {
+            event = source.next() => event,
+            by = somebody(&mut canceled), if asked.is_none() => {
+                source.cancel();
+                asked = Some(by);
+                continue;
+            }
+        };
+        match event {
+            Ok(Some(event)) => {
+                for chunk in offsets.take(&event) {
+                    journal.push(Progress::Output(chunk));
+                }
+                take_event(&mut report, event, journal, asked.as_deref(), passed);
+            }
+            Ok(None) => break,
+            Err(FollowError::Interrupted { notes }) => {
+                report.notes.extend(notes);
+                break;
+            }
+            Err(error) => {
+                report.notes.push(Causes(&error).to_string());
+                break;
+            }
+        }
+    }
+    (report.stdout, report.stderr) = offsets.ends();
+    report.finished_at = report.finished_at.max(now());
+    report
+}
+
+fn take_event(
+    report: &mut Report,
+    event: Event,
+    journal: &Journal,
+    canceled_by: Option<&str>,
+    passed: &Passed,
+) {
+    match event {
+        Event::Started(started) => {
+            report.started_at = Some(started.at.0);
+            report.run_as = Some(passed.run_as.clone());
+            report.context = Some(Context {
+                uid: started.uid,
+                gids: started.gids,
+                cwd: started.cwd.to_string_lossy().into_owned(),
+                interpreter: started.interpreter.to_string_lossy().into_owned(),
+            });
+            report.containment = Some(started.containment.to_string());
+            report.confinement = Some(confinement(started.confinement));
+            journal.push(Progress::Running {
+                started_at: started.at.0,
+            });
+        }
+        Event::Note { text } => report.notes.push(text),
+        Event::Exited(outcome) => take_outcome(report, outcome, canceled_by, passed.time_limit),
+        Event::Failed { stage, reason } => {
+            report.started_at = None;
+            report.ending = match (stage, canceled_by) {
+                (Stage::Canceled, by) => Ending::Canceled(by.unwrap_or("the agent").to_owned()),
+                (Stage::User, _) => Ending::Blocked(Block::machine_policy(reason)),
+                (_, _) => Ending::Error(reason),
+            };
+        }
+        Event::Prepared(_) | Event::Output { .. } | Event::Lost { .. } => {}
+    }
+}
+
+fn take_outcome(
+    report: &mut Report,
+    outcome: event::Outcome,
+    canceled_by: Option<&str>,
+    limit: Span,
+) {
+    report.finished_at = outcome.at.0;
+    report.duration_ms = Some(u64::try_from(outcome.duration.as_millis()).unwrap_or(u64::MAX));
+    report.survivors_killed = outcome.survivors_killed;
+    report.limit_hit = outcome.limit_hit.map(|hit| match hit {
+        event::LimitHit::Memory => LimitHit::Memory,
+        event::LimitHit::Processes => LimitHit::Processes,
+        event::LimitHit::FileSize => LimitHit::FileSize,
+        event::LimitHit::Output => LimitHit::Output,
+    });
+    let natural = match outcome.end {
+        End::Code(code) => {
+            report.exit = Some(Exit::Code(code));
+            if code == 0 {
+                Ending::Succeeded
+            } else {
+                Ending::ExitCode(code)
+            }
+        }
+        End::Signal {
+            number,
+            name,
+            core_dumped,
+        } => {
+            let signal = Signal {
+                number,
+                name,
+                core_dumped,
+            };
+            report.exit = Some(Exit::Signal(signal.clone()));
+            Ending::Signal(signal)
+        }
+        End::Unkillable => Ending::Error("a process of the script could not be killed".to_owned()),
+    };
+    report.ending = if outcome.canceled {
+        Ending::Canceled(canceled_by.unwrap_or("an operator").to_owned())
+    } else if outcome.timed_out {
+        Ending::TimedOut(limit)
+    } else {
+        natural
+    };
+}
+
+fn confinement(applied: event::Confinement) -> String {
+    match (applied.private_tmp, applied.private_ipc) {
+        (true, true) => "private-tmp, private-ipc",
+        (true, false) => "private-tmp",
+        (false, true) => "private-ipc",
+        (false, false) => "none",
+    }
+    .to_owned()
+}
