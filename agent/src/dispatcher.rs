@@ -46,7 +46,7 @@ enum Origin {
     /// An earlier agent took it in, and started nothing.
     Accepted,
     /// An earlier agent may have started it.
-    Started(Passed),
+    Started(Box<Passed>),
 }
 
 impl Agent {
@@ -212,7 +212,7 @@ impl Agent {
                 }
                 Origin::Started(passed) => {
                     journal.accepted();
-                    operation::adopt(&agent, &operation, passed, &journal, canceled).await
+                    operation::adopt(&agent, &operation, *passed, &journal, canceled).await
                 }
             };
             tracing::info!(operation = %id, state = report.ending.state().as_str(), "ended");

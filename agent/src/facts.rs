@@ -102,6 +102,14 @@ pub fn live(requires: Option<&Requirements>, workspace: &Path) -> Vec<Fact> {
     facts
 }
 
+/// What tells one run of the machine from the next (Linux: proc(5), `random/boot_id`).
+#[must_use]
+pub fn boot() -> String {
+    static BOOT: OnceLock<String> = OnceLock::new();
+    BOOT.get_or_init(|| fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default())
+        .clone()
+}
+
 /// A fact that is a text.
 #[must_use]
 pub fn text(key: &str, value: impl Into<String>) -> Fact {

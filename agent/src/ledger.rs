@@ -10,7 +10,7 @@
 //! again, whatever arrives. Steps are made in the order in which they are handed over, so those that nobody waits for ride
 //! along with the next commit.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sluice_database::rusqlite::{self, Connection, OptionalExtension as _, params};
@@ -39,6 +39,10 @@ pub struct Passed {
     pub run_as: String,
     /// The time limit in force.
     pub time_limit: Span,
+    /// Where its private directory is made.
+    pub workspaces: PathBuf,
+    /// Of the kernel that it is started under: another one says that the machine was restarted.
+    pub boot: String,
     /// From scanners.
     pub findings: Vec<Finding>,
     /// From environment gates.
@@ -64,7 +68,7 @@ pub enum Step {
     /// Nothing of it has been started.
     Accepted,
     /// A process may have been started.
-    Started(Passed),
+    Started(Box<Passed>),
     /// It has ended, and the report waits to be acknowledged.
     Finished,
 }
@@ -224,7 +228,7 @@ impl Ledger {
                     operation: codec::decode(&message)?,
                     step: match (state.as_str(), passed) {
                         ("accepted", _) => Step::Accepted,
-                        ("started", Some(passed)) => Step::Started(codec::decode(&passed)?),
+                        ("started", Some(passed)) => Step::Started(Box::new(codec::decode(&passed)?)),
                         _ => Step::Finished,
                     },
                 });
@@ -435,6 +439,8 @@ mod tests {
             bundle_sha256: Digest::of(b"x"),
             run_as: "nobody".to_owned(),
             time_limit: Span::seconds(7),
+            workspaces: "/run/somewhere".into(),
+            boot: "one".to_owned(),
             findings: vec![],
             checks: vec![],
             receipts: vec![],
@@ -466,7 +472,7 @@ mod tests {
         let ledger = ledger(&directory);
         let open = ledger.open_operations().expect("reads");
         assert!(open.len() == 1 && open[0].operation == first);
-        assert_eq!(open[0].step, Step::Started(passed()));
+        assert_eq!(open[0].step, Step::Started(Box::new(passed())));
         ledger
             .finish(first.operation, &report, 3)
             .await

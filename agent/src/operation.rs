@@ -68,16 +68,20 @@ pub async fn adopt(
     canceled: Canceled,
 ) -> Report {
     let spool = agent.spool(operation.operation);
-    let source = Events::Adopted(Box::new(spool::adopt(&spool)), spool);
-    let mut report = follow(source, journal, canceled, &passed).await;
+    let restarted = passed.boot != facts::boot();
+    let id = operation.operation.to_string();
+    let follower = spool::adopt(&spool, &passed.workspaces, &id, restarted);
+    let source = Events::Adopted(Box::new(follower), spool);
+    let mut report = follow(source, journal, canceled, &passed, || {}).await;
     report.bundle_sha256 = Some(passed.bundle_sha256);
     report.findings = passed.findings;
     report.checks = passed.checks;
     report.receipts = passed.receipts;
     report.notes.splice(..0, passed.notes);
+    let what = if restarted { "machine" } else { "agent" };
     report
         .notes
-        .push("the agent was restarted while this ran".to_owned());
+        .push(format!("the {what} was restarted while this ran"));
     fit(&mut report);
     report
 }
@@ -161,8 +165,16 @@ async fn check_and_run(
         .start(&spec)
         .await
         .map_err(|error| Ending::Error(Causes(&error).to_string()))?;
-    agent.prepare_spare();
-    Ok(follow(Events::Live(Box::new(running)), journal, canceled, &passed).await)
+    let report = follow(
+        Events::Live(Box::new(running)),
+        journal,
+        canceled,
+        &passed,
+        || {
+            agent.prepare_spare();
+        },
+    );
+    Ok(report.await)
 }
 
 /// What every gate let pass, ready to be started.
@@ -218,6 +230,8 @@ async fn check(
     let passed = Passed {
         bundle_sha256: *digest,
         run_as: permitted.user.name().to_owned(),
+        workspaces: spec.workspace_base.clone(),
+        boot: facts::boot(),
         time_limit: Span(u64::try_from(permitted.limits.time.as_millis()).unwrap_or(u64::MAX)),
         findings: evaluation.findings.clone(),
         checks: evaluation.checks.clone(),

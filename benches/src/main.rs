@@ -1,6 +1,8 @@
 //! Promises as numbers. Machines are noisy, so nothing here passes or fails by a time: what counts is the ratio between
 //! two things that were measured in turns in one run.
 
+mod exec;
+mod floor;
 mod gate;
 mod operation;
 mod samples;
@@ -10,7 +12,11 @@ type Bench = fn() -> anyhow::Result<()>;
 
 fn main() -> anyhow::Result<()> {
     let filter = std::env::args().nth(1).unwrap_or_default();
-    let benches: [(&str, Bench); 2] = [("gate", gate::run), ("operation", operation::run)];
+    let benches: [(&str, Bench); 3] = [
+        ("gate", gate::run),
+        ("exec", exec::run),
+        ("operation", operation::run),
+    ];
     for (name, bench) in benches {
         if name.contains(&filter) {
             println!("\n== {name}");

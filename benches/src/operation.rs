@@ -1,10 +1,6 @@
 //! An operation end to end on loopback (REST accepted to result stored; QUIC, gates, bash under another user, durable on
 //! both sides) against the job floor: temporary file, chown, bash under that user, captured output.
 
-use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::process::CommandExt as _;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -13,9 +9,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use sluice_tests::Fleet;
 
+use crate::floor::{SCRIPT, job_floor};
 use crate::samples::{Samples, ratio};
 
-const SCRIPT: &str = "#!/bin/bash\necho hello\n";
 const ROUNDS: usize = 5;
 const OPERATIONS: usize = 100;
 
@@ -100,35 +96,6 @@ async fn operation(client: &reqwest::Client, fleet: &Fleet) -> Result<Duration> 
         }
     }
     anyhow::bail!("no result in {text:?}")
-}
-
-#[allow(
-    clippy::disallowed_methods,
-    reason = "the floor is a process that is started by hand"
-)]
-fn job_floor() -> Result<Duration> {
-    let nobody = nix::unistd::User::from_name("nobody")?.context("there is no user nobody")?;
-    let started = Instant::now();
-    let mut file = tempfile::Builder::new()
-        .permissions(std::fs::Permissions::from_mode(0o700))
-        .tempfile()?;
-    nix::unistd::fchown(&file, Some(nobody.uid), Some(nobody.gid))?;
-    file.write_all(SCRIPT.as_bytes())?;
-    let mut command = Command::new("/bin/bash");
-    command
-        .arg(file.path())
-        .uid(nobody.uid.as_raw())
-        .gid(nobody.gid.as_raw())
-        .env_clear()
-        .current_dir("/");
-    let output = command.stdin(Stdio::null()).output()?;
-    let elapsed = started.elapsed();
-    ensure!(
-        output.stdout == b"hello\n",
-        "the floor says {:?}",
-        String::from_utf8_lossy(&output.stdout)
-    );
-    Ok(elapsed)
 }
 
 fn resident(pid: u32) -> Result<u64> {

@@ -199,7 +199,11 @@ fn transaction(
         drop(execute(connection, "ROLLBACK"));
     }
     for answer in answers {
-        answer(committed.clone());
+        // Who is told is not ours, and must not end the thread.
+        let committed = committed.clone();
+        if catch_unwind(AssertUnwindSafe(|| answer(committed))).is_err() {
+            tracing::error!("whoever waited for a change failed when told of it");
+        }
     }
     stopping
 }

@@ -34,31 +34,22 @@ pub async fn init(data: &Path, now: UnixMillis) -> Result<BearerToken, InitError
 
 async fn set_up(directory: &DataDirectory, now: UnixMillis) -> Result<BearerToken, InitError> {
     Authority::create(&directory.authority())?;
-    let store = Store::open(&directory.database()).await?;
+    let store = Store::open(&directory.database())?;
     let token = store
         .write(move |conn| {
-            Box::pin(async move {
-                let host = HostId::generate();
-                tenants::set_host_id(&mut *conn, host, now).await?;
-                let tenant = tenants::create(&mut *conn, tenants::DEFAULT, now).await?;
-                let (row, token) = operators::create(
-                    &mut *conn,
-                    tenant.id,
-                    FIRST_OPERATOR,
-                    Permission::ALL,
-                    None,
-                    now,
-                )
-                .await?;
-                let events = [
-                    Event::by_host(EventKind::HostInitialized).detail("host", host.to_string()),
-                    Event::by_host(EventKind::TokenCreated)
-                        .detail("token", row.id.to_string())
-                        .detail("name", row.name),
-                ];
-                audit::append(conn, &tenant, now, events).await?;
-                Ok::<_, CreateTokenError>(token)
-            })
+            let host = HostId::generate();
+            tenants::set_host_id(conn, host, now)?;
+            let tenant = tenants::create(conn, tenants::DEFAULT, now)?;
+            let (row, token) =
+                operators::create(conn, tenant.id, FIRST_OPERATOR, Permission::ALL, None, now)?;
+            let events = [
+                Event::by_host(EventKind::HostInitialized).detail("host", host.to_string()),
+                Event::by_host(EventKind::TokenCreated)
+                    .detail("token", row.id.to_string())
+                    .detail("name", row.name),
+            ];
+            audit::append(conn, &tenant, now, events)?;
+            Ok::<_, CreateTokenError>(token)
         })
         .await?;
     store.close().await;
@@ -130,18 +121,17 @@ mod tests {
             0o700
         );
         let directory = DataDirectory::open(&data).expect("opens");
-        let store = Store::open(&directory.database()).await.expect("opens");
-        let mut conn = store.read().await.expect("a connection");
-        let tenant = tenants::find_by_name(&mut conn, tenants::DEFAULT)
-            .await
+        let store = Store::open(&directory.database()).expect("opens");
+        let tenant = store
+            .read(|conn| tenants::find_by_name(conn, tenants::DEFAULT))
             .expect("reads")
             .expect("is there");
         assert_eq!(
             audit::verify(&store, &tenant).await.expect("holds").entries,
             2
         );
-        let actor = operators::authenticate(&mut conn, &token, "test", UnixMillis::now())
-            .await
+        let actor = store
+            .read(|conn| operators::authenticate(conn, &token, "test", UnixMillis::now()))
             .expect("is good");
         assert_eq!(actor.permissions.len(), Permission::ALL.len());
     }

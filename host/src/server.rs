@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use axum_server::Handle;
 use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::RustlsConfig;
+use futures_util::future::select_all;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use sluice_transport::host::HostEndpoint;
@@ -64,7 +65,15 @@ pub struct Server {
     endpoint: Arc<HostEndpoint>,
     api: Handle<SocketAddr>,
     api_address: SocketAddr,
-    tasks: Vec<AbortOnDropHandle<()>>,
+    /// The API comes first: it is the one that is waited for when the host stops.
+    parts: Vec<Part>,
+}
+
+/// A task that runs as long as the host does.
+#[derive(Debug)]
+struct Part {
+    name: &'static str,
+    task: AbortOnDropHandle<std::io::Result<()>>,
 }
 
 /// Runs a host until it is told to stop by SIGTERM or SIGINT. Prints where it is reached once it is.
@@ -77,7 +86,7 @@ pub async fn serve(options: Options) -> Result<(), ServeError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
     let directory = DataDirectory::open(&options.data)?;
     let locked = directory.lock()?;
-    let server = Server::start(&directory, options).await?;
+    let mut server = Server::start(&directory, options).await?;
     let ready = format!(
         "ready agents={} api={}\n",
         server.agents_address(),
@@ -88,14 +97,16 @@ pub async fn serve(options: Options) -> Result<(), ServeError> {
         .write_all(ready.as_bytes())
         .and_then(|()| stdout.flush())
         .map_err(ServeError::Stdout)?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    let result = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        // Whoever supervises the host starts it again; a host that lives on without one of its parts helps nobody.
+        error = server.failed() => Err(error),
+    };
     tracing::info!("stopping");
     server.stop().await;
     drop(locked);
-    Ok(())
+    result
 }
 
 impl Server {
@@ -106,12 +117,8 @@ impl Server {
     /// Where an address is taken, or a file cannot be used.
     pub async fn start(directory: &DataDirectory, options: Options) -> Result<Self, ServeError> {
         let authority = Authority::load(&directory.authority()).map_err(ServeError::Authority)?;
-        let store = Store::open(&directory.database()).await?;
-        let mut conn = store.read().await?;
-        let host_id = tenants::host_id(&mut conn)
-            .await?
-            .ok_or(ServeError::NoHostId)?;
-        drop(conn);
+        let store = Store::open(&directory.database())?;
+        let host_id = store.read(tenants::host_id)?.ok_or(ServeError::NoHostId)?;
         let listener = TcpListener::bind(options.api).map_err(|source| ServeError::Listen {
             address: options.api,
             source,
@@ -149,11 +156,17 @@ impl Server {
         });
         let link = Link::new(Arc::clone(&host), authority);
         let api = Handle::new();
-        let tasks = vec![
-            spawn(serve_api(listener, tls, api.clone(), Arc::clone(&host))),
-            spawn(accept_machines(link.clone(), Arc::clone(&endpoint))),
-            spawn(sweep(Arc::clone(&host))),
-            spawn(end_idle(Arc::clone(&host))),
+        let parts = vec![
+            Part::start(
+                "the API",
+                serve_api(listener, tls, api.clone(), Arc::clone(&host)),
+            ),
+            Part::start(
+                "the listener for machines",
+                accept_machines(link.clone(), Arc::clone(&endpoint)),
+            ),
+            Part::start("the sweeper", sweep(Arc::clone(&host))),
+            Part::start("the end of idle gate runners", end_idle(Arc::clone(&host))),
         ];
         Ok(Self {
             host,
@@ -161,7 +174,7 @@ impl Server {
             endpoint,
             api,
             api_address,
-            tasks,
+            parts,
         })
     }
 
@@ -183,6 +196,21 @@ impl Server {
         self.api_address
     }
 
+    /// Waits for a part to end, which none does by itself as long as the host is sound.
+    async fn failed(&mut self) -> ServeError {
+        let parts = self
+            .parts
+            .iter_mut()
+            .map(|part| Box::pin(async { (part.name, (&mut part.task).await) }));
+        let ((part, ended), ..) = select_all(parts).await;
+        let source = match ended {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error),
+            Err(panic) => Some(std::io::Error::other(panic)),
+        };
+        ServeError::Ended { part, source }
+    }
+
     /// Ends connections, commits what was handed over, and closes the database.
     pub async fn stop(self) {
         self.api.graceful_shutdown(Some(DRAIN));
@@ -195,26 +223,36 @@ impl Server {
                 "connections took too long to end; what they had not stored, the machines say again"
             );
         }
-        let mut tasks = self.tasks.into_iter();
-        if let Some(api) = tasks.next()
-            && tokio::time::timeout(GOODBYE, api).await.is_err()
+        let mut parts = self.parts.into_iter();
+        if let Some(api) = parts.next()
+            && !api.task.is_finished()
+            && tokio::time::timeout(GOODBYE, api.task).await.is_err()
         {
             tracing::warn!("requests took too long to end");
         }
-        drop(tasks);
+        drop(parts);
         self.host.store.close().await;
     }
 }
 
-fn spawn(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
-    AbortOnDropHandle::new(tokio::spawn(task))
+impl Part {
+    fn start(
+        name: &'static str,
+        task: impl Future<Output = std::io::Result<()>> + Send + 'static,
+    ) -> Self {
+        Self {
+            name,
+            task: AbortOnDropHandle::new(tokio::spawn(task)),
+        }
+    }
 }
 
-async fn accept_machines(link: Link, endpoint: Arc<HostEndpoint>) {
+async fn accept_machines(link: Link, endpoint: Arc<HostEndpoint>) -> std::io::Result<()> {
     link.accept_all(endpoint).await;
+    Ok(())
 }
 
-async fn sweep(host: SharedHost) {
+async fn sweep(host: SharedHost) -> std::io::Result<()> {
     let mut ticks = tokio::time::interval(SWEEP);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -225,7 +263,7 @@ async fn sweep(host: SharedHost) {
     }
 }
 
-async fn end_idle(host: SharedHost) {
+async fn end_idle(host: SharedHost) -> std::io::Result<()> {
     let mut ticks = tokio::time::interval(IDLE);
     loop {
         ticks.tick().await;
@@ -238,32 +276,24 @@ async fn serve_api(
     tls: Option<Arc<rustls::ServerConfig>>,
     handle: Handle<SocketAddr>,
     host: SharedHost,
-) {
+) -> std::io::Result<()> {
     let service = rest::router(host).into_make_service_with_connect_info::<SocketAddr>();
-    let served = match tls {
+    // Events are small and must not wait for the acknowledgement of the ones before.
+    match tls {
         Some(config) => {
-            match axum_server::from_tcp_rustls(listener, RustlsConfig::from_config(config)) {
-                Ok(server) => {
-                    let server = server.map(|tls| tls.acceptor(NoDelayAcceptor::new()));
-                    server.handle(handle).serve(service).await
-                }
-                Err(error) => Err(error),
-            }
+            axum_server::from_tcp_rustls(listener, RustlsConfig::from_config(config))?
+                .map(|tls| tls.acceptor(NoDelayAcceptor::new()))
+                .handle(handle)
+                .serve(service)
+                .await
         }
-        None => match axum_server::from_tcp(listener) {
-            // Events are small and must not wait for the acknowledgement of the ones before.
-            Ok(server) => {
-                server
-                    .acceptor(NoDelayAcceptor::new())
-                    .handle(handle)
-                    .serve(service)
-                    .await
-            }
-            Err(error) => Err(error),
-        },
-    };
-    if let Err(error) = served {
-        tracing::error!(%error, "the API has stopped");
+        None => {
+            axum_server::from_tcp(listener)?
+                .acceptor(NoDelayAcceptor::new())
+                .handle(handle)
+                .serve(service)
+                .await
+        }
     }
 }
 
@@ -414,7 +444,53 @@ pub enum ServeError {
     /// No signals.
     #[error("cannot watch for signals")]
     Signals(#[source] std::io::Error),
+    /// A part of the host is gone. Its own panic, if it was one, is in the log.
+    #[error("{part} has ended by itself, so the host cannot go on")]
+    Ended {
+        /// Which.
+        part: &'static str,
+        /// Why, where that is known.
+        source: Option<std::io::Error>,
+    },
     /// Nobody to tell.
     #[error("cannot print that the host is ready")]
     Stdout(#[source] std::io::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::init;
+
+    #[tokio::test]
+    async fn a_host_whose_api_has_ended_does_not_live_on_without_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let data = dir.path().join("data");
+        init::init(&data, UnixMillis::now()).await.expect("sets up");
+        let directory = DataDirectory::open(&data).expect("opens");
+        let options = Options {
+            data,
+            agents: SocketAddr::from(([127, 0, 0, 1], 0)),
+            api: SocketAddr::from(([127, 0, 0, 1], 0)),
+            advertise: Vec::new(),
+            tls: Tls::default(),
+            gate_runner: Some("/nonexistent/sluice-gate-runner".into()),
+        };
+        let mut server = Server::start(&directory, options).await.expect("starts");
+        let early = tokio::time::timeout(Duration::from_millis(50), server.failed()).await;
+        assert!(early.is_err(), "a host that is sound goes on: {early:?}");
+        server.api.shutdown();
+        let failed = tokio::time::timeout(GOODBYE, server.failed()).await;
+        assert!(
+            matches!(
+                failed,
+                Ok(ServeError::Ended {
+                    part: "the API",
+                    ..
+                })
+            ),
+            "{failed:?}"
+        );
+        server.stop().await;
+    }
 }

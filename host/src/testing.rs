@@ -35,9 +35,7 @@ pub(crate) struct TestHost {
 impl TestHost {
     pub(crate) async fn new() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let store = Store::open(&dir.path().join("host.db"))
-            .await
-            .expect("opens");
+        let store = Store::open(&dir.path().join("host.db")).expect("opens");
         let host = Arc::new(Host {
             store,
             blobs: BlobStore::open(&dir.path().join("blobs")).expect("opens"),
@@ -57,9 +55,7 @@ impl TestHost {
         });
         let tenant = host
             .store
-            .write(|conn| {
-                Box::pin(async move { tenants::create(conn, tenants::DEFAULT, NOW).await })
-            })
+            .write(|conn| tenants::create(conn, tenants::DEFAULT, NOW))
             .await
             .expect("creates");
         let (admin, token) = operator(&host, &tenant, "admin", Permission::ALL).await;
@@ -86,7 +82,7 @@ impl TestHost {
         let tenant = self
             .host
             .store
-            .write(|conn| Box::pin(async move { tenants::create(conn, "other", NOW).await }))
+            .write(|conn| tenants::create(conn, "other", NOW))
             .await
             .expect("creates");
         operator(&self.host, &tenant, "stranger", Permission::ALL).await
@@ -97,9 +93,7 @@ impl TestHost {
         let (id, tenant) = (MachineId::generate(), self.tenant.id);
         self.host
             .store
-            .write(move |conn| {
-                Box::pin(async move { machines::insert(conn, tenant, id, name, &[], NOW).await })
-            })
+            .write(move |conn| machines::insert(conn, tenant, id, name, &[], NOW))
             .await
             .expect("enrolls");
         Machine {
@@ -124,26 +118,26 @@ impl TestHost {
     }
 
     /// The operations of a job.
-    pub(crate) async fn operations(&self, job: JobId) -> Vec<OperationRow> {
-        let mut conn = self.host.store.read().await.expect("a connection");
-        operations::of_job(&mut conn, self.tenant.id, job)
-            .await
+    pub(crate) fn operations(&self, job: JobId) -> Vec<OperationRow> {
+        self.host
+            .store
+            .read(|conn| operations::of_job(conn, self.tenant.id, job))
             .expect("reads")
     }
 
     /// The one operation of a job.
-    pub(crate) async fn operation(&self, job: JobId) -> OperationRow {
-        self.operations(job).await.pop().expect("one operation")
+    pub(crate) fn operation(&self, job: JobId) -> OperationRow {
+        self.operations(job).pop().expect("one operation")
     }
 
     /// The result of an operation.
-    pub(crate) async fn result(
+    pub(crate) fn result(
         &self,
         operation: OperationId,
     ) -> sluice_api_types::operation::OperationResult {
-        let mut conn = self.host.store.read().await.expect("a connection");
-        jobs::operation_result(&mut conn, &self.tenant, operation)
-            .await
+        self.host
+            .store
+            .read(|conn| jobs::operation_result(conn, &self.tenant, operation))
             .expect("reads")
             .expect("is there")
     }
@@ -153,9 +147,9 @@ impl TestHost {
         crate::audit::verify(&self.host.store, &self.tenant)
             .await
             .expect("the chain holds");
-        let mut conn = self.host.store.read().await.expect("a connection");
-        store::audit::list(&mut conn, self.tenant.id, &self.tenant.name, 0, 10_000)
-            .await
+        self.host
+            .store
+            .read(|conn| store::audit::list(conn, self.tenant.id, &self.tenant.name, 0, 10_000))
             .expect("reads")
     }
 
@@ -172,7 +166,7 @@ impl TestHost {
     pub(crate) async fn settle(&self) {
         self.host
             .store
-            .write(|_| Box::pin(async move { Ok::<_, StoreError>(()) }))
+            .write(|_| Ok::<_, StoreError>(()))
             .await
             .expect("commits");
     }
@@ -196,9 +190,7 @@ async fn operator(
     let id = tenant.id;
     let (row, token) = host
         .store
-        .write(move |conn| {
-            Box::pin(async move { operators::create(conn, id, name, permissions, None, NOW).await })
-        })
+        .write(move |conn| operators::create(conn, id, name, permissions, None, NOW))
         .await
         .expect("makes a token");
     let actor = Actor {

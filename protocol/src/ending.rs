@@ -217,9 +217,10 @@ impl Ending {
             Self::Blocked(_) | Self::Unsupported(_) => "script_blocked",
             Self::Canceled(_) => "script_canceled",
             Self::Expired => "script_expired",
-            Self::MachineNotFound | Self::AgentNotConnected | Self::Error(_) | Self::Interrupted => {
-                "script_execution_error"
-            }
+            Self::MachineNotFound
+            | Self::AgentNotConnected
+            | Self::Error(_)
+            | Self::Interrupted => "script_execution_error",
         }
     }
 

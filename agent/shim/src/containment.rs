@@ -2,9 +2,12 @@
 //! resource limits and the process tree stand in for it.
 //!
 //! ```text
-//! unified hierarchy   <own>/sluice/<operation>   cgroup.kill; memory.max, pids.max, cpu.max where it has controllers
-//! version 1           <own>/sluice/<operation>   in each of memory, pids, cpu, where the unified one has none
+//! unified hierarchy   <own>/sluice/shim-<pid>-<time>   cgroup.kill; memory.max, pids.max, cpu.max where it has controllers
+//! version 1           <own>/sluice/shim-<pid>-<time>   in each of memory, pids, cpu, where the unified one has none
 //! ```
+//! Making and removing groups is dear: a shim makes its own while it waits for an operation, and removes them after the
+//! last event. What a shim that was killed in between left empty is removed by the next one.
+//!
 //! `<own>` is the cgroup the shim was started in, or the hierarchy's root where that is not visible (containers).
 //! Entering is cheap only in two ways: cloned into the group (version 2), or a single thread writing 0 to `tasks`
 //! (version 1). Moving a process by `cgroup.procs` takes a lock over all forks of the machine.
@@ -18,49 +21,96 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::event::{ContainmentKind, LimitHit};
+use crate::event::{ContainmentKind, LimitHit, UnixMillis};
 use crate::processes;
 use crate::spec::Limits;
 
 const ROOT: &str = "/sys/fs/cgroup";
+/// How the names of groups begin.
+const PREFIX: &str = "shim-";
 
-/// The groups of one operation.
+/// The groups of one shim, made before it has an operation.
+pub(crate) struct Groups {
+    unified: Option<PathBuf>,
+    /// Directories of version 1 by controller, and their open `tasks` files for the child.
+    version_1: Vec<(&'static str, PathBuf, File)>,
+}
+
+/// The groups of one operation, with its limits.
 pub(crate) struct Containment {
     unified: Option<PathBuf>,
-    /// A controller and its directory. With version 2 all directories are `unified`.
+    /// The directory that limits and counts it. With version 2 all directories are `unified`.
     memory: Option<PathBuf>,
     processes: Option<PathBuf>,
     /// Directories of version 1, and their open `tasks` files for the child.
     version_1: Vec<(PathBuf, File)>,
 }
 
-impl Containment {
-    pub(crate) fn make(operation: &str, limits: &Limits, notes: &mut Vec<String>) -> Self {
+impl Groups {
+    /// Makes them, as far as the machine allows.
+    pub(crate) fn make() -> Self {
         let mut made = Self {
             unified: None,
+            version_1: Vec::new(),
+        };
+        let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let name = format!("{PREFIX}{}-{}", std::process::id(), UnixMillis::now().0);
+        made.make_unified(&own, &name);
+        for (controller, file) in [
+            ("memory", "memory.max"),
+            ("pids", "pids.max"),
+            ("cpu", "cpu.max"),
+        ] {
+            let unified = made.unified.as_ref();
+            if !unified.is_some_and(|group| group.join(file).exists()) {
+                made.make_version_1(&own, controller, &name);
+            }
+        }
+        made
+    }
+
+    /// Sets the limits of an operation. A group of version 1 that limits nothing is given back.
+    pub(crate) fn limit(mut self, limits: &Limits, notes: &mut Vec<String>) -> Containment {
+        let mut made = Containment {
+            unified: self.unified.take(),
             memory: None,
             processes: None,
             version_1: Vec::new(),
         };
-        let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        made.make_unified(&own, operation, limits);
-        if made.memory.is_none() {
-            made.memory = made.make_version_1(&own, "memory", operation, |group| {
-                limit_memory_1(group, limits)
-            });
+        if let Some(group) = &made.unified {
+            if let Some(bytes) = limits.memory
+                && write(&group.join("memory.max"), &bytes.to_string())
+            {
+                let _no_swap_accounting = write(&group.join("memory.swap.max"), "0");
+                made.memory = Some(group.clone());
+            }
+            if limit_processes(group, limits) {
+                made.processes = Some(group.clone());
+            }
+            if let Some(percent) = limits.cpu_percent {
+                let _no_controller = write(
+                    &group.join("cpu.max"),
+                    &format!("{} 100000", u64::from(percent) * 1000),
+                );
+            }
         }
-        if made.processes.is_none() {
-            made.processes = made.make_version_1(&own, "pids", operation, |group| {
-                limit_processes(group, limits)
-            });
-        }
-        if limits.cpu_percent.is_some()
-            && !made
-                .unified
-                .as_ref()
-                .is_some_and(|group| group.join("cpu.max").exists())
-        {
-            made.make_version_1(&own, "cpu", operation, |group| limit_cpu_1(group, limits));
+        for (controller, group, tasks) in self.version_1.drain(..) {
+            let limited = match controller {
+                "memory" => limit_memory_1(&group, limits),
+                "pids" => limit_processes(&group, limits),
+                _ => limit_cpu_1(&group, limits),
+            };
+            if !limited {
+                drop(tasks);
+                remove(&[group], notes);
+                continue;
+            }
+            match controller {
+                "memory" => made.memory = Some(group.clone()),
+                "pids" => made.processes = Some(group.clone()),
+                _ => {}
+            }
+            made.version_1.push((group, tasks));
         }
         if limits.memory.is_some() && made.memory.is_none() {
             notes.push("memory is limited for each process, not in all: no memory controller can be used here".into());
@@ -68,6 +118,16 @@ impl Containment {
         made
     }
 
+    /// Gives them back: there is no operation.
+    pub(crate) fn remove(self) {
+        let version_1 = self.version_1.into_iter().map(|(_, path, _)| path);
+        let groups: Vec<_> = self.unified.into_iter().chain(version_1).collect();
+        // Nobody is there to be told; the next shim removes what is left.
+        remove(&groups, &mut Vec::new());
+    }
+}
+
+impl Containment {
     pub(crate) fn kind(&self) -> ContainmentKind {
         match (&self.unified, self.version_1.is_empty()) {
             (Some(_), true) => ContainmentKind::CgroupV2,
@@ -139,8 +199,10 @@ impl Containment {
         drop(self);
         remove(&paths, notes);
     }
+}
 
-    fn make_unified(&mut self, own: &str, operation: &str, limits: &Limits) {
+impl Groups {
+    fn make_unified(&mut self, own: &str, name: &str) {
         let pure = Path::new(ROOT).join("cgroup.controllers").exists();
         let mount = if pure {
             PathBuf::from(ROOT)
@@ -162,60 +224,55 @@ impl Containment {
                     write(&directory.join("cgroup.subtree_control"), controller);
             }
         }
-        let group = parent.join(operation);
-        if std::fs::create_dir(&group).is_err() {
-            return;
+        remove_abandoned(&parent);
+        let group = parent.join(name);
+        if std::fs::create_dir(&group).is_ok() {
+            self.unified = Some(group);
         }
-        if let Some(bytes) = limits.memory
-            && write(&group.join("memory.max"), &bytes.to_string())
-        {
-            let _no_swap_accounting = write(&group.join("memory.swap.max"), "0");
-            self.memory = Some(group.clone());
-        }
-        if limit_processes(&group, limits) {
-            self.processes = Some(group.clone());
-        }
-        if let Some(percent) = limits.cpu_percent {
-            let _no_controller = write(
-                &group.join("cpu.max"),
-                &format!("{} 100000", u64::from(percent) * 1000),
-            );
-        }
-        self.unified = Some(group);
     }
 
-    fn make_version_1(
-        &mut self,
-        own: &str,
-        controller: &str,
-        operation: &str,
-        limit: impl FnOnce(&Path) -> bool,
-    ) -> Option<PathBuf> {
+    fn make_version_1(&mut self, own: &str, controller: &'static str, name: &str) {
         let mount = Path::new(ROOT).join(controller);
         if !mount.join("tasks").exists() {
-            return None;
+            return;
         }
         let parent = own_group(&mount, own, |controllers| {
             controllers.split(',').any(|c| c == controller)
         })
         .join("sluice");
-        let group = parent.join(operation);
-        if !make_directory(&parent) || std::fs::create_dir(&group).is_err() {
-            return None;
+        if !make_directory(&parent) {
+            return;
+        }
+        remove_abandoned(&parent);
+        let group = parent.join(name);
+        if std::fs::create_dir(&group).is_err() {
+            return;
         }
         let tasks = OpenOptions::new()
             .write(true)
             .custom_flags(libc::O_CLOEXEC)
             .open(group.join("tasks"));
         match tasks {
-            Ok(tasks) if limit(&group) => {
-                self.version_1.push((group.clone(), tasks));
-                Some(group)
-            }
-            _ => {
+            Ok(tasks) => self.version_1.push((controller, group, tasks)),
+            Err(_) => {
                 let _nothing_is_in_it = std::fs::remove_dir(&group);
-                None
             }
+        }
+    }
+}
+
+/// Removes groups of shims that are no more. One with processes in it stays: the kernel does not remove it, and
+/// [`end`] will.
+fn remove_abandoned(parent: &Path) {
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let shim = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(PREFIX)?.split('-').next());
+        if let Some(pid) = shim.filter(|pid| pid.bytes().all(|b| b.is_ascii_digit()))
+            && !Path::new("/proc").join(pid).exists()
+        {
+            let _not_empty_or_gone = std::fs::remove_dir(entry.path());
         }
     }
 }

@@ -25,6 +25,18 @@ pub(crate) struct Journal {
     queue: VecDeque<u8>,
 }
 
+impl Default for Journal {
+    /// One that is told to nobody.
+    fn default() -> Self {
+        Self {
+            spool: None,
+            torn: false,
+            agent: None,
+            queue: VecDeque::new(),
+        }
+    }
+}
+
 impl Journal {
     /// A journal for the agent alone, until there is a spool.
     pub(crate) fn new() -> Self {

@@ -15,7 +15,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{Gid, Uid, setsid};
 
 use crate::child::{Child, ChildError, Plan};
-use crate::containment::Containment;
+use crate::containment::{Containment, Groups};
 use crate::ephemeral::Lease;
 use crate::event::{Event, Outcome, Prepared, Stage, Started, UnixMillis};
 use crate::journal::Journal;
@@ -41,6 +41,7 @@ pub fn run() -> ExitCode {
             );
         }
     };
+    let groups = Groups::make();
     let mut bytes = Vec::new();
     let read = std::io::stdin()
         .lock()
@@ -48,43 +49,67 @@ pub fn run() -> ExitCode {
         .read_to_end(&mut bytes);
     let mut journal = Journal::new();
     match read {
-        Err(error) => return fail(&mut journal, Stage::Spec, error.to_string()),
-        Ok(0) => return ExitCode::SUCCESS,
-        Ok(_) => {}
+        Ok(0) => groups.remove(),
+        Ok(_) => match Spec::from_bytes(&bytes) {
+            Ok(spec) => {
+                drop(bytes);
+                perform(&spec, groups, &signals, &mut journal);
+            }
+            Err(error) => {
+                groups.remove();
+                return fail(&mut journal, Stage::Spec, with_cause(&error));
+            }
+        },
+        Err(error) => {
+            groups.remove();
+            return fail(&mut journal, Stage::Spec, error.to_string());
+        }
     }
-    let spec = match Spec::from_bytes(&bytes) {
-        Ok(spec) => spec,
-        Err(error) => return fail(&mut journal, Stage::Spec, with_cause(&error)),
-    };
-    drop(bytes);
+    ExitCode::SUCCESS
+}
+
+/// From the spool to the last event, and what is left to do after it.
+fn perform(spec: &Spec, groups: Groups, signals: &SignalFd, journal: &mut Journal) {
     let _lock: Flock<File> = match spool::open(&spec.spool) {
         Ok((lock, events)) => {
             journal.attach(events);
             lock
         }
-        Err(error) => return fail(&mut journal, Stage::Spool, with_cause(&error)),
+        Err(error) => {
+            groups.remove();
+            let reason = with_cause(&error);
+            journal.emit(&Event::Failed {
+                stage: Stage::Spool,
+                reason,
+            });
+            return std::mem::take(journal).finish();
+        }
     };
     let mut notes = Vec::new();
-    let result = perform(&spec, &signals, &mut journal, &mut notes);
-    for text in notes {
+    let containment = groups.limit(&spec.limits, &mut notes);
+    let result = prepare_and_run(spec, &containment, signals, journal, &mut notes);
+    for text in notes.drain(..) {
         journal.emit(&Event::Note { text });
     }
     match result {
         Ok(outcome) => journal.emit(&Event::Exited(outcome)),
         Err(ChildError { stage, reason }) => journal.emit(&Event::Failed { stage, reason }),
     }
+    // Nobody waits for what follows. The groups are empty, and hold no file of the operation.
+    containment.remove(&mut notes);
     if let Err(error) = journal.sync() {
-        journal.emit(&Event::Note {
-            text: format!("the spool could not be made durable: {error}"),
-        });
+        notes.push(format!("the spool could not be made durable: {error}"));
     }
-    journal.finish();
-    ExitCode::SUCCESS
+    for note in notes {
+        eprintln!("sluice-shim: {}: {note}", spec.operation);
+    }
+    std::mem::take(journal).finish();
 }
 
-/// Takes the user and makes the directory and the groups, runs the script, and gives all of it back.
-fn perform(
+/// Takes the user and makes the directory, runs the script, and gives both back.
+fn prepare_and_run(
     spec: &Spec,
+    containment: &Containment,
     signals: &SignalFd,
     journal: &mut Journal,
     notes: &mut Vec<String>,
@@ -100,19 +125,17 @@ fn perform(
             });
         }
     };
-    let containment = Containment::make(&spec.operation, &spec.limits, notes);
     let mut private_tmp = false;
     let result = start_and_supervise(
         spec,
         &user,
         &workspace,
-        &containment,
+        containment,
         signals,
         journal,
         notes,
         &mut private_tmp,
     );
-    containment.remove(notes);
     workspace.remove(notes);
     user.release(!private_tmp, notes);
     result
@@ -120,7 +143,7 @@ fn perform(
 
 #[expect(
     clippy::too_many_arguments,
-    reason = "one step of `perform`, apart so that all ways out of it lead through the cleaning"
+    reason = "one step of `prepare_and_run`, apart so that all ways out of it lead through the cleaning"
 )]
 fn start_and_supervise(
     spec: &Spec,
@@ -142,8 +165,6 @@ fn start_and_supervise(
         ephemeral_uid: user.ephemeral_uid(),
     }));
     let child = Child::fork(&plan(spec, user, workspace)?, containment)?;
-    // While the child sets itself up: what was prepared must be on disk before anything can have started.
-    let synced = journal.sync();
     let gone = |error: ChildError| {
         let _reaped = nix::sys::signal::kill(child.pid, Signal::SIGKILL)
             .and_then(|()| waitpid(child.pid, None));
@@ -152,12 +173,6 @@ fn start_and_supervise(
     let ready = child.ready().map_err(gone)?;
     *private_tmp = ready.confinement.private_tmp;
     notes.extend(ready.notes);
-    if let Err(error) = synced {
-        return Err(gone(ChildError {
-            stage: Stage::Spool,
-            reason: format!("the start could not be recorded on disk: {error}"),
-        }));
-    }
     if canceled(signals) {
         return Err(gone(ChildError {
             stage: Stage::Canceled,
@@ -365,7 +380,7 @@ fn canceled(signals: &SignalFd) -> bool {
 
 fn fail(journal: &mut Journal, stage: Stage, reason: String) -> ExitCode {
     journal.emit(&Event::Failed { stage, reason });
-    std::mem::replace(journal, Journal::new()).finish();
+    std::mem::take(journal).finish();
     ExitCode::SUCCESS
 }
 

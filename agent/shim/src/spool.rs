@@ -77,7 +77,8 @@ pub fn state(spool: &Path) -> Result<State, SpoolError> {
     }
     Ok(match events.last() {
         Some(last) if last.is_last() => State::Ended,
-        // `Prepared` comes before the child is told to go, so without it nothing ran.
+        // `Prepared` comes before the child is told to go, so without it nothing ran. (Events are not flushed to disk
+        // before the start: after a restart of the machine only the agent's ledger tells, see [`recover`].)
         _ if events.iter().any(|e| matches!(e, Event::Prepared(_))) => State::Broken,
         _ => State::NotStarted,
     })
@@ -179,11 +180,16 @@ pub fn abandon(spool: &Path, reason: &str) -> Result<(), SpoolError> {
 }
 
 /// Ends and removes what a shim that was killed left behind: processes in its cgroups or of its ephemeral uid, the
-/// cgroups, the private directory. Returns what could not be done. Call it for [`State::Broken`] only.
+/// cgroups, the private directory, also one that it made in `workspaces` and did not come to tell of. Returns what could
+/// not be done. Call it for [`State::Broken`], and for whatever has not [`State::Ended`] after a restart of the machine.
 ///
 /// # Errors
 /// The events cannot be read.
-pub fn recover(spool: &Path) -> Result<Vec<String>, SpoolError> {
+pub fn recover(
+    spool: &Path,
+    workspaces: &Path,
+    operation: &str,
+) -> Result<Vec<String>, SpoolError> {
     let mut notes = Vec::new();
     for event in read_events(spool)? {
         let Event::Prepared(Prepared {
@@ -204,6 +210,7 @@ pub fn recover(spool: &Path) -> Result<Vec<String>, SpoolError> {
         }
         workspace::remove(&workspace, (device, inode), &mut notes);
     }
+    workspace::remove_all_of(workspaces, operation, &mut notes);
     Ok(notes)
 }
 

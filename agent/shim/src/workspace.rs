@@ -150,6 +150,24 @@ pub(crate) fn remove(path: &Path, identity: (u64, u64), notes: &mut Vec<String>)
     }
 }
 
+/// Removes the private directories of an operation whose shim was killed before it could tell of them. Nobody else can
+/// have made one: the base is the shim's, and the name is the operation's.
+pub(crate) fn remove_all_of(base: &Path, operation: &str, notes: &mut Vec<String>) {
+    let prefix = format!("{operation}.");
+    for entry in std::fs::read_dir(base).into_iter().flatten().flatten() {
+        if !entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(prefix.as_bytes())
+        {
+            continue;
+        }
+        if let Ok(meta) = std::fs::symlink_metadata(entry.path()) {
+            remove(&entry.path(), (meta.dev(), meta.ino()), notes);
+        }
+    }
+}
+
 /// Removes what an ephemeral user left in the directories that all users share.
 pub(crate) fn remove_files_of(uid: u32, notes: &mut Vec<String>) {
     for directory in SHARED_DIRECTORIES {

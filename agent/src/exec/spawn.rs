@@ -51,6 +51,8 @@ pub struct Operation {
     /// Events given out so far.
     seen: usize,
     spool: PathBuf,
+    workspaces: PathBuf,
+    operation: String,
 }
 
 #[derive(Debug)]
@@ -135,6 +137,8 @@ impl Launcher {
             source,
             seen: 0,
             spool: spec.spool.clone(),
+            workspaces: spec.workspace_base.clone(),
+            operation: spec.operation.clone(),
         })
     }
 
@@ -197,7 +201,12 @@ impl Operation {
                     return Ok(Some(event));
                 }
                 (None, Source::Pipe { .. }) => {
-                    self.source = Source::Spool(Follower::after(&self.spool, self.seen))
+                    self.source = Source::Spool(Follower::after(
+                        &self.spool,
+                        &self.workspaces,
+                        &self.operation,
+                        self.seen,
+                    ))
                 }
                 (None, _) => self.source = Source::Ended,
             }
@@ -382,7 +391,7 @@ mod tests {
         })
         .await
         .unwrap();
-        let mut follower = spool::adopt(&spec.spool);
+        let mut follower = spool::adopt(&spec.spool, &spec.workspace_base, &spec.operation, false);
         let mut events = Vec::new();
         while let Some(event) = follower.next().await.unwrap() {
             events.push(event);
@@ -415,7 +424,7 @@ mod tests {
     async fn a_spool_that_never_started_is_given_up_for_good() {
         let Some(bench) = bench() else { return };
         let spec = bench.spec("late", "echo ran");
-        let mut follower = spool::adopt(&spec.spool);
+        let mut follower = spool::adopt(&spec.spool, &spec.workspace_base, &spec.operation, false);
         assert!(matches!(
             follower.next().await.unwrap(),
             Some(Event::Failed { .. })

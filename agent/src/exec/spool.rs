@@ -48,6 +48,11 @@ pub enum FollowError {
 #[derive(Debug)]
 pub struct Follower {
     spool: PathBuf,
+    /// Where its private directory was made, and for which operation.
+    workspaces: PathBuf,
+    operation: String,
+    /// The machine was restarted since: what the spool does not tell is not known.
+    restarted: bool,
     offset: u64,
     decoder: Decoder,
     skip: usize,
@@ -57,8 +62,11 @@ pub struct Follower {
 /// Follows an operation from its first event. For an agent that starts again, for each operation that its ledger has as
 /// started and not ended.
 #[must_use]
-pub fn adopt(spool: &Path) -> Follower {
-    Follower::after(spool, 0)
+pub fn adopt(spool: &Path, workspaces: &Path, operation: &str, restarted: bool) -> Follower {
+    Follower {
+        restarted,
+        ..Follower::after(spool, workspaces, operation, 0)
+    }
 }
 
 /// Asks the shim of an adopted operation to cancel it. False when none runs.
@@ -71,9 +79,12 @@ pub fn cancel(spool: &Path) -> Result<bool, SpoolError> {
 
 impl Follower {
     /// Leaves out the events that were seen already.
-    pub(crate) fn after(spool: &Path, skip: usize) -> Self {
+    pub(crate) fn after(spool: &Path, workspaces: &Path, operation: &str, skip: usize) -> Self {
         Self {
             spool: spool.to_owned(),
+            workspaces: workspaces.to_owned(),
+            operation: operation.to_owned(),
+            restarted: false,
             offset: 0,
             decoder: Decoder::default(),
             skip,
@@ -89,7 +100,7 @@ impl Follower {
         while !self.ended {
             // The order matters: what was written before the shim ended is read after it was seen to have ended.
             let running = self.blocking(spool::is_running).await?;
-            self.read_more()?;
+            let more = self.read_more()?;
             while let Some(event) =
                 self.decoder
                     .next_event()
@@ -104,17 +115,21 @@ impl Follower {
                 }
                 self.skip -= 1;
             }
-            if !running && !self.ended {
+            // What a shim wrote before it ended may be more than one look reads.
+            if !running && !self.ended && !more {
                 return self.without_shim().await.map(Some);
             }
-            tokio::time::sleep(LOOK).await;
+            if !more {
+                tokio::time::sleep(LOOK).await;
+            }
         }
         Ok(None)
     }
 
     async fn without_shim(&mut self) -> Result<Event, FollowError> {
         self.ended = true;
-        if self.blocking(spool::state).await? == State::NotStarted {
+        let state = self.blocking(spool::state).await?;
+        if state == State::NotStarted && !self.restarted {
             let reason = "the agent ended before the script was started";
             self.blocking(move |path| spool::abandon(path, reason).or_else(given_up_before))
                 .await?;
@@ -123,18 +138,22 @@ impl Follower {
                 reason: reason.into(),
             });
         }
-        let notes = self.blocking(spool::recover).await?;
+        let (workspaces, operation) = (self.workspaces.clone(), self.operation.clone());
+        let notes = self
+            .blocking(move |path| spool::recover(path, &workspaces, &operation))
+            .await?;
         Err(FollowError::Interrupted { notes })
     }
 
-    fn read_more(&mut self) -> Result<(), FollowError> {
+    /// Reads on. True where there was something.
+    fn read_more(&mut self) -> Result<bool, FollowError> {
         let failed = |source| FollowError::Read {
             path: self.spool.clone(),
             source,
         };
         let mut file = match std::fs::File::open(self.spool.join("events")) {
             Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(failed(error)),
         };
         let mut bytes = Vec::new();
@@ -143,7 +162,7 @@ impl Follower {
             .map_err(failed)?;
         self.offset += bytes.len() as u64;
         self.decoder.push(&bytes);
-        Ok(())
+        Ok(!bytes.is_empty())
     }
 
     async fn blocking<T: Send + 'static>(

@@ -2,12 +2,11 @@
 
 use sluice_api_types::audit::{AuditEntry, Broken, ChainVerifier, GENESIS, Head};
 use sluice_protocol::digest::Digest;
-use sqlx::SqliteConnection;
 
 use super::Event;
 use crate::clock::UnixMillis;
 use crate::store::tenants::Tenant;
-use crate::store::{Store, StoreError, audit};
+use crate::store::{Connection, Store, StoreError, audit};
 
 /// How many entries are read at once when a chain is walked.
 const STEP: u32 = 1000;
@@ -17,13 +16,13 @@ const STEP: u32 = 1000;
 /// # Errors
 ///
 /// Where the database cannot be written; then what they record must not happen either.
-pub async fn append(
-    conn: &mut SqliteConnection,
+pub fn append(
+    conn: &Connection,
     tenant: &Tenant,
     now: UnixMillis,
     events: impl IntoIterator<Item = Event>,
 ) -> Result<Digest, StoreError> {
-    let (mut seq, mut prev) = audit::head(&mut *conn, tenant.id).await?;
+    let (mut seq, mut prev) = audit::head(conn, tenant.id)?;
     for event in events {
         seq += 1;
         let mut entry = AuditEntry {
@@ -43,7 +42,7 @@ pub async fn append(
             hash: GENESIS,
         };
         entry.hash = entry.compute_hash();
-        audit::insert(&mut *conn, tenant.id, &entry).await?;
+        audit::insert(conn, tenant.id, &entry)?;
         prev = entry.hash;
     }
     Ok(prev)
@@ -55,18 +54,14 @@ pub async fn append(
 ///
 /// The first broken entry, or an entry that cannot even be read.
 pub async fn verify(store: &Store, tenant: &Tenant) -> Result<Head, VerifyError> {
+    let tenant = tenant.clone();
+    store.scan(move |conn| walk(conn, &tenant)).await
+}
+
+fn walk(conn: &Connection, tenant: &Tenant) -> Result<Head, VerifyError> {
     let mut verifier = ChainVerifier::default();
     loop {
-        let mut conn = store.read().await?;
-        let entries = audit::list(
-            &mut conn,
-            tenant.id,
-            &tenant.name,
-            verifier.head().seq,
-            STEP,
-        )
-        .await?;
-        drop(conn);
+        let entries = audit::list(conn, tenant.id, &tenant.name, verifier.head().seq, STEP)?;
         if entries.is_empty() {
             return Ok(verifier.head());
         }
@@ -94,19 +89,17 @@ mod tests {
     use crate::store::tenants;
 
     async fn chain(entries: usize) -> (tempfile::TempDir, Store, Tenant) {
-        let (dir, store) = crate::store::tests_support::temporary().await;
+        let (dir, store) = crate::store::tests_support::temporary();
         let tenant = store
             .write(move |conn| {
-                Box::pin(async move {
-                    let tenant = tenants::create(conn, "default", UnixMillis(0)).await?;
-                    let events = (0..entries).map(|n| {
-                        Event::by_host(EventKind::ScriptStarted)
-                            .on("web-1")
-                            .detail("n", n)
-                    });
-                    append(conn, &tenant, UnixMillis(5), events).await?;
-                    Ok::<_, StoreError>(tenant)
-                })
+                let tenant = tenants::create(conn, "default", UnixMillis(0))?;
+                let events = (0..entries).map(|n| {
+                    Event::by_host(EventKind::ScriptStarted)
+                        .on("web-1")
+                        .detail("n", n)
+                });
+                append(conn, &tenant, UnixMillis(5), events)?;
+                Ok::<_, StoreError>(tenant)
             })
             .await
             .expect("writes");
@@ -117,16 +110,14 @@ mod tests {
     async fn tamper(store: &Store, statement: &'static str) {
         store
             .write(move |conn| {
-                Box::pin(async move {
-                    for sql in [
-                        "DROP TRIGGER audit_is_not_altered",
-                        "DROP TRIGGER audit_is_not_deleted",
-                        statement,
-                    ] {
-                        sqlx::query(sql).execute(&mut *conn).await?;
-                    }
-                    Ok::<_, StoreError>(())
-                })
+                for sql in [
+                    "DROP TRIGGER audit_is_not_altered",
+                    "DROP TRIGGER audit_is_not_deleted",
+                    statement,
+                ] {
+                    conn.execute_batch(sql)?;
+                }
+                Ok::<_, StoreError>(())
             })
             .await
             .expect("changes");
@@ -147,15 +138,12 @@ mod tests {
         let again = tenant.clone();
         let hash = store
             .write(move |conn| {
-                Box::pin(async move {
-                    append(
-                        conn,
-                        &again,
-                        UnixMillis(6),
-                        [Event::by_host(EventKind::ScriptExecuted)],
-                    )
-                    .await
-                })
+                append(
+                    conn,
+                    &again,
+                    UnixMillis(6),
+                    [Event::by_host(EventKind::ScriptExecuted)],
+                )
             })
             .await
             .expect("writes");
@@ -199,11 +187,7 @@ mod tests {
         let (_dir, store, _) = chain(2).await;
         for statement in ["UPDATE audit SET event = 'x'", "DELETE FROM audit"] {
             let refused = store
-                .write(move |conn| {
-                    Box::pin(async move {
-                        Ok::<_, StoreError>(sqlx::query(statement).execute(conn).await?)
-                    })
-                })
+                .write(move |conn| Ok::<_, StoreError>(conn.execute(statement, [])?))
                 .await;
             assert!(refused.is_err(), "{statement}");
         }
@@ -214,17 +198,14 @@ mod tests {
         let (_dir, store, first) = chain(3).await;
         let second = store
             .write(|conn| {
-                Box::pin(async move {
-                    let tenant = tenants::create(conn, "other", UnixMillis(0)).await?;
-                    append(
-                        conn,
-                        &tenant,
-                        UnixMillis(5),
-                        [Event::by_host(EventKind::TokenCreated)],
-                    )
-                    .await?;
-                    Ok::<_, StoreError>(tenant)
-                })
+                let tenant = tenants::create(conn, "other", UnixMillis(0))?;
+                append(
+                    conn,
+                    &tenant,
+                    UnixMillis(5),
+                    [Event::by_host(EventKind::TokenCreated)],
+                )?;
+                Ok::<_, StoreError>(tenant)
             })
             .await
             .expect("writes");

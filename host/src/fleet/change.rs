@@ -3,7 +3,6 @@
 use sluice_protocol::ids::MachineId;
 use sluice_protocol::message::CloseCode;
 use sluice_protocol::message::control::Identity;
-use sqlx::SqliteConnection;
 
 use super::{Command, InvalidName, InvalidTag, MAX_TAGS, MachineName};
 use crate::audit::{self, Event, EventKind};
@@ -14,7 +13,7 @@ use crate::operators::Actor;
 use crate::plugins;
 use crate::store::bindings::TagPair;
 use crate::store::tenants::{self, Tenant};
-use crate::store::{StoreError, machines};
+use crate::store::{Connection, StoreError, machines};
 
 /// Renames and retags a machine, all or nothing.
 ///
@@ -35,59 +34,58 @@ pub async fn patch(
     let id = host
         .store
         .write(move |conn| {
-            Box::pin(async move {
-                let tenant = asked.tenant.id;
-                let row = machines::find_live(&mut *conn, tenant, &typed)
-                    .await?
-                    .ok_or(ChangeError::NoMachine(typed))?;
-                let mut events = Vec::new();
-                if let Some(name) = name.filter(|name| name.as_str() != row.name) {
-                    if machines::name_is_taken(&mut *conn, tenant, name.as_str()).await? {
-                        return Err(ChangeError::NameTaken(name));
-                    }
-                    machines::rename(&mut *conn, tenant, row.id, name.as_str()).await?;
-                    events.push(
-                        Event::by(EventKind::MachineRenamed, &asked)
-                            .on(name.as_str())
-                            .detail("machine_id", row.id.to_string())
-                            .detail("before", row.name.as_str()),
-                    );
+            let tenant = asked.tenant.id;
+            let row =
+                machines::find_live(conn, tenant, &typed)?.ok_or(ChangeError::NoMachine(typed))?;
+            let mut events = Vec::new();
+            if let Some(name) = name.filter(|name| name.as_str() != row.name) {
+                if machines::name_is_taken(conn, tenant, name.as_str())? {
+                    return Err(ChangeError::NameTaken(name));
                 }
-                if retagged {
-                    for key in &remove {
-                        machines::remove_tag(&mut *conn, row.id, key).await?;
-                    }
-                    for tag in &set {
-                        machines::set_tag(&mut *conn, tenant, row.id, tag).await?;
-                    }
-                    let tags = machines::tags(&mut *conn, row.id).await?;
-                    if tags.len() > MAX_TAGS {
-                        return Err(ChangeError::TooManyTags);
-                    }
-                    // Bindings may look at tags, so the machine's gates are others now.
-                    tenants::next_gates_revision(&mut *conn, tenant).await?;
-                    events.push(
-                        Event::by(EventKind::MachineTagged, &asked)
-                            .on(&row.name)
-                            .detail("machine_id", row.id.to_string())
-                            .detail("tags", words(&tags)),
-                    );
+                machines::rename(conn, tenant, row.id, name.as_str())?;
+                events.push(
+                    Event::by(EventKind::MachineRenamed, &asked)
+                        .on(name.as_str())
+                        .detail("machine_id", row.id.to_string())
+                        .detail("before", row.name.as_str()),
+                );
+            }
+            if retagged {
+                for key in &remove {
+                    machines::remove_tag(conn, row.id, key)?;
                 }
-                audit::append(conn, &asked.tenant, now, events).await?;
-                Ok(row.id)
-            })
+                for tag in &set {
+                    machines::set_tag(conn, tenant, row.id, tag)?;
+                }
+                let tags = machines::tags(conn, row.id)?;
+                if tags.len() > MAX_TAGS {
+                    return Err(ChangeError::TooManyTags);
+                }
+                // Bindings may look at tags, so the machine's gates are others now.
+                tenants::next_gates_revision(conn, tenant)?;
+                events.push(
+                    Event::by(EventKind::MachineTagged, &asked)
+                        .on(&row.name)
+                        .detail("machine_id", row.id.to_string())
+                        .detail("tags", words(&tags)),
+                );
+            }
+            audit::append(conn, &asked.tenant, now, events)?;
+            Ok(row.id)
         })
         .await?;
     if let Some(session) = host.presence.get(id) {
-        let mut conn = host.store.read().await?;
-        if let Some(row) = machines::find(&mut conn, actor.tenant.id, id).await? {
-            let identity =
-                identity(&mut conn, &actor.tenant, id, &row.name, &host.addresses.api).await?;
+        let identity = host.store.read(|conn| {
+            machines::find(conn, actor.tenant.id, id)?
+                .map(|row| identity(conn, &actor.tenant, id, &row.name, &host.addresses.api))
+                .transpose()
+        })?;
+        if let Some(identity) = identity {
             session.send(Command::Identity(identity));
         }
     }
     if retagged {
-        plugins::announce(host, &actor.tenant).await?;
+        plugins::announce(host, &actor.tenant)?;
     }
     Ok(id)
 }
@@ -108,19 +106,16 @@ pub async fn revoke(
     let (id, ended) = host
         .store
         .write(move |conn| {
-            Box::pin(async move {
-                let tenant = asked.tenant.id;
-                let row = machines::find_live(&mut *conn, tenant, &typed)
-                    .await?
-                    .ok_or(ChangeError::NoMachine(typed))?;
-                machines::revoke(&mut *conn, tenant, row.id, now).await?;
-                let event = Event::by(EventKind::MachineRevoked, &asked)
-                    .on(&row.name)
-                    .detail("machine_id", row.id.to_string());
-                audit::append(&mut *conn, &asked.tenant, now, [event]).await?;
-                let ended = jobs::end_all_of_machine(conn, &asked, row.id, now).await?;
-                Ok::<_, ChangeError>((row.id, ended))
-            })
+            let tenant = asked.tenant.id;
+            let row =
+                machines::find_live(conn, tenant, &typed)?.ok_or(ChangeError::NoMachine(typed))?;
+            machines::revoke(conn, tenant, row.id, now)?;
+            let event = Event::by(EventKind::MachineRevoked, &asked)
+                .on(&row.name)
+                .detail("machine_id", row.id.to_string());
+            audit::append(conn, &asked.tenant, now, [event])?;
+            let ended = jobs::end_all_of_machine(conn, &asked, row.id, now)?;
+            Ok::<_, ChangeError>((row.id, ended))
         })
         .await?;
     if let Some(session) = host.presence.get(id) {
@@ -138,14 +133,14 @@ pub async fn revoke(
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn identity(
-    conn: &mut SqliteConnection,
+pub fn identity(
+    conn: &Connection,
     tenant: &Tenant,
     id: MachineId,
     name: &str,
     url: &str,
 ) -> Result<Identity, StoreError> {
-    let tags = machines::tags(conn, id).await?;
+    let tags = machines::tags(conn, id)?;
     Ok(Identity {
         tenant: tenant.name.clone(),
         name: name.to_owned(),

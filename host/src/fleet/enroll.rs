@@ -74,11 +74,9 @@ pub async fn create_token(
     );
     store
         .write(move |conn| {
-            Box::pin(async move {
-                enroll_tokens::insert(conn, &row, now).await?;
-                audit::append(conn, &tenant, now, [event]).await?;
-                Ok::<_, EnrollError>(())
-            })
+            enroll_tokens::insert(conn, &row, now)?;
+            audit::append(conn, &tenant, now, [event])?;
+            Ok::<_, EnrollError>(())
         })
         .await?;
     Ok(token)
@@ -127,56 +125,49 @@ where
     );
     store
         .write(move |conn| {
-            Box::pin(async move {
-                let row = enroll_tokens::find(conn, token)
-                    .await?
-                    .ok_or(EnrollError::Unknown)?;
-                let tenant = tenants::find(conn, row.tenant)
-                    .await?
-                    .ok_or(EnrollError::Unknown)?;
-                // Digests of random secrets: comparing them tells nothing about either.
-                if row.secret != secret {
-                    return Err(EnrollError::WrongSecret(tenant));
-                }
-                if row.expires <= now {
-                    return Err(EnrollError::Expired(tenant));
-                }
-                if !enroll_tokens::take_use(conn, token, now).await? {
-                    return Err(EnrollError::UsedUp(tenant));
-                }
-                let mut name = wish.clone();
-                let mut number = 1;
-                while machines::name_is_taken(conn, tenant.id, name.as_str()).await? {
-                    number += 1;
-                    name = wish.numbered(number);
-                }
-                let machine = MachineId::generate();
-                machines::insert(
-                    conn,
-                    tenant.id,
+            let row = enroll_tokens::find(conn, token)?.ok_or(EnrollError::Unknown)?;
+            let tenant = tenants::find(conn, row.tenant)?.ok_or(EnrollError::Unknown)?;
+            // Digests of random secrets: comparing them tells nothing about either.
+            if row.secret != secret {
+                return Err(EnrollError::WrongSecret(tenant));
+            }
+            if row.expires <= now {
+                return Err(EnrollError::Expired(tenant));
+            }
+            if !enroll_tokens::take_use(conn, token, now)? {
+                return Err(EnrollError::UsedUp(tenant));
+            }
+            let mut name = wish.clone();
+            let mut number = 1;
+            while machines::name_is_taken(conn, tenant.id, name.as_str())? {
+                number += 1;
+                name = wish.numbered(number);
+            }
+            let machine = MachineId::generate();
+            machines::insert(
+                conn,
+                tenant.id,
+                machine,
+                name.as_str(),
+                &bound_facts(facts),
+                now,
+            )?;
+            let event = Event::from_source(EventKind::MachineEnrolled, &remote)
+                .on(name.as_str())
+                .detail("machine_id", machine.to_string())
+                .detail("token", token.to_string())
+                .detail("token_made_by", row.created_by.as_str());
+            audit::append(conn, &tenant, now, [event])?;
+            let certificate = issued(&tenant, machine)
+                .map_err(|reason| EnrollError::Certificate(tenant.clone(), reason))?;
+            Ok((
+                Joined {
+                    tenant,
                     machine,
-                    name.as_str(),
-                    &bound_facts(facts),
-                    now,
-                )
-                .await?;
-                let event = Event::from_source(EventKind::MachineEnrolled, &remote)
-                    .on(name.as_str())
-                    .detail("machine_id", machine.to_string())
-                    .detail("token", token.to_string())
-                    .detail("token_made_by", row.created_by.as_str());
-                audit::append(conn, &tenant, now, [event]).await?;
-                let certificate = issued(&tenant, machine)
-                    .map_err(|reason| EnrollError::Certificate(tenant.clone(), reason))?;
-                Ok((
-                    Joined {
-                        tenant,
-                        machine,
-                        name,
-                    },
-                    certificate,
-                ))
-            })
+                    name,
+                },
+                certificate,
+            ))
         })
         .await
 }
@@ -201,9 +192,7 @@ pub async fn refuse(
         .detail("token", token.to_string())
         .detail("reason", error.to_string());
     store
-        .write(move |conn| {
-            Box::pin(async move { audit::append(conn, &tenant, now, [event]).await.map(|_| ()) })
-        })
+        .write(move |conn| audit::append(conn, &tenant, now, [event]).map(|_| ()))
         .await
 }
 

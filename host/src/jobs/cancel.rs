@@ -3,7 +3,6 @@
 use sluice_protocol::ending::{Ending, State};
 use sluice_protocol::ids::{JobId, MachineId};
 use sluice_protocol::report::Report;
-use sqlx::SqliteConnection;
 
 use super::outcome::{Ended, events_of_end};
 use crate::audit::{self, Event, EventKind};
@@ -12,7 +11,7 @@ use crate::fleet::Command;
 use crate::host::SharedHost;
 use crate::operators::Actor;
 use crate::store::operations::{self, From, OperationRow};
-use crate::store::{StoreError, jobs};
+use crate::store::{Connection, StoreError, jobs};
 
 /// Cancels a job: what was not sent ends here and now, the rest is told to the machines, which may be too late. Says how
 /// many operations that concerns.
@@ -30,50 +29,43 @@ pub async fn cancel(
     let (ended, told) = host
         .store
         .write(move |conn| {
-            Box::pin(async move {
-                if jobs::not_after(&mut *conn, asked.tenant.id, job)
-                    .await?
-                    .is_none()
-                {
-                    return Err(CancelError::NoJob(job));
+            if jobs::not_after(conn, asked.tenant.id, job)?.is_none() {
+                return Err(CancelError::NoJob(job));
+            }
+            let script_sha256 = jobs::script_sha256(conn, asked.tenant.id, job)?;
+            let (mut ended, mut told, mut events) = (0_u64, Vec::new(), Vec::new());
+            for operation in operations::of_job(conn, asked.tenant.id, job)? {
+                if operation.state.is_terminal() {
+                    continue;
                 }
-                let script_sha256 = jobs::script_sha256(&mut *conn, asked.tenant.id, job).await?;
-                let (mut ended, mut told, mut events) = (0_u64, Vec::new(), Vec::new());
-                for operation in operations::of_job(&mut *conn, asked.tenant.id, job).await? {
-                    if operation.state.is_terminal() {
-                        continue;
-                    }
-                    events.push(
-                        Event::by(EventKind::ScriptCancelRequested, &asked)
-                            .on(&operation.machine_name)
-                            .of_job(job)
-                            .of_operation(operation.id)
-                            .with_script(script_sha256)
-                            .with_bundle(operation.bundle_sha256),
-                    );
-                    let report = Report::without_process(
-                        Ending::Canceled(asked.name.clone()),
-                        now.to_wire(),
-                    );
-                    if operations::end(&mut *conn, operation.id, From::NotSent, &report).await? {
-                        let over = Ended {
-                            operation: &operation,
-                            script_sha256,
-                            report: &report,
-                        };
-                        events.extend(events_of_end(
-                            &Event::by(EventKind::ScriptCanceled, &asked),
-                            &over,
-                        ));
-                        ended += 1;
-                    } else {
-                        operations::set_cancel(&mut *conn, operation.id, &asked.name).await?;
-                        told.extend(operation.machine.map(|machine| (operation.id, machine)));
-                    }
+                events.push(
+                    Event::by(EventKind::ScriptCancelRequested, &asked)
+                        .on(&operation.machine_name)
+                        .of_job(job)
+                        .of_operation(operation.id)
+                        .with_script(script_sha256)
+                        .with_bundle(operation.bundle_sha256),
+                );
+                let report =
+                    Report::without_process(Ending::Canceled(asked.name.clone()), now.to_wire());
+                if operations::end(conn, operation.id, From::NotSent, &report)? {
+                    let over = Ended {
+                        operation: &operation,
+                        script_sha256,
+                        report: &report,
+                    };
+                    events.extend(events_of_end(
+                        &Event::by(EventKind::ScriptCanceled, &asked),
+                        &over,
+                    ));
+                    ended += 1;
+                } else {
+                    operations::set_cancel(conn, operation.id, &asked.name)?;
+                    told.extend(operation.machine.map(|machine| (operation.id, machine)));
                 }
-                audit::append(conn, &asked.tenant, now, events).await?;
-                Ok((ended, told))
-            })
+            }
+            audit::append(conn, &asked.tenant, now, events)?;
+            Ok((ended, told))
         })
         .await?;
     for _ in 0..ended {
@@ -97,35 +89,35 @@ pub async fn cancel(
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn end_all_of_machine(
-    conn: &mut SqliteConnection,
+pub fn end_all_of_machine(
+    conn: &Connection,
     actor: &Actor,
     machine: MachineId,
     now: UnixMillis,
 ) -> Result<Vec<(JobId, State)>, StoreError> {
     let (mut ended, mut events) = (Vec::new(), Vec::new());
-    for operation in operations::open_of_machine(&mut *conn, actor.tenant.id, machine).await? {
+    for operation in operations::open_of_machine(conn, actor.tenant.id, machine)? {
         let ending = match operation.state {
             State::Held | State::Queued => Ending::Canceled(actor.name.clone()),
             _ => Ending::Interrupted,
         };
         let report = Report::without_process(ending, now.to_wire());
-        if operations::end(&mut *conn, operation.id, From::Open, &report).await? {
-            events.extend(end_events(conn, actor, &operation, &report).await?);
+        if operations::end(conn, operation.id, From::Open, &report)? {
+            events.extend(end_events(conn, actor, &operation, &report)?);
             ended.push((operation.job, report.ending.state()));
         }
     }
-    audit::append(conn, &actor.tenant, now, events).await?;
+    audit::append(conn, &actor.tenant, now, events)?;
     Ok(ended)
 }
 
-async fn end_events(
-    conn: &mut SqliteConnection,
+fn end_events(
+    conn: &Connection,
     actor: &Actor,
     operation: &OperationRow,
     report: &Report,
 ) -> Result<Vec<Event>, StoreError> {
-    let script_sha256 = jobs::script_sha256(conn, actor.tenant.id, operation.job).await?;
+    let script_sha256 = jobs::script_sha256(conn, actor.tenant.id, operation.job)?;
     Ok(events_of_end(
         &Event::by(EventKind::ScriptCanceled, actor),
         &Ended {

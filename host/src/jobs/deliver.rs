@@ -7,7 +7,6 @@ use sluice_protocol::ending::{Ending, State};
 use sluice_protocol::ids::{JobId, MachineId, OperationId};
 use sluice_protocol::message::operation::Operation;
 use sluice_protocol::report::Report;
-use sqlx::SqliteConnection;
 
 use super::outcome::{Ended, events_of_end};
 use super::record::Queued;
@@ -15,10 +14,10 @@ use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;
 use crate::fleet::{Command, Session};
 use crate::host::SharedHost;
-use crate::store::StoreError;
 use crate::store::jobs::{self, JobRow};
 use crate::store::operations::{self, From, OperationRow};
 use crate::store::tenants::Tenant;
+use crate::store::{Connection, StoreError};
 
 /// The message for an operation; none where the host made no bundle for it, and so never meant to deliver it.
 pub(super) fn message(job: &JobRow, operation: &OperationRow) -> Option<Operation> {
@@ -39,18 +38,96 @@ pub(super) fn message(job: &JobRow, operation: &OperationRow) -> Option<Operatio
 
 /// Sends what was just recorded to the machines that are connected. One that connected in the meantime gets what is
 /// queued for it.
-pub(super) async fn deliver_to_all(host: &SharedHost, queued: &[Queued]) -> Result<(), StoreError> {
+pub(super) async fn deliver_to_all(
+    host: &SharedHost,
+    tenant: &Tenant,
+    job: JobId,
+    queued: &[Queued],
+    now: UnixMillis,
+) {
+    let mut came = false;
     for operation in queued {
         let Some(session) = host.presence.get(operation.machine) else {
             continue;
         };
         match &operation.message {
             Some(message) => session.send(Command::Deliver(Box::new(message.clone()))),
-            None => match deliver_pending(host, &session, &[]).await {
-                Ok(()) => {}
-                Err(DeliverError::Store(error)) => return Err(error),
-            },
+            None => came = true,
         }
+    }
+    if came {
+        deliver_unsent(host, tenant, job, &[State::Queued], now).await;
+    }
+}
+
+/// Sends those of a job's operations that are in one of `states` to the machines that are connected now. A machine that
+/// has got one already does not start it again. What cannot be sent is logged, and sent when its machine connects again:
+/// the job stands, and one machine's trouble is not another's.
+pub(super) async fn deliver_unsent(
+    host: &SharedHost,
+    tenant: &Tenant,
+    id: JobId,
+    states: &[State],
+    now: UnixMillis,
+) {
+    let job = match job_with_operations(host, tenant, id, states).await {
+        Ok(job) => job,
+        Err(error) => {
+            tracing::error!(job = %id, %error, "a job cannot be delivered now; its machines get it when they connect again");
+            return;
+        }
+    };
+    let Some((job, operations)) = job else { return };
+    for operation in operations {
+        let session = operation.machine.and_then(|id| host.presence.get(id));
+        let Some(session) = session else { continue };
+        if let Err(error) = deliver_one(host, &session, &job, &operation, now).await {
+            tracing::error!(operation = %operation.id, machine = operation.machine_name, %error, "an operation cannot be delivered now; its machine gets it when it connects again");
+        }
+    }
+    host.events.notify(id);
+}
+
+/// A job, and those of its operations that are in one of `states` and that nobody wants to be canceled: such a one may be
+/// on the machine or not, and must not start after the machine was told to end it.
+async fn job_with_operations(
+    host: &SharedHost,
+    tenant: &Tenant,
+    id: JobId,
+    states: &[State],
+) -> Result<Option<(JobRow, Vec<OperationRow>)>, StoreError> {
+    let (tenant, states) = (tenant.id, states.to_vec());
+    host.store
+        .scan(move |conn| {
+            let mut operations = operations::of_job(conn, tenant, id)?;
+            operations.retain(|row| states.contains(&row.state) && row.cancel_by.is_none());
+            if operations.is_empty() {
+                return Ok(None);
+            }
+            Ok(jobs::find(conn, tenant, id)?.map(|job| (job, operations)))
+        })
+        .await
+}
+
+async fn deliver_one(
+    host: &SharedHost,
+    session: &Session,
+    job: &JobRow,
+    operation: &OperationRow,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    // What is overdue, the sweeper ends.
+    let Some(message) = message(job, operation).filter(|_| now <= job.not_after) else {
+        return Ok(());
+    };
+    let id = operation.id;
+    let is_ours = operation.state == State::Delivered
+        || host
+            .store
+            .write(move |conn| operations::set_delivered(conn, id))
+            .await?;
+    if is_ours {
+        session.send(Command::Deliver(Box::new(message)));
     }
     Ok(())
 }
@@ -78,45 +155,40 @@ pub async fn pending(
     machine: MachineId,
     has: &[OperationId],
     now: UnixMillis,
-) -> Result<Pending, DeliverError> {
+) -> Result<Pending, StoreError> {
     let (tenant, has) = (tenant.clone(), has.to_vec());
     let pending = host
         .store
         .write(move |conn| {
-            Box::pin(async move {
-                let mut pending = Pending::default();
-                for mut operation in
-                    operations::open_of_machine(&mut *conn, tenant.id, machine).await?
-                {
-                    if has.contains(&operation.id) {
-                        if let Some(by) = operation.cancel_by.clone() {
-                            pending.cancel.push((operation.id, by));
-                        }
-                        continue;
+            let mut pending = Pending::default();
+            for mut operation in operations::open_of_machine(conn, tenant.id, machine)? {
+                if has.contains(&operation.id) {
+                    if let Some(by) = operation.cancel_by.clone() {
+                        pending.cancel.push((operation.id, by));
                     }
-                    if let (State::Delivered, Some(by)) = (operation.state, &operation.cancel_by) {
-                        // The machine has only this connection and has not got the operation, so it never will.
-                        pending
-                            .canceled
-                            .push(end_unsent(&mut *conn, &tenant, &operation, by, now).await?);
-                        continue;
-                    }
-                    let overdue = jobs::not_after(&mut *conn, tenant.id, operation.job)
-                        .await?
-                        .is_none_or(|not_after| not_after < now);
-                    // What is queued and overdue, the sweeper ends.
-                    if operation.state == State::Queued
-                        && !overdue
-                        && operations::set_delivered(&mut *conn, operation.id).await?
-                    {
-                        operation.state = State::Delivered;
-                    }
-                    if operation.state == State::Delivered {
-                        pending.deliver.push(operation);
-                    }
+                    continue;
                 }
-                Ok::<_, StoreError>(pending)
-            })
+                if let (State::Delivered, Some(by)) = (operation.state, &operation.cancel_by) {
+                    // The machine has only this connection and has not got the operation, so it never will.
+                    pending
+                        .canceled
+                        .push(end_unsent(conn, &tenant, &operation, by, now)?);
+                    continue;
+                }
+                let overdue = jobs::not_after(conn, tenant.id, operation.job)?
+                    .is_none_or(|not_after| not_after < now);
+                // What is queued and overdue, the sweeper ends.
+                if operation.state == State::Queued
+                    && !overdue
+                    && operations::set_delivered(conn, operation.id)?
+                {
+                    operation.state = State::Delivered;
+                }
+                if operation.state == State::Delivered {
+                    pending.deliver.push(operation);
+                }
+            }
+            Ok::<_, StoreError>(pending)
         })
         .await?;
     for job in pending
@@ -134,16 +206,16 @@ pub async fn pending(
 }
 
 /// Ends an operation that was canceled after it was recorded as delivered, and that never arrived.
-async fn end_unsent(
-    conn: &mut SqliteConnection,
+fn end_unsent(
+    conn: &Connection,
     tenant: &Tenant,
     operation: &OperationRow,
     by: &str,
     now: UnixMillis,
 ) -> Result<JobId, StoreError> {
     let report = Report::without_process(Ending::Canceled(by.to_owned()), now.to_wire());
-    if operations::end(&mut *conn, operation.id, From::Open, &report).await? {
-        let script_sha256 = jobs::script_sha256(&mut *conn, tenant.id, operation.job).await?;
+    if operations::end(conn, operation.id, From::Open, &report)? {
+        let script_sha256 = jobs::script_sha256(conn, tenant.id, operation.job)?;
         let ended = Ended {
             operation,
             script_sha256,
@@ -154,8 +226,7 @@ async fn end_unsent(
             tenant,
             now,
             events_of_end(&Event::by_host(EventKind::ScriptCanceled), &ended),
-        )
-        .await?;
+        )?;
     }
     Ok(operation.job)
 }
@@ -169,7 +240,7 @@ pub async fn deliver_pending(
     host: &SharedHost,
     session: &Session,
     has: &[OperationId],
-) -> Result<(), DeliverError> {
+) -> Result<(), StoreError> {
     let pending = pending(
         host,
         &session.tenant,
@@ -180,9 +251,9 @@ pub async fn deliver_pending(
     .await?;
     for operation in pending.deliver {
         // One at a time: a machine may be owed more than should be in memory at once.
-        let mut conn = host.store.read().await?;
-        let job = jobs::find(&mut conn, session.tenant.id, operation.job).await?;
-        drop(conn);
+        let job = host
+            .store
+            .read(|conn| jobs::find(conn, session.tenant.id, operation.job))?;
         if let Some(message) = job.and_then(|job| message(&job, &operation)) {
             session.send_wait(Command::Deliver(Box::new(message))).await;
         }
@@ -191,12 +262,4 @@ pub async fn deliver_pending(
         session.send_wait(Command::Cancel { operation, by }).await;
     }
     Ok(())
-}
-
-/// Operations cannot be delivered now; they are still queued.
-#[derive(Debug, thiserror::Error)]
-pub enum DeliverError {
-    /// The database.
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }

@@ -21,48 +21,44 @@ const STEP: u32 = 200;
 pub async fn sweep(host: &SharedHost, now: UnixMillis) -> Result<usize, StoreError> {
     let mut count = 0;
     loop {
-        let mut conn = host.store.read().await?;
-        let overdue = operations::overdue(&mut conn, now, STEP).await?;
-        drop(conn);
+        let overdue = host
+            .store
+            .scan(move |conn| operations::overdue(conn, now, STEP))
+            .await?;
         if overdue.is_empty() {
             return Ok(count);
         }
         let ended = host
             .store
             .write(move |conn| {
-                Box::pin(async move {
-                    let mut ended = Vec::new();
-                    for operation in overdue {
-                        let (ending, from) = match operation.state {
-                            State::Held | State::Queued => (Ending::Expired, From::NotSent),
-                            _ => (Ending::Interrupted, From::Open),
-                        };
-                        let report = Report::without_process(ending, now.to_wire());
-                        if !operations::end(&mut *conn, operation.id, from, &report).await? {
-                            continue;
-                        }
-                        let Some(tenant) = tenants::find(&mut *conn, operation.tenant).await?
-                        else {
-                            continue;
-                        };
-                        let script_sha256 =
-                            jobs::script_sha256(&mut *conn, tenant.id, operation.job).await?;
-                        let over = Ended {
-                            operation: &operation,
-                            script_sha256,
-                            report: &report,
-                        };
-                        audit::append(
-                            conn,
-                            &tenant,
-                            now,
-                            events_of_end(&Event::by_host(EventKind::ScriptExpired), &over),
-                        )
-                        .await?;
-                        ended.push((operation.job, report.ending.state()));
+                let mut ended = Vec::new();
+                for operation in overdue {
+                    let (ending, from) = match operation.state {
+                        State::Held | State::Queued => (Ending::Expired, From::NotSent),
+                        _ => (Ending::Interrupted, From::Open),
+                    };
+                    let report = Report::without_process(ending, now.to_wire());
+                    if !operations::end(conn, operation.id, from, &report)? {
+                        continue;
                     }
-                    Ok::<_, StoreError>(ended)
-                })
+                    let Some(tenant) = tenants::find(conn, operation.tenant)? else {
+                        continue;
+                    };
+                    let script_sha256 = jobs::script_sha256(conn, tenant.id, operation.job)?;
+                    let over = Ended {
+                        operation: &operation,
+                        script_sha256,
+                        report: &report,
+                    };
+                    audit::append(
+                        conn,
+                        &tenant,
+                        now,
+                        events_of_end(&Event::by_host(EventKind::ScriptExpired), &over),
+                    )?;
+                    ended.push((operation.job, report.ending.state()));
+                }
+                Ok::<_, StoreError>(ended)
             })
             .await?;
         if ended.is_empty() {

@@ -7,12 +7,12 @@ use sluice_api_types::event::{OutputEvent, StateEvent};
 use sluice_api_types::operation::OperationResult;
 use sluice_protocol::ending::State;
 use sluice_protocol::ids::{JobId, OperationId};
-use sqlx::SqliteConnection;
 
 use super::{Subscription, operation_result};
 use crate::host::SharedHost;
+use crate::store::operations::{self, Step};
 use crate::store::tenants::Tenant;
-use crate::store::{StoreError, jobs, operations, output};
+use crate::store::{Connection, Extent, StoreError, jobs, output};
 
 /// How many pieces of output are read at once.
 const PIECES: u32 = 64;
@@ -39,16 +39,24 @@ pub struct Follower {
     host: SharedHost,
     tenant: Tenant,
     job: JobId,
+    operations: usize,
     subscription: Subscription,
     seen: HashMap<OperationId, Seen>,
     ready: VecDeque<Followed>,
     ended: bool,
 }
 
-#[derive(Debug, Default)]
+/// What was seen of an operation.
+#[derive(Debug, Clone, Copy, Default)]
 struct Seen {
     state: Option<State>,
     piece: i64,
+}
+
+impl Seen {
+    fn is_all(self) -> bool {
+        self.state.is_some_and(State::is_terminal)
+    }
 }
 
 impl Follower {
@@ -57,20 +65,15 @@ impl Follower {
     /// # Errors
     ///
     /// Where the database cannot be read.
-    pub async fn new(
-        host: SharedHost,
-        tenant: Tenant,
-        job: JobId,
-    ) -> Result<Option<Self>, StoreError> {
+    pub fn new(host: SharedHost, tenant: Tenant, job: JobId) -> Result<Option<Self>, StoreError> {
         // The subscription stands before the first look, so that nothing falls between the two.
         let subscription = host.events.subscribe(job);
-        let mut conn = host.store.read().await?;
-        let known = jobs::not_after(&mut conn, tenant.id, job).await?.is_some();
-        drop(conn);
-        Ok(known.then(|| Self {
+        let head = host.store.read(|conn| jobs::head(conn, tenant.id, job))?;
+        Ok(head.map(|head| Self {
             host,
             tenant,
             job,
+            operations: usize::try_from(head.targets).unwrap_or(usize::MAX),
             subscription,
             seen: HashMap::new(),
             ready: VecDeque::new(),
@@ -96,7 +99,7 @@ impl Follower {
                 continue;
             }
             self.subscription.changed().await;
-            if self.seen.len() > MANY {
+            if self.operations > MANY {
                 tokio::time::sleep(GATHER).await;
             }
             self.look().await?;
@@ -105,37 +108,37 @@ impl Follower {
 
     /// Reads from the store what is new.
     async fn look(&mut self) -> Result<(), StoreError> {
-        let host = self.host.clone();
-        let mut conn = host.store.read().await?;
-        let rows = operations::of_job(&mut conn, self.tenant.id, self.job).await?;
-        let mut open = 0;
-        let mut found = Vec::new();
-        for row in rows {
-            let seen = self.seen.entry(row.id).or_default();
-            if seen.state.is_some_and(State::is_terminal) {
-                continue;
-            }
-            if row.started.is_some() || row.state.is_terminal() {
-                output_of(&mut conn, row.id, &row.machine_name, seen, &mut found).await?;
-            }
-            if seen.state != Some(row.state) {
-                found.push(Followed::State(StateEvent {
-                    operation: row.id,
-                    machine: row.machine_name,
-                    state: row.state,
-                }));
-            }
-            if row.state.is_terminal() {
-                found.extend(
-                    operation_result(&mut conn, &self.tenant, row.id)
-                        .await?
-                        .map(|result| Followed::Result(Box::new(result))),
-                );
-            } else {
-                open += 1;
-            }
-            seen.state = Some(row.state);
-        }
+        let store = &self.host.store;
+        let (tenant, job) = (self.tenant.id, self.job);
+        let steps = store
+            .look(Extent::of_rows(self.operations), move |conn| {
+                operations::steps_of_job(conn, tenant, job)
+            })
+            .await?;
+        let open = steps
+            .iter()
+            .filter(|step| !step.state.is_terminal())
+            .count();
+        let mut news: Vec<(Step, Seen)> = steps
+            .into_iter()
+            .map(|step| {
+                let seen = self.seen.get(&step.id).copied().unwrap_or_default();
+                (step, seen)
+            })
+            .filter(|(_, seen)| !seen.is_all())
+            .collect();
+        let tenant = self.tenant.clone();
+        let (news, found) = store
+            .look(self.extent(&news)?, move |conn| {
+                let mut found = Vec::new();
+                for (step, seen) in &mut news {
+                    tell(conn, &tenant, step, seen, &mut found)?;
+                }
+                Ok::<_, StoreError>((news, found))
+            })
+            .await?;
+        self.seen
+            .extend(news.into_iter().map(|(step, seen)| (step.id, seen)));
         self.ready.extend(found);
         if open == 0 {
             self.ended = true;
@@ -143,23 +146,68 @@ impl Follower {
         }
         Ok(())
     }
+
+    /// How much there is to read of what these operations wrote.
+    fn extent(&self, news: &[(Step, Seen)]) -> Result<Extent, StoreError> {
+        if Extent::of_rows(news.len()) == Extent::Long {
+            return Ok(Extent::Long);
+        }
+        let writers = news.iter().filter(|(step, _)| may_have_output(step));
+        self.host.store.read(|conn| {
+            let mut bytes = 0;
+            for (step, _) in writers {
+                let lengths = output::lengths(conn, step.id)?;
+                bytes += lengths.stdout + lengths.stderr;
+            }
+            Ok(Extent::of_bytes(bytes))
+        })
+    }
 }
 
-async fn output_of(
-    conn: &mut SqliteConnection,
-    operation: OperationId,
-    machine: &str,
+fn may_have_output(step: &Step) -> bool {
+    step.started || step.state.is_terminal()
+}
+
+/// What is new of one operation: output before the state that ends it, and then the result.
+fn tell(
+    conn: &Connection,
+    tenant: &Tenant,
+    step: &Step,
+    seen: &mut Seen,
+    found: &mut Vec<Followed>,
+) -> Result<(), StoreError> {
+    if may_have_output(step) {
+        output_of(conn, step, seen, found)?;
+    }
+    if seen.state != Some(step.state) {
+        found.push(Followed::State(StateEvent {
+            operation: step.id,
+            machine: step.machine_name.clone(),
+            state: step.state,
+        }));
+    }
+    if step.state.is_terminal() {
+        let result = operation_result(conn, tenant, step.id)?;
+        found.extend(result.map(|result| Followed::Result(Box::new(result))));
+    }
+    seen.state = Some(step.state);
+    Ok(())
+}
+
+fn output_of(
+    conn: &Connection,
+    step: &Step,
     seen: &mut Seen,
     found: &mut Vec<Followed>,
 ) -> Result<(), StoreError> {
     loop {
-        let pieces = output::pieces(&mut *conn, operation, seen.piece, PIECES).await?;
+        let pieces = output::pieces(conn, step.id, seen.piece, PIECES)?;
         let last = pieces.len() < PIECES as usize;
         for piece in pieces {
             seen.piece = piece.id;
             found.push(Followed::Output(OutputEvent {
-                operation,
-                machine: machine.to_owned(),
+                operation: step.id,
+                machine: step.machine_name.clone(),
                 stream: piece.chunk.stream,
                 offset: piece.chunk.offset,
                 data: piece.chunk.bytes.into(),

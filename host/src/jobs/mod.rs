@@ -26,7 +26,7 @@ mod targets;
 mod tests;
 
 pub use cancel::{CancelError, cancel, end_all_of_machine};
-pub use deliver::{DeliverError, deliver_pending, pending};
+pub use deliver::{deliver_pending, pending};
 pub use events::{Events, Subscription};
 pub use expire::sweep;
 pub use follow::{Followed, Follower};

@@ -4,14 +4,13 @@ use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::Ending;
 use sluice_protocol::ids::{MachineId, OperationId};
 use sluice_protocol::report::Report;
-use sqlx::SqliteConnection;
 
 use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::store::operations::{self, From, OperationRow};
 use crate::store::tenants::Tenant;
-use crate::store::{self, StoreError, jobs};
+use crate::store::{self, Connection, StoreError, jobs};
 
 /// The machine that a connection belongs to, by its certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,9 +61,7 @@ pub async fn store_report(
     let state = report.ending.state();
     let (outcome, ended) = host
         .store
-        .write(move |conn| {
-            Box::pin(async move { write(conn, &machine, operation, &report, now).await })
-        })
+        .write(move |conn| write(conn, &machine, operation, &report, now))
         .await?;
     if let Some(job) = ended {
         host.metrics.operation_ended(state);
@@ -78,15 +75,15 @@ const fn may_say(ending: &Ending) -> bool {
     matches!(ending, Ending::Expired | Ending::Interrupted)
 }
 
-async fn write(
-    conn: &mut SqliteConnection,
+fn write(
+    conn: &Connection,
     machine: &Machine,
     id: OperationId,
     report: &Report,
     now: UnixMillis,
 ) -> Result<(Outcome, Option<sluice_protocol::ids::JobId>), StoreError> {
     let tenant = &machine.tenant;
-    let Some(operation) = operations::find(&mut *conn, tenant.id, id).await? else {
+    let Some(operation) = operations::find(conn, tenant.id, id)? else {
         // The host's database may be an older copy. There is nothing to store it with, and a machine that is not told so
         // would come back with it for ever.
         let event = Event::by_agent(EventKind::ScriptLateReport, &machine.name)
@@ -94,46 +91,44 @@ async fn write(
             .with_bundle(report.bundle_sha256)
             .detail("state", report.ending.state().as_str())
             .detail("unknown_operation", true);
-        let audit_head = audit::append(conn, tenant, now, [event]).await?;
+        let audit_head = audit::append(conn, tenant, now, [event])?;
         return Ok((Outcome::Acknowledge { audit_head }, None));
     };
     if operation.machine != Some(machine.id) {
         let event = Event::by_agent(EventKind::MachineProtocolViolation, &machine.name)
             .of_operation(id)
             .detail("reason", "reported an operation of another machine");
-        audit::append(conn, tenant, now, [event]).await?;
+        audit::append(conn, tenant, now, [event])?;
         return Ok((
             Outcome::Violation("a machine reported an operation of another"),
             None,
         ));
     }
-    let script_sha256 = jobs::script_sha256(&mut *conn, tenant.id, operation.job).await?;
+    let script_sha256 = jobs::script_sha256(conn, tenant.id, operation.job)?;
     let ended = Ended {
         operation: &operation,
         script_sha256,
         report,
     };
-    if operations::end(&mut *conn, id, From::Open, report).await? {
+    if operations::end(conn, id, From::Open, report)? {
         let events = events_of_end(
             &Event::by_agent(EventKind::ScriptExecuted, &machine.name),
             &ended,
         );
-        let audit_head = audit::append(conn, tenant, now, events).await?;
+        let audit_head = audit::append(conn, tenant, now, events)?;
         return Ok((Outcome::Acknowledge { audit_head }, Some(operation.job)));
     }
-    let late = operations::keep_late_report(&mut *conn, id, report)
-        .await?
-        .then(|| {
-            ended
-                .event(
-                    &Event::by_agent(EventKind::ScriptLateReport, &machine.name),
-                    EventKind::ScriptLateReport,
-                )
-                .detail("recorded_state", operation.state.as_str())
-        });
+    let late = operations::keep_late_report(conn, id, report)?.then(|| {
+        ended
+            .event(
+                &Event::by_agent(EventKind::ScriptLateReport, &machine.name),
+                EventKind::ScriptLateReport,
+            )
+            .detail("recorded_state", operation.state.as_str())
+    });
     let audit_head = match late {
-        Some(event) => audit::append(conn, tenant, now, [event]).await?,
-        None => store::audit::head(conn, tenant.id).await?.1,
+        Some(event) => audit::append(conn, tenant, now, [event])?,
+        None => store::audit::head(conn, tenant.id)?.1,
     };
     Ok((Outcome::Acknowledge { audit_head }, None))
 }

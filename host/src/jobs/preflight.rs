@@ -8,7 +8,6 @@ use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::{Block, Ending};
 use sluice_protocol::ids::TenantId;
 use sluice_protocol::report::{Mode, Report};
-use sqlx::SqliteConnection;
 
 use super::targets::Target;
 use super::{Order, fit};
@@ -18,7 +17,7 @@ use crate::operators::Actor;
 use crate::plugins::{applies, gates};
 use crate::store::bindings::{self, BindingRow, TagPair};
 use crate::store::machines::{self, MachineRow};
-use crate::store::{StoreError, tenants};
+use crate::store::{Connection, StoreError, tenants};
 
 /// How many machines are looked at at once.
 const AT_ONCE: usize = 8;
@@ -44,14 +43,11 @@ pub(super) struct GatesInForce {
 
 impl GatesInForce {
     /// Reads them. Revision and bindings are of the same moment.
-    pub(super) async fn read(
-        conn: &mut SqliteConnection,
-        tenant: TenantId,
-    ) -> Result<Self, StoreError> {
-        let mut snapshot = sqlx::Connection::begin(conn).await?;
-        let revision = tenants::gates_revision(&mut snapshot, tenant).await?;
-        let bindings = bindings::list(&mut snapshot, tenant).await?;
-        snapshot.commit().await?;
+    pub(super) fn read(conn: &Connection, tenant: TenantId) -> Result<Self, StoreError> {
+        let snapshot = conn.unchecked_transaction()?;
+        let revision = tenants::gates_revision(&snapshot, tenant)?;
+        let bindings = bindings::list(&snapshot, tenant)?;
+        snapshot.commit()?;
         Ok(Self { revision, bindings })
     }
 }
@@ -104,7 +100,7 @@ impl Preflight<'_> {
         }
         let mut gates = Vec::new();
         let mut notes = Vec::new();
-        let tags = self.tags(machine).await?;
+        let tags = self.tags(machine)?;
         for (binding, bound) in self
             .gates
             .bindings
@@ -189,7 +185,7 @@ impl Preflight<'_> {
     }
 
     /// The machine's tags, where a binding looks at any.
-    async fn tags(&self, machine: &MachineRow) -> Result<Vec<TagPair>, StoreError> {
+    fn tags(&self, machine: &MachineRow) -> Result<Vec<TagPair>, StoreError> {
         if self
             .gates
             .bindings
@@ -198,8 +194,9 @@ impl Preflight<'_> {
         {
             return Ok(Vec::new());
         }
-        let mut conn = self.host.store.read().await?;
-        machines::tags(&mut conn, machine.id).await
+        self.host
+            .store
+            .read(|conn| machines::tags(conn, machine.id))
     }
 }
 

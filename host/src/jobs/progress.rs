@@ -2,16 +2,16 @@
 //! short script is the one of its report.
 
 use sluice_protocol::ending::State;
-use sluice_protocol::ids::OperationId;
+use sluice_protocol::ids::{JobId, OperationId};
 use sluice_protocol::message::operation::Chunk;
 
 use super::outcome::{Machine, started_event};
 use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
-use crate::store::operations;
+use crate::store::operations::{self, OperationRow};
 use crate::store::output::{self, Kept};
-use crate::store::{StoreError, jobs};
+use crate::store::{Connection, StoreError, jobs};
 
 /// Stores a step: accepted, checking, or running since `started` by the machine's clock.
 ///
@@ -29,20 +29,7 @@ pub async fn store_step(
     let (machine, host_after) = (machine.clone(), host.clone());
     host.store
         .write_lazily(
-            move |conn| {
-                Box::pin(async move {
-                    if !operations::set_progress(&mut *conn, machine.id, operation, state, started).await? {
-                        return Ok(None);
-                    }
-                    let Some(row) = operations::find(&mut *conn, machine.tenant.id, operation).await? else { return Ok(None) };
-                    if let Some(started) = started {
-                        let script_sha256 = jobs::script_sha256(&mut *conn, machine.tenant.id, row.job).await?;
-                        let source = Event::by_agent(EventKind::ScriptStarted, &machine.name);
-                        audit::append(conn, &machine.tenant, now, [started_event(&source, &row, script_sha256, started)]).await?;
-                    }
-                    Ok(Some(row.job))
-                })
-            },
+            move |conn| step(conn, &machine, operation, state, started, now),
             move |stored| match stored {
                 Ok(Some(job)) => host_after.events.notify(job),
                 Ok(None) => {}
@@ -50,6 +37,30 @@ pub async fn store_step(
             },
         )
         .await
+}
+
+/// Takes the step, and gives the job where that changed something.
+fn step(
+    conn: &Connection,
+    machine: &Machine,
+    id: OperationId,
+    state: State,
+    started: Option<UnixMillis>,
+    now: UnixMillis,
+) -> Result<Option<JobId>, StoreError> {
+    if !operations::set_progress(conn, machine.id, id, state, started)? {
+        return Ok(None);
+    }
+    let Some(row) = operations::find(conn, machine.tenant.id, id)? else {
+        return Ok(None);
+    };
+    if let Some(started) = started {
+        let script_sha256 = jobs::script_sha256(conn, machine.tenant.id, row.job)?;
+        let source = Event::by_agent(EventKind::ScriptStarted, &machine.name);
+        let event = started_event(&source, &row, script_sha256, started);
+        audit::append(conn, &machine.tenant, now, [event])?;
+    }
+    Ok(Some(row.job))
 }
 
 /// Stores a piece of output of an operation that has not ended.
@@ -66,16 +77,7 @@ pub async fn store_output(
     let (machine, host_after) = (machine.clone(), host.clone());
     host.store
         .write_lazily(
-            move |conn| {
-                Box::pin(async move {
-                    let row = operations::find(&mut *conn, machine.tenant.id, operation).await?;
-                    let Some(row) = row.filter(|row| row.machine == Some(machine.id) && !row.state.is_terminal()) else {
-                        return Ok(None);
-                    };
-                    let kept = output::append(conn, operation, &chunk, row.output_limit).await?;
-                    Ok(Some((row.job, kept)))
-                })
-            },
+            move |conn| piece(conn, &machine, operation, &chunk),
             move |stored| match stored {
                 Ok(Some((job, Kept::Stored))) => host_after.events.notify(job),
                 Ok(Some((_, Kept::Dropped))) => {
@@ -87,4 +89,20 @@ pub async fn store_output(
             },
         )
         .await
+}
+
+/// Keeps the piece, and gives the job and what became of it, where it is one of an open operation of this machine.
+fn piece(
+    conn: &Connection,
+    machine: &Machine,
+    id: OperationId,
+    chunk: &Chunk,
+) -> Result<Option<(JobId, Kept)>, StoreError> {
+    let row = operations::find(conn, machine.tenant.id, id)?;
+    let is_open = |row: &OperationRow| row.machine == Some(machine.id) && !row.state.is_terminal();
+    let Some(row) = row.filter(is_open) else {
+        return Ok(None);
+    };
+    let kept = output::append(conn, id, chunk, row.output_limit)?;
+    Ok(Some((row.job, kept)))
 }

@@ -10,7 +10,6 @@ use sluice_protocol::ids::{JobId, MachineId, OperationId};
 use sluice_protocol::message::operation::Operation;
 use sluice_protocol::report::Report;
 use sluice_protocol::units::{ByteSize, Span};
-use sqlx::SqliteConnection;
 
 use super::outcome::{Ended, events_of_end};
 use super::preflight::Plan;
@@ -20,9 +19,9 @@ use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::operators::Actor;
-use crate::store::StoreError;
 use crate::store::jobs::{self, JobRow};
 use crate::store::operations::{self, From, OperationRow};
+use crate::store::{Connection, StoreError};
 
 /// The time limit that a machine takes where the job asks for none.
 const DEFAULT_TIME: Span = Span::seconds(600);
@@ -71,9 +70,7 @@ pub(super) async fn attempt(
     }
     let tenant = actor.tenant.clone();
     host.store
-        .enqueue_lazily(move |conn| {
-            Box::pin(async move { audit::append(conn, &tenant, now, events).await.map(|_| ()) })
-        })
+        .enqueue_lazily(move |conn| audit::append(conn, &tenant, now, events).map(|_| ()))
         .await
 }
 
@@ -100,9 +97,7 @@ pub(super) async fn refused(
         .detail("reason", cut(&error.to_string()));
     let tenant = actor.tenant.clone();
     host.store
-        .write(move |conn| {
-            Box::pin(async move { audit::append(conn, &tenant, now, [event]).await.map(|_| ()) })
-        })
+        .write(move |conn| audit::append(conn, &tenant, now, [event]).map(|_| ()))
         .await
 }
 
@@ -119,30 +114,26 @@ pub(super) async fn earlier(
     if !(1..=200).contains(&key.len()) || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(SubmitError::InvalidKey);
     }
-    let mut conn = host.store.read().await?;
-    let found = repetition(&mut conn, actor, Some(key), order.digest).await?;
-    drop(conn);
+    let found = host
+        .store
+        .read(|conn| repetition(conn, actor, Some(key), order.digest))?;
     if let Some(earlier) = found {
         let (tenant, event) = (actor.tenant.clone(), repeated(actor, job, earlier));
         host.store
-            .write(move |conn| {
-                Box::pin(
-                    async move { audit::append(conn, &tenant, now, [event]).await.map(|_| ()) },
-                )
-            })
+            .write(move |conn| audit::append(conn, &tenant, now, [event]).map(|_| ()))
             .await?;
     }
     Ok(found)
 }
 
-async fn repetition(
-    conn: &mut SqliteConnection,
+fn repetition(
+    conn: &Connection,
     actor: &Actor,
     key: Option<&str>,
     request: Digest,
 ) -> Result<Option<JobId>, SubmitError> {
     let Some(key) = key else { return Ok(None) };
-    match jobs::find_by_key(conn, actor.tenant.id, actor.token, key).await? {
+    match jobs::find_by_key(conn, actor.tenant.id, actor.token, key)? {
         Some((earlier, digest)) if digest == request => Ok(Some(earlier)),
         Some((earlier, _)) => Err(SubmitError::KeyReused(earlier)),
         None => Ok(None),
@@ -272,9 +263,7 @@ pub(super) async fn job(
     let writer = actor.clone();
     let earlier = host
         .store
-        .write(move |conn| {
-            Box::pin(async move { write_job(conn, &writer, &job, operations, now).await })
-        })
+        .write(move |conn| write_job(conn, &writer, &job, operations, now))
         .await?;
     if let Some(earlier) = earlier {
         return Ok(Recorded::Repeated(earlier));
@@ -286,28 +275,26 @@ pub(super) async fn job(
     Ok(Recorded::New(queued))
 }
 
-async fn write_job(
-    conn: &mut SqliteConnection,
+fn write_job(
+    conn: &Connection,
     actor: &Actor,
     job: &JobRow,
     operations: Vec<(OperationRow, Option<Report>)>,
     now: UnixMillis,
 ) -> Result<Option<JobId>, SubmitError> {
     if let Some(earlier) = repetition(
-        &mut *conn,
+        conn,
         actor,
         job.idempotency_key.as_deref(),
         job.request_sha256,
-    )
-    .await?
-    {
-        audit::append(conn, &actor.tenant, now, [repeated(actor, job.id, earlier)]).await?;
+    )? {
+        audit::append(conn, &actor.tenant, now, [repeated(actor, job.id, earlier)])?;
         return Ok(Some(earlier));
     }
-    jobs::insert(&mut *conn, actor.tenant.id, job).await?;
+    jobs::insert(conn, actor.tenant.id, job)?;
     let mut events = Vec::with_capacity(operations.len());
     for (operation, ended) in operations {
-        operations::insert(&mut *conn, &operation).await?;
+        operations::insert(conn, &operation)?;
         match ended {
             None => events.push(
                 Event::by(EventKind::ScriptQueued, actor)
@@ -318,7 +305,7 @@ async fn write_job(
                     .with_bundle(operation.bundle_sha256),
             ),
             Some(report) => {
-                operations::end(&mut *conn, operation.id, From::NotSent, &report).await?;
+                operations::end(conn, operation.id, From::NotSent, &report)?;
                 let ended = Ended {
                     operation: &operation,
                     script_sha256: job.script_sha256,
@@ -331,7 +318,7 @@ async fn write_job(
             }
         }
     }
-    audit::append(conn, &actor.tenant, now, events).await?;
+    audit::append(conn, &actor.tenant, now, events)?;
     Ok(None)
 }
 

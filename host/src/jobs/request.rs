@@ -11,6 +11,7 @@ use sluice_protocol::environment::{self, MAX_ENVIRONMENT};
 use sluice_protocol::units::Span;
 
 use crate::fleet;
+use crate::store::Extent;
 use crate::store::bindings::TagPair;
 
 /// How long a job may wait before it starts, where the request does not say: machines that are switched off over night
@@ -58,6 +59,17 @@ pub enum Selection {
     },
     /// Every machine of the tenant.
     All,
+}
+
+impl Selection {
+    /// How much there is to look up.
+    #[must_use]
+    pub fn extent(&self) -> Extent {
+        match self {
+            Self::Some { named, tags } if tags.is_empty() => Extent::of_rows(named.len()),
+            Self::Some { .. } | Self::All => Extent::Long,
+        }
+    }
 }
 
 impl Order {

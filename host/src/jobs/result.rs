@@ -8,29 +8,28 @@ use sluice_protocol::ending::Ending;
 use sluice_protocol::ids::{JobId, OperationId};
 use sluice_protocol::message::operation::OutputStream;
 use sluice_protocol::report::{Exit, Report, StreamEnd};
-use sqlx::SqliteConnection;
 
 use crate::clock::UnixMillis;
-use crate::store::StoreError;
 use crate::store::jobs;
 use crate::store::operations::{self, OperationRow};
 use crate::store::output::{self, Piece};
 use crate::store::tenants::Tenant;
+use crate::store::{Connection, Extent, Store, StoreError};
 
 /// A job and its operations; none where the tenant has no such job.
 ///
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn job(
-    conn: &mut SqliteConnection,
-    tenant: &Tenant,
-    id: JobId,
-) -> Result<Option<Job>, StoreError> {
-    let Some(job) = jobs::find(&mut *conn, tenant.id, id).await? else {
+pub async fn job(store: &Store, tenant: &Tenant, id: JobId) -> Result<Option<Job>, StoreError> {
+    let tenant_id = tenant.id;
+    let Some(job) = store.read(|conn| jobs::head(conn, tenant_id, id))? else {
         return Ok(None);
     };
-    let operations = operations::of_job(conn, tenant.id, id).await?;
+    let extent = Extent::of_rows(usize::try_from(job.targets).unwrap_or(usize::MAX));
+    let operations = store
+        .look(extent, move |conn| operations::of_job(conn, tenant_id, id))
+        .await?;
     Ok(Some(Job {
         job: id,
         tenant: tenant.name.clone(),
@@ -57,16 +56,16 @@ fn summary(row: OperationRow) -> OperationSummary {
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn operation_result(
-    conn: &mut SqliteConnection,
+pub fn operation_result(
+    conn: &Connection,
     tenant: &Tenant,
     id: OperationId,
 ) -> Result<Option<OperationResult>, StoreError> {
-    let Some(row) = operations::find(&mut *conn, tenant.id, id).await? else {
+    let Some(row) = operations::find(conn, tenant.id, id)? else {
         return Ok(None);
     };
-    let script_sha256 = jobs::script_sha256(&mut *conn, tenant.id, row.job).await?;
-    let reports = operations::reports(&mut *conn, tenant.id, id).await?;
+    let script_sha256 = jobs::script_sha256(conn, tenant.id, row.job)?;
+    let reports = operations::reports(conn, tenant.id, id)?;
     let mut result = OperationResult::pending(
         row.job,
         id,
@@ -83,7 +82,7 @@ pub async fn operation_result(
             .as_ref()
             .is_some_and(|report| report.started_at.is_some())
     {
-        let pieces = output::pieces(conn, id, 0, u32::MAX).await?;
+        let pieces = output::pieces(conn, id, 0, u32::MAX)?;
         let ends = reports
             .report
             .as_ref()

@@ -1,15 +1,18 @@
 //! The story of a request, on one screen.
 
 use sluice_api_types::job::SubmitJob;
+use sluice_protocol::bundle::Attachment;
 use sluice_protocol::digest::Digest;
-use sluice_protocol::ids::JobId;
+use sluice_protocol::ending::State;
+use sluice_protocol::ids::{JobId, TenantId};
 
 use super::preflight::{self, GatesInForce};
-use super::{Order, RequestError, record, targets};
+use super::targets::{self, Target};
+use super::{Order, RequestError, Selection, deliver, record};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::operators::{Actor, Denied, Permission};
-use crate::store::{StoreError, blobs};
+use crate::store::{Connection, StoreError, blobs};
 
 /// Takes a request. When this answers with a job, the job is on disk, and its operations are on their way or queued;
 /// when it answers with an error, there is no job, and the refusal is on the record.
@@ -34,10 +37,21 @@ pub async fn submit(
     attempt.await?;
     match accepted? {
         Accepted::Job { queued } => {
-            super::deliver::deliver_to_all(host, &queued).await?;
+            deliver::deliver_to_all(host, &actor.tenant, job, &queued, now).await;
             Ok(job)
         }
-        Accepted::Repeated(earlier) => Ok(earlier),
+        Accepted::Repeated(earlier) => {
+            // Whoever asks again may do so because the host was stopped between the commit and the delivery.
+            deliver::deliver_unsent(
+                host,
+                &actor.tenant,
+                earlier,
+                &[State::Queued, State::Delivered],
+                now,
+            )
+            .await;
+            Ok(earlier)
+        }
     }
 }
 
@@ -62,20 +76,14 @@ async fn accept(
     if let Some(earlier) = record::earlier(host, actor, job, key.as_deref(), &order, now).await? {
         return Ok(Accepted::Repeated(earlier));
     }
-    let mut conn = host.store.read().await?;
-    let targets = targets::look_up(&mut conn, actor, &order.selection).await?;
-    if targets.is_empty() {
-        return Err(SubmitError::NoMachines);
-    }
-    for attachment in &order.submission.attachments {
-        if blobs::size(&mut conn, actor.tenant.id, attachment.sha256).await?
-            != Some(attachment.size)
-        {
-            return Err(SubmitError::NoAttachment(attachment.name.clone()));
-        }
-    }
-    let gates = GatesInForce::read(&mut conn, actor.tenant.id).await?;
-    drop(conn);
+    let (tenant, selection) = (actor.tenant.id, order.selection.clone());
+    let attachments = order.submission.attachments.clone();
+    let (targets, gates) = host
+        .store
+        .look(selection.extent(), move |conn| {
+            look_up(conn, tenant, &selection, &attachments)
+        })
+        .await?;
     let plans = preflight::check(host, actor, &order, &targets, &gates, now).await?;
     record::job(
         host,
@@ -93,6 +101,25 @@ async fn accept(
         record::Recorded::New(queued) => Accepted::Job { queued },
         record::Recorded::Repeated(earlier) => Accepted::Repeated(earlier),
     })
+}
+
+/// The machines that are meant, and the gates in force. What the request names must be there.
+fn look_up(
+    conn: &Connection,
+    tenant: TenantId,
+    selection: &Selection,
+    attachments: &[Attachment],
+) -> Result<(Vec<Target>, GatesInForce), SubmitError> {
+    let targets = targets::look_up(conn, tenant, selection)?;
+    if targets.is_empty() {
+        return Err(SubmitError::NoMachines);
+    }
+    for attachment in attachments {
+        if blobs::size(conn, tenant, attachment.sha256)? != Some(attachment.size) {
+            return Err(SubmitError::NoAttachment(attachment.name.clone()));
+        }
+    }
+    Ok((targets, GatesInForce::read(conn, tenant)?))
 }
 
 fn authorise(actor: &Actor, request: &SubmitJob) -> Result<(), SubmitError> {

@@ -2,12 +2,11 @@
 
 use std::collections::HashSet;
 
-use sqlx::SqliteConnection;
+use sluice_protocol::ids::TenantId;
 
 use super::Selection;
-use crate::operators::Actor;
-use crate::store::StoreError;
 use crate::store::machines::{self, MachineRow};
+use crate::store::{Connection, StoreError};
 
 /// A target of a job.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,28 +33,26 @@ impl Target {
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub(super) async fn look_up(
-    conn: &mut SqliteConnection,
-    actor: &Actor,
+pub(super) fn look_up(
+    conn: &Connection,
+    tenant: TenantId,
     selection: &Selection,
 ) -> Result<Vec<Target>, StoreError> {
     let mut found = Vec::new();
     match selection {
         Selection::All => found.extend(
-            machines::with_tags(conn, actor.tenant.id, &[])
-                .await?
+            machines::with_tags(conn, tenant, &[])?
                 .into_iter()
                 .map(machine),
         ),
         Selection::Some { named, tags } => {
             for typed in named {
-                let row = machines::find_live(&mut *conn, actor.tenant.id, typed).await?;
+                let row = machines::find_live(conn, tenant, typed)?;
                 found.push(row.map_or_else(|| Target::NotFound(typed.clone()), machine));
             }
             if !tags.is_empty() {
                 found.extend(
-                    machines::with_tags(conn, actor.tenant.id, tags)
-                        .await?
+                    machines::with_tags(conn, tenant, tags)?
                         .into_iter()
                         .map(machine),
                 );

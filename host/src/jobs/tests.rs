@@ -47,7 +47,7 @@ async fn a_connected_machine_gets_its_operation_and_its_report_becomes_the_resul
     let (_session, mut inbox) = test.connect(&machine);
     let job = test.submit("web-1", |_| ()).await;
     let sent = delivered(&mut inbox);
-    let row = test.operation(job).await;
+    let row = test.operation(job);
     assert_eq!((row.id, row.state), (sent.operation, State::Delivered));
     assert_eq!(Some(sent.bundle_sha256), row.bundle_sha256);
     assert_eq!(sent.not_after, NOW.plus(request::DEFAULT_EXPIRY).to_wire());
@@ -71,7 +71,7 @@ async fn a_connected_machine_gets_its_operation_and_its_report_becomes_the_resul
         .expect("stores");
     assert!(matches!(outcome, Outcome::Acknowledge { .. }));
 
-    let result = test.result(row.id).await;
+    let result = test.result(row.id);
     assert_eq!(
         (result.state, result.message.as_deref()),
         (State::Succeeded, Some("Script executed successfully"))
@@ -106,7 +106,7 @@ async fn the_acknowledged_head_is_that_of_the_chain_with_the_outcome() {
     let test = TestHost::new().await;
     let machine = test.machine("web-1").await;
     let (_session, _inbox) = test.connect(&machine);
-    let operation = test.operation(test.submit("web-1", |_| ()).await).await;
+    let operation = test.operation(test.submit("web-1", |_| ()).await);
     let outcome = store_report(&test.host, &machine, operation.id, succeeded(0), NOW)
         .await
         .expect("stores");
@@ -123,9 +123,9 @@ async fn the_acknowledged_head_is_that_of_the_chain_with_the_outcome() {
 async fn an_unknown_machine_is_an_operation_that_failed() {
     let test = TestHost::new().await;
     let job = test.submit("no-such-machine", |_| ()).await;
-    let operation = test.operation(job).await;
+    let operation = test.operation(job);
     assert_eq!((operation.state, operation.machine), (State::Failed, None));
-    let result = test.result(operation.id).await;
+    let result = test.result(operation.id);
     assert_eq!(
         (result.machine.as_str(), result.message.as_deref()),
         ("no-such-machine", Some("Machine not found"))
@@ -143,8 +143,8 @@ async fn a_machine_of_another_tenant_is_not_found() {
         let job = submit(&test.host, &stranger, request(&typed), None, NOW)
             .await
             .expect("is accepted");
-        let mut conn = test.host.store.read().await.expect("a connection");
-        let found = super::job(&mut conn, &stranger.tenant, job)
+        let store = &test.host.store;
+        let found = super::job(store, &stranger.tenant, job)
             .await
             .expect("reads")
             .expect("is there");
@@ -153,7 +153,7 @@ async fn a_machine_of_another_tenant_is_not_found() {
             Some("Machine not found")
         );
         assert!(
-            super::job(&mut conn, &test.tenant, job)
+            super::job(store, &test.tenant, job)
                 .await
                 .expect("reads")
                 .is_none(),
@@ -170,7 +170,7 @@ async fn without_a_queue_a_machine_that_is_away_fails_at_once() {
         .submit("web-1", |request| request.no_queue = true)
         .await;
     assert_eq!(
-        test.operation(job).await.message.as_deref(),
+        test.operation(job).message.as_deref(),
         Some("Agent not connected")
     );
 }
@@ -191,7 +191,6 @@ async fn one_machine_that_is_meant_twice_gets_one_operation() {
         .await;
     let names: Vec<_> = test
         .operations(job)
-        .await
         .into_iter()
         .map(|operation| operation.machine_name)
         .collect();
@@ -203,14 +202,14 @@ async fn a_machine_that_was_away_gets_what_is_queued_once() {
     let test = TestHost::new().await;
     let machine = test.machine("web-1").await;
     let job = test.submit("web-1", |_| ()).await;
-    assert_eq!(test.operation(job).await.state, State::Queued);
+    assert_eq!(test.operation(job).state, State::Queued);
     let (session, mut inbox) = test.connect(&machine);
     // The test's clock is not that of the program.
     let owed = pending(&test.host, &test.tenant, machine.id, &[], NOW)
         .await
         .expect("reads");
     assert_eq!(owed.deliver.len(), 1);
-    assert_eq!(test.operation(job).await.state, State::Delivered);
+    assert_eq!(test.operation(job).state, State::Delivered);
     deliver_pending(&test.host, &session, &[])
         .await
         .expect("delivers");
@@ -230,7 +229,7 @@ async fn the_first_report_wins_and_a_later_one_changes_nothing() {
     let test = TestHost::new().await;
     let machine = test.machine("web-1").await;
     let (_session, _inbox) = test.connect(&machine);
-    let operation = test.operation(test.submit("web-1", |_| ()).await).await.id;
+    let operation = test.operation(test.submit("web-1", |_| ()).await).id;
     store_report(&test.host, &machine, operation, succeeded(0), NOW)
         .await
         .expect("stores");
@@ -239,7 +238,7 @@ async fn the_first_report_wins_and_a_later_one_changes_nothing() {
         .expect("stores");
     assert!(matches!(again, Outcome::Acknowledge { .. }));
     assert_eq!(
-        test.result(operation).await.late_report,
+        test.result(operation).late_report,
         None,
         "the same report again is no other report"
     );
@@ -255,7 +254,7 @@ async fn the_first_report_wins_and_a_later_one_changes_nothing() {
     store_report(&test.host, &machine, operation, other, NOW)
         .await
         .expect("stores");
-    let result = test.result(operation).await;
+    let result = test.result(operation);
     assert_eq!(result.state, State::Succeeded);
     assert_eq!(result.late_report.expect("is kept")["exit_code"], 137);
     assert_eq!(test.count_audited("script_late_report").await, 1);
@@ -268,7 +267,7 @@ async fn a_report_by_another_machine_breaks_the_protocol_and_changes_nothing() {
     let machine = test.machine("web-1").await;
     let other = test.machine("web-2").await;
     let (_session, _inbox) = test.connect(&machine);
-    let operation = test.operation(test.submit("web-1", |_| ()).await).await.id;
+    let operation = test.operation(test.submit("web-1", |_| ()).await).id;
     for step in [State::Accepted, State::Running] {
         store_step(&test.host, &other, operation, step, Some(NOW), NOW)
             .await
@@ -286,7 +285,7 @@ async fn a_report_by_another_machine_breaks_the_protocol_and_changes_nothing() {
         .await
         .expect("answers");
     assert!(matches!(outcome, Outcome::Violation(_)));
-    let result = test.result(operation).await;
+    let result = test.result(operation);
     assert_eq!((result.state, result.output), (State::Delivered, None));
     assert_eq!(test.count_audited("machine_protocol_violation").await, 1);
     for ending in [Ending::MachineNotFound, Ending::AgentNotConnected] {
@@ -306,14 +305,12 @@ async fn output_that_comes_again_is_stored_once_and_too_much_is_dropped() {
     let test = TestHost::new().await;
     let machine = test.machine("web-1").await;
     let (_session, _inbox) = test.connect(&machine);
-    let operation = test
-        .operation(
-            test.submit("web-1", |request| {
-                request.limits.output = Some(ByteSize(1000))
-            })
-            .await,
-        )
-        .await;
+    let operation = test.operation(
+        test.submit("web-1", |request| {
+            request.limits.output = Some(ByteSize(1000))
+        })
+        .await,
+    );
     store_step(
         &test.host,
         &machine,
@@ -343,7 +340,7 @@ async fn output_that_comes_again_is_stored_once_and_too_much_is_dropped() {
             .expect("is handed over");
     }
     test.settle().await;
-    let result = test.result(operation.id).await;
+    let result = test.result(operation.id);
     assert_eq!(
         (result.stdout.as_deref(), result.stderr.as_deref()),
         (Some("abcde"), Some("E"))
@@ -355,9 +352,10 @@ async fn output_that_comes_again_is_stored_once_and_too_much_is_dropped() {
             .render(0, &[])
             .contains("sluice_output_dropped_total 2")
     );
-    let mut conn = test.host.store.read().await.expect("a connection");
-    let range = crate::store::output::range(&mut conn, operation.id, OutputStream::Stdout, 1, 3)
-        .await
+    let range = test
+        .host
+        .store
+        .read(|conn| crate::store::output::range(conn, operation.id, OutputStream::Stdout, 1, 3))
         .expect("reads");
     assert_eq!(range, b"bcd");
 }
@@ -383,16 +381,12 @@ async fn canceling_ends_what_is_queued_and_tells_the_machine_about_the_rest() {
     );
     let states: Vec<_> = test
         .operations(job)
-        .await
         .into_iter()
         .map(|operation| operation.state)
         .collect();
     assert_eq!(states, [State::Canceled, State::Delivered]);
     assert_eq!(
-        test.result(test.operations(job).await[0].id)
-            .await
-            .message
-            .as_deref(),
+        test.result(test.operations(job)[0].id).message.as_deref(),
         Some("Canceled by admin")
     );
     let owed = pending(&test.host, &test.tenant, away.id, &[], NOW)
@@ -412,7 +406,7 @@ async fn canceling_ends_what_is_queued_and_tells_the_machine_about_the_rest() {
         .expect("reads");
     assert!(owed.deliver.is_empty() && owed.cancel.is_empty());
     assert_eq!(
-        test.operations(job).await[1].state,
+        test.operations(job)[1].state,
         State::Canceled,
         "what never arrived is not sent after all"
     );
@@ -438,7 +432,7 @@ async fn time_ends_what_could_not_start_and_what_fell_silent() {
         rows.into_iter().map(|row| row.state).collect::<Vec<_>>()
     };
     assert_eq!(
-        states(test.operations(job).await),
+        states(test.operations(job)),
         [State::Expired, State::Delivered]
     );
     assert_eq!(
@@ -454,14 +448,14 @@ async fn time_ends_what_could_not_start_and_what_fell_silent() {
         1
     );
     assert_eq!(
-        states(test.operations(job).await),
+        states(test.operations(job)),
         [State::Expired, State::Interrupted]
     );
-    let late = test.operations(job).await[1].id;
+    let late = test.operations(job)[1].id;
     store_report(&test.host, &machine, late, succeeded(0), NOW)
         .await
         .expect("stores");
-    let result = test.result(late).await;
+    let result = test.result(late);
     assert_eq!(
         result.message.as_deref(),
         Some("Execution error: interrupted, outcome unknown")
@@ -481,12 +475,12 @@ async fn a_revoked_machine_is_closed_and_what_it_had_is_ended() {
         .expect("revokes");
     let (_, mut closing) = inbox.split();
     assert_eq!(Inbox::closing(&mut closing).await.0, CloseCode::Revoked);
-    assert_eq!(test.operation(queued).await.state, State::Canceled);
-    assert_eq!(test.operation(sent).await.state, State::Interrupted);
+    assert_eq!(test.operation(queued).state, State::Canceled);
+    assert_eq!(test.operation(sent).state, State::Interrupted);
     test.host.presence.leave(&session);
     let job = test.submit("web-1", |_| ()).await;
     assert_eq!(
-        test.operation(job).await.message.as_deref(),
+        test.operation(job).message.as_deref(),
         Some("Machine not found")
     );
 }
@@ -542,6 +536,79 @@ async fn the_same_key_is_the_same_job_and_another_request_with_it_is_refused() {
     }
     assert_eq!(test.count_audited("script_queued").await, 2);
     assert_eq!(test.count_audited("request_repeated").await, 1);
+}
+
+/// Submits to the machines "one" and "two", always with the same key.
+async fn submit_again(test: &TestHost) -> sluice_protocol::ids::JobId {
+    let mut request = request("one");
+    request.machines.push("two".to_owned());
+    submit(
+        &test.host,
+        &test.admin,
+        request,
+        Some("key".to_owned()),
+        NOW,
+    )
+    .await
+    .expect("is accepted")
+}
+
+#[tokio::test]
+async fn a_repeated_request_sends_what_was_not_delivered() {
+    let test = TestHost::new().await;
+    let (one, two) = (test.machine("one").await, test.machine("two").await);
+    let (_session, mut inbox) = test.connect(&one);
+    let job = submit_again(&test).await;
+    let lost = delivered(&mut inbox);
+    let (_session, mut other) = test.connect(&two);
+    assert_eq!(submit_again(&test).await, job);
+    assert_eq!(
+        delivered(&mut inbox).operation,
+        lost.operation,
+        "nobody knows whether it arrived"
+    );
+    assert_eq!(delivered(&mut other).job, job);
+    assert_eq!(test.operations(job)[1].state, State::Delivered);
+
+    cancel(&test.host, &test.admin, job, NOW)
+        .await
+        .expect("cancels");
+    for inbox in [&mut inbox, &mut other] {
+        assert!(matches!(
+            inbox.commands.try_recv(),
+            Ok(Command::Cancel { .. })
+        ));
+    }
+    submit_again(&test).await;
+    for inbox in [&mut inbox, &mut other] {
+        assert!(
+            inbox.commands.try_recv().is_err(),
+            "what is to be canceled is not sent again"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_delivered_to_one_machine_is_delivered_to_the_others() {
+    let test = TestHost::new().await;
+    let (one, two) = (test.machine("one").await, test.machine("two").await);
+    let job = submit_again(&test).await;
+    let first = test.operations(job)[0].id;
+    let fault = format!(
+        "CREATE TRIGGER fault BEFORE UPDATE ON operations WHEN new.id = '{first}'
+         BEGIN SELECT RAISE(ABORT, 'on purpose'); END"
+    );
+    test.host
+        .store
+        .write(move |conn| Ok::<_, crate::store::StoreError>(conn.execute_batch(&fault)?))
+        .await
+        .expect("makes the fault");
+    let ((_session, mut inbox), (_other_session, mut other)) =
+        (test.connect(&one), test.connect(&two));
+    assert_eq!(submit_again(&test).await, job);
+    assert_eq!(delivered(&mut other).job, job);
+    assert!(inbox.commands.try_recv().is_err());
+    assert_eq!(test.operations(job)[0].state, State::Queued);
 }
 
 #[tokio::test]
@@ -678,7 +745,7 @@ async fn tags_and_all_mean_the_machines_that_have_them() {
             request.machines.clear();
             change(request);
         });
-        let rows = test.operations(job.await).await;
+        let rows = test.operations(job.await);
         rows.into_iter()
             .map(|row| row.machine_name)
             .collect::<Vec<_>>()
@@ -705,9 +772,8 @@ async fn a_follower_sees_everything_once_whenever_it_comes() {
     let machine = test.machine("web-1").await;
     let (_session, _inbox) = test.connect(&machine);
     let job = test.submit("web-1", |_| ()).await;
-    let operation = test.operation(job).await.id;
+    let operation = test.operation(job).id;
     let mut early = Follower::new(test.host.clone(), test.tenant.clone(), job)
-        .await
         .expect("reads")
         .expect("is there");
     let first = early.next().await.expect("reads");
@@ -748,7 +814,6 @@ async fn a_follower_sees_everything_once_whenever_it_comes() {
         .expect("ends")
         .expect("runs");
     let mut late = Follower::new(test.host.clone(), test.tenant.clone(), job)
-        .await
         .expect("reads")
         .expect("is there");
     let mut again = Vec::new();
@@ -776,7 +841,6 @@ async fn a_follower_sees_everything_once_whenever_it_comes() {
     let (stranger, _) = test.stranger().await;
     assert!(
         Follower::new(test.host.clone(), stranger.tenant, job)
-            .await
             .expect("reads")
             .is_none()
     );
@@ -796,9 +860,7 @@ async fn a_script_for_another_system_is_not_sent() {
     );
     test.host
         .store
-        .write(move |conn| {
-            Box::pin(async move { crate::store::machines::set_facts(conn, id, &facts).await })
-        })
+        .write(move |conn| crate::store::machines::set_facts(conn, id, &facts))
         .await
         .expect("stores");
     let job = test
@@ -809,7 +871,7 @@ async fn a_script_for_another_system_is_not_sent() {
                     .into();
         })
         .await;
-    let operation = test.operation(job).await;
+    let operation = test.operation(job);
     assert_eq!(
         operation.message.as_deref(),
         Some("Script not supported on target environment: Linux")

@@ -15,7 +15,7 @@ use crate::store::{StoreError, bindings, blobs, machines, operations};
 /// Answers one request.
 pub(super) async fn serve(link: &Link, machine: &Machine, responder: BlobResponder) {
     let request = responder.request().clone();
-    let size = match allowed_size(link, machine, request.sha256).await {
+    let size = match allowed_size(link, machine, request.sha256) {
         Ok(size) => size,
         Err(error) => {
             tracing::error!(%error, "a blob cannot be looked up; the machine asks again");
@@ -60,25 +60,20 @@ async fn open(
 }
 
 /// The size of a blob that the machine may have.
-async fn allowed_size(
-    link: &Link,
-    machine: &Machine,
-    sha256: Digest,
-) -> Result<Option<u64>, StoreError> {
-    let mut conn = link.host.store.read().await?;
+fn allowed_size(link: &Link, machine: &Machine, sha256: Digest) -> Result<Option<u64>, StoreError> {
     let tenant = machine.tenant.id;
-    let mut allowed =
-        operations::open_names_attachment(&mut conn, tenant, machine.id, sha256).await?;
-    if !allowed {
-        let tags = machines::tags(&mut conn, machine.id).await?;
-        let bindings = bindings::list(&mut conn, tenant).await?;
-        allowed = bindings
-            .iter()
-            .any(|binding| binding.component == sha256 && plugins::applies(binding, &tags));
-    }
-    if allowed {
-        blobs::size(&mut conn, tenant, sha256).await
-    } else {
-        Ok(None)
-    }
+    link.host.store.read(|conn| {
+        let mut allowed = operations::open_names_attachment(conn, tenant, machine.id, sha256)?;
+        if !allowed {
+            let tags = machines::tags(conn, machine.id)?;
+            allowed = bindings::list(conn, tenant)?
+                .iter()
+                .any(|binding| binding.component == sha256 && plugins::applies(binding, &tags));
+        }
+        if allowed {
+            blobs::size(conn, tenant, sha256)
+        } else {
+            Ok(None)
+        }
+    })
 }

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use sluice_protocol::ids::OperationId;
 use sluice_protocol::message::CloseCode;
-use sluice_protocol::message::control::{Fact, FromAgent, FromHost, Hello, Identity, Welcome};
+use sluice_protocol::message::control::{Fact, FromAgent, FromHost, Hello, Welcome};
 use sluice_transport::control::{ControlReceiver, ControlSender, ControlStream};
 use sluice_transport::error::LinkError;
 use sluice_transport::host::{DeliverError, FromMachine, HostConnection};
@@ -26,7 +26,7 @@ use crate::jobs::{self, Machine};
 use crate::plugins;
 use crate::store::machines::{self, MachineRow};
 use crate::store::tenants::{self, Tenant};
-use crate::store::{self, StoreError};
+use crate::store::{self, Connection, StoreError};
 
 /// How many operations are on their way to one machine at once.
 const DELIVERIES: usize = 32;
@@ -56,15 +56,13 @@ pub(super) async fn serve(link: &Link, connection: HostConnection) {
 async fn session(link: &Link, connection: &HostConnection) -> Result<(), SessionError> {
     let host = &link.host;
     let identity = connection.machine();
-    let mut conn = host.store.read().await?;
-    let tenant =
-        tenants::find(&mut conn, identity.tenant)
-            .await?
-            .ok_or(SessionError::NotServed(
-                "the machine's tenant is not known here",
-            ))?;
-    let row = known(&mut conn, &tenant, identity.machine).await?;
-    drop(conn);
+    let (tenant, row) = host.store.read(|conn| {
+        let tenant = tenants::find(conn, identity.tenant)?.ok_or(SessionError::NotServed(
+            "the machine's tenant is not known here",
+        ))?;
+        let row = known(conn, &tenant, identity.machine)?;
+        Ok::<_, SessionError>((tenant, row))
+    })?;
 
     let (hello, mut control) = connection.accept_control().await?;
     let (session, inbox) = host.presence.join(tenant.clone(), identity.machine);
@@ -120,9 +118,7 @@ impl Drop for Leave {
             let noted = host
                 .store
                 .write_lazily(
-                    move |conn| {
-                        Box::pin(async move { machines::set_last_seen(conn, machine, now).await })
-                    },
+                    move |conn| machines::set_last_seen(conn, machine, now),
                     |_| (),
                 )
                 .await;
@@ -133,13 +129,12 @@ impl Drop for Leave {
     }
 }
 
-async fn known(
-    conn: &mut sqlx::SqliteConnection,
+fn known(
+    conn: &Connection,
     tenant: &Tenant,
     machine: sluice_protocol::ids::MachineId,
 ) -> Result<MachineRow, SessionError> {
-    let row = machines::find(conn, tenant.id, machine)
-        .await?
+    let row = machines::find(conn, tenant.id, machine)?
         .ok_or(SessionError::NotServed("the machine is not known here"))?;
     if row.revoked.is_some() {
         Err(SessionError::NotServed("the machine is revoked"))
@@ -159,30 +154,27 @@ async fn welcome(
             reason: "the machine offers none that this host speaks".to_owned(),
         },
     ))?;
-    let mut conn = link.host.store.read().await?;
-    // Looked up again after the machine has joined: whoever revokes from here on finds the connection and closes it.
-    let row = known(&mut conn, &machine.tenant, machine.id).await?;
-    let welcome = Welcome {
-        version,
-        time: UnixMillis::now().to_wire(),
-        identity: identity(&mut conn, &link.host, &machine.tenant, &row).await?,
-        audit_head: store::audit::head(&mut conn, machine.tenant.id).await?.1,
-    };
-    let gates = plugins::of_machine(&mut conn, &machine.tenant, machine.id).await?;
-    drop(conn);
+    let (welcome, gates) = link.host.store.read(|conn| {
+        // Looked up again after the machine has joined: whoever revokes from here on finds the connection and closes it.
+        let row = known(conn, &machine.tenant, machine.id)?;
+        let welcome = Welcome {
+            version,
+            time: UnixMillis::now().to_wire(),
+            identity: fleet::identity(
+                conn,
+                &machine.tenant,
+                row.id,
+                &row.name,
+                &link.host.addresses.api,
+            )?,
+            audit_head: store::audit::head(conn, machine.tenant.id)?.1,
+        };
+        let gates = plugins::of_machine(conn, &machine.tenant, machine.id)?;
+        Ok::<_, SessionError>((welcome, gates))
+    })?;
     control.send(&FromHost::Welcome(Box::new(welcome))).await?;
     control.send(&FromHost::Gates(Box::new(gates))).await?;
     Ok(())
-}
-
-/// What a machine is called.
-async fn identity(
-    conn: &mut sqlx::SqliteConnection,
-    host: &SharedHost,
-    tenant: &Tenant,
-    row: &MachineRow,
-) -> Result<Identity, StoreError> {
-    fleet::identity(conn, tenant, row.id, &row.name, &host.addresses.api).await
 }
 
 async fn remember(host: &SharedHost, machine: &Machine, hello: &Hello) -> Result<(), StoreError> {
@@ -194,11 +186,7 @@ async fn remember(host: &SharedHost, machine: &Machine, hello: &Hello) -> Result
     let (facts, head) = (fleet::bound_facts(hello.facts.clone()), hello.ledger_head);
     host.store
         .write_lazily(
-            move |conn| {
-                Box::pin(async move {
-                    machines::set_hello(conn, id, &software, &facts, head, now).await
-                })
-            },
+            move |conn| machines::set_hello(conn, id, &software, &facts, head, now),
             |stored| {
                 if let Err(error) = stored {
                     tracing::error!(%error, "what a machine says about itself could not be stored");
@@ -296,9 +284,7 @@ async fn control_in(
                                 );
                         host.store
                             .write(move |conn| {
-                                Box::pin(async move {
-                                    audit::append(conn, &tenant, now, [event]).await.map(|_| ())
-                                })
+                                audit::append(conn, &tenant, now, [event]).map(|_| ())
                             })
                             .await?;
                         let chain = issued.chain.into_iter().map(Into::into).collect();
@@ -321,7 +307,7 @@ async fn store_facts(
     let (id, facts) = (machine.id, fleet::bound_facts(facts));
     host.store
         .write_lazily(
-            move |conn| Box::pin(async move { machines::set_facts(conn, id, &facts).await }),
+            move |conn| machines::set_facts(conn, id, &facts),
             |stored| {
                 if let Err(error) = stored {
                     tracing::error!(%error, "a machine's facts could not be stored");
@@ -351,16 +337,14 @@ async fn store_problems(
     host.store
         .write_lazily(
             move |conn| {
-                Box::pin(async move {
-                    machines::set_gates(&mut *conn, machine.id, revision, &problems).await?;
-                    if !problems.is_empty() {
-                        let event = Event::by_agent(EventKind::MachineGateProblems, &machine.name)
-                            .detail("gates_revision", revision)
-                            .detail("problems", problems);
-                        audit::append(conn, &machine.tenant, now, [event]).await?;
-                    }
-                    Ok(())
-                })
+                machines::set_gates(conn, machine.id, revision, &problems)?;
+                if !problems.is_empty() {
+                    let event = Event::by_agent(EventKind::MachineGateProblems, &machine.name)
+                        .detail("gates_revision", revision)
+                        .detail("problems", problems);
+                    audit::append(conn, &machine.tenant, now, [event])?;
+                }
+                Ok(())
             },
             |stored| {
                 if let Err(error) = stored {

@@ -63,10 +63,11 @@ async fn start(data: &Path, api: SocketAddr) -> Server {
 const LOOPBACK: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
-async fn actor(server: &Server, token: &BearerToken) -> Actor {
-    let mut conn = server.host().store.read().await.expect("a connection");
-    operators::authenticate(&mut conn, token, "test", UnixMillis::now())
-        .await
+fn actor(server: &Server, token: &BearerToken) -> Actor {
+    server
+        .host()
+        .store
+        .read(|conn| operators::authenticate(conn, token, "test", UnixMillis::now()))
         .expect("is good")
 }
 
@@ -76,7 +77,7 @@ impl Fleet {
         let data = dir.path().join("data");
         let token = init::init(&data, UnixMillis::now()).await.expect("sets up");
         let server = start(&data, LOOPBACK).await;
-        let admin = actor(&server, &token).await;
+        let admin = actor(&server, &token);
         Self { server, admin, dir }
     }
 
@@ -146,10 +147,11 @@ impl Fleet {
         .expect("is accepted")
     }
 
-    async fn state(&self, job: JobId) -> State {
-        let mut conn = self.server.host().store.read().await.expect("a connection");
-        operations::of_job(&mut conn, self.admin.tenant.id, job)
-            .await
+    fn state(&self, job: JobId) -> State {
+        self.server
+            .host()
+            .store
+            .read(|conn| operations::of_job(conn, self.admin.tenant.id, job))
             .expect("reads")[0]
             .state
     }
@@ -255,16 +257,15 @@ async fn an_operation_goes_out_and_its_report_comes_back_and_is_acknowledged() {
         .await
         .expect("holds");
     assert_eq!(head.hash, audit_head);
-    let mut conn = host.store.read().await.expect("a connection");
-    let result = jobs::operation_result(&mut conn, &fleet.admin.tenant, acknowledged)
-        .await
+    let result = host
+        .store
+        .read(|conn| jobs::operation_result(conn, &fleet.admin.tenant, acknowledged))
         .expect("reads")
         .expect("is there");
     assert_eq!(
         (result.state, result.output.as_deref()),
         (State::Succeeded, Some("hi\n"))
     );
-    drop(conn);
     fleet.server.stop().await;
 }
 
@@ -327,13 +328,10 @@ async fn what_a_machine_has_not_got_is_sent_again_and_what_it_has_is_not() {
     let fleet = Fleet::start().await;
     let identity = fleet.enroll("web-1").await;
     let queued = fleet.submit("web-1").await;
-    assert_eq!(fleet.state(queued).await, State::Queued);
+    assert_eq!(fleet.state(queued), State::Queued);
     let (connection, control) = fleet.greet(&identity, &[]).await;
     let first = next(&connection).await;
-    assert_eq!(
-        (first.job, fleet.state(queued).await),
-        (queued, State::Delivered)
-    );
+    assert_eq!((first.job, fleet.state(queued)), (queued, State::Delivered));
     drop((connection, control));
     let (connection, control) = fleet.greet(&identity, &[]).await;
     assert_eq!(next(&connection).await, first);
@@ -375,7 +373,7 @@ async fn whoever_reports_another_machines_operation_is_cut_off() {
         soon(lying.closed()).await,
         LinkError::Accused { .. }
     ));
-    assert_eq!(fleet.state(job).await, State::Delivered);
+    assert_eq!(fleet.state(job), State::Delivered);
 }
 
 #[tokio::test]
@@ -395,9 +393,7 @@ async fn a_blob_is_for_the_machine_whose_open_operation_names_it() {
         .await
         .expect("stores");
     host.store
-        .write(move |conn| {
-            Box::pin(async move { blobs::insert(conn, tenant, sha256, 10, now).await })
-        })
+        .write(move |conn| blobs::insert(conn, tenant, sha256, 10, now))
         .await
         .expect("records");
     assert!(

@@ -1,13 +1,12 @@
 //! Who acts.
 
 use sluice_protocol::ids::TenantId;
-use sqlx::SqliteConnection;
 use uuid::Uuid;
 
 use super::{BearerToken, Permission};
 use crate::clock::UnixMillis;
 use crate::store::tenants::{self, Tenant};
-use crate::store::{StoreError, tokens};
+use crate::store::{Connection, StoreError, tokens};
 
 /// An operator whose token was checked for this request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,15 +62,13 @@ pub struct Denied {
 /// # Errors
 ///
 /// The token is unknown, expired or revoked.
-pub async fn authenticate(
-    conn: &mut SqliteConnection,
+pub fn authenticate(
+    conn: &Connection,
     token: &BearerToken,
     source: &str,
     now: UnixMillis,
 ) -> Result<Actor, AuthenticationError> {
-    let row = tokens::find_by_secret(&mut *conn, token.digest())
-        .await?
-        .ok_or(AuthenticationError::Unknown)?;
+    let row = tokens::find_by_secret(conn, token.digest())?.ok_or(AuthenticationError::Unknown)?;
     if row.revoked.is_some() {
         return Err(AuthenticationError::Revoked {
             tenant: row.tenant,
@@ -84,9 +81,7 @@ pub async fn authenticate(
             operator: row.name,
         });
     }
-    let tenant = tenants::find(conn, row.tenant)
-        .await?
-        .ok_or(AuthenticationError::Unknown)?;
+    let tenant = tenants::find(conn, row.tenant)?.ok_or(AuthenticationError::Unknown)?;
     Ok(Actor {
         tenant,
         token: row.id,
@@ -134,41 +129,37 @@ mod tests {
     async fn with_token(
         expires: Option<UnixMillis>,
     ) -> (tempfile::TempDir, Store, Tenant, Uuid, BearerToken) {
-        let (dir, store) = crate::store::tests_support::temporary().await;
+        let (dir, store) = crate::store::tests_support::temporary();
         let (tenant, row, token) = store
             .write(move |conn| {
-                Box::pin(async move {
-                    let tenant = tenants::create(conn, "default", NOW).await?;
-                    let (row, token) = create(
-                        conn,
-                        tenant.id,
-                        "ann",
-                        &[Permission::ReadAudit],
-                        expires,
-                        NOW,
-                    )
-                    .await?;
-                    Ok::<_, CreateTokenError>((tenant, row, token))
-                })
+                let tenant = tenants::create(conn, "default", NOW)?;
+                let (row, token) = create(
+                    conn,
+                    tenant.id,
+                    "ann",
+                    &[Permission::ReadAudit],
+                    expires,
+                    NOW,
+                )?;
+                Ok::<_, CreateTokenError>((tenant, row, token))
             })
             .await
             .expect("creates");
         (dir, store, tenant, row.id, token)
     }
 
-    async fn authenticated(
+    fn authenticated(
         store: &Store,
         token: &BearerToken,
         now: UnixMillis,
     ) -> Result<Actor, AuthenticationError> {
-        let mut conn = store.read().await.expect("a connection");
-        authenticate(&mut conn, token, "test", now).await
+        store.read(|conn| authenticate(conn, token, "test", now))
     }
 
     #[tokio::test]
     async fn a_token_is_its_operator_with_its_permissions_alone() {
         let (_dir, store, tenant, _, token) = with_token(None).await;
-        let actor = authenticated(&store, &token, NOW).await.expect("is known");
+        let actor = authenticated(&store, &token, NOW).expect("is known");
         assert_eq!((actor.name.as_str(), actor.tenant.clone()), ("ann", tenant));
         actor.require(Permission::ReadAudit).expect("is allowed");
         let denied = actor
@@ -182,26 +173,20 @@ mod tests {
         let (_dir, store, tenant, id, token) = with_token(Some(UnixMillis(2000))).await;
         let wrong = BearerToken::presented(&format!("{}x", token.reveal()));
         assert!(matches!(
-            authenticated(&store, &wrong, NOW).await,
+            authenticated(&store, &wrong, NOW),
             Err(AuthenticationError::Unknown)
         ));
-        assert!(
-            authenticated(&store, &token, UnixMillis(1999))
-                .await
-                .is_ok()
-        );
+        assert!(authenticated(&store, &token, UnixMillis(1999)).is_ok());
         assert!(matches!(
-            authenticated(&store, &token, UnixMillis(2000)).await,
+            authenticated(&store, &token, UnixMillis(2000)),
             Err(AuthenticationError::Expired { .. })
         ));
         store
-            .write(move |conn| {
-                Box::pin(async move { tokens::revoke(conn, tenant.id, id, NOW).await })
-            })
+            .write(move |conn| tokens::revoke(conn, tenant.id, id, NOW))
             .await
             .expect("revokes");
         assert!(matches!(
-            authenticated(&store, &token, NOW).await,
+            authenticated(&store, &token, NOW),
             Err(AuthenticationError::Revoked { .. })
         ));
     }
@@ -226,11 +211,7 @@ mod tests {
         let (_dir, store, tenant, id, _) = with_token(None).await;
         let tenant = tenant.id;
         let attempt = |name: &'static str| {
-            store.write(move |conn| {
-                Box::pin(
-                    async move { create(conn, tenant, name, &[], None, NOW).await.map(|_| ()) },
-                )
-            })
+            store.write(move |conn| create(conn, tenant, name, &[], None, NOW).map(|_| ()))
         };
         assert!(matches!(
             attempt("ann").await,
@@ -243,7 +224,7 @@ mod tests {
             );
         }
         store
-            .write(move |conn| Box::pin(async move { tokens::revoke(conn, tenant, id, NOW).await }))
+            .write(move |conn| tokens::revoke(conn, tenant, id, NOW))
             .await
             .expect("revokes");
         attempt("ann").await.expect("is free again");

@@ -6,14 +6,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::TenantId;
-use sqlx::SqliteConnection;
 use uuid::Uuid;
 
 use super::Permission;
 use crate::clock::UnixMillis;
 use crate::random;
-use crate::store::StoreError;
 use crate::store::tokens::{self, TokenRow};
+use crate::store::{Connection, StoreError};
 
 /// Makes leaked tokens findable by scanners of repositories.
 const PREFIX: &str = "sluiceop_";
@@ -65,8 +64,8 @@ impl fmt::Debug for BearerToken {
 /// # Errors
 ///
 /// Where the name is no name or is taken, or the database cannot be written.
-pub async fn create(
-    conn: &mut SqliteConnection,
+pub fn create(
+    conn: &Connection,
     tenant: TenantId,
     name: &str,
     permissions: &[Permission],
@@ -89,7 +88,7 @@ pub async fn create(
         expires,
         revoked: None,
     };
-    if tokens::insert(conn, &row, token.digest()).await? {
+    if tokens::insert(conn, &row, token.digest())? {
         Ok((row, token))
     } else {
         Err(CreateTokenError::Taken(name.to_owned()))

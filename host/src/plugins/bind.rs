@@ -52,7 +52,7 @@ pub async fn bind(
     now: UnixMillis,
 ) -> Result<BindingRow, BindError> {
     let tenant = actor.tenant.id;
-    let plugin = find(host, actor, &new.plugin).await?;
+    let plugin = find(host, actor, &new.plugin)?;
     let settings = checked(&plugin, &new.settings)?;
     if serde_json::to_vec(&settings).map_or(usize::MAX, |json| json.len()) > LARGEST_SETTINGS {
         return Err(BindError::TooLarge);
@@ -84,28 +84,25 @@ pub async fn bind(
     let stored = host
         .store
         .write(move |conn| {
-            Box::pin(async move {
-                if bindings::list(&mut *conn, tenant).await?.len() >= MOST_BINDINGS {
-                    return Err(BindError::TooMany);
-                }
-                bindings::insert(&mut *conn, tenant, &row, &asked.name).await?;
-                let revision = tenants::next_gates_revision(&mut *conn, tenant).await?;
-                audit::append(
-                    conn,
-                    &asked.tenant,
-                    now,
-                    [event(EventKind::PluginBound, &asked, &row, revision)],
-                )
-                .await?;
-                Ok(())
-            })
+            if bindings::list(conn, tenant)?.len() >= MOST_BINDINGS {
+                return Err(BindError::TooMany);
+            }
+            bindings::insert(conn, tenant, &row, &asked.name)?;
+            let revision = tenants::next_gates_revision(conn, tenant)?;
+            audit::append(
+                conn,
+                &asked.tenant,
+                now,
+                [event(EventKind::PluginBound, &asked, &row, revision)],
+            )?;
+            Ok(())
         })
         .await;
     if let Err(error) = stored {
         host.gates.forget(tenant, binding.id).await;
         return Err(error);
     }
-    super::announce(host, &actor.tenant).await?;
+    super::announce(host, &actor.tenant)?;
     Ok(binding)
 }
 
@@ -123,24 +120,20 @@ pub async fn unbind(
     let asked = actor.clone();
     host.store
         .write(move |conn| {
-            Box::pin(async move {
-                let row = bindings::remove(&mut *conn, asked.tenant.id, id)
-                    .await?
-                    .ok_or(BindError::NoBinding(id))?;
-                let revision = tenants::next_gates_revision(&mut *conn, asked.tenant.id).await?;
-                audit::append(
-                    conn,
-                    &asked.tenant,
-                    now,
-                    [event(EventKind::PluginUnbound, &asked, &row, revision)],
-                )
-                .await?;
-                Ok::<_, BindError>(())
-            })
+            let row =
+                bindings::remove(conn, asked.tenant.id, id)?.ok_or(BindError::NoBinding(id))?;
+            let revision = tenants::next_gates_revision(conn, asked.tenant.id)?;
+            audit::append(
+                conn,
+                &asked.tenant,
+                now,
+                [event(EventKind::PluginUnbound, &asked, &row, revision)],
+            )?;
+            Ok::<_, BindError>(())
         })
         .await?;
     host.gates.forget(actor.tenant.id, id).await;
-    super::announce(host, &actor.tenant).await?;
+    super::announce(host, &actor.tenant)?;
     Ok(())
 }
 
@@ -163,13 +156,16 @@ fn event(kind: EventKind, actor: &Actor, binding: &BindingRow, revision: u64) ->
         .detail("gates_revision", revision)
 }
 
-async fn find(host: &SharedHost, actor: &Actor, plugin: &str) -> Result<PluginRow, BindError> {
-    let mut conn = host.store.read().await?;
+fn find(host: &SharedHost, actor: &Actor, plugin: &str) -> Result<PluginRow, BindError> {
+    let tenant = actor.tenant.id;
     let found = match as_digest(plugin) {
-        Some(digest) => plugins::find(&mut conn, actor.tenant.id, digest).await?,
+        Some(digest) => host
+            .store
+            .read(|conn| plugins::find(conn, tenant, digest))?,
         // The newest version, not the one installed last: installing an old one again is no update.
-        None => plugins::with_id(&mut conn, actor.tenant.id, plugin)
-            .await?
+        None => host
+            .store
+            .read(|conn| plugins::with_id(conn, tenant, plugin))?
             .into_iter()
             .max_by_key(|row| {
                 row.version

@@ -4,13 +4,12 @@ use std::str::FromStr as _;
 
 use sluice_protocol::gates::{GateBinding, GateSet};
 use sluice_protocol::ids::MachineId;
-use sqlx::SqliteConnection;
 
 use crate::fleet::Command;
 use crate::host::SharedHost;
 use crate::store::bindings::{self, BindingRow, TagPair};
 use crate::store::tenants::{self, Tenant};
-use crate::store::{StoreError, machines, publishers};
+use crate::store::{Connection, StoreError, machines, publishers};
 
 /// Whether a binding is for a machine with these tags.
 #[must_use]
@@ -23,17 +22,17 @@ pub fn applies(binding: &BindingRow, tags: &[TagPair]) -> bool {
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn of_machine(
-    conn: &mut SqliteConnection,
+pub fn of_machine(
+    conn: &Connection,
     tenant: &Tenant,
     machine: MachineId,
 ) -> Result<GateSet, StoreError> {
-    let mut snapshot = sqlx::Connection::begin(conn).await?;
-    let revision = tenants::gates_revision(&mut snapshot, tenant.id).await?;
-    let tags = machines::tags(&mut snapshot, machine).await?;
-    let mut rows = bindings::list(&mut snapshot, tenant.id).await?;
-    let publishers = publishers::list(&mut snapshot, tenant.id).await?;
-    snapshot.commit().await?;
+    let snapshot = conn.unchecked_transaction()?;
+    let revision = tenants::gates_revision(&snapshot, tenant.id)?;
+    let tags = machines::tags(&snapshot, machine)?;
+    let mut rows = bindings::list(&snapshot, tenant.id)?;
+    let publishers = publishers::list(&snapshot, tenant.id)?;
+    snapshot.commit()?;
     rows.retain(|binding| applies(binding, &tags));
     rows.sort_by_key(|binding| stage(&binding.world));
     Ok(GateSet {
@@ -63,11 +62,11 @@ pub async fn of_machine(
 ///
 /// Where the database cannot be read. The machines learn it when they connect again, and an operation that was checked
 /// with later gates waits for that.
-pub async fn announce(host: &SharedHost, tenant: &Tenant) -> Result<(), StoreError> {
+pub fn announce(host: &SharedHost, tenant: &Tenant) -> Result<(), StoreError> {
     for session in host.presence.of_tenant(tenant.id) {
-        let mut conn = host.store.read().await?;
-        let gates = of_machine(&mut conn, tenant, session.machine).await?;
-        drop(conn);
+        let gates = host
+            .store
+            .read(|conn| of_machine(conn, tenant, session.machine))?;
         session.send(Command::Gates(Box::new(gates)));
     }
     Ok(())

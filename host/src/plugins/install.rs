@@ -45,11 +45,7 @@ pub async fn install(
             .detail("reason", error.to_string());
         let tenant = actor.tenant.clone();
         host.store
-            .write(move |conn| {
-                Box::pin(
-                    async move { audit::append(conn, &tenant, now, [event]).await.map(|_| ()) },
-                )
-            })
+            .write(move |conn| audit::append(conn, &tenant, now, [event]).map(|_| ()))
             .await?;
     }
     installed
@@ -63,9 +59,9 @@ async fn admit(
     signature: Vec<u8>,
     now: UnixMillis,
 ) -> Result<Installed, InstallError> {
-    let mut conn = host.store.read().await?;
-    let trusted = publishers::list(&mut conn, actor.tenant.id).await?;
-    drop(conn);
+    let trusted = host
+        .store
+        .read(|conn| publishers::list(conn, actor.tenant.id))?;
     let trusted: Vec<PublicKey> = trusted
         .iter()
         .filter_map(|publisher| publisher.key.parse().ok())
@@ -118,20 +114,18 @@ async fn admit(
     let (stored, asked, version) = (row.clone(), actor.clone(), manifest.version);
     host.store
         .write(move |conn| {
-            Box::pin(async move {
-                let tenant = asked.tenant.id;
-                let others = plugins::with_id(&mut *conn, tenant, &stored.id).await?;
-                check_against(&others, &stored, version)?;
-                blobs::insert(&mut *conn, tenant, sha256, size, now).await?;
-                plugins::insert(&mut *conn, tenant, &stored).await?;
-                let event = Event::by(EventKind::PluginInstalled, &asked)
-                    .detail("plugin", stored.id)
-                    .detail("version", stored.version)
-                    .detail("component_sha256", sha256.to_string())
-                    .detail("publisher", stored.publisher);
-                audit::append(conn, &asked.tenant, now, [event]).await?;
-                Ok::<_, InstallError>(())
-            })
+            let tenant = asked.tenant.id;
+            let others = plugins::with_id(conn, tenant, &stored.id)?;
+            check_against(&others, &stored, version)?;
+            blobs::insert(conn, tenant, sha256, size, now)?;
+            plugins::insert(conn, tenant, &stored)?;
+            let event = Event::by(EventKind::PluginInstalled, &asked)
+                .detail("plugin", stored.id)
+                .detail("version", stored.version)
+                .detail("component_sha256", sha256.to_string())
+                .detail("publisher", stored.publisher);
+            audit::append(conn, &asked.tenant, now, [event])?;
+            Ok::<_, InstallError>(())
         })
         .await?;
     Ok(Installed { row, manifest })

@@ -30,20 +30,18 @@ pub async fn trust(
     let new = host
         .store
         .write(move |conn| {
-            Box::pin(async move {
-                let new = publishers::insert(&mut *conn, asked.tenant.id, &row).await?;
-                if new {
-                    tenants::next_gates_revision(&mut *conn, asked.tenant.id).await?;
-                    let event =
-                        Event::by(EventKind::PublisherTrusted, &asked).detail("publisher", row.key);
-                    audit::append(conn, &asked.tenant, now, [event]).await?;
-                }
-                Ok::<_, StoreError>(new)
-            })
+            let new = publishers::insert(conn, asked.tenant.id, &row)?;
+            if new {
+                tenants::next_gates_revision(conn, asked.tenant.id)?;
+                let event =
+                    Event::by(EventKind::PublisherTrusted, &asked).detail("publisher", row.key);
+                audit::append(conn, &asked.tenant, now, [event])?;
+            }
+            Ok::<_, StoreError>(new)
         })
         .await?;
     if new {
-        super::announce(host, &actor.tenant).await?;
+        super::announce(host, &actor.tenant)?;
     }
     Ok(publisher)
 }
@@ -63,19 +61,17 @@ pub async fn untrust(
     let asked = actor.clone();
     host.store
         .write(move |conn| {
-            Box::pin(async move {
-                if !publishers::remove(&mut *conn, asked.tenant.id, &key.to_string()).await? {
-                    return Err(TrustError::NotTrusted(key));
-                }
-                tenants::next_gates_revision(&mut *conn, asked.tenant.id).await?;
-                let event = Event::by(EventKind::PublisherUntrusted, &asked)
-                    .detail("publisher", key.to_string());
-                audit::append(conn, &asked.tenant, now, [event]).await?;
-                Ok(())
-            })
+            if !publishers::remove(conn, asked.tenant.id, &key.to_string())? {
+                return Err(TrustError::NotTrusted(key));
+            }
+            tenants::next_gates_revision(conn, asked.tenant.id)?;
+            let event = Event::by(EventKind::PublisherUntrusted, &asked)
+                .detail("publisher", key.to_string());
+            audit::append(conn, &asked.tenant, now, [event])?;
+            Ok(())
         })
         .await?;
-    super::announce(host, &actor.tenant).await?;
+    super::announce(host, &actor.tenant)?;
     Ok(())
 }
 

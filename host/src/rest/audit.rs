@@ -9,7 +9,7 @@ use super::auth::{Operator, allow, own_tenant};
 use super::extract::{Answer, Query, limit};
 use crate::host::SharedHost;
 use crate::operators::Permission;
-use crate::store::audit;
+use crate::store::{Extent, audit};
 
 /// Lists entries of the audit log in order, after the entry with the number `after`. Needs `ReadAudit`.
 #[utoipa::path(get, path = "/v1/audit", params(PageQuery), responses((status = 200, body = Page<AuditEntry>)))]
@@ -27,8 +27,13 @@ pub(super) async fn list_audit(
             .map_err(|_| Refusal::invalid("after: expected the number of an entry"))?,
     };
     let limit = limit(query.limit)?;
-    let mut conn = host.store.read().await?;
-    let items = audit::list(&mut conn, actor.tenant.id, &actor.tenant.name, after, limit).await?;
+    let tenant = actor.tenant;
+    let items = host
+        .store
+        .look(Extent::of_rows(limit as usize), move |conn| {
+            audit::list(conn, tenant.id, &tenant.name, after, limit)
+        })
+        .await?;
     let next = (items.len() == limit as usize)
         .then(|| items.last().map(|entry| entry.seq.to_string()))
         .flatten();

@@ -31,10 +31,9 @@ impl FromRequestParts<SharedHost> for Operator {
             .map_or_else(|| "api".to_owned(), |from| from.ip().to_string());
         let now = UnixMillis::now();
         let authenticated = match bearer(parts) {
-            Some(token) => {
-                let mut conn = host.store.read().await?;
-                authenticate(&mut conn, &token, &source, now).await
-            }
+            Some(token) => host
+                .store
+                .read(|conn| authenticate(conn, &token, &source, now)),
             None => {
                 failed(host, &source, None, parts, "no token", now).await?;
                 return Err(Refusal::unauthenticated(
@@ -49,8 +48,7 @@ impl FromRequestParts<SharedHost> for Operator {
                 let tenant = match &error {
                     AuthenticationError::Expired { tenant, .. }
                     | AuthenticationError::Revoked { tenant, .. } => {
-                        let mut conn = host.store.read().await?;
-                        tenants::find(&mut conn, *tenant).await?
+                        host.store.read(|conn| tenants::find(conn, *tenant))?
                     }
                     AuthenticationError::Unknown | AuthenticationError::Store(_) => None,
                 };
@@ -86,11 +84,13 @@ async fn failed(
     let tenant = match tenant {
         Some(tenant) => tenant,
         None => {
-            let mut conn = host.store.read().await?;
-            match tenants::find_by_name(&mut conn, tenants::DEFAULT).await? {
-                Some(tenant) => tenant,
-                None => return Ok(()),
-            }
+            let default = host
+                .store
+                .read(|conn| tenants::find_by_name(conn, tenants::DEFAULT))?;
+            let Some(default) = default else {
+                return Ok(());
+            };
+            default
         }
     };
     let path: String = parts.uri.path().chars().take(200).collect();
@@ -100,9 +100,7 @@ async fn failed(
         .detail("path", path)
         .detail("requests", count);
     host.store
-        .write(move |conn| {
-            Box::pin(async move { audit::append(conn, &tenant, now, [event]).await.map(|_| ()) })
-        })
+        .write(move |conn| audit::append(conn, &tenant, now, [event]).map(|_| ()))
         .await
 }
 
@@ -140,9 +138,7 @@ pub(super) async fn record_denied(
             .detail("attempt", what),
     );
     host.store
-        .write(move |conn| {
-            Box::pin(async move { audit::append(conn, &tenant, now, [event]).await.map(|_| ()) })
-        })
+        .write(move |conn| audit::append(conn, &tenant, now, [event]).map(|_| ()))
         .await
 }
 

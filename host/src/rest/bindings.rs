@@ -11,7 +11,7 @@ use sluice_protocol::gates::{Setting, SettingValue};
 
 use super::Refusal;
 use super::auth::{Operator, allow, own_tenant};
-use super::extract::{Answer, Body, Path, Query};
+use super::extract::{Answer, Body, Path, Query, uninterrupted};
 use crate::clock::UnixMillis;
 use crate::fleet;
 use crate::host::SharedHost;
@@ -26,27 +26,30 @@ pub(super) async fn create_binding(
     Operator(actor): Operator,
     Body(request): Body<CreateBinding>,
 ) -> Result<(StatusCode, Answer<Binding>), Refusal> {
-    allow(&host, &actor, Permission::ManagePlugins, "bind a plugin").await?;
-    own_tenant(&actor, request.tenant.as_deref())?;
-    if request.tags.len() > fleet::MAX_TAGS {
-        return Err(Refusal::invalid(format!(
-            "a binding names at most {} tags",
-            fleet::MAX_TAGS
-        )));
-    }
-    let tags = request
-        .tags
-        .iter()
-        .map(|tag| fleet::parse_tag(&tag.key, &tag.value))
-        .collect::<Result<_, _>>();
-    let new = NewBinding {
-        plugin: request.plugin,
-        settings: request.settings,
-        mode: request.mode,
-        tags: tags.map_err(|error| Refusal::invalid(error.to_string()))?,
-    };
-    let row = plugins::bind(&host, &actor, new, UnixMillis::now()).await?;
-    Ok((StatusCode::CREATED, Answer(shown(&actor, row))))
+    uninterrupted(async move {
+        allow(&host, &actor, Permission::ManagePlugins, "bind a plugin").await?;
+        own_tenant(&actor, request.tenant.as_deref())?;
+        if request.tags.len() > fleet::MAX_TAGS {
+            return Err(Refusal::invalid(format!(
+                "a binding names at most {} tags",
+                fleet::MAX_TAGS
+            )));
+        }
+        let tags = request
+            .tags
+            .iter()
+            .map(|tag| fleet::parse_tag(&tag.key, &tag.value))
+            .collect::<Result<_, _>>();
+        let new = NewBinding {
+            plugin: request.plugin,
+            settings: request.settings,
+            mode: request.mode,
+            tags: tags.map_err(|error| Refusal::invalid(error.to_string()))?,
+        };
+        let row = plugins::bind(&host, &actor, new, UnixMillis::now()).await?;
+        Ok((StatusCode::CREATED, Answer(shown(&actor, row))))
+    })
+    .await
 }
 
 /// Lists bindings, the oldest first.
@@ -57,8 +60,9 @@ pub(super) async fn list_bindings(
     Query(query): Query<PageQuery>,
 ) -> Result<Answer<Page<Binding>>, Refusal> {
     own_tenant(&actor, query.tenant.as_deref())?;
-    let mut conn = host.store.read().await?;
-    let rows = bindings::list(&mut conn, actor.tenant.id).await?;
+    let rows = host
+        .store
+        .read(|conn| bindings::list(conn, actor.tenant.id))?;
     // All of them are one page: their number has a limit.
     Ok(Answer(Page {
         items: rows.into_iter().map(|row| shown(&actor, row)).collect(),
@@ -73,15 +77,18 @@ pub(super) async fn remove_binding(
     Operator(actor): Operator,
     Path(binding): Path,
 ) -> Result<StatusCode, Refusal> {
-    allow(&host, &actor, Permission::ManagePlugins, "unbind a plugin").await?;
-    let id = binding.parse().map_err(|_| {
-        Refusal::not_found(
-            "binding-not-found",
-            format!("there is no binding {}", binding.escape_debug()),
-        )
-    })?;
-    plugins::unbind(&host, &actor, id, UnixMillis::now()).await?;
-    Ok(StatusCode::NO_CONTENT)
+    uninterrupted(async move {
+        allow(&host, &actor, Permission::ManagePlugins, "unbind a plugin").await?;
+        let id = binding.parse().map_err(|_| {
+            Refusal::not_found(
+                "binding-not-found",
+                format!("there is no binding {}", binding.escape_debug()),
+            )
+        })?;
+        plugins::unbind(&host, &actor, id, UnixMillis::now()).await?;
+        Ok(StatusCode::NO_CONTENT)
+    })
+    .await
 }
 
 fn shown(actor: &Actor, row: BindingRow) -> Binding {

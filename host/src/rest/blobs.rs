@@ -7,7 +7,7 @@ use sluice_api_types::blob::Blob;
 
 use super::Refusal;
 use super::auth::{Operator, allow};
-use super::extract::Answer;
+use super::extract::{Answer, uninterrupted};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::operators::Permission;
@@ -33,10 +33,12 @@ pub(super) async fn put_blob(
         .put_stream(tenant, body.into_data_stream(), LARGEST)
         .await?;
     let now = UnixMillis::now();
-    host.store
-        .write(move |conn| {
-            Box::pin(async move { blobs::insert(conn, tenant, sha256, size, now).await })
-        })
-        .await?;
-    Ok((StatusCode::CREATED, Answer(Blob { sha256, size })))
+    // The upload itself ends with its connection; from here on the file is whole.
+    uninterrupted(async move {
+        host.store
+            .write(move |conn| blobs::insert(conn, tenant, sha256, size, now))
+            .await?;
+        Ok((StatusCode::CREATED, Answer(Blob { sha256, size })))
+    })
+    .await
 }

@@ -7,7 +7,7 @@ use sluice_protocol::message::enroll::Token;
 
 use super::Refusal;
 use super::auth::{Operator, allow, own_tenant};
-use super::extract::{Answer, Body};
+use super::extract::{Answer, Body, uninterrupted};
 use crate::clock::UnixMillis;
 use crate::fleet;
 use crate::host::SharedHost;
@@ -20,32 +20,35 @@ pub(super) async fn create_enroll_token(
     Operator(actor): Operator,
     Body(request): Body<CreateEnrollToken>,
 ) -> Result<(StatusCode, Answer<EnrollToken>), Refusal> {
-    allow(
-        &host,
-        &actor,
-        Permission::ManageMachines,
-        "make an enrollment token",
-    )
-    .await?;
-    own_tenant(&actor, request.tenant.as_deref())?;
-    let new = fleet::create_token(
-        &host.store,
-        &actor,
-        request.uses,
-        request.expires,
-        UnixMillis::now(),
-    )
-    .await?;
-    let token = Token {
-        addresses: host.addresses.agents.clone(),
-        authority: host.addresses.authority,
-        id: new.id,
-        secret: new.secret.to_vec(),
-    };
-    Ok((
-        StatusCode::CREATED,
-        Answer(EnrollToken {
-            token: token.to_string(),
-        }),
-    ))
+    uninterrupted(async move {
+        allow(
+            &host,
+            &actor,
+            Permission::ManageMachines,
+            "make an enrollment token",
+        )
+        .await?;
+        own_tenant(&actor, request.tenant.as_deref())?;
+        let new = fleet::create_token(
+            &host.store,
+            &actor,
+            request.uses,
+            request.expires,
+            UnixMillis::now(),
+        )
+        .await?;
+        let token = Token {
+            addresses: host.addresses.agents.clone(),
+            authority: host.addresses.authority,
+            id: new.id,
+            secret: new.secret.to_vec(),
+        };
+        Ok((
+            StatusCode::CREATED,
+            Answer(EnrollToken {
+                token: token.to_string(),
+            }),
+        ))
+    })
+    .await
 }

@@ -33,8 +33,7 @@ pub(super) async fn follow_job(
     Operator(actor): Operator,
     Path(job): Path,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
-    let follower = Follower::new(host.clone(), actor.tenant.clone(), job_id(&job)?)
-        .await?
+    let follower = Follower::new(host.clone(), actor.tenant.clone(), job_id(&job)?)?
         .ok_or_else(|| no_job(&job))?;
     let events = stream::unfold(
         (host, actor, follower),
@@ -54,11 +53,10 @@ async fn next(host: &SharedHost, actor: &Actor, follower: &mut Follower) -> Opti
         match tokio::time::timeout(TOKEN_CHECK, &mut followed).await {
             Ok(followed) => break followed,
             Err(_) => {
-                let mut conn = host.store.read().await.ok()?;
-                if !tokens::is_good(&mut conn, actor.tenant.id, actor.token, UnixMillis::now())
-                    .await
-                    .ok()?
-                {
+                let good = host.store.read(|conn| {
+                    tokens::is_good(conn, actor.tenant.id, actor.token, UnixMillis::now())
+                });
+                if !good.ok()? {
                     return None;
                 }
             }

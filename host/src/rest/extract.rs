@@ -91,6 +91,21 @@ impl<T: Serialize> IntoResponse for Answer<T> {
     }
 }
 
+/// Does what a request asks for to its end, also where the client does not wait for it: the server drops the future of a
+/// handler whose client is gone, and what follows a commit (an operation is sent, a revoked machine's connection closed,
+/// gates are announced) is not to depend on somebody waiting for an answer. A panic is answered as one of a handler is.
+///
+/// # Errors
+///
+/// Those of `work`.
+pub(super) async fn uninterrupted<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+) -> Result<T, Refusal> {
+    tokio::spawn(work)
+        .await
+        .unwrap_or_else(|_| Err(Refusal::bug()))
+}
+
 /// What a page may have at most, and what it has where nothing is said.
 pub(super) fn limit(asked: Option<u32>) -> Result<u32, Refusal> {
     const MOST: u32 = 1000;
@@ -99,5 +114,16 @@ pub(super) fn limit(asked: Option<u32>) -> Result<u32, Refusal> {
         None => Ok(USUAL),
         Some(0) => Err(Refusal::invalid("limit must be at least 1")),
         Some(limit) => Ok(limit.min(MOST)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn work_that_panics_is_answered_as_a_bug() {
+        let refused = uninterrupted::<()>(async { panic!("on purpose") }).await;
+        assert_eq!(refused, Err(Refusal::bug()));
     }
 }

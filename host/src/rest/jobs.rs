@@ -8,7 +8,7 @@ use sluice_protocol::ids::JobId;
 
 use super::Refusal;
 use super::auth::{Operator, allow, own_tenant};
-use super::extract::{Answer, Body, Path, Query, limit};
+use super::extract::{Answer, Body, Path, Query, limit, uninterrupted};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::jobs;
@@ -30,16 +30,18 @@ pub(super) async fn submit_job(
     headers: HeaderMap,
     Body(request): Body<SubmitJob>,
 ) -> Result<(StatusCode, Answer<Job>), Refusal> {
-    // A key that is no text is a key that makes no sense, and is refused as such.
-    let key = headers
-        .get(IDEMPOTENCY_KEY)
-        .map(|value| value.to_str().unwrap_or_default().to_owned());
-    let id = jobs::submit(&host, &actor, request, key, UnixMillis::now()).await?;
-    let mut conn = host.store.read().await?;
-    let job = jobs::job(&mut conn, &actor.tenant, id)
-        .await?
-        .ok_or_else(|| no_job(&id.to_string()))?;
-    Ok((StatusCode::CREATED, Answer(job)))
+    uninterrupted(async move {
+        // A key that is no text is a key that makes no sense, and is refused as such.
+        let key = headers
+            .get(IDEMPOTENCY_KEY)
+            .map(|value| value.to_str().unwrap_or_default().to_owned());
+        let id = jobs::submit(&host, &actor, request, key, UnixMillis::now()).await?;
+        let job = jobs::job(&host.store, &actor.tenant, id)
+            .await?
+            .ok_or_else(|| no_job(&id.to_string()))?;
+        Ok((StatusCode::CREATED, Answer(job)))
+    })
+    .await
 }
 
 /// Lists jobs, the newest first.
@@ -56,8 +58,11 @@ pub(super) async fn list_jobs(
         .transpose()
         .map_err(|error| Refusal::invalid(format!("after: {error}")))?;
     let limit = limit(query.limit)?;
-    let mut conn = host.store.read().await?;
-    let rows = store::list(&mut conn, actor.tenant.id, before, limit).await?;
+    let tenant = actor.tenant.id;
+    let rows = host
+        .store
+        .scan(move |conn| store::list(conn, tenant, before, limit))
+        .await?;
     let next = (rows.len() == limit as usize)
         .then(|| rows.last().map(|row| row.id.to_string()))
         .flatten();
@@ -84,9 +89,8 @@ pub(super) async fn get_job(
     Operator(actor): Operator,
     Path(job): Path,
 ) -> Result<Answer<Job>, Refusal> {
-    let mut conn = host.store.read().await?;
     Ok(Answer(
-        jobs::job(&mut conn, &actor.tenant, job_id(&job)?)
+        jobs::job(&host.store, &actor.tenant, job_id(&job)?)
             .await?
             .ok_or_else(|| no_job(&job))?,
     ))
@@ -99,9 +103,12 @@ pub(super) async fn cancel_job(
     Operator(actor): Operator,
     Path(job): Path,
 ) -> Result<Answer<Canceled>, Refusal> {
-    allow(&host, &actor, Permission::RemoteExecution, "cancel a job").await?;
-    let canceled = jobs::cancel(&host, &actor, job_id(&job)?, UnixMillis::now()).await?;
-    Ok(Answer(Canceled { canceled }))
+    uninterrupted(async move {
+        allow(&host, &actor, Permission::RemoteExecution, "cancel a job").await?;
+        let canceled = jobs::cancel(&host, &actor, job_id(&job)?, UnixMillis::now()).await?;
+        Ok(Answer(Canceled { canceled }))
+    })
+    .await
 }
 
 /// What is no id is no job's.

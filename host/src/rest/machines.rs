@@ -8,17 +8,16 @@ use sluice_api_types::job::Tag;
 use sluice_api_types::machine::{Machine, MachineQuery, PatchMachine};
 use sluice_api_types::page::Page;
 use sluice_protocol::message::control::{Fact, FactValue};
-use sqlx::SqliteConnection;
 
 use super::Refusal;
 use super::auth::{Operator, allow, own_tenant};
-use super::extract::{Answer, Body, Path, Query, limit};
+use super::extract::{Answer, Body, Path, Query, limit, uninterrupted};
 use crate::clock::UnixMillis;
-use crate::fleet::{self, ChangeError};
+use crate::fleet::{self, ChangeError, Presence};
 use crate::host::SharedHost;
 use crate::operators::{Actor, Permission};
 use crate::store::machines::{self, MachineRow};
-use crate::store::{Page as StorePage, StoreError};
+use crate::store::{Connection, Page as StorePage, StoreError};
 
 /// Lists machines by name.
 #[utoipa::path(get, path = "/v1/machines", params(MachineQuery), responses((status = 200, body = Page<Machine>)))]
@@ -44,17 +43,23 @@ pub(super) async fn list_machines(
         after: query.after.unwrap_or_default(),
         limit: limit(query.limit)?,
     };
-    let mut conn = host.store.read().await?;
-    let rows = machines::list(&mut conn, actor.tenant.id, tag.as_ref(), &page).await?;
-    let full = rows.len() == page.limit as usize;
-    let next = full
-        .then(|| rows.last().map(|row| format!("{}/{}", row.name, row.id)))
-        .flatten();
-    let mut items = Vec::with_capacity(rows.len());
-    for row in rows {
-        items.push(shown(&mut conn, &host, &actor, row).await?);
-    }
-    Ok(Answer(Page { items, next }))
+    let page = host
+        .store
+        .clone()
+        .scan(move |conn| {
+            let rows = machines::list(conn, actor.tenant.id, tag.as_ref(), &page)?;
+            let full = rows.len() == page.limit as usize;
+            let next = full
+                .then(|| rows.last().map(|row| format!("{}/{}", row.name, row.id)))
+                .flatten();
+            let items = rows
+                .into_iter()
+                .map(|row| shown(conn, &host.presence, &actor, row))
+                .collect::<Result<_, _>>()?;
+            Ok::<_, StoreError>(Page { items, next })
+        })
+        .await?;
+    Ok(Answer(page))
 }
 
 /// A machine, by name or id. A revoked one is found by id alone.
@@ -64,13 +69,14 @@ pub(super) async fn get_machine(
     Operator(actor): Operator,
     Path(machine): Path,
 ) -> Result<Answer<Machine>, Refusal> {
-    let mut conn = host.store.read().await?;
-    let mut found = machines::find_live(&mut conn, actor.tenant.id, &machine).await?;
-    if let (None, Ok(id)) = (&found, machine.parse()) {
-        found = machines::find(&mut conn, actor.tenant.id, id).await?;
-    }
-    let row = found.ok_or_else(|| no_machine(&machine))?;
-    Ok(Answer(shown(&mut conn, &host, &actor, row).await?))
+    host.store.read(|conn| {
+        let mut found = machines::find_live(conn, actor.tenant.id, &machine)?;
+        if let (None, Ok(id)) = (&found, machine.parse()) {
+            found = machines::find(conn, actor.tenant.id, id)?;
+        }
+        let row = found.ok_or_else(|| no_machine(&machine))?;
+        Ok(Answer(shown(conn, &host.presence, &actor, row)?))
+    })
 }
 
 /// Renames or retags a machine. Needs `ManageMachines`.
@@ -84,41 +90,44 @@ pub(super) async fn patch_machine(
     Path(machine): Path,
     Body(patch): Body<PatchMachine>,
 ) -> Result<Answer<Machine>, Refusal> {
-    allow(
-        &host,
-        &actor,
-        Permission::ManageMachines,
-        "change a machine",
-    )
-    .await?;
-    let name = patch
-        .name
-        .as_deref()
-        .map(str::parse)
-        .transpose()
-        .map_err(ChangeError::from)?;
-    let tags = patch.tags.unwrap_or_default();
-    let set = tags
-        .set
-        .iter()
-        .map(|tag| fleet::parse_tag(&tag.key, &tag.value))
-        .collect::<Result<_, _>>()
-        .map_err(ChangeError::from)?;
-    let id = fleet::patch(
-        &host,
-        &actor,
-        &machine,
-        name,
-        set,
-        tags.remove,
-        UnixMillis::now(),
-    )
-    .await?;
-    let mut conn = host.store.read().await?;
-    let row = machines::find(&mut conn, actor.tenant.id, id)
-        .await?
-        .ok_or_else(|| no_machine(&machine))?;
-    Ok(Answer(shown(&mut conn, &host, &actor, row).await?))
+    uninterrupted(async move {
+        allow(
+            &host,
+            &actor,
+            Permission::ManageMachines,
+            "change a machine",
+        )
+        .await?;
+        let name = patch
+            .name
+            .as_deref()
+            .map(str::parse)
+            .transpose()
+            .map_err(ChangeError::from)?;
+        let tags = patch.tags.unwrap_or_default();
+        let set = tags
+            .set
+            .iter()
+            .map(|tag| fleet::parse_tag(&tag.key, &tag.value))
+            .collect::<Result<_, _>>()
+            .map_err(ChangeError::from)?;
+        let id = fleet::patch(
+            &host,
+            &actor,
+            &machine,
+            name,
+            set,
+            tags.remove,
+            UnixMillis::now(),
+        )
+        .await?;
+        host.store.read(|conn| {
+            let row =
+                machines::find(conn, actor.tenant.id, id)?.ok_or_else(|| no_machine(&machine))?;
+            Ok(Answer(shown(conn, &host.presence, &actor, row)?))
+        })
+    })
+    .await
 }
 
 /// Takes a machine out of the fleet for good. Needs `ManageMachines`.
@@ -128,29 +137,32 @@ pub(super) async fn revoke_machine(
     Operator(actor): Operator,
     Path(machine): Path,
 ) -> Result<StatusCode, Refusal> {
-    allow(
-        &host,
-        &actor,
-        Permission::ManageMachines,
-        "revoke a machine",
-    )
-    .await?;
-    fleet::revoke(&host, &actor, &machine, UnixMillis::now()).await?;
-    Ok(StatusCode::NO_CONTENT)
+    uninterrupted(async move {
+        allow(
+            &host,
+            &actor,
+            Permission::ManageMachines,
+            "revoke a machine",
+        )
+        .await?;
+        fleet::revoke(&host, &actor, &machine, UnixMillis::now()).await?;
+        Ok(StatusCode::NO_CONTENT)
+    })
+    .await
 }
 
-async fn shown(
-    conn: &mut SqliteConnection,
-    host: &SharedHost,
+fn shown(
+    conn: &Connection,
+    presence: &Presence,
     actor: &Actor,
     row: MachineRow,
 ) -> Result<Machine, StoreError> {
-    let tags = machines::tags(conn, row.id).await?;
+    let tags = machines::tags(conn, row.id)?;
     Ok(Machine {
         id: row.id,
         name: row.name,
         tenant: actor.tenant.name.clone(),
-        connected: host.presence.get(row.id).is_some(),
+        connected: presence.get(row.id).is_some(),
         revoked: row.revoked.is_some(),
         enrolled_at: row.enrolled.to_string(),
         last_seen: row.last_seen.map(|at| at.to_string()),

@@ -23,8 +23,11 @@ pub(super) async fn get_operation(
     Operator(actor): Operator,
     Path(operation): Path,
 ) -> Result<Answer<OperationResult>, Refusal> {
-    let mut conn = host.store.read().await?;
-    let result = jobs::operation_result(&mut conn, &actor.tenant, id(&operation)?).await?;
+    let (tenant, id) = (actor.tenant, id(&operation)?);
+    let result = host
+        .store
+        .scan(move |conn| jobs::operation_result(conn, &tenant, id))
+        .await?;
     Ok(Answer(result.ok_or_else(|| none(&operation))?))
 }
 
@@ -39,20 +42,17 @@ pub(super) async fn get_output(
     Path(operation): Path,
     Query(query): Query<OutputQuery>,
 ) -> Result<Response, Refusal> {
-    let id = id(&operation)?;
-    let mut conn = host.store.read().await?;
-    operations::find(&mut conn, actor.tenant.id, id)
+    let (tenant, id) = (actor.tenant.id, id(&operation)?);
+    let length = query.length.unwrap_or(MOST).min(MOST);
+    let bytes = host
+        .store
+        .scan(move |conn| {
+            operations::find(conn, tenant, id)?
+                .map(|_| output::range(conn, id, query.stream, query.offset.unwrap_or(0), length))
+                .transpose()
+        })
         .await?
         .ok_or_else(|| none(&operation))?;
-    let length = query.length.unwrap_or(MOST).min(MOST);
-    let bytes = output::range(
-        &mut conn,
-        id,
-        query.stream,
-        query.offset.unwrap_or(0),
-        length,
-    )
-    .await?;
     // Whatever a script wrote, a browser is not to run it.
     let headers = [
         (header::CONTENT_TYPE, "application/octet-stream"),

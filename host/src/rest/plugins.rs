@@ -7,7 +7,7 @@ use sluice_api_types::plugin::{InstallPlugin, Plugin};
 
 use super::Refusal;
 use super::auth::{Operator, allow, own_tenant};
-use super::extract::{Answer, Body, Query};
+use super::extract::{Answer, Body, Query, uninterrupted};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::operators::{Actor, Permission};
@@ -24,17 +24,20 @@ pub(super) async fn install_plugin(
     Operator(actor): Operator,
     Body(request): Body<InstallPlugin>,
 ) -> Result<(StatusCode, Answer<Plugin>), Refusal> {
-    allow(&host, &actor, Permission::ManagePlugins, "install a plugin").await?;
-    own_tenant(&actor, request.tenant.as_deref())?;
-    let installed = plugins::install(
-        &host,
-        &actor,
-        request.component.0,
-        request.signature.0,
-        UnixMillis::now(),
-    )
-    .await?;
-    Ok((StatusCode::CREATED, Answer(shown(&actor, installed.row))))
+    uninterrupted(async move {
+        allow(&host, &actor, Permission::ManagePlugins, "install a plugin").await?;
+        own_tenant(&actor, request.tenant.as_deref())?;
+        let installed = plugins::install(
+            &host,
+            &actor,
+            request.component.0,
+            request.signature.0,
+            UnixMillis::now(),
+        )
+        .await?;
+        Ok((StatusCode::CREATED, Answer(shown(&actor, installed.row))))
+    })
+    .await
 }
 
 /// Lists installed plugins.
@@ -45,8 +48,11 @@ pub(super) async fn list_plugins(
     Query(query): Query<PageQuery>,
 ) -> Result<Answer<Page<Plugin>>, Refusal> {
     own_tenant(&actor, query.tenant.as_deref())?;
-    let mut conn = host.store.read().await?;
-    let rows = store::list(&mut conn, actor.tenant.id).await?;
+    let tenant = actor.tenant.id;
+    let rows = host
+        .store
+        .scan(move |conn| store::list(conn, tenant))
+        .await?;
     // All of them are one page: a tenant has a few.
     Ok(Answer(Page {
         items: rows.into_iter().map(|row| shown(&actor, row)).collect(),

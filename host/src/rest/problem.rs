@@ -75,6 +75,16 @@ impl Refusal {
         Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail)
     }
 
+    /// A handler panicked.
+    pub(super) fn bug() -> Self {
+        tracing::error!("a request met a bug");
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "the host met a bug; its log says more",
+        )
+    }
+
     fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         Self {
             status,
@@ -125,13 +135,7 @@ impl IntoResponse for Refusal {
 
 /// A handler panicked: a bug. The request's transaction, if it had one, was not committed by it.
 pub(super) fn after_panic(_panic: Box<dyn Any + Send>) -> Response {
-    tracing::error!("a request met a bug");
-    Refusal::new(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        "internal",
-        "the host met a bug; its log says more",
-    )
-    .into_response()
+    Refusal::bug().into_response()
 }
 
 impl From<StoreError> for Refusal {

@@ -7,7 +7,7 @@ use sluice_api_types::publisher::{Publisher, TrustPublisher};
 
 use super::Refusal;
 use super::auth::{Operator, allow, own_tenant};
-use super::extract::{Answer, Body, Path, Query};
+use super::extract::{Answer, Body, Path, Query, uninterrupted};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::operators::{Actor, Permission};
@@ -21,16 +21,19 @@ pub(super) async fn trust_publisher(
     Operator(actor): Operator,
     Body(request): Body<TrustPublisher>,
 ) -> Result<(StatusCode, Answer<Publisher>), Refusal> {
-    allow(
-        &host,
-        &actor,
-        Permission::ManagePlugins,
-        "trust a publisher",
-    )
-    .await?;
-    own_tenant(&actor, request.tenant.as_deref())?;
-    let row = plugins::trust(&host, &actor, &request.key, UnixMillis::now()).await?;
-    Ok((StatusCode::CREATED, Answer(shown(&actor, row))))
+    uninterrupted(async move {
+        allow(
+            &host,
+            &actor,
+            Permission::ManagePlugins,
+            "trust a publisher",
+        )
+        .await?;
+        own_tenant(&actor, request.tenant.as_deref())?;
+        let row = plugins::trust(&host, &actor, &request.key, UnixMillis::now()).await?;
+        Ok((StatusCode::CREATED, Answer(shown(&actor, row))))
+    })
+    .await
 }
 
 /// Trusts a publisher no more. What it signed stays installed and bound. Needs `ManagePlugins`.
@@ -40,15 +43,18 @@ pub(super) async fn untrust_publisher(
     Operator(actor): Operator,
     Path(key): Path,
 ) -> Result<StatusCode, Refusal> {
-    allow(
-        &host,
-        &actor,
-        Permission::ManagePlugins,
-        "stop trusting a publisher",
-    )
-    .await?;
-    plugins::untrust(&host, &actor, &key, UnixMillis::now()).await?;
-    Ok(StatusCode::NO_CONTENT)
+    uninterrupted(async move {
+        allow(
+            &host,
+            &actor,
+            Permission::ManagePlugins,
+            "stop trusting a publisher",
+        )
+        .await?;
+        plugins::untrust(&host, &actor, &key, UnixMillis::now()).await?;
+        Ok(StatusCode::NO_CONTENT)
+    })
+    .await
 }
 
 /// Lists trusted publishers.
@@ -59,8 +65,9 @@ pub(super) async fn list_publishers(
     Query(query): Query<PageQuery>,
 ) -> Result<Answer<Page<Publisher>>, Refusal> {
     own_tenant(&actor, query.tenant.as_deref())?;
-    let mut conn = host.store.read().await?;
-    let rows = publishers::list(&mut conn, actor.tenant.id).await?;
+    let rows = host
+        .store
+        .read(|conn| publishers::list(conn, actor.tenant.id))?;
     // All of them are one page: a tenant trusts a few.
     let items = rows.into_iter().map(|row| shown(&actor, row)).collect();
     Ok(Answer(Page { items, next: None }))

@@ -1,12 +1,16 @@
 //! The API as its clients see it: requests through the router.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode, header};
 use axum::response::Response;
+use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::*;
+use crate::fleet::Command;
 use crate::operators::{BearerToken, Permission};
 use crate::testing::TestHost;
 
@@ -803,4 +807,35 @@ async fn watchers_see_numbers_and_no_names() {
         !text.contains("secret-name") && !text.contains("admin") && !text.contains("default"),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn what_a_client_asked_for_is_done_also_when_it_does_not_wait() {
+    let test = TestHost::new().await;
+    let machine = test.machine("web-1").await;
+    let (_session, mut inbox) = test.connect(&machine);
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri("/v1/jobs")
+        .header(
+            header::AUTHORIZATION,
+            format!("Bearer {}", test.token.reveal()),
+        )
+        .body(Body::from(job("web-1").to_string()))
+        .expect("a request");
+    // One poll is enough for the route to begin; then the client is gone, and so is the answer's future.
+    let answer = router(test.host.clone()).oneshot(request).now_or_never();
+    assert!(answer.is_none(), "it could not be answered yet");
+    let sent = tokio::time::timeout(Duration::from_secs(5), inbox.commands.recv()).await;
+    assert!(matches!(sent, Ok(Some(Command::Deliver(_)))), "{sent:?}");
+}
+
+#[tokio::test]
+async fn a_host_whose_database_takes_no_changes_is_not_ready() {
+    let test = TestHost::new().await;
+    let ready = async || send(&test, Method::GET, "/readyz", None, Body::empty()).await;
+    assert_eq!(ready().await.status, StatusCode::OK);
+    // Reads go on; the thread that writes is gone.
+    test.host.store.close().await;
+    assert_eq!(ready().await.refused(), (503, "stopping".to_owned()));
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::Refusal;
 use super::auth::{Operator, allow, own_tenant};
-use super::extract::{Answer, Body, Path, Query};
+use super::extract::{Answer, Body, Path, Query, uninterrupted};
 use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
@@ -22,44 +22,37 @@ pub(super) async fn create_token(
     Operator(actor): Operator,
     Body(request): Body<CreateToken>,
 ) -> Result<(StatusCode, Answer<CreatedToken>), Refusal> {
-    allow(&host, &actor, Permission::Administer, "make a token").await?;
-    own_tenant(&actor, request.tenant.as_deref())?;
-    let permissions = request
-        .permissions
-        .iter()
-        .map(|word| word.parse::<Permission>())
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| Refusal::invalid(format!("{error}; no token was made")))?;
-    for permission in &permissions {
-        allow(
-            &host,
-            &actor,
-            *permission,
-            "make a token with a permission of its own",
-        )
-        .await?;
-    }
-    if request.expires.is_some_and(|span| span.0 == 0) {
-        return Err(Refusal::invalid(
-            "a token cannot be good for no time at all; no token was made",
-        ));
-    }
-    let now = UnixMillis::now();
-    let expires = request.expires.map(|span| now.plus(span));
-    let (asked, name) = (actor.clone(), request.name);
-    let (row, token) = host
-        .store
-        .write(move |conn| {
-            Box::pin(async move {
-                let (row, token) = operators::create(
-                    &mut *conn,
-                    asked.tenant.id,
-                    &name,
-                    &permissions,
-                    expires,
-                    now,
-                )
-                .await?;
+    uninterrupted(async move {
+        allow(&host, &actor, Permission::Administer, "make a token").await?;
+        own_tenant(&actor, request.tenant.as_deref())?;
+        let permissions = request
+            .permissions
+            .iter()
+            .map(|word| word.parse::<Permission>())
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| Refusal::invalid(format!("{error}; no token was made")))?;
+        for permission in &permissions {
+            allow(
+                &host,
+                &actor,
+                *permission,
+                "make a token with a permission of its own",
+            )
+            .await?;
+        }
+        if request.expires.is_some_and(|span| span.0 == 0) {
+            return Err(Refusal::invalid(
+                "a token cannot be good for no time at all; no token was made",
+            ));
+        }
+        let now = UnixMillis::now();
+        let expires = request.expires.map(|span| now.plus(span));
+        let (asked, name) = (actor.clone(), request.name);
+        let (row, token) = host
+            .store
+            .write(move |conn| {
+                let (row, token) =
+                    operators::create(conn, asked.tenant.id, &name, &permissions, expires, now)?;
                 let words: Vec<&str> = row
                     .permissions
                     .iter()
@@ -70,18 +63,19 @@ pub(super) async fn create_token(
                     .detail("name", row.name.as_str())
                     .detail("permissions", words)
                     .detail("expires", row.expires.map(|at| at.to_string()));
-                audit::append(conn, &asked.tenant, now, [event]).await?;
+                audit::append(conn, &asked.tenant, now, [event])?;
                 Ok::<_, CreateTokenError>((row, token))
             })
-        })
-        .await?;
-    Ok((
-        StatusCode::CREATED,
-        Answer(CreatedToken {
-            id: row.id.to_string(),
-            token: token.reveal().to_owned(),
-        }),
-    ))
+            .await?;
+        Ok((
+            StatusCode::CREATED,
+            Answer(CreatedToken {
+                id: row.id.to_string(),
+                token: token.reveal().to_owned(),
+            }),
+        ))
+    })
+    .await
 }
 
 /// Lists tokens, the oldest first. Needs `Administer`.
@@ -93,8 +87,11 @@ pub(super) async fn list_tokens(
 ) -> Result<Answer<Page<Token>>, Refusal> {
     allow(&host, &actor, Permission::Administer, "list tokens").await?;
     own_tenant(&actor, query.tenant.as_deref())?;
-    let mut conn = host.store.read().await?;
-    let rows = tokens::list(&mut conn, actor.tenant.id).await?;
+    let tenant = actor.tenant.id;
+    let rows = host
+        .store
+        .scan(move |conn| tokens::list(conn, tenant))
+        .await?;
     let items = rows
         .into_iter()
         .map(|row| Token {
@@ -121,33 +118,34 @@ pub(super) async fn revoke_token(
     Operator(actor): Operator,
     Path(token): Path,
 ) -> Result<StatusCode, Refusal> {
-    allow(&host, &actor, Permission::Administer, "revoke a token").await?;
-    let none = || {
-        Refusal::not_found(
-            "token-not-found",
-            format!("there is no token {} to revoke", token.escape_debug()),
-        )
-    };
-    let id = Uuid::try_parse(&token).map_err(|_| none())?;
-    let (now, asked) = (UnixMillis::now(), actor);
-    let revoked = host
-        .store
-        .write(move |conn| {
-            Box::pin(async move {
-                let Some(name) = tokens::revoke(&mut *conn, asked.tenant.id, id, now).await? else {
+    uninterrupted(async move {
+        allow(&host, &actor, Permission::Administer, "revoke a token").await?;
+        let none = || {
+            Refusal::not_found(
+                "token-not-found",
+                format!("there is no token {} to revoke", token.escape_debug()),
+            )
+        };
+        let id = Uuid::try_parse(&token).map_err(|_| none())?;
+        let (now, asked) = (UnixMillis::now(), actor);
+        let revoked = host
+            .store
+            .write(move |conn| {
+                let Some(name) = tokens::revoke(conn, asked.tenant.id, id, now)? else {
                     return Ok(false);
                 };
                 let event = Event::by(EventKind::TokenRevoked, &asked)
                     .detail("token", id.to_string())
                     .detail("name", name);
-                audit::append(conn, &asked.tenant, now, [event]).await?;
+                audit::append(conn, &asked.tenant, now, [event])?;
                 Ok::<_, StoreError>(true)
             })
-        })
-        .await?;
-    if revoked {
-        Ok(StatusCode::NO_CONTENT)
-    } else {
-        Err(none())
-    }
+            .await?;
+        if revoked {
+            Ok(StatusCode::NO_CONTENT)
+        } else {
+            Err(none())
+        }
+    })
+    .await
 }

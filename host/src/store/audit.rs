@@ -1,30 +1,28 @@
 //! The rows of the audit log. What is in them, and their order, is [`crate::audit`]'s to say.
 
 use sluice_api_types::audit::{AuditEntry, GENESIS};
+use sluice_database::rusqlite::{Connection, Row, params};
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::TenantId;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, SqliteConnection};
 
 use super::StoreError;
-use super::row::{from_json, parsed, parsed_or_null, signed, to_json, unsigned};
+use super::row::{
+    all, change, first, from_json, parsed, parsed_or_null, signed, to_json, unsigned,
+};
 
 /// The last entry's number and hash; 0 and zeros where there is none.
 ///
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn head(
-    conn: &mut SqliteConnection,
-    tenant: TenantId,
-) -> Result<(u64, Digest), StoreError> {
-    let row = sqlx::query("SELECT seq, hash FROM audit WHERE tenant = ? ORDER BY seq DESC LIMIT 1")
-        .bind(tenant.to_string())
-        .fetch_optional(conn)
-        .await?;
-    row.map_or(Ok((0, GENESIS)), |row| {
-        Ok((unsigned(&row, "seq")?, parsed(&row, "hash")?))
-    })
+pub fn head(conn: &Connection, tenant: TenantId) -> Result<(u64, Digest), StoreError> {
+    let last = first(
+        conn,
+        "SELECT seq, hash FROM audit WHERE tenant = ? ORDER BY seq DESC LIMIT 1",
+        params![tenant.to_string()],
+        |row| Ok((unsigned(row, "seq")?, parsed(row, "hash")?)),
+    )?;
+    Ok(last.unwrap_or((0, GENESIS)))
 }
 
 /// Adds an entry.
@@ -32,32 +30,29 @@ pub async fn head(
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn insert(
-    conn: &mut SqliteConnection,
-    tenant: TenantId,
-    entry: &AuditEntry,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO audit (tenant, seq, time, event, machine, job, operation, operator, source, script_sha256, bundle_sha256,
-                            details, prev, hash)
+pub fn insert(conn: &Connection, tenant: TenantId, entry: &AuditEntry) -> Result<(), StoreError> {
+    change(
+        conn,
+        "INSERT INTO audit (tenant, seq, time, event, machine, job, operation, operator, source,
+                            script_sha256, bundle_sha256, details, prev, hash)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(tenant.to_string())
-    .bind(signed(entry.seq))
-    .bind(&entry.time)
-    .bind(&entry.event)
-    .bind(&entry.machine)
-    .bind(&entry.job)
-    .bind(&entry.operation)
-    .bind(&entry.operator)
-    .bind(&entry.source)
-    .bind(entry.script_sha256.map(|digest| digest.to_string()))
-    .bind(entry.bundle_sha256.map(|digest| digest.to_string()))
-    .bind(to_json(&entry.details)?)
-    .bind(entry.prev.to_string())
-    .bind(entry.hash.to_string())
-    .execute(conn)
-    .await?;
+        params![
+            tenant.to_string(),
+            signed(entry.seq),
+            &entry.time,
+            &entry.event,
+            &entry.machine,
+            &entry.job,
+            &entry.operation,
+            &entry.operator,
+            &entry.source,
+            entry.script_sha256.map(|digest| digest.to_string()),
+            entry.bundle_sha256.map(|digest| digest.to_string()),
+            to_json(&entry.details)?,
+            entry.prev.to_string(),
+            entry.hash.to_string(),
+        ],
+    )?;
     Ok(())
 }
 
@@ -66,33 +61,32 @@ pub async fn insert(
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn list(
-    conn: &mut SqliteConnection,
+pub fn list(
+    conn: &Connection,
     tenant: TenantId,
     tenant_name: &str,
     after: u64,
     limit: u32,
 ) -> Result<Vec<AuditEntry>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM audit WHERE tenant = ? AND seq > ? ORDER BY seq LIMIT ?")
-        .bind(tenant.to_string())
-        .bind(signed(after))
-        .bind(limit)
-        .fetch_all(conn)
-        .await?;
-    rows.iter().map(|row| read(row, tenant_name)).collect()
+    all(
+        conn,
+        "SELECT * FROM audit WHERE tenant = ? AND seq > ? ORDER BY seq LIMIT ?",
+        params![tenant.to_string(), signed(after), limit],
+        |row| read(row, tenant_name),
+    )
 }
 
-fn read(row: &SqliteRow, tenant_name: &str) -> Result<AuditEntry, StoreError> {
+fn read(row: &Row<'_>, tenant_name: &str) -> Result<AuditEntry, StoreError> {
     Ok(AuditEntry {
         seq: unsigned(row, "seq")?,
-        time: row.try_get("time")?,
-        event: row.try_get("event")?,
+        time: row.get("time")?,
+        event: row.get("event")?,
         tenant: tenant_name.to_owned(),
-        machine: row.try_get("machine")?,
-        job: row.try_get("job")?,
-        operation: row.try_get("operation")?,
-        operator: row.try_get("operator")?,
-        source: row.try_get("source")?,
+        machine: row.get("machine")?,
+        job: row.get("job")?,
+        operation: row.get("operation")?,
+        operator: row.get("operator")?,
+        source: row.get("source")?,
         script_sha256: parsed_or_null(row, "script_sha256")?,
         bundle_sha256: parsed_or_null(row, "bundle_sha256")?,
         details: from_json(row, "details")?,

@@ -1,15 +1,14 @@
 //! Plugins put to use.
 
 use serde::{Deserialize, Serialize};
+use sluice_database::rusqlite::{Connection, Row, params};
 use sluice_protocol::digest::Digest;
 use sluice_protocol::gates::Setting;
 use sluice_protocol::ids::{BindingId, TenantId};
 use sluice_protocol::report::Mode;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, SqliteConnection};
 
 use super::StoreError;
-use super::row::{from_json, parsed, to_json, unsigned};
+use super::row::{all, change, from_json, parsed, time, to_json, unsigned, word};
 use crate::clock::UnixMillis;
 
 /// A binding, with what it takes from its plugin.
@@ -53,27 +52,28 @@ pub struct TagPair {
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn insert(
-    conn: &mut SqliteConnection,
+pub fn insert(
+    conn: &Connection,
     tenant: TenantId,
     binding: &BindingRow,
     by: &str,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    change(
+        conn,
         "INSERT INTO bindings (id, tenant, component, plugin, settings, mode, tags, created, created_by)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(binding.id.to_string())
-    .bind(tenant.to_string())
-    .bind(binding.component.to_string())
-    .bind(&binding.plugin)
-    .bind(to_json(&binding.settings)?)
-    .bind(mode_word(binding.mode))
-    .bind(to_json(&binding.tags)?)
-    .bind(binding.created.0)
-    .bind(by)
-    .execute(conn)
-    .await?;
+        params![
+            binding.id.to_string(),
+            tenant.to_string(),
+            binding.component.to_string(),
+            &binding.plugin,
+            to_json(&binding.settings)?,
+            mode_word(binding.mode),
+            to_json(&binding.tags)?,
+            binding.created.0,
+            by,
+        ],
+    )?;
     Ok(())
 }
 
@@ -82,18 +82,15 @@ pub async fn insert(
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn list(
-    conn: &mut SqliteConnection,
-    tenant: TenantId,
-) -> Result<Vec<BindingRow>, StoreError> {
-    let rows = sqlx::query(
+pub fn list(conn: &Connection, tenant: TenantId) -> Result<Vec<BindingRow>, StoreError> {
+    all(
+        conn,
         "SELECT b.*, p.version, p.world, p.size, p.signature FROM bindings b
-         JOIN plugins p ON p.tenant = b.tenant AND p.sha256 = b.component WHERE b.tenant = ? ORDER BY b.created, b.id",
+         JOIN plugins p ON p.tenant = b.tenant AND p.sha256 = b.component
+         WHERE b.tenant = ? ORDER BY b.created, b.id",
+        params![tenant.to_string()],
+        read,
     )
-    .bind(tenant.to_string())
-    .fetch_all(conn)
-    .await?;
-    rows.iter().map(read).collect()
 }
 
 /// Removes a binding, and gives it.
@@ -101,39 +98,20 @@ pub async fn list(
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn remove(
-    conn: &mut SqliteConnection,
+pub fn remove(
+    conn: &Connection,
     tenant: TenantId,
     id: BindingId,
 ) -> Result<Option<BindingRow>, StoreError> {
-    let found = list(&mut *conn, tenant)
-        .await?
+    let found = list(conn, tenant)?
         .into_iter()
         .find(|binding| binding.id == id);
-    sqlx::query("DELETE FROM bindings WHERE tenant = ? AND id = ?")
-        .bind(tenant.to_string())
-        .bind(id.to_string())
-        .execute(conn)
-        .await?;
+    change(
+        conn,
+        "DELETE FROM bindings WHERE tenant = ? AND id = ?",
+        params![tenant.to_string(), id.to_string()],
+    )?;
     Ok(found)
-}
-
-/// Whether a binding of the tenant names these bytes.
-///
-/// # Errors
-///
-/// Where the database cannot be read.
-pub async fn names_component(
-    conn: &mut SqliteConnection,
-    tenant: TenantId,
-    sha256: Digest,
-) -> Result<Vec<Vec<TagPair>>, StoreError> {
-    let rows = sqlx::query("SELECT tags FROM bindings WHERE tenant = ? AND component = ?")
-        .bind(tenant.to_string())
-        .bind(sha256.to_string())
-        .fetch_all(conn)
-        .await?;
-    rows.iter().map(|row| from_json(row, "tags")).collect()
 }
 
 const fn mode_word(mode: Mode) -> &'static str {
@@ -143,23 +121,22 @@ const fn mode_word(mode: Mode) -> &'static str {
     }
 }
 
-fn read(row: &SqliteRow) -> Result<BindingRow, StoreError> {
-    let mode = match row.try_get::<&str, _>("mode")? {
-        "enforce" => Mode::Enforce,
-        "monitor" => Mode::Monitor,
-        other => return Err(StoreError::Corrupt(format!("mode {other}"))),
-    };
+fn read(row: &Row<'_>) -> Result<BindingRow, StoreError> {
     Ok(BindingRow {
         id: parsed(row, "id")?,
         component: parsed(row, "component")?,
-        plugin: row.try_get("plugin")?,
-        version: row.try_get("version")?,
-        world: row.try_get("world")?,
+        plugin: row.get("plugin")?,
+        version: row.get("version")?,
+        world: row.get("world")?,
         size: unsigned(row, "size")?,
-        signature: row.try_get("signature")?,
+        signature: row.get("signature")?,
         settings: from_json(row, "settings")?,
-        mode,
+        mode: word(row, "mode", |word| {
+            [Mode::Enforce, Mode::Monitor]
+                .into_iter()
+                .find(|mode| mode_word(*mode) == word)
+        })?,
         tags: from_json(row, "tags")?,
-        created: UnixMillis(row.try_get("created")?),
+        created: time(row, "created")?,
     })
 }

@@ -1,11 +1,11 @@
 //! Which big bytes a tenant has. The bytes themselves are files, see [`crate::blobs`].
 
+use sluice_database::rusqlite::{Connection, params};
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::TenantId;
-use sqlx::SqliteConnection;
 
 use super::StoreError;
-use super::row::{signed, unsigned};
+use super::row::{change, first, signed, unsigned};
 use crate::clock::UnixMillis;
 
 /// Records that the tenant has these bytes.
@@ -13,20 +13,18 @@ use crate::clock::UnixMillis;
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn insert(
-    conn: &mut SqliteConnection,
+pub fn insert(
+    conn: &Connection,
     tenant: TenantId,
     sha256: Digest,
     size: u64,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO blobs (tenant, sha256, size, created) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING")
-        .bind(tenant.to_string())
-        .bind(sha256.to_string())
-        .bind(signed(size))
-        .bind(now.0)
-        .execute(conn)
-        .await?;
+    change(
+        conn,
+        "INSERT INTO blobs (tenant, sha256, size, created) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        params![tenant.to_string(), sha256.to_string(), signed(size), now.0],
+    )?;
     Ok(())
 }
 
@@ -35,15 +33,15 @@ pub async fn insert(
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn size(
-    conn: &mut SqliteConnection,
+pub fn size(
+    conn: &Connection,
     tenant: TenantId,
     sha256: Digest,
 ) -> Result<Option<u64>, StoreError> {
-    let row = sqlx::query("SELECT size FROM blobs WHERE tenant = ? AND sha256 = ?")
-        .bind(tenant.to_string())
-        .bind(sha256.to_string())
-        .fetch_optional(conn)
-        .await?;
-    row.map(|row| unsigned(&row, "size")).transpose()
+    first(
+        conn,
+        "SELECT size FROM blobs WHERE tenant = ? AND sha256 = ?",
+        params![tenant.to_string(), sha256.to_string()],
+        |row| unsigned(row, "size"),
+    )
 }

@@ -1,11 +1,11 @@
 //! Tokens that let machines join. The file holds hashes alone.
 
+use sluice_database::rusqlite::{Connection, params};
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::{TenantId, TokenId};
-use sqlx::{Row as _, SqliteConnection};
 
 use super::StoreError;
-use super::row::parsed;
+use super::row::{bytes, change, first, parsed, time};
 use crate::clock::UnixMillis;
 
 /// An enrollment token as it is stored.
@@ -30,21 +30,25 @@ pub struct EnrollTokenRow {
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn insert(
-    conn: &mut SqliteConnection,
+pub fn insert(
+    conn: &Connection,
     token: &EnrollTokenRow,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO enroll_tokens (id, tenant, secret_sha256, uses_left, expires, created, created_by) VALUES (?, ?, ?, ?, ?, ?, ?)")
-        .bind(token.id.to_string())
-        .bind(token.tenant.to_string())
-        .bind(token.secret.as_bytes().as_slice())
-        .bind(token.uses_left)
-        .bind(token.expires.0)
-        .bind(now.0)
-        .bind(&token.created_by)
-        .execute(conn)
-        .await?;
+    change(
+        conn,
+        "INSERT INTO enroll_tokens (id, tenant, secret_sha256, uses_left, expires, created, created_by)
+         VALUES (?, ?, ?, ?, ?, ?, ?)",
+        params![
+            token.id.to_string(),
+            token.tenant.to_string(),
+            token.secret.as_bytes().as_slice(),
+            token.uses_left,
+            token.expires.0,
+            now.0,
+            &token.created_by,
+        ],
+    )?;
     Ok(())
 }
 
@@ -53,28 +57,24 @@ pub async fn insert(
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn find(
-    conn: &mut SqliteConnection,
-    id: TokenId,
-) -> Result<Option<EnrollTokenRow>, StoreError> {
-    let row = sqlx::query("SELECT * FROM enroll_tokens WHERE id = ?")
-        .bind(id.to_string())
-        .fetch_optional(conn)
-        .await?;
-    row.map(|row| {
-        let secret: Vec<u8> = row.try_get("secret_sha256")?;
-        let secret = <[u8; 32]>::try_from(secret)
-            .map_err(|_| StoreError::Corrupt("secret_sha256 is no digest".to_owned()))?;
-        Ok(EnrollTokenRow {
-            id,
-            tenant: parsed(&row, "tenant")?,
-            secret: Digest::from_bytes(secret),
-            uses_left: row.try_get("uses_left")?,
-            expires: UnixMillis(row.try_get("expires")?),
-            created_by: row.try_get("created_by")?,
-        })
-    })
-    .transpose()
+pub fn find(conn: &Connection, id: TokenId) -> Result<Option<EnrollTokenRow>, StoreError> {
+    first(
+        conn,
+        "SELECT * FROM enroll_tokens WHERE id = ?",
+        params![id.to_string()],
+        |row| {
+            let secret = <[u8; 32]>::try_from(bytes(row, "secret_sha256")?)
+                .map_err(|_| StoreError::Corrupt("secret_sha256 is no digest".to_owned()))?;
+            Ok(EnrollTokenRow {
+                id,
+                tenant: parsed(row, "tenant")?,
+                secret: Digest::from_bytes(secret),
+                uses_left: row.get("uses_left")?,
+                expires: time(row, "expires")?,
+                created_by: row.get("created_by")?,
+            })
+        },
+    )
 }
 
 /// Takes one use of the token; says no where none is left or its time is over. Two machines that come at once are told
@@ -83,15 +83,11 @@ pub async fn find(
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn take_use(
-    conn: &mut SqliteConnection,
-    id: TokenId,
-    now: UnixMillis,
-) -> Result<bool, StoreError> {
-    let done = sqlx::query("UPDATE enroll_tokens SET uses_left = uses_left - 1 WHERE id = ? AND uses_left > 0 AND expires > ?")
-        .bind(id.to_string())
-        .bind(now.0)
-        .execute(conn)
-        .await?;
-    Ok(done.rows_affected() == 1)
+pub fn take_use(conn: &Connection, id: TokenId, now: UnixMillis) -> Result<bool, StoreError> {
+    Ok(change(
+        conn,
+        "UPDATE enroll_tokens SET uses_left = uses_left - 1
+         WHERE id = ? AND uses_left > 0 AND expires > ?",
+        params![id.to_string(), now.0],
+    )? == 1)
 }

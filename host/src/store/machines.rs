@@ -1,13 +1,14 @@
 //! Machines and their tags.
 
+use sluice_database::rusqlite::{Connection, Row, params};
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::{MachineId, TenantId};
 use sluice_protocol::message::control::Fact;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, SqliteConnection};
 
 use super::bindings::TagPair;
-use super::row::{from_json, parsed, signed, to_json};
+use super::row::{
+    all, change, exists, first, from_json, parsed, signed, time, time_or_null, to_json,
+};
 use super::{Page, StoreError};
 use crate::clock::UnixMillis;
 
@@ -37,22 +38,25 @@ pub struct MachineRow {
 /// # Errors
 ///
 /// Where the name is taken.
-pub async fn insert(
-    conn: &mut SqliteConnection,
+pub fn insert(
+    conn: &Connection,
     tenant: TenantId,
     id: MachineId,
     name: &str,
     facts: &[Fact],
     now: UnixMillis,
 ) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO machines (id, tenant, name, enrolled, facts) VALUES (?, ?, ?, ?, ?)")
-        .bind(id.to_string())
-        .bind(tenant.to_string())
-        .bind(name)
-        .bind(now.0)
-        .bind(to_json(facts)?)
-        .execute(conn)
-        .await?;
+    change(
+        conn,
+        "INSERT INTO machines (id, tenant, name, enrolled, facts) VALUES (?, ?, ?, ?, ?)",
+        params![
+            id.to_string(),
+            tenant.to_string(),
+            name,
+            now.0,
+            to_json(facts)?
+        ],
+    )?;
     Ok(())
 }
 
@@ -61,17 +65,17 @@ pub async fn insert(
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn find(
-    conn: &mut SqliteConnection,
+pub fn find(
+    conn: &Connection,
     tenant: TenantId,
     id: MachineId,
 ) -> Result<Option<MachineRow>, StoreError> {
-    let row = sqlx::query("SELECT * FROM machines WHERE tenant = ? AND id = ?")
-        .bind(tenant.to_string())
-        .bind(id.to_string())
-        .fetch_optional(conn)
-        .await?;
-    row.map(|row| read(&row)).transpose()
+    first(
+        conn,
+        "SELECT * FROM machines WHERE tenant = ? AND id = ?",
+        params![tenant.to_string(), id.to_string()],
+        read,
+    )
 }
 
 /// The machine that is not revoked and has this name, or else this id.
@@ -79,17 +83,27 @@ pub async fn find(
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn find_live(
-    conn: &mut SqliteConnection,
+pub fn find_live(
+    conn: &Connection,
     tenant: TenantId,
     name_or_id: &str,
 ) -> Result<Option<MachineRow>, StoreError> {
-    let row = sqlx::query("SELECT * FROM machines WHERE tenant = ?1 AND revoked IS NULL AND (name = ?2 OR id = ?2) ORDER BY name = ?2 DESC LIMIT 1")
-        .bind(tenant.to_string())
-        .bind(name_or_id)
-        .fetch_optional(conn)
-        .await?;
-    row.map(|row| read(&row)).transpose()
+    // Two lookups: asked for both at once, SQLite would walk through all machines of the tenant.
+    let named = first(
+        conn,
+        "SELECT * FROM machines WHERE tenant = ? AND name = ? AND revoked IS NULL",
+        params![tenant.to_string(), name_or_id],
+        read,
+    )?;
+    if named.is_some() {
+        return Ok(named);
+    }
+    first(
+        conn,
+        "SELECT * FROM machines WHERE tenant = ? AND id = ? AND revoked IS NULL",
+        params![tenant.to_string(), name_or_id],
+        read,
+    )
 }
 
 /// Whether a machine that is not revoked has this name.
@@ -97,18 +111,12 @@ pub async fn find_live(
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn name_is_taken(
-    conn: &mut SqliteConnection,
-    tenant: TenantId,
-    name: &str,
-) -> Result<bool, StoreError> {
-    let row =
-        sqlx::query("SELECT 1 FROM machines WHERE tenant = ? AND name = ? AND revoked IS NULL")
-            .bind(tenant.to_string())
-            .bind(name)
-            .fetch_optional(conn)
-            .await?;
-    Ok(row.is_some())
+pub fn name_is_taken(conn: &Connection, tenant: TenantId, name: &str) -> Result<bool, StoreError> {
+    exists(
+        conn,
+        "SELECT 1 FROM machines WHERE tenant = ? AND name = ? AND revoked IS NULL",
+        params![tenant.to_string(), name],
+    )
 }
 
 /// Machines by name; those with `tag` alone where one is given. The key of a page is the name, then the id.
@@ -116,25 +124,27 @@ pub async fn name_is_taken(
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn list(
-    conn: &mut SqliteConnection,
+pub fn list(
+    conn: &Connection,
     tenant: TenantId,
     tag: Option<&TagPair>,
     page: &Page,
 ) -> Result<Vec<MachineRow>, StoreError> {
-    let rows = sqlx::query(
+    all(
+        conn,
         "SELECT * FROM machines m WHERE tenant = ?1 AND name || '/' || id > ?2
-             AND (?3 IS NULL OR EXISTS (SELECT 1 FROM machine_tags t WHERE t.machine = m.id AND t.key = ?3 AND t.value = ?4))
+             AND (?3 IS NULL OR EXISTS (SELECT 1 FROM machine_tags t
+                                        WHERE t.machine = m.id AND t.key = ?3 AND t.value = ?4))
          ORDER BY name || '/' || id LIMIT ?5",
+        params![
+            tenant.to_string(),
+            &page.after,
+            tag.map(|tag| tag.key.as_str()),
+            tag.map(|tag| tag.value.as_str()),
+            page.limit,
+        ],
+        read,
     )
-    .bind(tenant.to_string())
-    .bind(&page.after)
-    .bind(tag.map(|tag| tag.key.as_str()))
-    .bind(tag.map(|tag| tag.value.as_str()))
-    .bind(page.limit)
-    .fetch_all(conn)
-    .await?;
-    rows.iter().map(read).collect()
 }
 
 /// Every machine that is not revoked and has all of `tags`, by name.
@@ -142,22 +152,22 @@ pub async fn list(
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn with_tags(
-    conn: &mut SqliteConnection,
+pub fn with_tags(
+    conn: &Connection,
     tenant: TenantId,
     tags: &[TagPair],
 ) -> Result<Vec<MachineRow>, StoreError> {
-    let rows = sqlx::query(
+    all(
+        conn,
         "SELECT * FROM machines m WHERE tenant = ?1 AND revoked IS NULL
              AND (SELECT count(*) FROM json_each(?2) w JOIN machine_tags t
-                      ON t.machine = m.id AND t.key = w.value ->> 'key' AND t.value = w.value ->> 'value') = json_array_length(?2)
+                      ON t.machine = m.id AND t.key = w.value ->> 'key'
+                      AND t.value = w.value ->> 'value')
+                 = json_array_length(?2)
          ORDER BY name",
+        params![tenant.to_string(), to_json(tags)?],
+        read,
     )
-    .bind(tenant.to_string())
-    .bind(to_json(tags)?)
-    .fetch_all(conn)
-    .await?;
-    rows.iter().map(read).collect()
 }
 
 /// Gives a machine another name. The caller has seen that it is free.
@@ -165,18 +175,17 @@ pub async fn with_tags(
 /// # Errors
 ///
 /// Where the name is taken after all.
-pub async fn rename(
-    conn: &mut SqliteConnection,
+pub fn rename(
+    conn: &Connection,
     tenant: TenantId,
     id: MachineId,
     name: &str,
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE machines SET name = ? WHERE tenant = ? AND id = ?")
-        .bind(name)
-        .bind(tenant.to_string())
-        .bind(id.to_string())
-        .execute(conn)
-        .await?;
+    change(
+        conn,
+        "UPDATE machines SET name = ? WHERE tenant = ? AND id = ?",
+        params![name, tenant.to_string(), id.to_string()],
+    )?;
     Ok(())
 }
 
@@ -185,21 +194,17 @@ pub async fn rename(
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn revoke(
-    conn: &mut SqliteConnection,
+pub fn revoke(
+    conn: &Connection,
     tenant: TenantId,
     id: MachineId,
     now: UnixMillis,
 ) -> Result<bool, StoreError> {
-    let done = sqlx::query(
+    Ok(change(
+        conn,
         "UPDATE machines SET revoked = ? WHERE tenant = ? AND id = ? AND revoked IS NULL",
-    )
-    .bind(now.0)
-    .bind(tenant.to_string())
-    .bind(id.to_string())
-    .execute(conn)
-    .await?;
-    Ok(done.rows_affected() == 1)
+        params![now.0, tenant.to_string(), id.to_string()],
+    )? == 1)
 }
 
 /// Records what a machine said when it connected.
@@ -207,24 +212,25 @@ pub async fn revoke(
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn set_hello(
-    conn: &mut SqliteConnection,
+pub fn set_hello(
+    conn: &Connection,
     id: MachineId,
     software: &str,
     facts: &[Fact],
     ledger_head: Option<Digest>,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    change(
+        conn,
         "UPDATE machines SET software = ?, facts = ?, ledger_head = ?, last_seen = ? WHERE id = ?",
-    )
-    .bind(software)
-    .bind(to_json(facts)?)
-    .bind(ledger_head.map(|digest| digest.to_string()))
-    .bind(now.0)
-    .bind(id.to_string())
-    .execute(conn)
-    .await?;
+        params![
+            software,
+            to_json(facts)?,
+            ledger_head.map(|digest| digest.to_string()),
+            now.0,
+            id.to_string()
+        ],
+    )?;
     Ok(())
 }
 
@@ -233,16 +239,12 @@ pub async fn set_hello(
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn set_facts(
-    conn: &mut SqliteConnection,
-    id: MachineId,
-    facts: &[Fact],
-) -> Result<(), StoreError> {
-    sqlx::query("UPDATE machines SET facts = ? WHERE id = ?")
-        .bind(to_json(facts)?)
-        .bind(id.to_string())
-        .execute(conn)
-        .await?;
+pub fn set_facts(conn: &Connection, id: MachineId, facts: &[Fact]) -> Result<(), StoreError> {
+    change(
+        conn,
+        "UPDATE machines SET facts = ? WHERE id = ?",
+        params![to_json(facts)?, id.to_string()],
+    )?;
     Ok(())
 }
 
@@ -251,18 +253,17 @@ pub async fn set_facts(
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn set_gates(
-    conn: &mut SqliteConnection,
+pub fn set_gates(
+    conn: &Connection,
     id: MachineId,
     revision: u64,
     problems: &[String],
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE machines SET gates_revision = ?, gates_problems = ? WHERE id = ?")
-        .bind(signed(revision))
-        .bind(to_json(problems)?)
-        .bind(id.to_string())
-        .execute(conn)
-        .await?;
+    change(
+        conn,
+        "UPDATE machines SET gates_revision = ?, gates_problems = ? WHERE id = ?",
+        params![signed(revision), to_json(problems)?, id.to_string()],
+    )?;
     Ok(())
 }
 
@@ -271,16 +272,12 @@ pub async fn set_gates(
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn set_last_seen(
-    conn: &mut SqliteConnection,
-    id: MachineId,
-    now: UnixMillis,
-) -> Result<(), StoreError> {
-    sqlx::query("UPDATE machines SET last_seen = ? WHERE id = ?")
-        .bind(now.0)
-        .bind(id.to_string())
-        .execute(conn)
-        .await?;
+pub fn set_last_seen(conn: &Connection, id: MachineId, now: UnixMillis) -> Result<(), StoreError> {
+    change(
+        conn,
+        "UPDATE machines SET last_seen = ? WHERE id = ?",
+        params![now.0, id.to_string()],
+    )?;
     Ok(())
 }
 
@@ -289,19 +286,18 @@ pub async fn set_last_seen(
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn tags(conn: &mut SqliteConnection, id: MachineId) -> Result<Vec<TagPair>, StoreError> {
-    let rows = sqlx::query("SELECT key, value FROM machine_tags WHERE machine = ? ORDER BY key")
-        .bind(id.to_string())
-        .fetch_all(conn)
-        .await?;
-    rows.iter()
-        .map(|row| {
+pub fn tags(conn: &Connection, id: MachineId) -> Result<Vec<TagPair>, StoreError> {
+    all(
+        conn,
+        "SELECT key, value FROM machine_tags WHERE machine = ? ORDER BY key",
+        params![id.to_string()],
+        |row| {
             Ok(TagPair {
-                key: row.try_get("key")?,
-                value: row.try_get("value")?,
+                key: row.get("key")?,
+                value: row.get("value")?,
             })
-        })
-        .collect()
+        },
+    )
 }
 
 /// Adds a tag, or gives it another value.
@@ -309,22 +305,18 @@ pub async fn tags(conn: &mut SqliteConnection, id: MachineId) -> Result<Vec<TagP
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn set_tag(
-    conn: &mut SqliteConnection,
+pub fn set_tag(
+    conn: &Connection,
     tenant: TenantId,
     id: MachineId,
     tag: &TagPair,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    change(
+        conn,
         "INSERT INTO machine_tags (tenant, machine, key, value) VALUES (?, ?, ?, ?)
          ON CONFLICT (machine, key) DO UPDATE SET value = excluded.value",
-    )
-    .bind(tenant.to_string())
-    .bind(id.to_string())
-    .bind(&tag.key)
-    .bind(&tag.value)
-    .execute(conn)
-    .await?;
+        params![tenant.to_string(), id.to_string(), &tag.key, &tag.value],
+    )?;
     Ok(())
 }
 
@@ -333,27 +325,23 @@ pub async fn set_tag(
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn remove_tag(
-    conn: &mut SqliteConnection,
-    id: MachineId,
-    key: &str,
-) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM machine_tags WHERE machine = ? AND key = ?")
-        .bind(id.to_string())
-        .bind(key)
-        .execute(conn)
-        .await?;
+pub fn remove_tag(conn: &Connection, id: MachineId, key: &str) -> Result<(), StoreError> {
+    change(
+        conn,
+        "DELETE FROM machine_tags WHERE machine = ? AND key = ?",
+        params![id.to_string(), key],
+    )?;
     Ok(())
 }
 
-fn read(row: &SqliteRow) -> Result<MachineRow, StoreError> {
+fn read(row: &Row<'_>) -> Result<MachineRow, StoreError> {
     Ok(MachineRow {
         id: parsed(row, "id")?,
-        name: row.try_get("name")?,
-        enrolled: UnixMillis(row.try_get("enrolled")?),
-        last_seen: row.try_get::<Option<i64>, _>("last_seen")?.map(UnixMillis),
-        revoked: row.try_get::<Option<i64>, _>("revoked")?.map(UnixMillis),
-        software: row.try_get("software")?,
+        name: row.get("name")?,
+        enrolled: time(row, "enrolled")?,
+        last_seen: time_or_null(row, "last_seen")?,
+        revoked: time_or_null(row, "revoked")?,
+        software: row.get("software")?,
         facts: from_json(row, "facts")?,
         gates_problems: from_json(row, "gates_problems")?,
     })

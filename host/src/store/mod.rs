@@ -1,15 +1,14 @@
-//! The truth: one SQLite file, written by one task.
+//! The truth: one SQLite file, which one thread writes (see [`sluice_database`]).
 //!
-//! - Writes go to the writer task ([`Store::write`]), which runs what has piled up in one transaction, each in a
-//!   savepoint of its own, and answers after the commit. So a commit's `fsync` is shared by everybody who waits.
-//! - Reads take a connection of a small pool ([`Store::read`]) and see the last commit.
+//! - Writes ([`Store::write`]) share a commit with what else is waiting, and are answered after it.
+//! - Reads see the last commit: lookups and short pages where they are called ([`Store::read`]), the rest on a thread of
+//!   its own ([`Store::scan`]).
 //! - One file for each aggregate: functions over a connection, with the tenant as an argument. They do not commit, so
 //!   callers put the change and its audit entry into one transaction.
 
 mod error;
 mod open;
 mod row;
-mod writer;
 
 pub mod audit;
 pub mod bindings;
@@ -24,9 +23,11 @@ pub mod publishers;
 pub mod tenants;
 pub mod tokens;
 
-pub use error::{OpenError, StoreError};
-pub use open::Store;
+pub use error::StoreError;
+pub use open::{Extent, Store};
 pub use row::Page;
+pub use sluice_database::OpenError;
+pub use sluice_database::rusqlite::Connection;
 
 #[cfg(test)]
 pub(crate) use open::tests as tests_support;

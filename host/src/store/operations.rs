@@ -1,16 +1,18 @@
 //! Operations: a job's run on one machine. Every change of state is one statement that says from which states it may
 //! come, so that of two who want to end an operation exactly one does.
 
+use sluice_database::rusqlite::{Connection, Row, params};
 use sluice_protocol::codec;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::State;
 use sluice_protocol::ids::{JobId, MachineId, OperationId, TenantId};
 use sluice_protocol::report::Report;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, SqliteConnection};
 
 use super::StoreError;
-use super::row::{parsed, parsed_or_null, signed, unsigned};
+use super::row::{
+    all, bytes_or_null, change, exists, first, parsed, parsed_or_null, signed, time, time_or_null,
+    unsigned, word,
+};
 use crate::clock::UnixMillis;
 
 /// An operation, without its reports.
@@ -46,6 +48,31 @@ pub struct OperationRow {
     pub cancel_by: Option<String>,
 }
 
+/// A query for [`OperationRow`]s. It names their columns, because a report that nobody asked for may be large.
+macro_rules! operations {
+    ($which:literal) => {
+        concat!(
+            "SELECT id, tenant, job, machine, machine_name, position, state, bundle_sha256,
+                    silence_after, output_limit, started, message, exit_code, cancel_by
+             FROM operations ",
+            $which
+        )
+    };
+}
+
+/// Where an operation is: what a follower looks at again and again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// The operation.
+    pub id: OperationId,
+    /// The machine's name when the job was submitted, or what was typed.
+    pub machine_name: String,
+    /// Where it is.
+    pub state: State,
+    /// Whether a process was started, so that there may be output.
+    pub started: bool,
+}
+
 /// The reports about an operation.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Reports {
@@ -60,26 +87,25 @@ pub struct Reports {
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn insert(
-    conn: &mut SqliteConnection,
-    operation: &OperationRow,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO operations (id, tenant, job, machine, machine_name, position, state, ended, bundle_sha256, silence_after, output_limit)
+pub fn insert(conn: &Connection, operation: &OperationRow) -> Result<(), StoreError> {
+    change(
+        conn,
+        "INSERT INTO operations (id, tenant, job, machine, machine_name, position, state, ended,
+                                 bundle_sha256, silence_after, output_limit)
          VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?)",
-    )
-    .bind(operation.id.to_string())
-    .bind(operation.tenant.to_string())
-    .bind(operation.job.to_string())
-    .bind(operation.machine.map(|id| id.to_string()))
-    .bind(&operation.machine_name)
-    .bind(signed(operation.position))
-    .bind(operation.state.as_str())
-    .bind(operation.bundle_sha256.map(|digest| digest.to_string()))
-    .bind(operation.silence_after.0)
-    .bind(signed(operation.output_limit))
-    .execute(conn)
-    .await?;
+        params![
+            operation.id.to_string(),
+            operation.tenant.to_string(),
+            operation.job.to_string(),
+            operation.machine.map(|id| id.to_string()),
+            &operation.machine_name,
+            signed(operation.position),
+            operation.state.as_str(),
+            operation.bundle_sha256.map(|digest| digest.to_string()),
+            operation.silence_after.0,
+            signed(operation.output_limit),
+        ],
+    )?;
     Ok(())
 }
 
@@ -88,17 +114,17 @@ pub async fn insert(
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn find(
-    conn: &mut SqliteConnection,
+pub fn find(
+    conn: &Connection,
     tenant: TenantId,
     id: OperationId,
 ) -> Result<Option<OperationRow>, StoreError> {
-    let row = sqlx::query("SELECT * FROM operations WHERE tenant = ? AND id = ?")
-        .bind(tenant.to_string())
-        .bind(id.to_string())
-        .fetch_optional(conn)
-        .await?;
-    row.map(|row| read(&row)).transpose()
+    first(
+        conn,
+        operations!("WHERE tenant = ? AND id = ?"),
+        params![tenant.to_string(), id.to_string()],
+        read,
+    )
 }
 
 /// The reports about the tenant's operation.
@@ -106,32 +132,31 @@ pub async fn find(
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn reports(
-    conn: &mut SqliteConnection,
+pub fn reports(
+    conn: &Connection,
     tenant: TenantId,
     id: OperationId,
 ) -> Result<Reports, StoreError> {
-    let row = sqlx::query("SELECT report, late_report FROM operations WHERE tenant = ? AND id = ?")
-        .bind(tenant.to_string())
-        .bind(id.to_string())
-        .fetch_optional(conn)
-        .await?;
-    let Some(row) = row else {
-        return Ok(Reports::default());
-    };
-    let decode = |column| -> Result<Option<Report>, StoreError> {
-        let bytes: Option<&[u8]> = row.try_get(column)?;
-        bytes
-            .map(|bytes| {
-                codec::decode(bytes)
-                    .map_err(|error| StoreError::Corrupt(format!("{column}: {error}")))
+    let found = first(
+        conn,
+        "SELECT report, late_report FROM operations WHERE tenant = ? AND id = ?",
+        params![tenant.to_string(), id.to_string()],
+        |row| {
+            Ok(Reports {
+                report: decoded(row, "report")?,
+                late: decoded(row, "late_report")?,
             })
-            .transpose()
-    };
-    Ok(Reports {
-        report: decode("report")?,
-        late: decode("late_report")?,
-    })
+        },
+    )?;
+    Ok(found.unwrap_or_default())
+}
+
+fn decoded(row: &Row<'_>, column: &'static str) -> Result<Option<Report>, StoreError> {
+    bytes_or_null(row, column)?
+        .map(|bytes| {
+            codec::decode(bytes).map_err(|error| StoreError::Corrupt(format!("{column}: {error}")))
+        })
+        .transpose()
 }
 
 /// All operations of a job, in the order of the request.
@@ -139,18 +164,43 @@ pub async fn reports(
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn of_job(
-    conn: &mut SqliteConnection,
+pub fn of_job(
+    conn: &Connection,
     tenant: TenantId,
     job: JobId,
 ) -> Result<Vec<OperationRow>, StoreError> {
-    let rows =
-        sqlx::query("SELECT * FROM operations WHERE tenant = ? AND job = ? ORDER BY position")
-            .bind(tenant.to_string())
-            .bind(job.to_string())
-            .fetch_all(conn)
-            .await?;
-    rows.iter().map(read).collect()
+    all(
+        conn,
+        operations!("WHERE tenant = ? AND job = ? ORDER BY position"),
+        params![tenant.to_string(), job.to_string()],
+        read,
+    )
+}
+
+/// Where all operations of a job are, in the order of the request.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub fn steps_of_job(
+    conn: &Connection,
+    tenant: TenantId,
+    job: JobId,
+) -> Result<Vec<Step>, StoreError> {
+    all(
+        conn,
+        "SELECT id, machine_name, state, started IS NOT NULL AS started FROM operations
+         WHERE tenant = ? AND job = ? ORDER BY position",
+        params![tenant.to_string(), job.to_string()],
+        |row| {
+            Ok(Step {
+                id: parsed(row, "id")?,
+                machine_name: row.get("machine_name")?,
+                state: word(row, "state", State::from_word)?,
+                started: row.get("started")?,
+            })
+        },
+    )
 }
 
 /// All operations of a machine that have not ended, the oldest first.
@@ -158,19 +208,17 @@ pub async fn of_job(
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn open_of_machine(
-    conn: &mut SqliteConnection,
+pub fn open_of_machine(
+    conn: &Connection,
     tenant: TenantId,
     machine: MachineId,
 ) -> Result<Vec<OperationRow>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT * FROM operations WHERE machine = ? AND ended = 0 AND tenant = ? ORDER BY id",
+    all(
+        conn,
+        operations!("WHERE machine = ? AND ended = 0 AND tenant = ? ORDER BY id"),
+        params![machine.to_string(), tenant.to_string()],
+        read,
     )
-    .bind(machine.to_string())
-    .bind(tenant.to_string())
-    .fetch_all(conn)
-    .await?;
-    rows.iter().map(read).collect()
 }
 
 /// Operations, of all tenants, that have not ended and whose time is over: those still queued whose job's `not_after`
@@ -179,21 +227,24 @@ pub async fn open_of_machine(
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn overdue(
-    conn: &mut SqliteConnection,
+pub fn overdue(
+    conn: &Connection,
     now: UnixMillis,
     limit: u32,
 ) -> Result<Vec<OperationRow>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT o.* FROM operations o JOIN jobs j ON j.id = o.job WHERE o.ended = 0
-             AND CASE WHEN o.state IN ('held', 'queued') THEN j.not_after < ?1 ELSE o.silence_after < ?1 END
-         ORDER BY o.id LIMIT ?2",
+    // This is asked every second. The order is that of the index of what is open: in any other, SQLite would walk
+    // through everything that has ever run.
+    all(
+        conn,
+        operations!(
+            "WHERE ended = 0 AND CASE WHEN state IN ('held', 'queued')
+                 THEN (SELECT not_after FROM jobs WHERE jobs.id = operations.job) < ?1
+                 ELSE silence_after < ?1 END
+             ORDER BY silence_after LIMIT ?2"
+        ),
+        params![now.0, limit],
+        read,
     )
-    .bind(now.0)
-    .bind(limit)
-    .fetch_all(conn)
-    .await?;
-    rows.iter().map(read).collect()
 }
 
 /// Takes the step from `queued` to `delivered`: from here on the machine alone ends it. Says no where it had been taken,
@@ -202,16 +253,12 @@ pub async fn overdue(
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn set_delivered(
-    conn: &mut SqliteConnection,
-    id: OperationId,
-) -> Result<bool, StoreError> {
-    let done =
-        sqlx::query("UPDATE operations SET state = 'delivered' WHERE id = ? AND state = 'queued'")
-            .bind(id.to_string())
-            .execute(conn)
-            .await?;
-    Ok(done.rows_affected() == 1)
+pub fn set_delivered(conn: &Connection, id: OperationId) -> Result<bool, StoreError> {
+    Ok(change(
+        conn,
+        "UPDATE operations SET state = 'delivered' WHERE id = ? AND state = 'queued'",
+        params![id.to_string()],
+    )? == 1)
 }
 
 /// Takes a step of a machine's progress, which only goes forward. Says no where it changed nothing.
@@ -219,25 +266,27 @@ pub async fn set_delivered(
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn set_progress(
-    conn: &mut SqliteConnection,
+pub fn set_progress(
+    conn: &Connection,
     machine: MachineId,
     id: OperationId,
     state: State,
     started: Option<UnixMillis>,
 ) -> Result<bool, StoreError> {
-    let done = sqlx::query(
-        "UPDATE operations SET state = ?1, started = coalesce(?2, started) WHERE id = ?3 AND machine = ?4 AND ended = 0
-             AND CASE state WHEN 'delivered' THEN 1 WHEN 'accepted' THEN 2 WHEN 'checking' THEN 3 WHEN 'running' THEN 4 ELSE 9 END
+    Ok(change(
+        conn,
+        "UPDATE operations SET state = ?1, started = coalesce(?2, started)
+         WHERE id = ?3 AND machine = ?4 AND ended = 0
+             AND CASE state WHEN 'delivered' THEN 1 WHEN 'accepted' THEN 2 WHEN 'checking' THEN 3
+                            WHEN 'running' THEN 4 ELSE 9 END
                < CASE ?1 WHEN 'accepted' THEN 2 WHEN 'checking' THEN 3 WHEN 'running' THEN 4 ELSE 0 END",
-    )
-    .bind(state.as_str())
-    .bind(started.map(|at| at.0))
-    .bind(id.to_string())
-    .bind(machine.to_string())
-    .execute(conn)
-    .await?;
-    Ok(done.rows_affected() == 1)
+        params![
+            state.as_str(),
+            started.map(|at| at.0),
+            id.to_string(),
+            machine.to_string(),
+        ],
+    )? == 1)
 }
 
 /// Ends an operation that is in one of the states of `from`; says no where it was not.
@@ -245,8 +294,8 @@ pub async fn set_progress(
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn end(
-    conn: &mut SqliteConnection,
+pub fn end(
+    conn: &Connection,
     id: OperationId,
     from: From,
     report: &Report,
@@ -255,23 +304,25 @@ pub async fn end(
     let statement = match from {
         From::NotSent => {
             "UPDATE operations SET state = ?1, ended = 1, finished = ?2, message = ?3, exit_code = ?4, report = ?5
-             WHERE id = ?6 AND state IN ('held', 'queued')"
+         WHERE id = ?6 AND state IN ('held', 'queued')"
         }
         From::Open => {
             "UPDATE operations SET state = ?1, ended = 1, finished = ?2, message = ?3, exit_code = ?4, report = ?5
-             WHERE id = ?6 AND ended = 0"
+         WHERE id = ?6 AND ended = 0"
         }
     };
-    let done = sqlx::query(statement)
-        .bind(report.ending.state().as_str())
-        .bind(UnixMillis::from_wire(report.finished_at).0)
-        .bind(report.ending.message())
-        .bind(report.exit_code())
-        .bind(bytes)
-        .bind(id.to_string())
-        .execute(conn)
-        .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(change(
+        conn,
+        statement,
+        params![
+            report.ending.state().as_str(),
+            UnixMillis::from_wire(report.finished_at).0,
+            report.ending.message(),
+            report.exit_code(),
+            bytes,
+            id.to_string()
+        ],
+    )? == 1)
 }
 
 /// Which operations may be ended.
@@ -288,18 +339,18 @@ pub enum From {
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn keep_late_report(
-    conn: &mut SqliteConnection,
+pub fn keep_late_report(
+    conn: &Connection,
     id: OperationId,
     report: &Report,
 ) -> Result<bool, StoreError> {
     let bytes = codec::encode(report).map_err(|error| StoreError::Corrupt(error.to_string()))?;
-    let done = sqlx::query("UPDATE operations SET late_report = ?1 WHERE id = ?2 AND late_report IS NULL AND report IS NOT ?1")
-        .bind(bytes)
-        .bind(id.to_string())
-        .execute(conn)
-        .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(change(
+        conn,
+        "UPDATE operations SET late_report = ?1
+         WHERE id = ?2 AND late_report IS NULL AND report IS NOT ?1",
+        params![bytes, id.to_string()],
+    )? == 1)
 }
 
 /// Records who wants an operation ended that the machine has, or may have. The first one stays.
@@ -307,18 +358,12 @@ pub async fn keep_late_report(
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn set_cancel(
-    conn: &mut SqliteConnection,
-    id: OperationId,
-    by: &str,
-) -> Result<(), StoreError> {
-    sqlx::query(
+pub fn set_cancel(conn: &Connection, id: OperationId, by: &str) -> Result<(), StoreError> {
+    change(
+        conn,
         "UPDATE operations SET cancel_by = coalesce(cancel_by, ?) WHERE id = ? AND ended = 0",
-    )
-    .bind(by)
-    .bind(id.to_string())
-    .execute(conn)
-    .await?;
+        params![by, id.to_string()],
+    )?;
     Ok(())
 }
 
@@ -327,22 +372,18 @@ pub async fn set_cancel(
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn open_names_attachment(
-    conn: &mut SqliteConnection,
+pub fn open_names_attachment(
+    conn: &Connection,
     tenant: TenantId,
     machine: MachineId,
     sha256: Digest,
 ) -> Result<bool, StoreError> {
-    let row = sqlx::query(
+    exists(
+        conn,
         "SELECT 1 FROM operations o JOIN job_attachments a ON a.job = o.job AND a.tenant = o.tenant
          WHERE o.machine = ? AND o.ended = 0 AND o.tenant = ? AND a.sha256 = ? LIMIT 1",
+        params![machine.to_string(), tenant.to_string(), sha256.to_string()],
     )
-    .bind(machine.to_string())
-    .bind(tenant.to_string())
-    .bind(sha256.to_string())
-    .fetch_optional(conn)
-    .await?;
-    Ok(row.is_some())
 }
 
 /// How many operations are in each state, of all tenants.
@@ -350,34 +391,30 @@ pub async fn open_names_attachment(
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn count_open(conn: &mut SqliteConnection) -> Result<Vec<(String, u64)>, StoreError> {
-    let rows = sqlx::query(
+pub fn count_open(conn: &Connection) -> Result<Vec<(String, u64)>, StoreError> {
+    all(
+        conn,
         "SELECT state, count(*) AS n FROM operations WHERE ended = 0 GROUP BY state ORDER BY state",
+        [],
+        |row| Ok((row.get("state")?, unsigned(row, "n")?)),
     )
-    .fetch_all(conn)
-    .await?;
-    rows.iter()
-        .map(|row| Ok((row.try_get("state")?, unsigned(row, "n")?)))
-        .collect()
 }
 
-fn read(row: &SqliteRow) -> Result<OperationRow, StoreError> {
-    let state: &str = row.try_get("state")?;
+fn read(row: &Row<'_>) -> Result<OperationRow, StoreError> {
     Ok(OperationRow {
         id: parsed(row, "id")?,
         tenant: parsed(row, "tenant")?,
         job: parsed(row, "job")?,
         machine: parsed_or_null(row, "machine")?,
-        machine_name: row.try_get("machine_name")?,
+        machine_name: row.get("machine_name")?,
         position: unsigned(row, "position")?,
-        state: State::from_word(state)
-            .ok_or_else(|| StoreError::Corrupt(format!("state {state}")))?,
+        state: word(row, "state", State::from_word)?,
         bundle_sha256: parsed_or_null(row, "bundle_sha256")?,
-        silence_after: UnixMillis(row.try_get("silence_after")?),
+        silence_after: time(row, "silence_after")?,
         output_limit: unsigned(row, "output_limit")?,
-        started: row.try_get::<Option<i64>, _>("started")?.map(UnixMillis),
-        message: row.try_get("message")?,
-        exit_code: row.try_get("exit_code")?,
-        cancel_by: row.try_get("cancel_by")?,
+        started: time_or_null(row, "started")?,
+        message: row.get("message")?,
+        exit_code: row.get("exit_code")?,
+        cancel_by: row.get("cancel_by")?,
     })
 }

@@ -1,11 +1,11 @@
 //! What scripts wrote: pieces in the order in which they were read on the machine.
 
+use sluice_database::rusqlite::{Connection, params};
 use sluice_protocol::ids::OperationId;
 use sluice_protocol::message::operation::{Chunk, OutputStream};
-use sqlx::{Row as _, SqliteConnection};
 
 use super::StoreError;
-use super::row::{signed, unsigned};
+use super::row::{all, bytes, change, only, signed, unsigned};
 
 /// What became of a piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,13 +23,13 @@ pub enum Kept {
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn append(
-    conn: &mut SqliteConnection,
+pub fn append(
+    conn: &Connection,
     operation: OperationId,
     chunk: &Chunk,
     limit: u64,
 ) -> Result<Kept, StoreError> {
-    let stored = lengths(conn, operation).await?;
+    let stored = lengths(conn, operation)?;
     let have = stored.of(chunk.stream);
     let Some(skip) = have.checked_sub(chunk.offset) else {
         return Ok(Kept::Dropped);
@@ -44,13 +44,16 @@ pub async fn append(
     if stored.stdout + stored.stderr + new.len() as u64 > limit {
         return Ok(Kept::Dropped);
     }
-    sqlx::query("INSERT INTO output (operation, stream, start, bytes) VALUES (?, ?, ?, ?)")
-        .bind(operation.to_string())
-        .bind(number(chunk.stream))
-        .bind(signed(have))
-        .bind(new)
-        .execute(conn)
-        .await?;
+    change(
+        conn,
+        "INSERT INTO output (operation, stream, start, bytes) VALUES (?, ?, ?, ?)",
+        params![
+            operation.to_string(),
+            number(chunk.stream),
+            signed(have),
+            new
+        ],
+    )?;
     Ok(Kept::Stored)
 }
 
@@ -78,21 +81,21 @@ impl Lengths {
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn lengths(
-    conn: &mut SqliteConnection,
-    operation: OperationId,
-) -> Result<Lengths, StoreError> {
-    let row = sqlx::query(
-        "SELECT coalesce((SELECT start + length(bytes) FROM output WHERE operation = ?1 AND stream = 1 ORDER BY start DESC LIMIT 1), 0) AS stdout,
-                coalesce((SELECT start + length(bytes) FROM output WHERE operation = ?1 AND stream = 2 ORDER BY start DESC LIMIT 1), 0) AS stderr",
+pub fn lengths(conn: &Connection, operation: OperationId) -> Result<Lengths, StoreError> {
+    only(
+        conn,
+        "SELECT coalesce((SELECT start + length(bytes) FROM output
+             WHERE operation = ?1 AND stream = 1 ORDER BY start DESC LIMIT 1), 0) AS stdout,
+         coalesce((SELECT start + length(bytes) FROM output
+             WHERE operation = ?1 AND stream = 2 ORDER BY start DESC LIMIT 1), 0) AS stderr",
+        params![operation.to_string()],
+        |row| {
+            Ok(Lengths {
+                stdout: unsigned(row, "stdout")?,
+                stderr: unsigned(row, "stderr")?,
+            })
+        },
     )
-    .bind(operation.to_string())
-    .fetch_one(conn)
-    .await?;
-    Ok(Lengths {
-        stdout: unsigned(&row, "stdout")?,
-        stderr: unsigned(&row, "stderr")?,
-    })
 }
 
 /// A stored piece, and its place in the order of all pieces.
@@ -109,35 +112,32 @@ pub struct Piece {
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn pieces(
-    conn: &mut SqliteConnection,
+pub fn pieces(
+    conn: &Connection,
     operation: OperationId,
     after: i64,
     limit: u32,
 ) -> Result<Vec<Piece>, StoreError> {
-    let rows = sqlx::query("SELECT id, stream, start, bytes FROM output WHERE operation = ? AND id > ? ORDER BY id LIMIT ?")
-        .bind(operation.to_string())
-        .bind(after)
-        .bind(limit)
-        .fetch_all(conn)
-        .await?;
-    rows.iter()
-        .map(|row| {
-            let stream = match row.try_get::<i64, _>("stream")? {
+    all(
+        conn,
+        "SELECT id, stream, start, bytes FROM output WHERE operation = ? AND id > ? ORDER BY id LIMIT ?",
+        params![operation.to_string(), after, limit],
+        |row| {
+            let stream = match row.get::<_, i64>("stream")? {
                 1 => OutputStream::Stdout,
                 2 => OutputStream::Stderr,
                 other => return Err(StoreError::Corrupt(format!("stream {other}"))),
             };
             Ok(Piece {
-                id: row.try_get("id")?,
+                id: row.get("id")?,
                 chunk: Chunk {
                     stream,
                     offset: unsigned(row, "start")?,
-                    bytes: row.try_get("bytes")?,
+                    bytes: row.get("bytes")?,
                 },
             })
-        })
-        .collect()
+        },
+    )
 }
 
 /// Bytes of one stream, from `offset`, at most `length` of them.
@@ -145,31 +145,33 @@ pub async fn pieces(
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn range(
-    conn: &mut SqliteConnection,
+pub fn range(
+    conn: &Connection,
     operation: OperationId,
     stream: OutputStream,
     offset: u64,
     length: u64,
 ) -> Result<Vec<u8>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT start, bytes FROM output WHERE operation = ?1 AND stream = ?2 AND start < ?4 AND start + length(bytes) > ?3 ORDER BY start",
-    )
-    .bind(operation.to_string())
-    .bind(number(stream))
-    .bind(signed(offset))
-    .bind(signed(offset.saturating_add(length)))
-    .fetch_all(conn)
-    .await?;
-    let mut bytes = Vec::new();
-    for row in &rows {
-        let piece: &[u8] = row.try_get("bytes")?;
-        let skip =
-            usize::try_from(offset.saturating_sub(unsigned(row, "start")?)).unwrap_or(usize::MAX);
-        bytes.extend_from_slice(piece.get(skip..).unwrap_or_default());
-    }
-    bytes.truncate(usize::try_from(length).unwrap_or(usize::MAX));
-    Ok(bytes)
+    let mut found = Vec::new();
+    all(
+        conn,
+        "SELECT start, bytes FROM output WHERE operation = ?1 AND stream = ?2
+             AND start < ?4 AND start + length(bytes) > ?3 ORDER BY start",
+        params![
+            operation.to_string(),
+            number(stream),
+            signed(offset),
+            signed(offset.saturating_add(length)),
+        ],
+        |row| {
+            let skip = offset.saturating_sub(unsigned(row, "start")?);
+            let skip = usize::try_from(skip).unwrap_or(usize::MAX);
+            found.extend_from_slice(bytes(row, "bytes")?.get(skip..).unwrap_or_default());
+            Ok(())
+        },
+    )?;
+    found.truncate(usize::try_from(length).unwrap_or(usize::MAX));
+    Ok(found)
 }
 
 const fn number(stream: OutputStream) -> i64 {

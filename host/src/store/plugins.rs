@@ -1,12 +1,11 @@
 //! Components that passed admission. Their bytes are blobs of the tenant.
 
+use sluice_database::rusqlite::{Connection, Row, params};
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::TenantId;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, SqliteConnection};
 
 use super::StoreError;
-use super::row::{parsed, signed, unsigned};
+use super::row::{all, change, first, parsed, signed, time, unsigned};
 use crate::clock::UnixMillis;
 
 /// An installed plugin.
@@ -43,33 +42,31 @@ pub struct PluginRow {
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn insert(
-    conn: &mut SqliteConnection,
-    tenant: TenantId,
-    plugin: &PluginRow,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO plugins (tenant, sha256, id, version, vendor, world, description, manifest, publisher, minimum_version,
-                              signature, size, installed)
+pub fn insert(conn: &Connection, tenant: TenantId, plugin: &PluginRow) -> Result<(), StoreError> {
+    change(
+        conn,
+        "INSERT INTO plugins (tenant, sha256, id, version, vendor, world, description, manifest,
+                              publisher, minimum_version, signature, size, installed)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-         ON CONFLICT (tenant, sha256) DO UPDATE SET signature = excluded.signature, publisher = excluded.publisher,
-             minimum_version = excluded.minimum_version, installed = excluded.installed",
-    )
-    .bind(tenant.to_string())
-    .bind(plugin.sha256.to_string())
-    .bind(&plugin.id)
-    .bind(&plugin.version)
-    .bind(&plugin.vendor)
-    .bind(&plugin.world)
-    .bind(&plugin.description)
-    .bind(&plugin.manifest)
-    .bind(&plugin.publisher)
-    .bind(&plugin.minimum_version)
-    .bind(&plugin.signature)
-    .bind(signed(plugin.size))
-    .bind(plugin.installed.0)
-    .execute(conn)
-    .await?;
+         ON CONFLICT (tenant, sha256) DO UPDATE SET signature = excluded.signature,
+             publisher = excluded.publisher, minimum_version = excluded.minimum_version,
+             installed = excluded.installed",
+        params![
+            tenant.to_string(),
+            plugin.sha256.to_string(),
+            &plugin.id,
+            &plugin.version,
+            &plugin.vendor,
+            &plugin.world,
+            &plugin.description,
+            &plugin.manifest,
+            &plugin.publisher,
+            &plugin.minimum_version,
+            &plugin.signature,
+            signed(plugin.size),
+            plugin.installed.0,
+        ],
+    )?;
     Ok(())
 }
 
@@ -78,17 +75,17 @@ pub async fn insert(
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn find(
-    conn: &mut SqliteConnection,
+pub fn find(
+    conn: &Connection,
     tenant: TenantId,
     sha256: Digest,
 ) -> Result<Option<PluginRow>, StoreError> {
-    let row = sqlx::query("SELECT * FROM plugins WHERE tenant = ? AND sha256 = ?")
-        .bind(tenant.to_string())
-        .bind(sha256.to_string())
-        .fetch_optional(conn)
-        .await?;
-    row.map(|row| read(&row)).transpose()
+    first(
+        conn,
+        "SELECT * FROM plugins WHERE tenant = ? AND sha256 = ?",
+        params![tenant.to_string(), sha256.to_string()],
+        read,
+    )
 }
 
 /// All plugins with this id, the one installed last first.
@@ -96,19 +93,17 @@ pub async fn find(
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn with_id(
-    conn: &mut SqliteConnection,
+pub fn with_id(
+    conn: &Connection,
     tenant: TenantId,
     id: &str,
 ) -> Result<Vec<PluginRow>, StoreError> {
-    let rows = sqlx::query(
+    all(
+        conn,
         "SELECT * FROM plugins WHERE tenant = ? AND id = ? ORDER BY installed DESC, sha256",
+        params![tenant.to_string(), id],
+        read,
     )
-    .bind(tenant.to_string())
-    .bind(id)
-    .fetch_all(conn)
-    .await?;
-    rows.iter().map(read).collect()
 }
 
 /// All plugins of a tenant, by id, the one installed last first.
@@ -116,31 +111,28 @@ pub async fn with_id(
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn list(
-    conn: &mut SqliteConnection,
-    tenant: TenantId,
-) -> Result<Vec<PluginRow>, StoreError> {
-    let rows =
-        sqlx::query("SELECT * FROM plugins WHERE tenant = ? ORDER BY id, installed DESC, sha256")
-            .bind(tenant.to_string())
-            .fetch_all(conn)
-            .await?;
-    rows.iter().map(read).collect()
+pub fn list(conn: &Connection, tenant: TenantId) -> Result<Vec<PluginRow>, StoreError> {
+    all(
+        conn,
+        "SELECT * FROM plugins WHERE tenant = ? ORDER BY id, installed DESC, sha256",
+        params![tenant.to_string()],
+        read,
+    )
 }
 
-fn read(row: &SqliteRow) -> Result<PluginRow, StoreError> {
+fn read(row: &Row<'_>) -> Result<PluginRow, StoreError> {
     Ok(PluginRow {
         sha256: parsed(row, "sha256")?,
-        id: row.try_get("id")?,
-        version: row.try_get("version")?,
-        vendor: row.try_get("vendor")?,
-        world: row.try_get("world")?,
-        description: row.try_get("description")?,
-        manifest: row.try_get("manifest")?,
-        publisher: row.try_get("publisher")?,
-        minimum_version: row.try_get("minimum_version")?,
-        signature: row.try_get("signature")?,
+        id: row.get("id")?,
+        version: row.get("version")?,
+        vendor: row.get("vendor")?,
+        world: row.get("world")?,
+        description: row.get("description")?,
+        manifest: row.get("manifest")?,
+        publisher: row.get("publisher")?,
+        minimum_version: row.get("minimum_version")?,
+        signature: row.get("signature")?,
         size: unsigned(row, "size")?,
-        installed: UnixMillis(row.try_get("installed")?),
+        installed: time(row, "installed")?,
     })
 }

@@ -1,9 +1,10 @@
 //! Whose plugins a tenant takes.
 
+use sluice_database::rusqlite::{Connection, params};
 use sluice_protocol::ids::TenantId;
-use sqlx::{Row as _, SqliteConnection};
 
 use super::StoreError;
+use super::row::{all, change, time};
 use crate::clock::UnixMillis;
 
 /// A trusted publisher.
@@ -22,19 +23,22 @@ pub struct PublisherRow {
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn insert(
-    conn: &mut SqliteConnection,
+pub fn insert(
+    conn: &Connection,
     tenant: TenantId,
     publisher: &PublisherRow,
 ) -> Result<bool, StoreError> {
-    let done = sqlx::query("INSERT INTO publishers (tenant, key, created, created_by) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING")
-        .bind(tenant.to_string())
-        .bind(&publisher.key)
-        .bind(publisher.created.0)
-        .bind(&publisher.created_by)
-        .execute(conn)
-        .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(change(
+        conn,
+        "INSERT INTO publishers (tenant, key, created, created_by) VALUES (?, ?, ?, ?)
+         ON CONFLICT DO NOTHING",
+        params![
+            tenant.to_string(),
+            &publisher.key,
+            publisher.created.0,
+            &publisher.created_by,
+        ],
+    )? == 1)
 }
 
 /// Trusts a publisher no more; says no where it was not trusted.
@@ -42,17 +46,12 @@ pub async fn insert(
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn remove(
-    conn: &mut SqliteConnection,
-    tenant: TenantId,
-    key: &str,
-) -> Result<bool, StoreError> {
-    let done = sqlx::query("DELETE FROM publishers WHERE tenant = ? AND key = ?")
-        .bind(tenant.to_string())
-        .bind(key)
-        .execute(conn)
-        .await?;
-    Ok(done.rows_affected() == 1)
+pub fn remove(conn: &Connection, tenant: TenantId, key: &str) -> Result<bool, StoreError> {
+    Ok(change(
+        conn,
+        "DELETE FROM publishers WHERE tenant = ? AND key = ?",
+        params![tenant.to_string(), key],
+    )? == 1)
 }
 
 /// All publishers that a tenant trusts, sorted by key.
@@ -60,23 +59,17 @@ pub async fn remove(
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn list(
-    conn: &mut SqliteConnection,
-    tenant: TenantId,
-) -> Result<Vec<PublisherRow>, StoreError> {
-    let rows = sqlx::query(
+pub fn list(conn: &Connection, tenant: TenantId) -> Result<Vec<PublisherRow>, StoreError> {
+    all(
+        conn,
         "SELECT key, created, created_by FROM publishers WHERE tenant = ? ORDER BY key",
-    )
-    .bind(tenant.to_string())
-    .fetch_all(conn)
-    .await?;
-    rows.iter()
-        .map(|row| {
+        params![tenant.to_string()],
+        |row| {
             Ok(PublisherRow {
-                key: row.try_get("key")?,
-                created: UnixMillis(row.try_get("created")?),
-                created_by: row.try_get("created_by")?,
+                key: row.get("key")?,
+                created: time(row, "created")?,
+                created_by: row.get("created_by")?,
             })
-        })
-        .collect()
+        },
+    )
 }

@@ -1,10 +1,10 @@
 //! Tenants, and the revision of their gates.
 
+use sluice_database::rusqlite::{Connection, params};
 use sluice_protocol::ids::{HostId, TenantId};
-use sqlx::{Row as _, SqliteConnection};
 
 use super::StoreError;
-use super::row::{parsed, unsigned};
+use super::row::{change, first, only, parsed, unsigned};
 use crate::clock::UnixMillis;
 
 /// The name of the tenant that every host has from the start.
@@ -24,21 +24,16 @@ pub struct Tenant {
 /// # Errors
 ///
 /// Where the name is taken.
-pub async fn create(
-    conn: &mut SqliteConnection,
-    name: &str,
-    now: UnixMillis,
-) -> Result<Tenant, StoreError> {
+pub fn create(conn: &Connection, name: &str, now: UnixMillis) -> Result<Tenant, StoreError> {
     let tenant = Tenant {
         id: TenantId::generate(),
         name: name.to_owned(),
     };
-    sqlx::query("INSERT INTO tenants (id, name, created) VALUES (?, ?, ?)")
-        .bind(tenant.id.to_string())
-        .bind(name)
-        .bind(now.0)
-        .execute(conn)
-        .await?;
+    change(
+        conn,
+        "INSERT INTO tenants (id, name, created) VALUES (?, ?, ?)",
+        params![tenant.id.to_string(), name, now.0],
+    )?;
     Ok(tenant)
 }
 
@@ -47,18 +42,18 @@ pub async fn create(
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn find(conn: &mut SqliteConnection, id: TenantId) -> Result<Option<Tenant>, StoreError> {
-    let row = sqlx::query("SELECT name FROM tenants WHERE id = ?")
-        .bind(id.to_string())
-        .fetch_optional(conn)
-        .await?;
-    Ok(match row {
-        Some(row) => Some(Tenant {
-            id,
-            name: row.try_get("name")?,
-        }),
-        None => None,
-    })
+pub fn find(conn: &Connection, id: TenantId) -> Result<Option<Tenant>, StoreError> {
+    first(
+        conn,
+        "SELECT name FROM tenants WHERE id = ?",
+        params![id.to_string()],
+        |row| {
+            Ok(Tenant {
+                id,
+                name: row.get("name")?,
+            })
+        },
+    )
 }
 
 /// The tenant with this name.
@@ -66,21 +61,18 @@ pub async fn find(conn: &mut SqliteConnection, id: TenantId) -> Result<Option<Te
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn find_by_name(
-    conn: &mut SqliteConnection,
-    name: &str,
-) -> Result<Option<Tenant>, StoreError> {
-    let row = sqlx::query("SELECT id, name FROM tenants WHERE name = ?")
-        .bind(name)
-        .fetch_optional(conn)
-        .await?;
-    row.map(|row| {
-        Ok(Tenant {
-            id: parsed(&row, "id")?,
-            name: row.try_get("name")?,
-        })
-    })
-    .transpose()
+pub fn find_by_name(conn: &Connection, name: &str) -> Result<Option<Tenant>, StoreError> {
+    first(
+        conn,
+        "SELECT id, name FROM tenants WHERE name = ?",
+        params![name],
+        |row| {
+            Ok(Tenant {
+                id: parsed(row, "id")?,
+                name: row.get("name")?,
+            })
+        },
+    )
 }
 
 /// The revision of the tenant's gates.
@@ -88,15 +80,13 @@ pub async fn find_by_name(
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn gates_revision(
-    conn: &mut SqliteConnection,
-    tenant: TenantId,
-) -> Result<u64, StoreError> {
-    let row = sqlx::query("SELECT gates_revision FROM tenants WHERE id = ?")
-        .bind(tenant.to_string())
-        .fetch_one(conn)
-        .await?;
-    unsigned(&row, "gates_revision")
+pub fn gates_revision(conn: &Connection, tenant: TenantId) -> Result<u64, StoreError> {
+    only(
+        conn,
+        "SELECT gates_revision FROM tenants WHERE id = ?",
+        params![tenant.to_string()],
+        |row| unsigned(row, "gates_revision"),
+    )
 }
 
 /// Makes the next revision of the tenant's gates, and says which that is.
@@ -104,15 +94,13 @@ pub async fn gates_revision(
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn next_gates_revision(
-    conn: &mut SqliteConnection,
-    tenant: TenantId,
-) -> Result<u64, StoreError> {
-    let row = sqlx::query("UPDATE tenants SET gates_revision = gates_revision + 1 WHERE id = ? RETURNING gates_revision")
-        .bind(tenant.to_string())
-        .fetch_one(conn)
-        .await?;
-    unsigned(&row, "gates_revision")
+pub fn next_gates_revision(conn: &Connection, tenant: TenantId) -> Result<u64, StoreError> {
+    only(
+        conn,
+        "UPDATE tenants SET gates_revision = gates_revision + 1 WHERE id = ? RETURNING gates_revision",
+        params![tenant.to_string()],
+        |row| unsigned(row, "gates_revision"),
+    )
 }
 
 /// The host's own id, made by `sluice-host init`.
@@ -120,11 +108,8 @@ pub async fn next_gates_revision(
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn host_id(conn: &mut SqliteConnection) -> Result<Option<HostId>, StoreError> {
-    let row = sqlx::query("SELECT id FROM host")
-        .fetch_optional(conn)
-        .await?;
-    row.map(|row| parsed(&row, "id")).transpose()
+pub fn host_id(conn: &Connection) -> Result<Option<HostId>, StoreError> {
+    first(conn, "SELECT id FROM host", [], |row| parsed(row, "id"))
 }
 
 /// Records the host's own id.
@@ -132,15 +117,11 @@ pub async fn host_id(conn: &mut SqliteConnection) -> Result<Option<HostId>, Stor
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn set_host_id(
-    conn: &mut SqliteConnection,
-    id: HostId,
-    now: UnixMillis,
-) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO host (id, created) VALUES (?, ?)")
-        .bind(id.to_string())
-        .bind(now.0)
-        .execute(conn)
-        .await?;
+pub fn set_host_id(conn: &Connection, id: HostId, now: UnixMillis) -> Result<(), StoreError> {
+    change(
+        conn,
+        "INSERT INTO host (id, created) VALUES (?, ?)",
+        params![id.to_string(), now.0],
+    )?;
     Ok(())
 }

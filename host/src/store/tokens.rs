@@ -2,14 +2,13 @@
 
 use std::str::FromStr as _;
 
+use sluice_database::rusqlite::{Connection, Row, params};
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::TenantId;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, SqliteConnection};
 use uuid::Uuid;
 
 use super::StoreError;
-use super::row::{parsed, to_json};
+use super::row::{all, change, exists, first, from_json, parsed, time, time_or_null, to_json};
 use crate::clock::UnixMillis;
 use crate::operators::Permission;
 
@@ -37,30 +36,27 @@ pub struct TokenRow {
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn insert(
-    conn: &mut SqliteConnection,
-    token: &TokenRow,
-    secret: Digest,
-) -> Result<bool, StoreError> {
+pub fn insert(conn: &Connection, token: &TokenRow, secret: Digest) -> Result<bool, StoreError> {
     let words: Vec<&str> = token
         .permissions
         .iter()
         .map(|permission| permission.as_str())
         .collect();
-    let done = sqlx::query(
-        "INSERT INTO tokens (id, tenant, name, secret_sha256, permissions, created, expires) VALUES (?, ?, ?, ?, ?, ?, ?)
+    Ok(change(
+        conn,
+        "INSERT INTO tokens (id, tenant, name, secret_sha256, permissions, created, expires)
+         VALUES (?, ?, ?, ?, ?, ?, ?)
          ON CONFLICT (tenant, name) WHERE revoked IS NULL DO NOTHING",
-    )
-    .bind(token.id.to_string())
-    .bind(token.tenant.to_string())
-    .bind(&token.name)
-    .bind(secret.as_bytes().as_slice())
-    .bind(to_json(&words)?)
-    .bind(token.created.0)
-    .bind(token.expires.map(|at| at.0))
-    .execute(conn)
-    .await?;
-    Ok(done.rows_affected() == 1)
+        params![
+            token.id.to_string(),
+            token.tenant.to_string(),
+            &token.name,
+            secret.as_bytes().as_slice(),
+            to_json(&words)?,
+            token.created.0,
+            token.expires.map(|at| at.0),
+        ],
+    )? == 1)
 }
 
 /// The token with this secret, also one that is expired or revoked.
@@ -68,15 +64,13 @@ pub async fn insert(
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn find_by_secret(
-    conn: &mut SqliteConnection,
-    secret: Digest,
-) -> Result<Option<TokenRow>, StoreError> {
-    let row = sqlx::query("SELECT * FROM tokens WHERE secret_sha256 = ?")
-        .bind(secret.as_bytes().as_slice())
-        .fetch_optional(conn)
-        .await?;
-    row.map(|row| read(&row)).transpose()
+pub fn find_by_secret(conn: &Connection, secret: Digest) -> Result<Option<TokenRow>, StoreError> {
+    first(
+        conn,
+        "SELECT * FROM tokens WHERE secret_sha256 = ?",
+        params![secret.as_bytes().as_slice()],
+        read,
+    )
 }
 
 /// Whether a token is good now.
@@ -84,19 +78,18 @@ pub async fn find_by_secret(
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn is_good(
-    conn: &mut SqliteConnection,
+pub fn is_good(
+    conn: &Connection,
     tenant: TenantId,
     id: Uuid,
     now: UnixMillis,
 ) -> Result<bool, StoreError> {
-    let row = sqlx::query("SELECT 1 FROM tokens WHERE tenant = ? AND id = ? AND revoked IS NULL AND (expires IS NULL OR expires > ?)")
-        .bind(tenant.to_string())
-        .bind(id.to_string())
-        .bind(now.0)
-        .fetch_optional(conn)
-        .await?;
-    Ok(row.is_some())
+    exists(
+        conn,
+        "SELECT 1 FROM tokens WHERE tenant = ? AND id = ? AND revoked IS NULL
+             AND (expires IS NULL OR expires > ?)",
+        params![tenant.to_string(), id.to_string(), now.0],
+    )
 }
 
 /// All tokens of a tenant, the oldest first.
@@ -104,15 +97,13 @@ pub async fn is_good(
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn list(
-    conn: &mut SqliteConnection,
-    tenant: TenantId,
-) -> Result<Vec<TokenRow>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM tokens WHERE tenant = ? ORDER BY created, id")
-        .bind(tenant.to_string())
-        .fetch_all(conn)
-        .await?;
-    rows.iter().map(read).collect()
+pub fn list(conn: &Connection, tenant: TenantId) -> Result<Vec<TokenRow>, StoreError> {
+    all(
+        conn,
+        "SELECT * FROM tokens WHERE tenant = ? ORDER BY created, id",
+        params![tenant.to_string()],
+        read,
+    )
 }
 
 /// Revokes a token that is not revoked yet, and gives its operator's name.
@@ -120,23 +111,22 @@ pub async fn list(
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub async fn revoke(
-    conn: &mut SqliteConnection,
+pub fn revoke(
+    conn: &Connection,
     tenant: TenantId,
     id: Uuid,
     now: UnixMillis,
 ) -> Result<Option<String>, StoreError> {
-    let row = sqlx::query("UPDATE tokens SET revoked = ? WHERE tenant = ? AND id = ? AND revoked IS NULL RETURNING name")
-        .bind(now.0)
-        .bind(tenant.to_string())
-        .bind(id.to_string())
-        .fetch_optional(conn)
-        .await?;
-    Ok(row.map(|row| row.try_get("name")).transpose()?)
+    first(
+        conn,
+        "UPDATE tokens SET revoked = ? WHERE tenant = ? AND id = ? AND revoked IS NULL RETURNING name",
+        params![now.0, tenant.to_string(), id.to_string()],
+        |row| Ok(row.get("name")?),
+    )
 }
 
-fn read(row: &SqliteRow) -> Result<TokenRow, StoreError> {
-    let words: Vec<String> = super::row::from_json(row, "permissions")?;
+fn read(row: &Row<'_>) -> Result<TokenRow, StoreError> {
+    let words: Vec<String> = from_json(row, "permissions")?;
     let permissions = words
         .iter()
         .map(|word| {
@@ -146,10 +136,10 @@ fn read(row: &SqliteRow) -> Result<TokenRow, StoreError> {
     Ok(TokenRow {
         id: parsed(row, "id")?,
         tenant: parsed(row, "tenant")?,
-        name: row.try_get("name")?,
+        name: row.get("name")?,
         permissions,
-        created: UnixMillis(row.try_get("created")?),
-        expires: row.try_get::<Option<i64>, _>("expires")?.map(UnixMillis),
-        revoked: row.try_get::<Option<i64>, _>("revoked")?.map(UnixMillis),
+        created: time(row, "created")?,
+        expires: time_or_null(row, "expires")?,
+        revoked: time_or_null(row, "revoked")?,
     })
 }

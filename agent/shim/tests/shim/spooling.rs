@@ -101,7 +101,7 @@ fn a_killed_shim_takes_the_script_with_it_and_the_rest_can_be_recovered() {
     .unwrap();
     child.wait().unwrap();
     assert_eq!(spool::state(&spec.spool).unwrap(), State::Broken);
-    let notes = spool::recover(&spec.spool).unwrap();
+    let notes = spool::recover(&spec.spool, &spec.workspace_base, &spec.operation).unwrap();
     assert_eq!(notes, Vec::<String>::new());
     assert_eq!(std::fs::read_dir(machine.workspaces()).unwrap().count(), 0);
     let events = spool::read_events(&spec.spool).unwrap();

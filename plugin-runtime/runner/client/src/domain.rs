@@ -58,8 +58,11 @@ struct Inner {
     cache: Cache,
     next: AtomicU64,
     running: Mutex<Running>,
-    answers: std::sync::Mutex<LruCache<(Key, [u8; 32]), Arc<Answered>>>,
+    answers: std::sync::Mutex<Answers>,
 }
+
+/// Answers by the gate and its settings, and the digest of the question.
+type Answers = LruCache<(Key, [u8; 32]), Arc<Answered>>;
 
 /// What a gate answered to a question: a pure function's, so it is kept. Errors are not.
 #[derive(Debug)]
@@ -379,7 +382,7 @@ impl BoundGate {
         answered
     }
 
-    fn answers(&self) -> std::sync::MutexGuard<'_, LruCache<(Key, [u8; 32]), Arc<Answered>>> {
+    fn answers(&self) -> std::sync::MutexGuard<'_, Answers> {
         let answers = &self.0.domain.0.answers;
         answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
