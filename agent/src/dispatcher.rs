@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::collections::hash_map::{self, HashMap};
+use std::path::Path;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use sluice_protocol::causes::Causes;
@@ -101,7 +102,11 @@ impl Agent {
                 }
             }
             agent.operations().open.remove(&id);
-            agent.remove_spool(id);
+            // Where blocking is allowed: some file systems wait for the disk when they give space back.
+            let removed = tokio::task::spawn_blocking(move || agent.remove_spool(id)).await;
+            if let Err(error) = removed {
+                tracing::warn!(operation = %id, %error, "the spool could not be removed");
+            }
         });
     }
 
@@ -134,7 +139,9 @@ impl Agent {
         for entry in std::fs::read_dir(self.state.path("spool"))? {
             let name = entry?.file_name();
             // Only what has the form of ours: nothing else in there was made by an agent.
-            if let Some(id) = name.to_str().and_then(|name| name.parse().ok())
+            if name.to_str().is_some_and(sluice_shim::spool::is_spare) {
+                self.remove_spool_at(&self.state.path("spool").join(name));
+            } else if let Some(id) = name.to_str().and_then(|name| name.parse().ok())
                 && !self.operations().open.contains_key(&id)
             {
                 self.remove_spool(id);
@@ -223,6 +230,8 @@ impl Agent {
                     tracing::error!(operation = %id, error = %Causes(&error), "the report is not on disk and does not go out; restart the agent")
                 }
             }
+            // Not earlier: it would take processor time from what is on the way to the host.
+            agent.prepare_spare();
         });
     }
 
@@ -284,8 +293,11 @@ impl Agent {
     }
 
     fn remove_spool(&self, id: OperationId) {
-        let spool = self.spool(id);
-        if let Err(error) = std::fs::remove_dir_all(&spool)
+        self.remove_spool_at(&self.spool(id));
+    }
+
+    fn remove_spool_at(&self, spool: &Path) {
+        if let Err(error) = std::fs::remove_dir_all(spool)
             && error.kind() != std::io::ErrorKind::NotFound
         {
             tracing::warn!(path = %spool.display(), %error, "the spool could not be removed");

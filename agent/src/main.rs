@@ -71,8 +71,8 @@ enum AuditCommand {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     start_logging();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    // One thread: an agent waits far more than it works, and waking a second one costs more than it would do.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     match runtime

@@ -72,7 +72,7 @@ pub async fn adopt(
     let id = operation.operation.to_string();
     let follower = spool::adopt(&spool, &passed.workspaces, &id, restarted);
     let source = Events::Adopted(Box::new(follower), spool);
-    let mut report = follow(source, journal, canceled, &passed, || {}).await;
+    let mut report = follow(source, journal, canceled, &passed).await;
     report.bundle_sha256 = Some(passed.bundle_sha256);
     report.findings = passed.findings;
     report.checks = passed.checks;
@@ -165,16 +165,7 @@ async fn check_and_run(
         .start(&spec)
         .await
         .map_err(|error| Ending::Error(Causes(&error).to_string()))?;
-    let report = follow(
-        Events::Live(Box::new(running)),
-        journal,
-        canceled,
-        &passed,
-        || {
-            agent.prepare_spare();
-        },
-    );
-    Ok(report.await)
+    Ok(follow(Events::Live(Box::new(running)), journal, canceled, &passed).await)
 }
 
 /// What every gate let pass, ready to be started.

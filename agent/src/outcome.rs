@@ -42,20 +42,17 @@ impl Events {
     }
 }
 
-/// Follows the shim's events to the last and makes the report of them. Calls `started` when the script's process has
-/// been.
+/// Follows the shim's events to the last and makes the report of them.
 #[tracing::instrument(level = "debug", skip_all)]
 pub(crate) async fn follow(
     mut source: Events,
     journal: &Journal,
     mut canceled: Canceled,
     passed: &Passed,
-    started: impl FnOnce(),
 ) -> Report {
     let mut report = Report::without_process(Ending::Interrupted, now());
     let mut offsets = Offsets::default();
     let mut asked: Option<String> = None;
-    let mut started = Some(started);
     loop {
         let event = tokio::select! {
             event = source.next() => event,
@@ -69,11 +66,6 @@ pub(crate) async fn follow(
             Ok(Some(event)) => {
                 for chunk in offsets.take(&event) {
                     journal.push(Progress::Output(chunk));
-                }
-                if matches!(event, Event::Started(_))
-                    && let Some(started) = started.take()
-                {
-                    started();
                 }
                 take_event(&mut report, event, journal, asked.as_deref(), passed);
             }

@@ -54,7 +54,7 @@ pub async fn run(state: StateDirectory, config_path: Option<PathBuf>) -> anyhow:
     let config = Config::load(config_path.as_deref())?;
     let _lock = state.lock()?;
     let (identity, addresses) = state.identity()?;
-    let launcher = Launcher::beside_this_program()?;
+    let launcher = Launcher::beside_this_program(state.path("spool"))?;
     let slots = Semaphore::new(config.limits.parallel);
     let config = watch::Sender::new(Arc::new(config));
     let agent = Arc::new(Agent {
@@ -171,9 +171,10 @@ impl Agent {
     /// Has a shim wait ready, in the background.
     pub fn prepare_spare(&self) {
         let launcher = self.launcher.clone();
+        let base = self.workspace_base(&self.config());
         tokio::spawn(async move {
-            if let Err(error) = launcher.prepare_spare().await {
-                tracing::warn!(%error, "no shim waits ready; the next operation starts one");
+            if let Err(error) = launcher.prepare_spare(&base).await {
+                tracing::warn!(error = %Causes(&error), "no shim waits ready; the next operation starts one");
             }
         });
     }

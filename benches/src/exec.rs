@@ -23,9 +23,9 @@ pub(crate) fn run() -> Result<()> {
         return Ok(());
     }
     let shim = sluice_tests::binaries().join("sluice-shim");
-    let launcher = Launcher::with_shim(&shim)?;
     let directory = tempfile::tempdir()?;
     std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o711))?;
+    let launcher = Launcher::with_shim(&shim, directory.path().to_owned())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -46,7 +46,7 @@ pub(crate) fn run() -> Result<()> {
 }
 
 async fn operation(launcher: &Launcher, spec: &Spec) -> Result<Duration> {
-    launcher.prepare_spare().await?;
+    launcher.prepare_spare(&spec.workspace_base).await?;
     // The spare is there while an operation passes its gates.
     tokio::time::sleep(Duration::from_millis(3)).await;
     let started = Instant::now();

@@ -57,7 +57,14 @@ impl Journal {
         self.spool = Some(spool);
     }
 
+    /// Puts an event on record and tells it.
     pub(crate) fn emit(&mut self, event: &Event) {
+        self.record(event);
+        self.send();
+    }
+
+    /// Puts an event on record; it is told together with the next one.
+    pub(crate) fn record(&mut self, event: &Event) {
         let bytes = frame::encode(event);
         let spooled = self
             .spool
@@ -76,7 +83,6 @@ impl Journal {
             );
             self.queue.extend(&frame::encode(&Event::Note { text }));
         }
-        self.send();
     }
 
     /// Makes what is in the spool survive a power cut.

@@ -1,4 +1,5 @@
-//! The program `sluice-shim`. It takes no arguments: what to do is read from standard input.
+//! The program `sluice-shim`. What to do is read from standard input; its arguments (see [`sluice_shim::run`])
+//! only say where to make ready.
 
 use std::process::ExitCode;
 

@@ -1,12 +1,11 @@
 //! The story of one operation, from the description on standard input to the last event.
 
 use std::ffi::CString;
-use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use nix::fcntl::Flock;
 use nix::sys::prctl;
 use nix::sys::signal::{SigHandler, SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -19,7 +18,7 @@ use crate::containment::{Containment, Groups};
 use crate::ephemeral::Lease;
 use crate::event::{Event, Outcome, Prepared, Stage, Started, UnixMillis};
 use crate::journal::Journal;
-use crate::spec::{Spec, User, Variable};
+use crate::spec::{NICE_AHEAD, Spec, User, Variable};
 use crate::supervise::{Running, supervise};
 use crate::workspace::Workspace;
 use crate::{privileges, processes, spool, workspace};
@@ -27,7 +26,8 @@ use crate::{privileges, processes, spool, workspace};
 /// The largest description that is read: a script with its attachments given in line.
 const MAX_SPEC: u64 = 256 * 1024 * 1024;
 
-/// The whole program: reads one operation from standard input, runs it, and ends. Without one (end of input at once,
+/// The whole program (arguments: the directory of all spools and the base of private directories, where they are known
+/// beforehand): reads one operation from standard input, runs it, and ends. Without one (end of input at once,
 /// as for a spare shim whose agent ended) it ends in silence.
 #[must_use]
 pub fn run() -> ExitCode {
@@ -41,7 +41,7 @@ pub fn run() -> ExitCode {
             );
         }
     };
-    let groups = Groups::make();
+    let ahead = Ahead::make(std::env::args_os().skip(1).map(PathBuf::from));
     let mut bytes = Vec::new();
     let read = std::io::stdin()
         .lock()
@@ -49,34 +49,73 @@ pub fn run() -> ExitCode {
         .read_to_end(&mut bytes);
     let mut journal = Journal::new();
     match read {
-        Ok(0) => groups.remove(),
+        Ok(0) => ahead.remove(),
         Ok(_) => match Spec::from_bytes(&bytes) {
             Ok(spec) => {
                 drop(bytes);
-                perform(&spec, groups, &signals, &mut journal);
+                perform(&spec, ahead, &signals, &mut journal);
             }
             Err(error) => {
-                groups.remove();
+                ahead.remove();
                 return fail(&mut journal, Stage::Spec, with_cause(&error));
             }
         },
         Err(error) => {
-            groups.remove();
+            ahead.remove();
             return fail(&mut journal, Stage::Spec, error.to_string());
         }
     }
     ExitCode::SUCCESS
 }
 
+/// What is made while there is no operation yet, so that one need not wait for it. Only the groups are always there.
+struct Ahead {
+    groups: Groups,
+    spool: Option<spool::Spare>,
+    workspace: Option<workspace::Spare>,
+}
+
+impl Ahead {
+    /// `directories`: that of all spools, and the base of private directories. What cannot be made in them is made when
+    /// there is an operation, and what is wrong is then told.
+    fn make(mut directories: impl Iterator<Item = PathBuf>) -> Self {
+        Self {
+            groups: Groups::make(),
+            spool: directories
+                .next()
+                .and_then(|directory| spool::Spare::make(&directory).ok()),
+            workspace: directories
+                .next()
+                .and_then(|base| workspace::Spare::make(&base).ok()),
+        }
+    }
+
+    fn remove(self) {
+        self.groups.remove();
+        self.spool.inspect(spool::Spare::remove);
+        self.workspace.inspect(workspace::Spare::remove);
+    }
+}
+
 /// From the spool to the last event, and what is left to do after it.
-fn perform(spec: &Spec, groups: Groups, signals: &SignalFd, journal: &mut Journal) {
-    let _lock: Flock<File> = match spool::open(&spec.spool) {
-        Ok((lock, events)) => {
+fn perform(spec: &Spec, ahead: Ahead, signals: &SignalFd, journal: &mut Journal) {
+    let Ahead {
+        groups,
+        spool,
+        workspace,
+    } = ahead;
+    let opened = match spool {
+        Some(spare) => spare.give(&spec.spool),
+        None => spool::open(&spec.spool),
+    };
+    let _lock = match opened {
+        Ok(spool::Opened { lock, events }) => {
             journal.attach(events);
             lock
         }
         Err(error) => {
             groups.remove();
+            workspace.inspect(workspace::Spare::remove);
             let reason = with_cause(&error);
             journal.emit(&Event::Failed {
                 stage: Stage::Spool,
@@ -87,16 +126,18 @@ fn perform(spec: &Spec, groups: Groups, signals: &SignalFd, journal: &mut Journa
     };
     let mut notes = Vec::new();
     let containment = groups.limit(&spec.limits, &mut notes);
-    let result = prepare_and_run(spec, &containment, signals, journal, &mut notes);
+    let result = prepare_and_run(spec, workspace, &containment, signals, journal, &mut notes);
     for text in notes.drain(..) {
-        journal.emit(&Event::Note { text });
+        journal.record(&Event::Note { text });
     }
     match result {
         Ok(outcome) => journal.emit(&Event::Exited(outcome)),
         Err(ChildError { stage, reason }) => journal.emit(&Event::Failed { stage, reason }),
     }
     // Nobody waits for what follows. The groups are empty, and hold no file of the operation.
+    step_back();
     containment.remove(&mut notes);
+    workspace::remove_emptied(&spec.spool);
     if let Err(error) = journal.sync() {
         notes.push(format!("the spool could not be made durable: {error}"));
     }
@@ -109,13 +150,20 @@ fn perform(spec: &Spec, groups: Groups, signals: &SignalFd, journal: &mut Journa
 /// Takes the user and makes the directory, runs the script, and gives both back.
 fn prepare_and_run(
     spec: &Spec,
+    spare: Option<workspace::Spare>,
     containment: &Containment,
     signals: &SignalFd,
     journal: &mut Journal,
     notes: &mut Vec<String>,
 ) -> Result<Outcome, ChildError> {
-    let user = Identity::take(&spec.user)?;
-    let workspace = match Workspace::make(spec, user.owner(), notes) {
+    let user = match Identity::take(&spec.user) {
+        Ok(user) => user,
+        Err(error) => {
+            spare.inspect(workspace::Spare::remove);
+            return Err(error);
+        }
+    };
+    let workspace = match Workspace::make(spare, spec, user.owner(), notes) {
         Ok(workspace) => workspace,
         Err(error) => {
             user.release(false, notes);
@@ -136,7 +184,7 @@ fn prepare_and_run(
         notes,
         &mut private_tmp,
     );
-    workspace.remove(notes);
+    workspace.clear(&spec.spool, notes);
     user.release(!private_tmp, notes);
     result
 }
@@ -156,7 +204,7 @@ fn start_and_supervise(
     private_tmp: &mut bool,
 ) -> Result<Outcome, ChildError> {
     let (device, inode) = workspace.identity;
-    journal.emit(&Event::Prepared(Prepared {
+    journal.record(&Event::Prepared(Prepared {
         at: UnixMillis::now(),
         workspace: workspace.path.clone(),
         device,
@@ -364,6 +412,12 @@ fn stand_alone() -> nix::Result<SignalFd> {
     umask(Mode::from_bits_truncate(0o077));
     nix::unistd::chdir("/")?;
     SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+}
+
+#[expect(unsafe_code, reason = "nix has no setpriority")]
+fn step_back() {
+    // SAFETY: plain integers; 0 is this process.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE_AHEAD) };
 }
 
 #[expect(unsafe_code, reason = "signal dispositions have no safe form")]

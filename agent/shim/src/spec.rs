@@ -7,6 +7,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
+/// The niceness of a shim that has no operation yet, or no longer: what it does then, nobody waits for.
+pub const NICE_AHEAD: i32 = 10;
+
 /// One operation to start. Read from the shim's standard input as one CBOR value.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

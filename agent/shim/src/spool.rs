@@ -4,6 +4,8 @@
 //! <spool>/lock     flock held by the shim for its life; its pid as text
 //! <spool>/events   frames (see `frame`), made O_EXCL: an operation starts at most once
 //! ```
+//! A shim that waits for an operation makes both ahead, in a directory beside it, which then is renamed to its place,
+//! where nothing may be.
 //!
 //! An agent that starts again calls [`state`] for each spool of an operation that its ledger has as started:
 //! running (then [`wait`] and [`read_events`]), ended, or given up. A spool without events whose shim is not running is
@@ -15,7 +17,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, Uid};
 
@@ -167,7 +169,10 @@ pub fn read_events(spool: &Path) -> Result<Vec<Event>, SpoolError> {
 /// # Errors
 /// [`SpoolError::Busy`] or [`SpoolError::Taken`] when a shim was first; look at [`state`] again.
 pub fn abandon(spool: &Path, reason: &str) -> Result<(), SpoolError> {
-    let (_lock, mut events) = open(spool)?;
+    let Opened {
+        lock: _held,
+        mut events,
+    } = open(spool)?;
     let path = spool.join("events");
     let last = Event::Failed {
         stage: Stage::Shim,
@@ -214,8 +219,70 @@ pub fn recover(
     Ok(notes)
 }
 
-/// Opens the spool for the one process that owns the operation: the lock, and a new events file.
-pub(crate) fn open(spool: &Path) -> Result<(Flock<File>, File), SpoolError> {
+/// What the one process that owns an operation holds: the lock, and a new events file.
+pub(crate) struct Opened {
+    pub(crate) lock: Flock<File>,
+    pub(crate) events: File,
+}
+
+/// A spool that was made before there is an operation, beside its place. One of a shim that was killed is removed by the
+/// agent when it starts.
+pub(crate) struct Spare {
+    path: PathBuf,
+    opened: Opened,
+}
+
+impl Spare {
+    /// Makes one in the directory of all spools.
+    pub(crate) fn make(directory: &Path) -> Result<Self, SpoolError> {
+        let path = directory.join(format!("{SPARE}{}", std::process::id()));
+        let opened = open(&path)?;
+        Ok(Self { path, opened })
+    }
+
+    /// Gives it to an operation, where its spool belongs into the same directory and nothing is at its place.
+    pub(crate) fn give(self, spool: &Path) -> Result<Opened, SpoolError> {
+        if spool.parent() != self.path.parent() {
+            self.remove();
+            return open(spool);
+        }
+        match renameat2(
+            AT_FDCWD,
+            &self.path,
+            AT_FDCWD,
+            spool,
+            RenameFlags::RENAME_NOREPLACE,
+        ) {
+            Ok(()) => Ok(self.opened),
+            Err(errno) => {
+                self.remove();
+                match errno {
+                    Errno::EEXIST => open(spool),
+                    // A file system that knows no such rename.
+                    Errno::EINVAL => open(spool),
+                    errno => Err(io("make", spool, errno.into())),
+                }
+            }
+        }
+    }
+
+    /// There is no operation.
+    pub(crate) fn remove(&self) {
+        let _removed_by_the_next_agent = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+/// How the name of a spool begins that has no operation yet.
+const SPARE: &str = "spare-";
+
+/// True for the name of a spool that was made ahead, by a shim that ended without an operation or still waits for one.
+#[must_use]
+pub fn is_spare(name: &str) -> bool {
+    name.starts_with(SPARE)
+}
+
+/// Opens the spool for the one process that owns the operation.
+pub(crate) fn open(spool: &Path) -> Result<Opened, SpoolError> {
     match DirBuilder::new().mode(0o700).create(spool) {
         Ok(()) => {}
         Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
@@ -241,7 +308,7 @@ pub(crate) fn open(spool: &Path) -> Result<(Flock<File>, File), SpoolError> {
         .map_err(|e| io("write", &path, e))?;
     let path = spool.join("events");
     match private().create_new(true).append(true).open(&path) {
-        Ok(events) => Ok((lock, events)),
+        Ok(events) => Ok(Opened { lock, events }),
         Err(e) if e.kind() == ErrorKind::AlreadyExists => Err(SpoolError::Taken(path)),
         Err(e) => Err(io("make", &path, e)),
     }

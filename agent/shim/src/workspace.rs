@@ -8,7 +8,8 @@
 //!     secrets/                     the user's, 0700; files 0400
 //! ```
 //! Everything is made through descriptors, with its final mode and owner before a byte is written, while the directory
-//! around it still belongs to the shim. It is removed without following links, and only if it is the one that was made.
+//! around it still belongs to the shim. A shim that waits for an operation makes the directory and an empty script ahead, as
+//! `<base>/spare-<pid>.XXXXXX`. It is removed without following links, and only if it is the one that was made.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -16,7 +17,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{OFlag, open, openat};
+use nix::NixPath;
+use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, open, openat, renameat, renameat2};
 use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::{Gid, Uid, fchown, mkdtemp};
 
@@ -49,48 +51,130 @@ pub(crate) struct Workspace {
     pub(crate) variables: Vec<Variable>,
 }
 
+/// A private directory that was made before there is an operation: empty, and the shim's own. One of a shim that was
+/// killed is removed by the next one.
+pub(crate) struct Spare {
+    base: PathBuf,
+    path: PathBuf,
+    identity: (u64, u64),
+    root: OwnedFd,
+    run: OwnedFd,
+    script: OwnedFd,
+}
+
+impl Spare {
+    /// Makes one below the base, which is checked.
+    pub(crate) fn make(base: &Path) -> Result<Self, WorkspaceError> {
+        let real = checked_base(base, Uid::effective().is_root())?;
+        remove_abandoned(&real);
+        let path = mkdtemp(&real.join(format!("{SPARE}{}.XXXXXX", std::process::id())))
+            .map_err(io("make a directory in", &real))?;
+        let meta = std::fs::symlink_metadata(&path).map_err(|e| fail("look at", &path, e))?;
+        let root = open(&path, DIRECTORY, Mode::empty()).map_err(io("open", &path))?;
+        if Uid::effective().is_root() {
+            fchmod(&root, Mode::from_bits_truncate(0o711))
+                .map_err(io("change the mode of", &path))?;
+        }
+        let run = make_directory(&root, "run", &path)?;
+        let script = make_file(&run, SCRIPT, 0o700, &path)?;
+        Ok(Self {
+            base: base.to_owned(),
+            identity: (meta.dev(), meta.ino()),
+            path,
+            root,
+            run,
+            script,
+        })
+    }
+
+    /// Gives it to an operation: its name, and everything in it. `owner` is absent when the shim cannot change owners:
+    /// then all is its own.
+    fn fill(mut self, spec: &Spec, owner: Option<(Uid, Gid)>) -> Result<Workspace, WorkspaceError> {
+        let suffix = self.path.extension().unwrap_or_default().to_string_lossy();
+        let path = self
+            .path
+            .with_file_name(format!("{}.{suffix}", spec.operation));
+        renameat2(AT_FDCWD, &self.path, AT_FDCWD, &path, RenameFlags::empty())
+            .map_err(io("rename", &self.path))?;
+        self.path = path;
+        let run = self.path.join("run");
+        if spec.script.name != SCRIPT {
+            renameat(&self.run, SCRIPT, &self.run, spec.script.name.as_str())
+                .map_err(io("rename the script in", &run))?;
+        }
+        let mut made = Workspace {
+            script: run.join(&spec.script.name),
+            identity: self.identity,
+            variables: Vec::new(),
+            path: self.path,
+        };
+        give(&self.script, owner, &made.script)?;
+        let script = NewFile {
+            file: self.script.into(),
+            path: made.script.clone(),
+        };
+        script.write(&spec.script.bytes)?;
+        give(&self.run, owner, &run)?;
+        made.fill(&self.root, spec, owner)?;
+        Ok(made)
+    }
+
+    /// There is no operation, or not for this one.
+    pub(crate) fn remove(&self) {
+        remove(&self.path, self.identity, &mut Vec::new());
+    }
+}
+
 impl Workspace {
-    /// Makes the directory and everything in it. `owner` is absent when the shim cannot change owners: then all is its own.
+    /// Makes the directory and everything in it, in the `spare` one where that is at the right place.
     pub(crate) fn make(
+        spare: Option<Spare>,
         spec: &Spec,
         owner: Option<(Uid, Gid)>,
         notes: &mut Vec<String>,
     ) -> Result<Self, WorkspaceError> {
-        let base = checked_base(&spec.workspace_base, owner.is_some())?;
-        let path = mkdtemp(&base.join(format!("{}.XXXXXX", spec.operation)))
-            .map_err(io("make a directory in", &base))?;
-        let meta = std::fs::symlink_metadata(&path).map_err(|e| fail("look at", &path, e))?;
-        let mut made = Self {
-            script: path.join("run").join(&spec.script.name),
-            identity: (meta.dev(), meta.ino()),
-            variables: Vec::new(),
-            path,
-        };
-        match made.fill(spec, owner) {
-            Ok(()) => Ok(made),
-            Err(error) => {
-                made.remove(notes);
-                Err(error)
+        let spare = match spare {
+            Some(spare) if spare.base == spec.workspace_base => spare,
+            other => {
+                other.as_ref().inspect(|spare| spare.remove());
+                Spare::make(&spec.workspace_base)?
             }
+        };
+        let (path, identity) = (spare.path.clone(), spare.identity);
+        spare.fill(spec, owner).inspect_err(|_| {
+            remove(&path, identity, notes);
+            let renamed = path.extension().unwrap_or_default().to_string_lossy();
+            let renamed = path.with_file_name(format!("{}.{renamed}", spec.operation));
+            remove(&renamed, identity, notes);
+        })
+    }
+
+    /// Removes every file, and puts the empty directories where they can be removed later: into the spool, which is the
+    /// shim's too. (A directory's block is given back to the disk with it, for which some file systems wait.) Where that
+    /// cannot be done, they are removed now.
+    pub(crate) fn clear(&self, spool: &Path, notes: &mut Vec<String>) {
+        let emptied = self.is_still_there()
+            && ["run", "attachments", "secrets"]
+                .iter()
+                .all(|folder| remove_contents(&self.path.join(folder)).is_ok());
+        if !emptied || std::fs::rename(&self.path, spool.join(EMPTIED)).is_err() {
+            remove(&self.path, self.identity, notes);
         }
     }
 
-    pub(crate) fn remove(&self, notes: &mut Vec<String>) {
-        remove(&self.path, self.identity, notes);
+    fn is_still_there(&self) -> bool {
+        std::fs::symlink_metadata(&self.path)
+            .is_ok_and(|meta| meta.is_dir() && (meta.dev(), meta.ino()) == self.identity)
     }
 
-    fn fill(&mut self, spec: &Spec, owner: Option<(Uid, Gid)>) -> Result<(), WorkspaceError> {
-        let root = open(&self.path, DIRECTORY, Mode::empty()).map_err(io("open", &self.path))?;
-        if owner.is_some() {
-            fchmod(&root, Mode::from_bits_truncate(0o711))
-                .map_err(io("change the mode of", &self.path))?;
-        }
-        let run = Folder::make(&root, self.path.join("run"), owner)?;
-        run.file(&spec.script.name, 0o700)?
-            .write(&spec.script.bytes)?;
-        run.hand_over()?;
+    fn fill(
+        &mut self,
+        root: &OwnedFd,
+        spec: &Spec,
+        owner: Option<(Uid, Gid)>,
+    ) -> Result<(), WorkspaceError> {
         if !spec.attachments.files.is_empty() {
-            let folder = Folder::make(&root, self.path.join("attachments"), owner)?;
+            let folder = Folder::make(root, self.path.join("attachments"), owner)?;
             for attachment in &spec.attachments.files {
                 let file = folder.file(&attachment.name, 0o600)?;
                 match &attachment.content {
@@ -104,7 +188,7 @@ impl Workspace {
             folder.hand_over()?;
         }
         if !spec.secrets.is_empty() {
-            let folder = Folder::make(&root, self.path.join("secrets"), owner)?;
+            let folder = Folder::make(root, self.path.join("secrets"), owner)?;
             for secret in &spec.secrets {
                 let file = folder.file(&secret.name, 0o400)?;
                 self.variables.push(variable(&secret.variable, &file.path));
@@ -113,6 +197,53 @@ impl Workspace {
             folder.hand_over()?;
         }
         Ok(())
+    }
+}
+
+/// How the name of a directory begins that has no operation yet; the id of its shim follows.
+const SPARE: &str = "spare-";
+/// What scripts are called, unless their interpreter insists on something else.
+const SCRIPT: &str = "script";
+/// What an emptied directory is called in the spool.
+const EMPTIED: &str = "emptied";
+
+/// Removes what [`Workspace::clear`] left in a spool. What is not removed goes with the spool.
+pub(crate) fn remove_emptied(spool: &Path) {
+    let _removed_with_the_spool = std::fs::remove_dir_all(spool.join(EMPTIED));
+}
+
+/// What is in a directory that the script's user could change, without following links on the way: nothing of the script
+/// lives any more, and the directory around it was never the user's.
+fn remove_contents(directory: &Path) -> std::io::Result<()> {
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())?;
+        } else {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes directories that were made ahead by shims that are no more. They are empty but for an empty file.
+fn remove_abandoned(base: &Path) {
+    for entry in std::fs::read_dir(base).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let shim = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(SPARE)?.split('.').next());
+        if let Some(pid) = shim.filter(|pid| pid.bytes().all(|b| b.is_ascii_digit()))
+            && !Path::new("/proc").join(pid).exists()
+            && let Ok(meta) = std::fs::symlink_metadata(entry.path())
+        {
+            remove(&entry.path(), (meta.dev(), meta.ino()), &mut Vec::new());
+        }
     }
 }
 
@@ -213,8 +344,7 @@ impl Folder {
         owner: Option<(Uid, Gid)>,
     ) -> Result<Self, WorkspaceError> {
         let name = path.file_name().unwrap_or_default();
-        mkdirat(root, name, Mode::S_IRWXU).map_err(io("make", &path))?;
-        let directory = openat(root, name, DIRECTORY, Mode::empty()).map_err(io("open", &path))?;
+        let directory = make_directory(root, name, &path)?;
         Ok(Self {
             directory,
             path,
@@ -224,12 +354,8 @@ impl Folder {
 
     fn file(&self, name: &str, mode: u32) -> Result<NewFile, WorkspaceError> {
         let path = self.path.join(name);
-        let flags =
-            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = openat(&self.directory, name, flags, Mode::from_bits_truncate(mode))
-            .map_err(io("make", &path))?;
-        // The mode again, as the umask may have narrowed it; the owner before any content.
-        fchmod(&file, Mode::from_bits_truncate(mode)).map_err(io("change the mode of", &path))?;
+        let file = make_file(&self.directory, name, mode, &path)?;
+        // The owner before any content.
         give(&file, self.owner, &path)?;
         Ok(NewFile {
             file: file.into(),
@@ -271,6 +397,30 @@ impl NewFile {
             .map(drop)
             .map_err(|e| fail("copy", source, e))
     }
+}
+
+fn make_directory<P: ?Sized + NixPath>(
+    root: &OwnedFd,
+    name: &P,
+    path: &Path,
+) -> Result<OwnedFd, WorkspaceError> {
+    mkdirat(root, name, Mode::S_IRWXU).map_err(io("make", path))?;
+    openat(root, name, DIRECTORY, Mode::empty()).map_err(io("open", path))
+}
+
+fn make_file(
+    directory: &OwnedFd,
+    name: &str,
+    mode: u32,
+    path: &Path,
+) -> Result<OwnedFd, WorkspaceError> {
+    let flags =
+        OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let file =
+        openat(directory, name, flags, Mode::from_bits_truncate(mode)).map_err(io("make", path))?;
+    // The mode again, as the umask may have narrowed it.
+    fchmod(&file, Mode::from_bits_truncate(mode)).map_err(io("change the mode of", path))?;
+    Ok(file)
 }
 
 fn give(fd: impl AsFd, owner: Option<(Uid, Gid)>, path: &Path) -> Result<(), WorkspaceError> {

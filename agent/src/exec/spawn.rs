@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use sluice_gate_client::program::{self, ProgramError};
 use sluice_shim::event::Event;
 use sluice_shim::frame::Decoder;
-use sluice_shim::spec::Spec;
+use sluice_shim::spec::{self, Spec};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::Mutex;
@@ -40,6 +40,8 @@ pub enum LaunchError {
 #[derive(Debug, Clone)]
 pub struct Launcher {
     shim: PathBuf,
+    /// Where shims make ready: the directory of all spools.
+    spools: PathBuf,
     spare: Arc<Mutex<Option<Child>>>,
 }
 
@@ -72,33 +74,39 @@ impl Launcher {
     ///
     /// # Errors
     /// There is none, or (for an agent that is root) one that others could replace.
-    pub fn beside_this_program() -> Result<Self, LaunchError> {
-        Ok(Self::new(program::beside_own_executable("sluice-shim")?))
+    pub fn beside_this_program(spools: PathBuf) -> Result<Self, LaunchError> {
+        let shim = program::beside_own_executable("sluice-shim")?;
+        Ok(Self::new(shim, spools))
     }
 
     /// With a shim at a path.
     ///
     /// # Errors
     /// As [`Self::beside_this_program`].
-    pub fn with_shim(path: &Path) -> Result<Self, LaunchError> {
-        Ok(Self::new(program::checked(path)?))
+    pub fn with_shim(path: &Path, spools: PathBuf) -> Result<Self, LaunchError> {
+        Ok(Self::new(program::checked(path)?, spools))
     }
 
-    fn new(shim: PathBuf) -> Self {
+    fn new(shim: PathBuf, spools: PathBuf) -> Self {
         Self {
             shim,
+            spools,
             spare: Arc::default(),
         }
     }
 
-    /// Makes a shim that waits for an operation, unless there is one. It ends by itself when the agent does.
+    /// Makes a shim that waits for an operation, unless there is one, and makes ready below the base of private directories.
+    /// It ends by itself when the agent does.
     ///
     /// # Errors
     /// The process cannot be made.
-    pub async fn prepare_spare(&self) -> Result<(), LaunchError> {
+    pub async fn prepare_spare(&self, workspaces: &Path) -> Result<(), LaunchError> {
         let mut spare = self.spare.lock().await;
         if !spare.as_mut().is_some_and(is_alive) {
-            *spare = Some(self.spawn()?);
+            let made = self.spawn(&[&self.spools, workspaces])?;
+            // It makes ready beside operations that somebody waits for.
+            set_niceness(&made, spec::NICE_AHEAD);
+            *spare = Some(made);
         }
         Ok(())
     }
@@ -117,12 +125,12 @@ impl Launcher {
                 Ok(handed) => handed,
                 Err(error) => {
                     tracing::debug!(%error, "the spare shim was gone");
-                    hand_over(self.spawn()?, &bytes)
+                    hand_over(self.spawn(&[])?, &bytes)
                         .await
                         .map_err(LaunchError::HandOver)?
                 }
             },
-            None => hand_over(self.spawn()?, &bytes)
+            None => hand_over(self.spawn(&[])?, &bytes)
                 .await
                 .map_err(LaunchError::HandOver)?,
         };
@@ -146,10 +154,11 @@ impl Launcher {
         clippy::disallowed_methods,
         reason = "DESIGN.md: exec is one of the places that start processes"
     )]
-    fn spawn(&self) -> Result<Child, LaunchError> {
+    fn spawn(&self, directories: &[&Path]) -> Result<Child, LaunchError> {
         // Nothing here may need code between fork and exec: then the standard library uses posix_spawn. The shim itself
         // leaves the agent's session and directory.
         Command::new(&self.shim)
+            .args(directories)
             .env_clear()
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -225,12 +234,25 @@ impl Operation {
 }
 
 async fn hand_over(mut shim: Child, bytes: &[u8]) -> std::io::Result<(Child, ChildStdout)> {
+    set_niceness(&shim, 0);
     let gone = || std::io::Error::from(std::io::ErrorKind::BrokenPipe);
     let mut stdin = shim.stdin.take().ok_or_else(gone)?;
     let stdout = shim.stdout.take().ok_or_else(gone)?;
     stdin.write_all(bytes).await?;
     stdin.shutdown().await?;
     Ok((shim, stdout))
+}
+
+/// Best effort: an agent that is not root cannot take a niceness back, and gives none.
+#[allow(unsafe_code, reason = "nix has no setpriority")]
+fn set_niceness(shim: &Child, niceness: libc::c_int) {
+    if !nix::unistd::Uid::effective().is_root() {
+        return;
+    }
+    if let Some(pid) = shim.id() {
+        // SAFETY: plain integers. The shim was not waited for, so the id is its.
+        unsafe { libc::setpriority(libc::PRIO_PROCESS, pid, niceness) };
+    }
 }
 
 fn is_alive(child: &mut Child) -> bool {
@@ -269,12 +291,17 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o711)).unwrap();
         Some(Bench {
+            launcher: Launcher::with_shim(&shim, directory.path().to_owned()).unwrap(),
             directory,
-            launcher: Launcher::with_shim(&shim).unwrap(),
         })
     }
 
     impl Bench {
+        async fn prepare_spare(&self) {
+            let base = self.directory.path().join("run");
+            self.launcher.prepare_spare(&base).await.unwrap();
+        }
+
         fn spec(&self, name: &str, script: &str) -> Spec {
             let path = self.directory.path();
             Spec {
@@ -328,7 +355,7 @@ mod tests {
         let Some(bench) = bench() else { return };
         for name in ["without", "spare", "dead"] {
             if name != "without" {
-                bench.launcher.prepare_spare().await.unwrap();
+                bench.prepare_spare().await;
             }
             if name == "dead" {
                 bench

@@ -201,12 +201,17 @@ fn the_cgroups_are_gone_afterwards() {
     for event in &report.events {
         if let sluice_shim::event::Event::Prepared(prepared) = event {
             for group in &prepared.cgroups {
-                assert!(!group.exists(), "{}", group.display());
+                // They are removed after the last event.
+                eventually(&format!("{} is gone", group.display()), || !group.exists());
             }
             let inside = report
                 .stdout()
                 .lines()
-                .filter(|line| line.ends_with(&spec.operation))
+                .filter(|line| {
+                    prepared.cgroups.iter().any(|group| {
+                        line.rsplit('/').next() == group.file_name().and_then(|n| n.to_str())
+                    })
+                })
                 .count();
             assert_eq!(inside, prepared.cgroups.len(), "{}", report.stdout());
         }
