@@ -171,6 +171,8 @@ impl Agent {
                     if let Some(entry) = agent.operations().open.get_mut(&id) {
                         entry.journal = None;
                     }
+                    // Not earlier: it would take processor time from what is on the way to the host.
+                    agent.prepare_spare();
                 }
                 Err(error) => {
                     tracing::info!(operation = %id, error = %Causes(&error), "the progress will be told again")
@@ -230,8 +232,9 @@ impl Agent {
                     tracing::error!(operation = %id, error = %Causes(&error), "the report is not on disk and does not go out; restart the agent")
                 }
             }
-            // Not earlier: it would take processor time from what is on the way to the host.
-            agent.prepare_spare();
+            if agent.link().is_none() {
+                agent.prepare_spare();
+            }
         });
     }
 

@@ -9,6 +9,9 @@ use sluice_protocol::script::Requirements;
 
 use crate::exec::interpreter::SEARCH;
 
+/// The step of sizes that change all the time, in bytes.
+const STEP: u64 = 64 << 20;
+
 /// Facts that do not change while the machine runs, read once: for the inventory.
 #[must_use]
 pub fn of_machine() -> Vec<Fact> {
@@ -44,20 +47,19 @@ fn read_machine() -> Vec<Fact> {
     facts
 }
 
-/// Facts as they are now, and what a script's requirements ask about.
+/// Facts as they are now, and what a script's requirements ask about. Those that never stand still are given in steps,
+/// rounded down, so that a gate that is asked again about the same machine is asked the same question.
 #[must_use]
 pub fn live(requires: Option<&Requirements>, workspace: &Path) -> Vec<Fact> {
     let mut facts = of_machine();
     if let Some(bytes) = memory("MemAvailable") {
-        facts.push(integer("memory.available", bytes));
+        facts.push(integer("memory.available", bytes - bytes % STEP));
     }
     if let Some(free) =
         existing_ancestor(workspace).and_then(|path| nix::sys::statvfs::statvfs(path).ok())
     {
-        facts.push(integer(
-            "disk.free",
-            free.blocks_available() * free.fragment_size(),
-        ));
+        let bytes = free.blocks_available() * free.fragment_size();
+        facts.push(integer("disk.free", bytes - bytes % STEP));
     }
     if let Some(load) = fs::read_to_string("/proc/loadavg")
         .ok()
@@ -70,9 +72,9 @@ pub fn live(requires: Option<&Requirements>, workspace: &Path) -> Vec<Fact> {
     }
     if let Some(uptime) = fs::read_to_string("/proc/uptime")
         .ok()
-        .and_then(|text| text.split('.').next()?.parse().ok())
+        .and_then(|text| text.split('.').next()?.parse::<u64>().ok())
     {
-        facts.push(integer("uptime", uptime));
+        facts.push(integer("uptime", uptime - uptime % 60));
     }
     let Some(requires) = requires else {
         return facts;

@@ -103,7 +103,13 @@ impl Launcher {
     pub async fn prepare_spare(&self, workspaces: &Path) -> Result<(), LaunchError> {
         let mut spare = self.spare.lock().await;
         if !spare.as_mut().is_some_and(is_alive) {
-            let made = self.spawn(&[&self.spools, workspaces])?;
+            let (launcher, workspaces) = (self.clone(), workspaces.to_owned());
+            // On a thread of its own: the one that spawns a process waits until that has executed its program.
+            let made = tokio::task::spawn_blocking(move || {
+                launcher.spawn(&[&launcher.spools, &workspaces])
+            })
+            .await
+            .map_err(|error| LaunchError::HandOver(error.into()))??;
             // It makes ready beside operations that somebody waits for.
             set_niceness(&made, spec::NICE_AHEAD);
             *spare = Some(made);
