@@ -171,9 +171,8 @@ impl Agent {
     /// Has a shim wait ready, in the background.
     pub fn prepare_spare(&self) {
         let launcher = self.launcher.clone();
-        let base = self.workspace_base(&self.config());
         tokio::spawn(async move {
-            if let Err(error) = launcher.prepare_spare(&base).await {
+            if let Err(error) = launcher.prepare_spare().await {
                 tracing::warn!(error = %Causes(&error), "no shim waits ready; the next operation starts one");
             }
         });

@@ -46,7 +46,7 @@ pub(crate) fn run() -> Result<()> {
 }
 
 async fn operation(launcher: &Launcher, spec: &Spec) -> Result<Duration> {
-    launcher.prepare_spare(&spec.workspace_base).await?;
+    launcher.prepare_spare().await?;
     // The spare is there while an operation passes its gates.
     tokio::time::sleep(Duration::from_millis(3)).await;
     let started = Instant::now();

@@ -6,7 +6,7 @@
 //! to a spool that only root can touch, so that an agent that was killed or upgraded picks the operation up again.
 //!
 //! ```text
-//! read spec -> lock spool -> take user -> make workspace and cgroups -> [Prepared, fsync]
+//! read spec -> lock spool -> take user -> make workspace -> limit cgroups -> [Prepared]
 //!    -> clone the child (namespaces, limits, user) -> [Started] -> exec -> [Output ...] -> kill all -> clean -> [Exited]
 //!    \_ anything wrong before exec: clean -> [Failed], and no process of the operation ever ran the script
 //! ```
@@ -30,6 +30,7 @@ mod output;
 mod privileges;
 mod processes;
 mod supervise;
+mod tree;
 mod workspace;
 
 pub use ephemeral::{FIRST_UID, LAST_UID};

@@ -26,8 +26,7 @@ use crate::{privileges, processes, spool, workspace};
 /// The largest description that is read: a script with its attachments given in line.
 const MAX_SPEC: u64 = 256 * 1024 * 1024;
 
-/// The whole program (arguments: the directory of all spools and the base of private directories, where they are known
-/// beforehand): reads one operation from standard input, runs it, and ends. Without one (end of input at once,
+/// The whole program (its argument: the directory of all spools, where that is known beforehand): reads one operation from standard input, runs it, and ends. Without one (end of input at once,
 /// as for a spare shim whose agent ended) it ends in silence.
 #[must_use]
 pub fn run() -> ExitCode {
@@ -41,7 +40,7 @@ pub fn run() -> ExitCode {
             );
         }
     };
-    let ahead = Ahead::make(std::env::args_os().skip(1).map(PathBuf::from));
+    let ahead = Ahead::make(std::env::args_os().nth(1).map(PathBuf::from));
     let mut bytes = Vec::new();
     let read = std::io::stdin()
         .lock()
@@ -71,42 +70,35 @@ pub fn run() -> ExitCode {
 /// What is made while there is no operation yet, so that one need not wait for it. Only the groups are always there.
 struct Ahead {
     groups: Groups,
-    spool: Option<spool::Spare>,
-    workspace: Option<workspace::Spare>,
+    spool: Option<(spool::Spare, Option<workspace::Spare>)>,
 }
 
 impl Ahead {
-    /// `directories`: that of all spools, and the base of private directories. What cannot be made in them is made when
-    /// there is an operation, and what is wrong is then told.
-    fn make(mut directories: impl Iterator<Item = PathBuf>) -> Self {
+    /// In the directory of all spools, where it is known. What cannot be made in it is made when there is an operation, and
+    /// what is wrong is then told.
+    fn make(spools: Option<PathBuf>) -> Self {
+        let spool = spools.and_then(|spools| spool::Spare::make(&spools).ok());
         Self {
             groups: Groups::make(),
-            spool: directories
-                .next()
-                .and_then(|directory| spool::Spare::make(&directory).ok()),
-            workspace: directories
-                .next()
-                .and_then(|base| workspace::Spare::make(&base).ok()),
+            spool: spool.map(|spool| {
+                let workspace = workspace::Spare::make(spool.path()).ok();
+                (spool, workspace)
+            }),
         }
     }
 
     fn remove(self) {
         self.groups.remove();
-        self.spool.inspect(spool::Spare::remove);
-        self.workspace.inspect(workspace::Spare::remove);
+        self.spool.inspect(|(spool, _)| spool.remove());
     }
 }
 
 /// From the spool to the last event, and what is left to do after it.
 fn perform(spec: &Spec, ahead: Ahead, signals: &SignalFd, journal: &mut Journal) {
-    let Ahead {
-        groups,
-        spool,
-        workspace,
-    } = ahead;
-    let opened = match spool {
-        Some(spare) => spare.give(&spec.spool),
-        None => spool::open(&spec.spool),
+    let Ahead { groups, spool } = ahead;
+    let (opened, workspace) = match spool {
+        Some((spare, workspace)) => (spare.give(&spec.spool), workspace),
+        None => (spool::open(&spec.spool), None),
     };
     let _lock = match opened {
         Ok(spool::Opened { lock, events }) => {
@@ -115,7 +107,6 @@ fn perform(spec: &Spec, ahead: Ahead, signals: &SignalFd, journal: &mut Journal)
         }
         Err(error) => {
             groups.remove();
-            workspace.inspect(workspace::Spare::remove);
             let reason = with_cause(&error);
             journal.emit(&Event::Failed {
                 stage: Stage::Spool,
@@ -156,13 +147,7 @@ fn prepare_and_run(
     journal: &mut Journal,
     notes: &mut Vec<String>,
 ) -> Result<Outcome, ChildError> {
-    let user = match Identity::take(&spec.user) {
-        Ok(user) => user,
-        Err(error) => {
-            spare.inspect(workspace::Spare::remove);
-            return Err(error);
-        }
-    };
+    let user = Identity::take(&spec.user)?;
     let workspace = match Workspace::make(spare, spec, user.owner(), notes) {
         Ok(workspace) => workspace,
         Err(error) => {

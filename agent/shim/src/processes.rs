@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -54,6 +57,46 @@ pub(crate) fn kill_all_of(uid: u32) {
 pub(crate) fn signal(pids: &BTreeSet<i32>, signal: Signal) {
     for pid in pids {
         let _gone = kill(Pid::from_raw(*pid), signal);
+    }
+}
+
+/// What waiting for any child came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reaped {
+    /// None has ended.
+    Running,
+    /// There is none.
+    Childless,
+    /// This one has ended.
+    Ended(i32, ExitStatus),
+}
+
+/// Takes the status of a child that has ended, without waiting. (nix has no name for real-time signals, and makes an error
+/// of a child that was ended by one.)
+#[expect(unsafe_code, reason = "nix cannot tell of real-time signals")]
+pub(crate) fn reap() -> Reaped {
+    let mut status = 0;
+    loop {
+        // SAFETY: the pointer is to a live integer.
+        let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+        return match pid {
+            0 => Reaped::Running,
+            1.. => Reaped::Ended(pid, ExitStatus::from_raw(status)),
+            _ if Errno::last() == Errno::EINTR => continue,
+            _ => Reaped::Childless,
+        };
+    }
+}
+
+/// A signal's name without `SIG`: `KILL`, `RTMIN+2`.
+pub(crate) fn signal_name(number: i32) -> String {
+    /// The first one that the C library gives to programs; it keeps two for itself.
+    const RTMIN: i32 = 34;
+    match Signal::try_from(number) {
+        Ok(signal) => signal.as_str().trim_start_matches("SIG").to_owned(),
+        Err(_) if number == RTMIN => "RTMIN".to_owned(),
+        Err(_) if number > RTMIN => format!("RTMIN+{}", number - RTMIN),
+        Err(_) => number.to_string(),
     }
 }
 

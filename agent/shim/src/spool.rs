@@ -240,6 +240,11 @@ impl Spare {
         Ok(Self { path, opened })
     }
 
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Gives it to an operation, where its spool belongs into the same directory and nothing is at its place.
     pub(crate) fn give(self, spool: &Path) -> Result<Opened, SpoolError> {
         if spool.parent() != self.path.parent() {

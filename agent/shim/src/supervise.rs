@@ -15,6 +15,8 @@
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -22,7 +24,6 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, read};
 use serde_bytes::ByteBuf;
 
@@ -30,7 +31,7 @@ use crate::containment::Containment;
 use crate::event::{End, Event, LimitHit, Outcome, Stream, UnixMillis, Usage};
 use crate::journal::Journal;
 use crate::output::Capture;
-use crate::processes;
+use crate::processes::{self, Reaped};
 use crate::spec::Limits;
 
 /// For processes that the script leaves behind while they hold its output, such as `> >(tee log)` at its end.
@@ -193,7 +194,7 @@ struct Supervisor<'a> {
     /// Standard output and error, until they end.
     pipes: [Option<OwnedFd>; 2],
     pid: Pid,
-    status: Option<WaitStatus>,
+    status: Option<ExitStatus>,
     childless: bool,
     cancel_asked: bool,
     timed_out: bool,
@@ -305,12 +306,14 @@ impl Supervisor<'_> {
             }
         }
         loop {
-            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::StillAlive) => return,
-                Ok(status) if status.pid() == Some(self.pid) => self.status = Some(status),
+            match processes::reap() {
+                Reaped::Running => return,
+                Reaped::Ended(pid, status) if pid == self.pid.as_raw() => {
+                    self.status = Some(status);
+                }
                 // An orphan of the script.
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(_) => {
+                Reaped::Ended(..) => {}
+                Reaped::Childless => {
                     self.childless = true;
                     return;
                 }
@@ -390,18 +393,16 @@ fn emit_output(journal: &mut Journal, stream: Stream, bytes: Vec<u8>) {
     }
 }
 
-fn end(status: WaitStatus) -> End {
-    match status {
-        WaitStatus::Exited(_, code) => End::Code(code),
-        WaitStatus::Signaled(_, signal, core_dumped) => {
-            let name = signal.as_str();
-            End::Signal {
-                number: signal as i32,
-                name: name.strip_prefix("SIG").unwrap_or(name).to_owned(),
-                core_dumped,
-            }
-        }
-        _ => End::Unkillable,
+fn end(status: ExitStatus) -> End {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => End::Code(code),
+        (None, Some(number)) => End::Signal {
+            number,
+            name: processes::signal_name(number),
+            core_dumped: status.core_dumped(),
+        },
+        // Stopped and continued children are not asked for.
+        (None, None) => End::Unkillable,
     }
 }
 

@@ -8,9 +8,10 @@
 //!     secrets/                     the user's, 0700; files 0400
 //! ```
 //! Everything is made through descriptors, with its final mode and owner before a byte is written, while the directory
-//! around it still belongs to the shim. A shim that waits for an operation makes the directory and an empty script ahead, as
-//! `<base>/spare-<pid>.XXXXXX`. It is removed without following links, and only if it is the one that was made.
+//! around it still belongs to the shim. A shim that waits for an operation makes the directory and an empty script ahead, in
+//! its spool. It is removed without following links, and only if it is the one that was made.
 
+use std::ffi::CString;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,11 +19,13 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 
 use nix::NixPath;
-use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, open, openat, renameat, renameat2};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, openat, renameat, renameat2};
 use nix::sys::stat::{Mode, fchmod, mkdirat};
-use nix::unistd::{Gid, Uid, fchown, mkdtemp};
+use nix::unistd::{Gid, Uid, fchown, mkdir, mkdtemp};
 
 use crate::spec::{Content, Spec, Variable};
+use crate::tree;
 
 /// Directories that every user may write to: an ephemeral user gets its own, or its files there are removed.
 pub(crate) const SHARED_DIRECTORIES: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
@@ -49,12 +52,14 @@ pub(crate) struct Workspace {
     pub(crate) script: PathBuf,
     /// Variables that name what is in it.
     pub(crate) variables: Vec<Variable>,
+    root: OwnedFd,
+    /// The directories in it, by name.
+    folders: Vec<(&'static str, OwnedFd)>,
 }
 
-/// A private directory that was made before there is an operation: empty, and the shim's own. One of a shim that was
-/// killed is removed by the next one.
+/// A private directory that was made before there is an operation: empty, and the shim's own. It is made in a spool, and
+/// goes with it where there is none.
 pub(crate) struct Spare {
-    base: PathBuf,
     path: PathBuf,
     identity: (u64, u64),
     root: OwnedFd,
@@ -63,14 +68,17 @@ pub(crate) struct Spare {
 }
 
 impl Spare {
-    /// Makes one below the base, which is checked.
-    pub(crate) fn make(base: &Path) -> Result<Self, WorkspaceError> {
-        let real = checked_base(base, Uid::effective().is_root())?;
-        remove_abandoned(&real);
-        let path = mkdtemp(&real.join(format!("{SPARE}{}.XXXXXX", std::process::id())))
-            .map_err(io("make a directory in", &real))?;
-        let meta = std::fs::symlink_metadata(&path).map_err(|e| fail("look at", &path, e))?;
-        let root = open(&path, DIRECTORY, Mode::empty()).map_err(io("open", &path))?;
+    /// Makes one in a directory that nobody else can write to.
+    pub(crate) fn make(directory: &Path) -> Result<Self, WorkspaceError> {
+        let path = directory.join(AHEAD);
+        mkdir(&path, Mode::S_IRWXU).map_err(io("make", &path))?;
+        Self::furnish(path)
+    }
+
+    /// Puts into a new directory what every operation needs.
+    fn furnish(path: PathBuf) -> Result<Self, WorkspaceError> {
+        let root = tree::open(&path).map_err(io("open", &path))?;
+        let identity = tree::identity(&root).map_err(io("look at", &path))?;
         if Uid::effective().is_root() {
             fchmod(&root, Mode::from_bits_truncate(0o711))
                 .map_err(io("change the mode of", &path))?;
@@ -78,173 +86,162 @@ impl Spare {
         let run = make_directory(&root, "run", &path)?;
         let script = make_file(&run, SCRIPT, 0o700, &path)?;
         Ok(Self {
-            base: base.to_owned(),
-            identity: (meta.dev(), meta.ino()),
             path,
+            identity,
             root,
             run,
             script,
         })
     }
 
-    /// Gives it to an operation: its name, and everything in it. `owner` is absent when the shim cannot change owners:
-    /// then all is its own.
-    fn fill(mut self, spec: &Spec, owner: Option<(Uid, Gid)>) -> Result<Workspace, WorkspaceError> {
-        let suffix = self.path.extension().unwrap_or_default().to_string_lossy();
-        let path = self
-            .path
-            .with_file_name(format!("{}.{suffix}", spec.operation));
-        renameat2(AT_FDCWD, &self.path, AT_FDCWD, &path, RenameFlags::empty())
-            .map_err(io("rename", &self.path))?;
-        self.path = path;
-        let run = self.path.join("run");
-        if spec.script.name != SCRIPT {
-            renameat(&self.run, SCRIPT, &self.run, spec.script.name.as_str())
-                .map_err(io("rename the script in", &run))?;
+    /// Puts it to its place, where that is on the same disk; where it is not, or there is none, one is made there.
+    fn at_its_place(
+        spare: Option<(Self, &Path)>,
+        base: &Path,
+        operation: &str,
+    ) -> Result<Self, WorkspaceError> {
+        if let Some((mut spare, spool)) = spare {
+            let (from, to) = (
+                spool.join(AHEAD),
+                base.join(format!("{operation}.{}", std::process::id())),
+            );
+            if renameat2(
+                AT_FDCWD,
+                &from,
+                AT_FDCWD,
+                &to,
+                RenameFlags::RENAME_NOREPLACE,
+            )
+            .is_ok()
+            {
+                spare.path = to;
+                return Ok(spare);
+            }
+            remove(&from, spare.identity, &mut Vec::new());
         }
-        let mut made = Workspace {
-            script: run.join(&spec.script.name),
-            identity: self.identity,
-            variables: Vec::new(),
-            path: self.path,
-        };
-        give(&self.script, owner, &made.script)?;
-        let script = NewFile {
-            file: self.script.into(),
-            path: made.script.clone(),
-        };
-        script.write(&spec.script.bytes)?;
-        give(&self.run, owner, &run)?;
-        made.fill(&self.root, spec, owner)?;
-        Ok(made)
-    }
-
-    /// There is no operation, or not for this one.
-    pub(crate) fn remove(&self) {
-        remove(&self.path, self.identity, &mut Vec::new());
+        let path = mkdtemp(&base.join(format!("{operation}.XXXXXX")))
+            .map_err(io("make a directory in", base))?;
+        let identity = tree::open(&path).and_then(|root| tree::identity(&root));
+        Self::furnish(path.clone()).inspect_err(|_| {
+            if let Ok(identity) = identity {
+                remove(&path, identity, &mut Vec::new());
+            }
+        })
     }
 }
 
 impl Workspace {
-    /// Makes the directory and everything in it, in the `spare` one where that is at the right place.
+    /// Makes the directory and everything in it, of the `spare` one in the operation's spool where there is one. `owner` is
+    /// absent when the shim cannot change owners: then all is its own.
     pub(crate) fn make(
         spare: Option<Spare>,
         spec: &Spec,
         owner: Option<(Uid, Gid)>,
         notes: &mut Vec<String>,
     ) -> Result<Self, WorkspaceError> {
-        let spare = match spare {
-            Some(spare) if spare.base == spec.workspace_base => spare,
-            other => {
-                other.as_ref().inspect(|spare| spare.remove());
-                Spare::make(&spec.workspace_base)?
-            }
+        let base = checked_base(&spec.workspace_base, owner.is_some())?;
+        let spare = spare.map(|spare| (spare, spec.spool.as_path()));
+        let made = Spare::at_its_place(spare, &base, &spec.operation)?;
+        let (path, identity) = (made.path.clone(), made.identity);
+        Self::fill(made, spec, owner).inspect_err(|_| remove(&path, identity, notes))
+    }
+
+    fn fill(made: Spare, spec: &Spec, owner: Option<(Uid, Gid)>) -> Result<Self, WorkspaceError> {
+        let run = made.path.join("run");
+        if spec.script.name != SCRIPT {
+            renameat(&made.run, SCRIPT, &made.run, spec.script.name.as_str())
+                .map_err(io("rename the script in", &run))?;
+        }
+        let script = run.join(&spec.script.name);
+        give(&made.script, owner, &script)?;
+        let file = NewFile {
+            file: made.script.into(),
+            path: script.clone(),
         };
-        let (path, identity) = (spare.path.clone(), spare.identity);
-        spare.fill(spec, owner).inspect_err(|_| {
-            remove(&path, identity, notes);
-            let renamed = path.extension().unwrap_or_default().to_string_lossy();
-            let renamed = path.with_file_name(format!("{}.{renamed}", spec.operation));
-            remove(&renamed, identity, notes);
-        })
+        file.write(&spec.script.bytes)?;
+        give(&made.run, owner, &run)?;
+        let mut filled = Self {
+            script,
+            identity: made.identity,
+            variables: Vec::new(),
+            path: made.path,
+            root: made.root,
+            folders: vec![("run", made.run)],
+        };
+        if !spec.attachments.files.is_empty() {
+            filled.attach(spec, owner)?;
+        }
+        if !spec.secrets.is_empty() {
+            filled.confide(spec, owner)?;
+        }
+        Ok(filled)
+    }
+
+    fn attach(&mut self, spec: &Spec, owner: Option<(Uid, Gid)>) -> Result<(), WorkspaceError> {
+        let folder = Folder::make(&self.root, self.path.join("attachments"), owner)?;
+        for attachment in &spec.attachments.files {
+            let file = folder.file(&attachment.name, 0o600)?;
+            match &attachment.content {
+                Content::Bytes(bytes) => file.write(bytes)?,
+                Content::File(source) => file.copy(source)?,
+            }
+        }
+        for name in &spec.attachments.variables {
+            self.variables.push(variable(name, &folder.path));
+        }
+        self.folders.push(("attachments", folder.hand_over()?));
+        Ok(())
+    }
+
+    fn confide(&mut self, spec: &Spec, owner: Option<(Uid, Gid)>) -> Result<(), WorkspaceError> {
+        let folder = Folder::make(&self.root, self.path.join("secrets"), owner)?;
+        for secret in &spec.secrets {
+            let file = folder.file(&secret.name, 0o400)?;
+            self.variables.push(variable(&secret.variable, &file.path));
+            file.write(&secret.value)?;
+        }
+        self.folders.push(("secrets", folder.hand_over()?));
+        Ok(())
     }
 
     /// Removes every file, and puts the empty directories where they can be removed later: into the spool, which is the
-    /// shim's too. (A directory's block is given back to the disk with it, for which some file systems wait.) Where that
-    /// cannot be done, they are removed now.
+    /// shim's too. (A directory's block is given back to the disk with it, for which some file systems wait.) Where
+    /// anything is not as it was made, all is removed now.
     pub(crate) fn clear(&self, spool: &Path, notes: &mut Vec<String>) {
-        let emptied = self.is_still_there()
-            && ["run", "attachments", "secrets"]
-                .iter()
-                .all(|folder| remove_contents(&self.path.join(folder)).is_ok());
-        if !emptied || std::fs::rename(&self.path, spool.join(EMPTIED)).is_err() {
+        let emptied = self
+            .folders
+            .iter()
+            .all(|(_, folder)| tree::empty(folder).is_ok());
+        if !(emptied
+            && self.is_as_it_was_made()
+            && std::fs::rename(&self.path, spool.join(EMPTIED)).is_ok())
+        {
             remove(&self.path, self.identity, notes);
         }
     }
 
-    fn is_still_there(&self) -> bool {
-        std::fs::symlink_metadata(&self.path)
-            .is_ok_and(|meta| meta.is_dir() && (meta.dev(), meta.ino()) == self.identity)
-    }
-
-    fn fill(
-        &mut self,
-        root: &OwnedFd,
-        spec: &Spec,
-        owner: Option<(Uid, Gid)>,
-    ) -> Result<(), WorkspaceError> {
-        if !spec.attachments.files.is_empty() {
-            let folder = Folder::make(root, self.path.join("attachments"), owner)?;
-            for attachment in &spec.attachments.files {
-                let file = folder.file(&attachment.name, 0o600)?;
-                match &attachment.content {
-                    Content::Bytes(bytes) => file.write(bytes)?,
-                    Content::File(source) => file.copy(source)?,
-                }
-            }
-            for name in &spec.attachments.variables {
-                self.variables.push(variable(name, &folder.path));
-            }
-            folder.hand_over()?;
-        }
-        if !spec.secrets.is_empty() {
-            let folder = Folder::make(root, self.path.join("secrets"), owner)?;
-            for secret in &spec.secrets {
-                let file = folder.file(&secret.name, 0o400)?;
-                self.variables.push(variable(&secret.variable, &file.path));
-                file.write(&secret.value)?;
-            }
-            folder.hand_over()?;
-        }
-        Ok(())
+    /// Nothing but our own directories is in it, and it is where it was.
+    fn is_as_it_was_made(&self) -> bool {
+        let ours = |name: &CString| {
+            self.folders.iter().any(|(ours, folder)| {
+                name.as_bytes() == ours.as_bytes() && tree::is(&self.root, name, folder)
+            })
+        };
+        let there = std::fs::symlink_metadata(&self.path);
+        there.is_ok_and(|meta| meta.is_dir() && (meta.dev(), meta.ino()) == self.identity)
+            && tree::names(&self.root).is_ok_and(|names| names.iter().all(ours))
     }
 }
 
-/// How the name of a directory begins that has no operation yet; the id of its shim follows.
-const SPARE: &str = "spare-";
 /// What scripts are called, unless their interpreter insists on something else.
 const SCRIPT: &str = "script";
-/// What an emptied directory is called in the spool.
+/// What a directory that was made ahead is called in the spool, and one that was emptied.
+const AHEAD: &str = "ahead";
 const EMPTIED: &str = "emptied";
 
 /// Removes what [`Workspace::clear`] left in a spool. What is not removed goes with the spool.
 pub(crate) fn remove_emptied(spool: &Path) {
     let _removed_with_the_spool = std::fs::remove_dir_all(spool.join(EMPTIED));
-}
-
-/// What is in a directory that the script's user could change, without following links on the way: nothing of the script
-/// lives any more, and the directory around it was never the user's.
-fn remove_contents(directory: &Path) -> std::io::Result<()> {
-    let entries = match std::fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(e),
-    };
-    for entry in entries {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            std::fs::remove_dir_all(entry.path())?;
-        } else {
-            std::fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
-}
-
-/// Removes directories that were made ahead by shims that are no more. They are empty but for an empty file.
-fn remove_abandoned(base: &Path) {
-    for entry in std::fs::read_dir(base).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let shim = name
-            .to_str()
-            .and_then(|name| name.strip_prefix(SPARE)?.split('.').next());
-        if let Some(pid) = shim.filter(|pid| pid.bytes().all(|b| b.is_ascii_digit()))
-            && !Path::new("/proc").join(pid).exists()
-            && let Ok(meta) = std::fs::symlink_metadata(entry.path())
-        {
-            remove(&entry.path(), (meta.dev(), meta.ino()), &mut Vec::new());
-        }
-    }
 }
 
 /// Removes a private directory, if it is still the one that was made. What cannot be removed is noted.
@@ -261,21 +258,20 @@ pub(crate) fn remove(path: &Path, identity: (u64, u64), notes: &mut Vec<String>)
         }
         Ok(_) => {}
     }
-    // `remove_dir_all` works on descriptors and does not follow links (CVE-2022-21658).
-    let mut result = std::fs::remove_dir_all(path);
-    if result
-        .as_ref()
-        .is_err_and(|e| e.kind() == ErrorKind::PermissionDenied)
-        && !Uid::effective().is_root()
-    {
-        open_up(path);
-        result = std::fs::remove_dir_all(path);
-    }
-    match result {
-        Ok(()) => {}
-        Err(e) if e.kind() == ErrorKind::NotFound => {}
-        Err(e) => notes.push(format!(
-            "{} could not be removed completely: {e}",
+    let removed = tree::open(path)
+        .and_then(|directory| match tree::identity(&directory) {
+            Ok(found) if found == identity => tree::empty(&directory),
+            Ok(_) => Err(Errno::ENOTDIR),
+            Err(errno) => Err(errno),
+        })
+        .and_then(|()| {
+            std::fs::remove_dir(path)
+                .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))
+        });
+    match removed {
+        Ok(()) | Err(Errno::ENOENT) => {}
+        Err(errno) => notes.push(format!(
+            "{} could not be removed completely: {errno}",
             path.display()
         )),
     }
@@ -310,11 +306,9 @@ pub(crate) fn remove_files_of(uid: u32, notes: &mut Vec<String>) {
             if meta.uid() != uid {
                 continue;
             }
-            let removed = if meta.is_dir() {
-                std::fs::remove_dir_all(&path)
-            } else {
-                std::fs::remove_file(&path)
-            };
+            let removed = CString::new(entry.file_name().as_encoded_bytes())
+                .map_err(|_| Errno::EINVAL)
+                .and_then(|name| tree::remove(&tree::open(Path::new(directory))?, &name));
             if let Err(e) = removed {
                 notes.push(format!(
                     "{} of the ephemeral user {uid} could not be removed: {e}",
@@ -324,11 +318,6 @@ pub(crate) fn remove_files_of(uid: u32, notes: &mut Vec<String>) {
         }
     }
 }
-
-const DIRECTORY: OFlag = OFlag::O_DIRECTORY
-    .union(OFlag::O_NOFOLLOW)
-    .union(OFlag::O_CLOEXEC)
-    .union(OFlag::O_RDONLY);
 
 /// A 0700 directory that is filled while it is the shim's and then given to the user.
 struct Folder {
@@ -363,8 +352,9 @@ impl Folder {
         })
     }
 
-    fn hand_over(self) -> Result<(), WorkspaceError> {
-        give(&self.directory, self.owner, &self.path)
+    fn hand_over(self) -> Result<OwnedFd, WorkspaceError> {
+        give(&self.directory, self.owner, &self.path)?;
+        Ok(self.directory)
     }
 }
 
@@ -405,7 +395,7 @@ fn make_directory<P: ?Sized + NixPath>(
     path: &Path,
 ) -> Result<OwnedFd, WorkspaceError> {
     mkdirat(root, name, Mode::S_IRWXU).map_err(io("make", path))?;
-    openat(root, name, DIRECTORY, Mode::empty()).map_err(io("open", path))
+    openat(root, name, tree::DIRECTORY, Mode::empty()).map_err(io("open", path))
 }
 
 fn make_file(
@@ -455,17 +445,6 @@ fn checked_base(base: &Path, as_root: bool) -> Result<PathBuf, WorkspaceError> {
         }
     }
     Ok(base)
-}
-
-/// Lets the shim's own user into every directory below a path again (a script can take that away). Nothing of the
-/// script lives any more that could put a link in the way.
-fn open_up(path: &Path) {
-    let _reported_by_the_removal = std::fs::set_permissions(path, PermissionsExt::from_mode(0o700));
-    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            open_up(&entry.path());
-        }
-    }
 }
 
 fn variable(name: &str, path: &Path) -> Variable {

@@ -95,21 +95,18 @@ impl Launcher {
         }
     }
 
-    /// Makes a shim that waits for an operation, unless there is one, and makes ready below the base of private directories.
-    /// It ends by itself when the agent does.
+    /// Makes a shim that waits for an operation, unless there is one, and makes ready meanwhile. It ends by itself when the agent does.
     ///
     /// # Errors
     /// The process cannot be made.
-    pub async fn prepare_spare(&self, workspaces: &Path) -> Result<(), LaunchError> {
+    pub async fn prepare_spare(&self) -> Result<(), LaunchError> {
         let mut spare = self.spare.lock().await;
         if !spare.as_mut().is_some_and(is_alive) {
-            let (launcher, workspaces) = (self.clone(), workspaces.to_owned());
+            let launcher = self.clone();
             // On a thread of its own: the one that spawns a process waits until that has executed its program.
-            let made = tokio::task::spawn_blocking(move || {
-                launcher.spawn(&[&launcher.spools, &workspaces])
-            })
-            .await
-            .map_err(|error| LaunchError::HandOver(error.into()))??;
+            let made = tokio::task::spawn_blocking(move || launcher.spawn(Some(&launcher.spools)))
+                .await
+                .map_err(|error| LaunchError::HandOver(error.into()))??;
             // It makes ready beside operations that somebody waits for.
             set_niceness(&made, spec::NICE_AHEAD);
             *spare = Some(made);
@@ -131,12 +128,12 @@ impl Launcher {
                 Ok(handed) => handed,
                 Err(error) => {
                     tracing::debug!(%error, "the spare shim was gone");
-                    hand_over(self.spawn(&[])?, &bytes)
+                    hand_over(self.spawn(None)?, &bytes)
                         .await
                         .map_err(LaunchError::HandOver)?
                 }
             },
-            None => hand_over(self.spawn(&[])?, &bytes)
+            None => hand_over(self.spawn(None)?, &bytes)
                 .await
                 .map_err(LaunchError::HandOver)?,
         };
@@ -160,11 +157,11 @@ impl Launcher {
         clippy::disallowed_methods,
         reason = "DESIGN.md: exec is one of the places that start processes"
     )]
-    fn spawn(&self, directories: &[&Path]) -> Result<Child, LaunchError> {
+    fn spawn(&self, spools: Option<&Path>) -> Result<Child, LaunchError> {
         // Nothing here may need code between fork and exec: then the standard library uses posix_spawn. The shim itself
         // leaves the agent's session and directory.
         Command::new(&self.shim)
-            .args(directories)
+            .args(spools)
             .env_clear()
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -304,8 +301,7 @@ mod tests {
 
     impl Bench {
         async fn prepare_spare(&self) {
-            let base = self.directory.path().join("run");
-            self.launcher.prepare_spare(&base).await.unwrap();
+            self.launcher.prepare_spare().await.unwrap();
         }
 
         fn spec(&self, name: &str, script: &str) -> Spec {

@@ -1,7 +1,11 @@
 //! Nothing outlives its operation.
 
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use sluice_shim::event::{ContainmentKind, End, LimitHit, Stream};
 
 use crate::harness::{Machine, collect, eventually, nobody, processes_with, root, run, spawn};
@@ -22,6 +26,15 @@ echo ready
 /// A number of seconds that no other test, and no earlier run, sleeps for.
 fn marker(test: u32) -> String {
     format!("7{}{test}", std::process::id())
+}
+
+/// Processes that an operation left behind. They are ended here, so that a test that fails leaves none.
+fn left(mark: &str) -> Vec<i32> {
+    let left = processes_with(mark);
+    for pid in &left {
+        let _gone = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+    }
+    left
 }
 
 #[test]
@@ -226,4 +239,152 @@ fn the_cgroups_are_gone_afterwards() {
         "{:?}",
         report.notes()
     );
+}
+
+#[test]
+fn a_real_time_signal_ends_a_script_like_any_other_and_the_rest_is_killed() {
+    let mark = marker(5);
+    let report = Machine::new().run(&format!(
+        "setsid sleep {mark} & until grep -q sleep /proc/$!/comm; do :; done; kill -34 $$; sleep 5"
+    ));
+    assert_eq!(left(&mark), Vec::<i32>::new(), "{report:?}");
+    assert!(
+        matches!(&report.outcome().end, End::Signal { number: 34, name, .. } if name == "RTMIN"),
+        "{report:?}"
+    );
+    assert_eq!(report.outcome().survivors_killed, 1);
+}
+
+#[test]
+fn an_orphan_that_a_real_time_signal_ends_does_not_end_the_operation() {
+    let report =
+        Machine::new().run("(setsid bash -c 'kill -34 $$' &); sleep 0.4; echo done; exit 3");
+    assert_eq!(
+        (report.stdout().as_str(), &report.outcome().end),
+        ("done\n", &End::Code(3)),
+        "{report:?}"
+    );
+}
+
+#[test]
+fn a_process_in_namespaces_of_its_own_is_killed_too() {
+    if !root("ephemeral users") {
+        return;
+    }
+    let mark = marker(6);
+    let machine = Machine::new();
+    let report = run(&machine.ephemeral(&format!(
+        "own='unshare --user --map-root-user --pid --fork'; $own true || {{ echo none; exit; }}
+        setsid $own sleep {mark} &
+        until pgrep -f '^sleep {mark}' >/dev/null; do sleep 0.02; done; echo up"
+    )));
+    if report.stdout() == "none\n" {
+        return eprintln!("LEFT OUT: users may not make namespaces here");
+    }
+    assert_eq!(report.stdout(), "up\n");
+    assert_eq!(left(&mark), Vec::<i32>::new(), "{report:?}");
+    assert!(report.outcome().survivors_killed >= 1, "{report:?}");
+}
+
+/// A file system that takes no change: whoever makes one waits where no signal reaches it.
+struct Frozen(PathBuf);
+
+impl Frozen {
+    fn make(machine: &Machine) -> Option<Self> {
+        let frozen = Self(machine.path().join("frozen"));
+        let image = machine.path().join("image");
+        let made = system(&format!(
+            "mkdir {at} && truncate -s 8M {image} && mkfs.ext4 -q -F {image} && mount -o loop {image} {at} && fsfreeze -f {at}",
+            at = frozen.0.display(),
+            image = image.display(),
+        ));
+        if !made {
+            eprintln!("LEFT OUT: no file system can be mounted and frozen here");
+        }
+        made.then_some(frozen)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        // Whoever waited goes on to its end, and then the place is free.
+        let _left_to_the_machine = system(&format!(
+            "fsfreeze -u {at}; for i in $(seq 100); do mountpoint -q {at} || exit 0; umount {at} && exit 0; sleep 0.05; done; umount -l {at}",
+            at = self.0.display(),
+        ));
+    }
+}
+
+fn system(command: &str) -> bool {
+    let status = Command::new("/bin/sh")
+        .args(["-c", command])
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .stderr(std::process::Stdio::null())
+        .status();
+    status.unwrap().success()
+}
+
+#[test]
+fn a_process_that_the_kernel_does_not_let_go_is_named_and_the_operation_ends_without_it() {
+    if !root("freezing a file system") {
+        return;
+    }
+    let machine = Machine::new();
+    let Some(frozen) = Frozen::make(&machine) else {
+        return;
+    };
+    let mut spec = machine.script(&format!("echo up; echo > {}/file", frozen.0.display()));
+    spec.limits.time = Duration::from_millis(300);
+    let began = Instant::now();
+    let report = run(&spec);
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        began.elapsed()
+    );
+    assert_eq!(
+        (report.stdout().as_str(), &report.outcome().end),
+        ("up\n", &End::Unkillable)
+    );
+    assert!(report.outcome().timed_out);
+    let pid = report.started().pid.to_string();
+    assert!(
+        report.notes().iter().any(|note| note.contains(&pid)),
+        "{:?}",
+        report.notes()
+    );
+}
+
+#[test]
+fn a_script_opens_no_more_files_than_its_limit_and_cannot_raise_it() {
+    let machine = Machine::new();
+    let mut spec = machine.script(
+        "ulimit -Sn; ulimit -Hn; exec 40</dev/null && echo open; exec 64</dev/null || echo refused; ulimit -n 65 || echo kept",
+    );
+    spec.limits.open_files = Some(64);
+    if root("limits that may not be raised") {
+        spec.user = nobody();
+    }
+    assert_eq!(run(&spec).stdout(), "64\n64\nopen\nrefused\nkept\n");
+}
+
+#[test]
+fn a_script_that_fills_its_temporary_directory_runs_into_its_own_limit() {
+    if !root("ephemeral users") {
+        return;
+    }
+    let fill = |megabytes: u32| {
+        let machine = Machine::new();
+        let mut spec = machine.ephemeral(&format!(
+            "head -c {megabytes}M /dev/zero > /tmp/fill && echo all"
+        ));
+        spec.limits.memory = Some(64 * 1024 * 1024);
+        run(&spec)
+    };
+    let full = fill(300);
+    if !full.started().confinement.private_tmp {
+        return eprintln!("LEFT OUT: mounts are not allowed here: {:?}", full.notes());
+    }
+    assert_eq!(full.stdout(), "", "{full:?}");
+    assert_eq!(fill(8).stdout(), "all\n", "the next one has its own");
 }

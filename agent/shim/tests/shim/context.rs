@@ -1,13 +1,15 @@
 //! Who the script is and what it sees.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_bytes::ByteBuf;
-use sluice_shim::event::Stage;
+use sluice_shim::event::{Event, Stage};
 use sluice_shim::spec::{Attachment, Content, Secret, User, Variable};
-use sluice_shim::{FIRST_UID, LAST_UID};
+use sluice_shim::{FIRST_UID, LAST_UID, spool};
 
-use crate::harness::{Machine, nobody, root, run};
+use crate::harness::{Machine, collect, eventually, nobody, root, run, spawn, spawn_from};
 
 fn status(text: &str) -> HashMap<String, String> {
     text.lines()
@@ -218,4 +220,78 @@ fn a_base_that_others_can_write_to_is_refused() {
         reason.contains("could be changed by other users"),
         "{reason}"
     );
+}
+
+#[test]
+fn a_descriptor_that_the_shim_was_started_with_does_not_reach_the_script() {
+    let machine = Machine::new();
+    let spec = machine.script("ls -m /proc/$$/fd");
+    let report = collect(spawn_from("exec \"$0\" 7</etc/passwd", &spec));
+    // 255 is bash's own descriptor of the script.
+    assert_eq!(report.stdout(), "0, 1, 2, 255\n");
+}
+
+#[test]
+fn a_secret_is_in_no_command_line_and_in_no_environment() {
+    let machine = Machine::new();
+    let secret = format!("hunter-{}", std::process::id());
+    let mut spec = machine.script("cat $SLUICE_SECRET_T; while :; do sleep 0.05; done");
+    spec.secrets = vec![Secret {
+        variable: "SLUICE_SECRET_T".into(),
+        name: "t".into(),
+        value: ByteBuf::from(secret.clone().into_bytes()),
+    }];
+    let child = spawn(&spec);
+    eventually("the script has it", || {
+        let events = spool::read_events(&spec.spool).unwrap();
+        events.iter().any(
+            |e| matches!(e, Event::Output { bytes, .. } if bytes.as_slice() == secret.as_bytes()),
+        )
+    });
+    let mut seen = Vec::new();
+    for process in std::fs::read_dir("/proc").unwrap().flatten() {
+        for file in ["cmdline", "environ"].map(|name| process.path().join(name)) {
+            let bytes = std::fs::read(&file).unwrap_or_default();
+            if String::from_utf8_lossy(&bytes).contains(&secret) {
+                seen.push(file);
+            }
+        }
+    }
+    assert!(spool::cancel(&spec.spool).unwrap());
+    assert_eq!(collect(child).stdout(), secret);
+    assert_eq!(seen, Vec::<PathBuf>::new());
+}
+
+/// A file system from which nothing can be executed, for as long as this lives.
+struct Noexec(PathBuf);
+
+impl Drop for Noexec {
+    fn drop(&mut self) {
+        let _left_to_the_machine = umount2(&self.0, MntFlags::MNT_DETACH);
+    }
+}
+
+#[test]
+fn a_script_runs_where_nothing_can_be_executed() {
+    if !root("mounting") {
+        return;
+    }
+    let machine = Machine::new();
+    let base = machine.workspaces();
+    std::fs::create_dir(&base).unwrap();
+    let (kind, flags) = (Some("tmpfs"), MsFlags::MS_NOEXEC);
+    if let Err(errno) = mount(kind, &base, kind, flags, Some("mode=711")) {
+        return eprintln!("LEFT OUT: nothing can be mounted here: {errno}");
+    }
+    let _mounted = Noexec(base);
+    let text = "[ -x $0 ] || echo ran all the same";
+    let mut named = machine.script(text);
+    named.user = nobody();
+    let mut ephemeral = machine.ephemeral(text);
+    ephemeral.operation = "ephemeral".into();
+    ephemeral.spool = machine.path().join("other");
+    for spec in [named, ephemeral] {
+        let report = run(&spec);
+        assert_eq!(report.stdout(), "ran all the same\n", "{report:?}");
+    }
 }

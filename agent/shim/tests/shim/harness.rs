@@ -115,8 +115,28 @@ pub(crate) fn root(test: &str) -> bool {
     root
 }
 
+/// Says why a test is left out when a program is not there.
+pub(crate) fn installed(program: &str) -> bool {
+    let there = Path::new(program).exists();
+    if !there {
+        eprintln!("LEFT OUT: {program} is not installed");
+    }
+    there
+}
+
 pub(crate) fn spawn(spec: &Spec) -> Child {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_sluice-shim"))
+    started(&mut Command::new(env!("CARGO_BIN_EXE_sluice-shim")), spec)
+}
+
+/// Starts the shim from a shell, which can change what it inherits; `exec "$0"` becomes the shim.
+pub(crate) fn spawn_from(shell: &str, spec: &Spec) -> Child {
+    let mut bash = Command::new("/bin/bash");
+    bash.args(["-c", shell, env!("CARGO_BIN_EXE_sluice-shim")]);
+    started(&mut bash, spec)
+}
+
+fn started(shim: &mut Command, spec: &Spec) -> Child {
+    let mut child = shim
         .env_clear()
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -1,8 +1,10 @@
 //! Output, exit codes, signals, failures.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use sluice_shim::event::{End, Event, LimitHit, Stage, Stream};
+use sluice_shim::spec::Variable;
 
 use crate::harness::{Machine, collect, eventually, run, spawn};
 
@@ -153,4 +155,96 @@ fn a_write_beyond_the_file_size_limit_is_named() {
         Some(LimitHit::FileSize),
         "{report:?}"
     );
+}
+
+#[test]
+fn every_signal_that_ends_a_script_has_its_number_and_name() {
+    // Bash ignores SIGQUIT whatever one does; the others that are left out end nobody.
+    let left_out = [3, 17, 18, 19, 20, 21, 22, 23, 28];
+    for number in (1..=31).filter(|number| !left_out.contains(number)) {
+        let report = Machine::new().run(&format!(
+            "kill -l {number}; kill -{number} $$; exec sleep 5"
+        ));
+        let End::Signal {
+            number: reported,
+            name,
+            ..
+        } = &report.outcome().end
+        else {
+            panic!("signal {number}: {report:?}")
+        };
+        assert_eq!(
+            (*reported, format!("{name}\n")),
+            (number, report.stdout()),
+            "{report:?}"
+        );
+    }
+}
+
+#[test]
+fn two_floods_without_a_line_end_stay_apart_and_cost_a_bounded_amount() {
+    const EACH: u64 = 100_000_000;
+    let machine = Machine::new();
+    let flood = format!("head -c {EACH} /dev/zero | tr '\\0'");
+    let mut spec = machine.script(&format!("{flood} o & {flood} e >&2; wait"));
+    spec.limits.output = 65536;
+    let report = run(&spec);
+    let (out, err) = (report.bytes(Stream::Stdout), report.bytes(Stream::Stderr));
+    assert!(out.iter().all(|byte| *byte == b'o') && err.iter().all(|byte| *byte == b'e'));
+    assert_eq!(out.len() + err.len(), 65536);
+    let lost = report.outcome().lost;
+    assert_eq!(
+        (
+            out.len() as u64 + lost.stdout,
+            err.len() as u64 + lost.stderr
+        ),
+        (EACH, EACH)
+    );
+    let spooled = std::fs::metadata(machine.path().join("spool/events"))
+        .unwrap()
+        .len();
+    assert!(spooled < 2 * 65536, "{spooled}");
+}
+
+#[test]
+fn a_variable_that_the_kernel_does_not_take_is_a_failure_and_never_cut() {
+    let with = |size: usize| {
+        let machine = Machine::new();
+        let mut spec = machine.script("echo ${#BIG}");
+        spec.environment.push(Variable {
+            name: "BIG".into(),
+            value: "x".repeat(size),
+        });
+        run(&spec)
+    };
+    assert_eq!(with(100_000).stdout(), "100000\n");
+    // Of one text it takes 32 pages (MAX_ARG_STRLEN, execve(2)), of all a quarter of the stack's limit.
+    let report = with(8 << 20);
+    let (stage, reason) = report.failure();
+    assert_eq!(stage, Stage::Interpreter);
+    assert!(reason.contains("too large for the kernel"), "{reason}");
+}
+
+#[test]
+fn operations_that_start_at_the_same_time_all_run() {
+    let machine = Machine::new();
+    std::fs::create_dir(machine.workspaces()).unwrap();
+    std::fs::set_permissions(machine.workspaces(), PermissionsExt::from_mode(0o711)).unwrap();
+    let run_some = &|thread: usize| {
+        let says_its_name = |round: &usize| {
+            let mut spec = machine.script("echo $0");
+            spec.operation = format!("many-{thread}-{round}");
+            spec.spool = machine.path().join(format!("spool-{thread}-{round}"));
+            run(&spec).stdout().contains(&spec.operation)
+        };
+        (0..25).filter(says_its_name).count()
+    };
+    let ran: usize = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|thread| scope.spawn(move || run_some(thread)))
+            .collect();
+        threads.into_iter().map(|t| t.join().unwrap()).sum()
+    });
+    assert_eq!(ran, 200);
+    assert_eq!(std::fs::read_dir(machine.workspaces()).unwrap().count(), 0);
 }
