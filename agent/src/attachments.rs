@@ -1,21 +1,15 @@
 //! Blobs: fetched by digest, verified, and kept under that digest.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
+use sluice_protocol::attachment::{LARGEST, LARGEST_TEXT};
 use sluice_protocol::bundle::Attachment;
 use sluice_protocol::digest::Digest;
 use sluice_transport::agent::AgentConnection;
 use sluice_transport::error::LinkError;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
-/// Larger attachments are refused before they are fetched, in bytes.
-pub const MAX_SIZE: u64 = 256 << 20;
-/// More attachments than this are refused.
-pub const MAX_COUNT: usize = 100;
-/// Gates see the text of attachments up to this size, in bytes.
-pub const MAX_TEXT: u64 = 1 << 20;
 
 /// How the names of files begin that are being fetched.
 const PARTIAL: &str = "partial-";
@@ -49,10 +43,9 @@ impl Blobs {
         size: u64,
     ) -> Result<PathBuf, BlobError> {
         let path = self.path(sha256);
-        if let Ok(bytes) = tokio::fs::read(&path).await
-            && Digest::of(&bytes) == sha256
+        if let Some((actual, found)) = digest_of(&path).await
+            && found == sha256
         {
-            let actual = bytes.len() as u64;
             return if actual == size {
                 Ok(path)
             } else {
@@ -63,7 +56,7 @@ impl Blobs {
                 })
             };
         }
-        if size > MAX_SIZE {
+        if size > LARGEST {
             return Err(BlobError::TooLarge { sha256, size });
         }
         let (actual, reader) = connection
@@ -132,7 +125,7 @@ impl Blobs {
         Ok(())
     }
 
-    /// The contents that gates see: up to [`MAX_TEXT`], with what is no UTF-8 replaced.
+    /// The contents that gates see: up to [`LARGEST_TEXT`], with what is no UTF-8 replaced.
     ///
     /// # Errors
     ///
@@ -141,7 +134,7 @@ impl Blobs {
         let mut texts = Vec::new();
         for attachment in attachments
             .iter()
-            .filter(|attachment| attachment.size <= MAX_TEXT)
+            .filter(|attachment| attachment.size <= LARGEST_TEXT)
         {
             let bytes = tokio::fs::read(self.path(attachment.sha256)).await?;
             // A byte that is no text must not hide the rest from a scanner.
@@ -154,15 +147,18 @@ impl Blobs {
     }
 }
 
-/// Whether `name` is a single path component that is safe everywhere: letters, digits, `.`, `_`, `-`, and not a dot first.
-#[must_use]
-pub fn is_safe_name(name: &str) -> bool {
-    !name.is_empty()
-        && name.len() <= 255
-        && !name.starts_with(['.', '-'])
-        && name
-            .chars()
-            .all(|c| !c.is_control() && !"/\\:*?\"<>|".contains(c))
+/// The size and digest of a file, read piece by piece; none where it cannot be read.
+async fn digest_of(path: &Path) -> Option<(u64, Digest)> {
+    let mut file = tokio::fs::File::open(path).await.ok()?;
+    let (mut size, mut digest, mut buffer) = (0, Sha256::new(), vec![0; 64 << 10]);
+    loop {
+        let length = file.read(&mut buffer).await.ok()?;
+        if length == 0 {
+            return Some((size, Digest::from_bytes(digest.finalize().into())));
+        }
+        digest.update(&buffer[..length]);
+        size += length as u64;
+    }
 }
 
 /// A blob cannot be had.
@@ -185,7 +181,7 @@ pub enum BlobError {
         actual: u64,
     },
     /// Over the limit.
-    #[error("{sha256} has {size} bytes, over the limit of {MAX_SIZE}")]
+    #[error("{sha256} has {size} bytes, over the limit of {LARGEST}")]
     TooLarge {
         /// Which.
         sha256: Digest,

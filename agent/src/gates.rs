@@ -7,7 +7,7 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 use sluice_gate_client::{BindRequest, BoundGate, DomainOptions, GateDomain, settings};
 use sluice_gate_types::manifest::{World, toml_value};
-use sluice_gate_types::signature::{self, PublicKey};
+use sluice_gate_types::signature::{self, PublicKey, SignatureError};
 use sluice_protocol::causes::Causes;
 use sluice_protocol::ending::{Block, Ending};
 use sluice_protocol::gates::{GateBinding, GateSet};
@@ -256,8 +256,14 @@ impl Gates {
     ) -> Result<BoundGate, String> {
         let digest = *binding.component.as_bytes();
         // Whoever may publish here is decided before a byte is fetched.
-        let signed = signature::verify(&binding.signature, digest, trusted, now())
-            .map_err(|error| error.to_string())?;
+        let signed = signature::verify(&binding.signature, digest, trusted, now()).map_err(
+            |error| match error {
+                SignatureError::Untrusted(_) => format!(
+                    "{error} on this machine: it is not in its owner's [trust] publishers or, where that is empty, in the list that the host showed first"
+                ),
+                error => error.to_string(),
+            },
+        )?;
         refuse_downgrade(&signed, ledger).await?;
         let path = blobs
             .ensure(connection, binding.component, binding.size)

@@ -204,7 +204,8 @@ fn renewed(
     Ok(renewed)
 }
 
-/// Asks for a new certificate when half of this one's life of 30 days is over.
+/// Asks for a new certificate when half of this one's life of 30 days is over, and again until there is one: it is for the
+/// next connection.
 async fn renew(
     outgoing: &mpsc::Sender<FromAgent>,
     expires: SystemTime,
@@ -218,11 +219,10 @@ async fn renew(
             .duration_since(SystemTime::now())
             .unwrap_or_default();
         if left < HALF_LIFE {
+            let request = request.clone();
             if outgoing.send(FromAgent::Renew { request }).await.is_err() {
                 return Ok(());
             }
-            // Once for each connection: the next one is made with the new certificate, or asks again.
-            return std::future::pending().await;
         }
         tokio::time::sleep(RENEWAL_CHECK).await;
     }

@@ -121,6 +121,8 @@ async fn run(command: Command) -> anyhow::Result<()> {
 }
 
 async fn entries(state: &std::path::Path) -> anyhow::Result<Vec<audit::Entry>> {
+    // Opening would make it.
+    anyhow::ensure!(state.is_dir(), "{} is no directory", state.display());
     let path = StateDirectory::open(state)?.path("ledger.db");
     anyhow::ensure!(
         path.exists(),

@@ -1,22 +1,15 @@
 //! What the machine's owner says about an operation, before anything is fetched or asked.
 
-use std::time::Duration;
-
-use sluice_protocol::bundle::{Source, Submission};
+use sluice_protocol::attachment;
+use sluice_protocol::bundle::{Limits as Asked, Source, Submission};
 use sluice_protocol::ending::{Block, Ending};
 use sluice_protocol::environment::{check_request, check_run};
 use sluice_protocol::message::operation::Operation;
 use sluice_shim::spec;
 
-use crate::attachments::{MAX_COUNT, MAX_SIZE, is_safe_name};
 use crate::config::Config;
 use crate::exec::interpreter::{self, Interpreter};
 use crate::exec::users::{self, RunAs};
-
-/// What a job that asks for nothing gets, or the owner's ceiling where that is lower.
-const TIME: Duration = Duration::from_secs(600);
-const OUTPUT: u64 = 1 << 20;
-const MEMORY: u64 = 512 << 20;
 
 /// Who and what runs the script, and how much it may use: the owner's answer.
 #[derive(Debug, Clone)]
@@ -85,15 +78,16 @@ fn blocked(reason: impl Into<String>) -> Ending {
 
 fn check_attachments(submission: &Submission) -> Result<(), Ending> {
     let attachments = &submission.attachments;
-    if attachments.len() > MAX_COUNT {
+    if attachments.len() > attachment::MOST {
         return Err(blocked(format!(
-            "{} attachments, over the limit of {MAX_COUNT}",
-            attachments.len()
+            "{} attachments, over the limit of {}",
+            attachments.len(),
+            attachment::MOST
         )));
     }
     for (index, attachment) in attachments.iter().enumerate() {
         let name = attachment.name.escape_debug();
-        if !is_safe_name(&attachment.name) {
+        if !attachment::is_safe_name(&attachment.name) {
             return Err(blocked(format!(
                 "the attachment {name} is not a single safe file name"
             )));
@@ -104,10 +98,11 @@ fn check_attachments(submission: &Submission) -> Result<(), Ending> {
         {
             return Err(blocked(format!("two attachments are called {name}")));
         }
-        if attachment.size > MAX_SIZE {
+        if attachment.size > attachment::LARGEST {
             return Err(blocked(format!(
-                "the attachment {name} has {} bytes, over the limit of {MAX_SIZE}",
-                attachment.size
+                "the attachment {name} has {} bytes, over the limit of {}",
+                attachment.size,
+                attachment::LARGEST
             )));
         }
     }
@@ -134,17 +129,17 @@ fn limits(submission: &Submission, config: &Config) -> Result<spec::Limits, Endi
     }
     Ok(spec::Limits {
         time: asked.time.map_or_else(
-            || TIME.min(ceiling.time.as_duration()),
+            || Asked::TIME.min(ceiling.time).as_duration(),
             |time| time.as_duration(),
         ),
         grace: ceiling.grace.as_duration(),
         output: asked
             .output
-            .map_or_else(|| OUTPUT.min(ceiling.output.0), |size| size.0),
+            .map_or_else(|| Asked::OUTPUT.min(ceiling.output).0, |size| size.0),
         memory: Some(
             asked
                 .memory
-                .map_or_else(|| MEMORY.min(ceiling.memory.0), |size| size.0),
+                .map_or_else(|| Asked::MEMORY.min(ceiling.memory).0, |size| size.0),
         ),
         processes: Some(ceiling.processes),
         cpu_percent: Some(ceiling.cpu),

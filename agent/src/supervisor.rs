@@ -208,6 +208,9 @@ impl Agent {
             Ok(config) => {
                 // What the owner has tightened holds from here on: operations wait until the gates are set up under it.
                 self.config.send_replace(Arc::new(config));
+                if let Err(error) = self.prepare_workspace() {
+                    tracing::error!(error = %format!("{error:#}"), "scripts cannot be put there; every operation will end with an error");
+                }
                 tracing::info!(
                     "the configuration was read again; limits.parallel takes effect at the next start"
                 );

@@ -1,7 +1,7 @@
 //! What a submission fixes, and its digest.
 //!
 //! The host records and delivers a [`Submission`]. Host and agent each make the [`Bundle`] from it with the same code:
-//! normalise the text, read the interpreter, render what the preparers planned. The digest of the bundle's one encoding
+//! normalize the text, read the interpreter, render what the preparers planned. The digest of the bundle's one encoding
 //! is `bundle_sha256`; the same submission has the same digest on every machine and whenever it is submitted again.
 
 use serde::{Deserialize, Serialize};
@@ -70,6 +70,15 @@ pub struct Limits {
     pub memory: Option<ByteSize>,
 }
 
+impl Limits {
+    /// The time limit of a job that asks for none; the machine's owner may allow less.
+    pub const TIME: Span = Span::seconds(600);
+    /// The output that is kept of one that asks for none.
+    pub const OUTPUT: ByteSize = ByteSize::mib(1);
+    /// The memory of one that asks for none.
+    pub const MEMORY: ByteSize = ByteSize::mib(512);
+}
+
 /// Variables of another product that a script may expect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -117,7 +126,7 @@ impl Bundle {
 /// A submission that has been read: the script's text, interpreter and header.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Source {
-    /// The normalised text, placeholders still in it.
+    /// The normalized text, placeholders still in it.
     pub text: ScriptText,
     /// Which interpreter is asked for.
     pub interpreter: Interpreter,
@@ -137,7 +146,7 @@ impl Source {
             Some(command) => Interpreter::from_command(command)?,
             None => Interpreter::from_shebang(text.as_str())?,
         };
-        let text = text.normalise_for(interpreter.language());
+        let text = text.normalize_for(interpreter.language());
         let header = Header::find(text.as_str())?;
         Ok(Self {
             text,

@@ -287,7 +287,7 @@ pub fn one_line(text: &str) -> String {
 }
 
 /// The characters that reorder what a reader sees (Unicode Technical Report 36; "Trojan Source", CVE-2021-42574).
-const fn is_bidirectional_control(c: char) -> bool {
+pub(crate) const fn is_bidirectional_control(c: char) -> bool {
     matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 

@@ -56,8 +56,19 @@ const LOADERS: &[&str] = &[
     "NODE_PATH",
     "GCONV_PATH",
     "LOCPATH",
+    "ZDOTDIR",
+    "FPATH",
+    "PYTHONPLATLIBDIR",
+    "PYTHONPYCACHEPREFIX",
+    "PYTHONWARNINGS",
+    "RUBYGEMS_GEMDEPS",
+    "GEM_HOME",
+    "GEM_PATH",
+    "OPENSSL_CONF",
+    "PSModulePath",
+    "DOTNET_STARTUP_HOOKS",
 ];
-const LOADER_PREFIXES: &[&str] = &["LD_", "BASH_FUNC_"];
+const LOADER_PREFIXES: &[&str] = &["LD_", "BASH_FUNC_", "CORECLR_"];
 
 /// The most bytes that names and values of a job's variables may have in all.
 pub const MAX_ENVIRONMENT: usize = 256 << 10;

@@ -5,13 +5,14 @@
 //!
 //! - [`ids`], [`units`], [`digest`]: one type for each id and unit.
 //! - [`codec`]: the one way to write a message as CBOR, and the refusal of every other.
-//! - [`script`]: from submitted bytes to the text that runs: normalisation, interpreter, header block.
+//! - [`script`]: from submitted bytes to the text that runs: normalization, interpreter, header block.
 //! - [`environment`]: which variables a job may set.
-//! - [`bundle`]: what a submission fixes, and its digest.
+//! - [`bundle`]: what a submission fixes, and its digest; [`attachment`]: which files it may bring.
 //! - [`ending`], [`report`]: how operations end, and what is said about it; [`causes`]: an error with its causes.
 //! - [`gates`]: which gates a host binds to a machine.
 //! - [`message`]: the messages, by the stream that carries them.
 
+pub mod attachment;
 pub mod bundle;
 pub mod causes;
 pub mod codec;

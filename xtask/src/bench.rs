@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::plugins;
 use crate::steps::{build_binaries, cargo, headline, run as run_command, target};
 
-/// Builds everything with full optimisation and runs the benches.
+/// Builds everything with full optimization and runs the benches.
 pub(crate) fn run(filter: Option<&str>) -> Result<()> {
     headline("Building (release)");
     plugins::build()?;

@@ -38,7 +38,7 @@ enum Command {
         /// Only benches whose names contain this
         filter: Option<String>,
     },
-    /// Build, componentise and sign the shipped gates into target/plugins
+    /// Build, componentize and sign the shipped gates into target/plugins
     Plugins,
 }
 

@@ -37,7 +37,7 @@ pub(crate) fn build() -> Result<PathBuf> {
         let manifest =
             Manifest::parse(&text).with_context(|| manifest_path.display().to_string())?;
         let component =
-            componentise(&module, &text).with_context(|| format!("componentising {name}"))?;
+            componentize(&module, &text).with_context(|| format!("componentizing {name}"))?;
         let now = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
         let statement = Statement {
             id: manifest.id,
@@ -59,7 +59,7 @@ pub(crate) fn build() -> Result<PathBuf> {
 }
 
 /// The component of a core module, with the manifest as a custom section.
-fn componentise(module: &[u8], manifest: &str) -> Result<Vec<u8>> {
+fn componentize(module: &[u8], manifest: &str) -> Result<Vec<u8>> {
     let mut component = wit_component::ComponentEncoder::default()
         .validate(true)
         .module(module)?

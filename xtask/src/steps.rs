@@ -49,7 +49,7 @@ pub(crate) const BINARIES: &[&str] = &[
     "sluice-cli",
 ];
 
-/// Builds the product's binaries in the `dev` profile, whose dependencies are optimised.
+/// Builds the product's binaries in the `dev` profile, whose dependencies are optimized.
 pub(crate) fn build_binaries(profile: &str) -> Result<()> {
     let mut command = cargo();
     command.args(["build", "--profile", profile]);

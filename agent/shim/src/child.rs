@@ -20,6 +20,7 @@ use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -28,8 +29,10 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::socket::sockopt::ReceiveTimeout;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair};
 use nix::sys::stat::{Mode, umask};
+use nix::sys::time::{TimeVal, TimeValLike};
 use nix::unistd::{
     ForkResult, Gid, Pid, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, fork, pipe2,
     read, setsid,
@@ -44,6 +47,9 @@ use crate::workspace::SHARED_DIRECTORIES;
 
 /// From linux/sched.h; the constant of libc is too narrow for it.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// How long a child may take from the fork to its report, and from there to the exec.
+const SETUP: Duration = Duration::from_secs(30);
 
 /// Everything the child needs, made before the fork.
 pub(crate) struct Plan<'a> {
@@ -94,6 +100,13 @@ impl Child {
             SockFlag::SOCK_CLOEXEC,
         )
         .map_err(setup("make a socket pair"))?;
+        // A child may wait for ever on its way: for a home directory on a file system that does not answer.
+        setsockopt(
+            &control,
+            ReceiveTimeout,
+            &TimeVal::seconds(SETUP.as_secs().cast_signed()),
+        )
+        .map_err(setup("limit the time for setting up"))?;
         let (stdout, childs_stdout) = pipe2(OFlag::O_CLOEXEC).map_err(setup("make a pipe"))?;
         let (stderr, childs_stderr) = pipe2(OFlag::O_CLOEXEC).map_err(setup("make a pipe"))?;
         let (side, in_group) = split(containment.unified()).map_err(setup("fork"))?;
@@ -149,6 +162,15 @@ impl Child {
                         .map_err(|_| ChildError::died("in the middle of a report"));
                 }
                 Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => {
+                    return Err(ChildError {
+                        stage: Stage::Setup,
+                        reason: format!(
+                            "the script's process was not ready within {} s; does a file system that it needs not answer?",
+                            SETUP.as_secs()
+                        ),
+                    });
+                }
                 Err(errno) => return Err(ChildError::setup("read the child's report", errno)),
             }
         }
@@ -232,6 +254,11 @@ fn become_script(
         Confinement::default()
     };
     limit_resources(plan, containment)?;
+    // An agent that the kernel is told to spare does not hand that on.
+    let _best_effort = File::options()
+        .write(true)
+        .open("/proc/self/oom_score_adj")
+        .and_then(|mut file| file.write_all(b"0"));
     let null = open(
         "/dev/null",
         OFlag::O_RDONLY | OFlag::O_CLOEXEC,

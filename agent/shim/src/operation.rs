@@ -5,12 +5,12 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use nix::sys::prctl;
 use nix::sys::signal::{SigHandler, SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, umask};
-use nix::sys::wait::waitpid;
 use nix::unistd::{Gid, Uid, setsid};
 
 use crate::child::{Child, ChildError, Plan};
@@ -199,8 +199,8 @@ fn start_and_supervise(
     }));
     let child = Child::fork(&plan(spec, user, workspace)?, containment)?;
     let gone = |error: ChildError| {
-        let _reaped = nix::sys::signal::kill(child.pid, Signal::SIGKILL)
-            .and_then(|()| waitpid(child.pid, None));
+        let _ended = nix::sys::signal::kill(child.pid, Signal::SIGKILL);
+        processes::reap_within(child.pid, Duration::from_secs(1));
         error
     };
     let ready = child.ready().map_err(gone)?;

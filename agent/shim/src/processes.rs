@@ -88,6 +88,15 @@ pub(crate) fn reap() -> Reaped {
     }
 }
 
+/// Takes the status of a child that was killed, unless the kernel does not let it go for this long.
+pub(crate) fn reap_within(child: Pid, limit: Duration) {
+    let until = Instant::now() + limit;
+    while !matches!(reap(), Reaped::Childless) && is_alive(child.as_raw()) && Instant::now() < until
+    {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// A signal's name without `SIG`: `KILL`, `RTMIN+2`.
 pub(crate) fn signal_name(number: i32) -> String {
     /// The first one that the C library gives to programs; it keeps two for itself.

@@ -8,6 +8,7 @@
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -24,14 +25,21 @@ pub(crate) const DIRECTORY: OFlag = OFlag::O_DIRECTORY
 /// How often a directory is looked at again that somebody fills while it is emptied.
 const ROUNDS: u32 = 100;
 
+/// How long a directory is emptied that somebody keeps filling.
+const LONGEST: Duration = Duration::from_secs(10);
+
 /// Removes everything in a directory.
 pub(crate) fn empty(directory: &OwnedFd) -> nix::Result<()> {
+    let until = Instant::now() + LONGEST;
     let mut moved = 0_u64;
     let mut rounds = 0;
     loop {
         let names = names(directory)?;
         if names.is_empty() {
             return Ok(());
+        }
+        if Instant::now() > until {
+            return Err(Errno::ENOTEMPTY);
         }
         let (before, mut left) = (moved, Ok(()));
         for name in &names {

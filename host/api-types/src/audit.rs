@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn the_hash_is_that_of_the_documented_text() {
         let entry = &chain(1)[0];
-        let mut value = serde_json::to_value(entry).expect("serialises");
+        let mut value = serde_json::to_value(entry).expect("serializes");
         value.as_object_mut().expect("is an object").remove("hash");
         // serde_json's own map is sorted, which is the documented form.
         assert_eq!(entry.hash, Digest::of(value.to_string().as_bytes()));
@@ -266,7 +266,7 @@ mod tests {
     fn the_hash_survives_a_trip_through_json() {
         let entry = &chain(1)[0];
         let read: AuditEntry =
-            serde_json::from_str(&serde_json::to_string_pretty(entry).expect("serialises"))
+            serde_json::from_str(&serde_json::to_string_pretty(entry).expect("serializes"))
                 .expect("reads");
         assert_eq!(read.compute_hash(), entry.hash);
     }

@@ -54,7 +54,7 @@ mod tests {
     #[test]
     fn bytes_come_back_and_other_text_is_refused() {
         let bytes = Base64(vec![0, 255, 10]);
-        let json = serde_json::to_string(&bytes).expect("serialises");
+        let json = serde_json::to_string(&bytes).expect("serializes");
         assert_eq!(json, "\"AP8K\"");
         assert_eq!(serde_json::from_str::<Base64>(&json).expect("reads"), bytes);
         assert!(serde_json::from_str::<Base64>("\"AP8\"").is_err());

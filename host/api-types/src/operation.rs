@@ -227,7 +227,7 @@ mod tests {
             "web-1".to_owned(),
             State::Queued,
         );
-        let json = serde_json::to_value(&result).expect("serialises");
+        let json = serde_json::to_value(&result).expect("serializes");
         let object = json.as_object().expect("is an object");
         for key in KEYS {
             assert!(object.contains_key(*key), "{key} is missing");
@@ -247,7 +247,7 @@ mod tests {
             "web-1".to_owned(),
             State::TimedOut,
         );
-        let mut json = serde_json::to_value(&result).expect("serialises");
+        let mut json = serde_json::to_value(&result).expect("serializes");
         assert_eq!(
             (&json["state"], &json["status"]),
             (&"timed-out".into(), &"failed".into())

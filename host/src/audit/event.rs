@@ -214,3 +214,31 @@ impl Event {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sluice_protocol::ending::Block;
+    use sluice_protocol::units::Span;
+
+    use super::*;
+
+    #[test]
+    fn the_end_of_an_operation_has_one_name_in_both_logs() {
+        for ending in [
+            Ending::Succeeded,
+            Ending::ExitCode(3),
+            Ending::TimedOut(Span::seconds(1)),
+            Ending::ThreatFound(String::new()),
+            Ending::Blocked(Block::machine_policy("x")),
+            Ending::Unsupported(String::new()),
+            Ending::Canceled(String::new()),
+            Ending::Expired,
+            Ending::MachineNotFound,
+            Ending::AgentNotConnected,
+            Ending::Error(String::new()),
+            Ending::Interrupted,
+        ] {
+            assert_eq!(EventKind::of_ending(&ending).as_str(), ending.audit_event());
+        }
+    }
+}

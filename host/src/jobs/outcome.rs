@@ -48,11 +48,11 @@ pub async fn store_report(
     report: Report,
     now: UnixMillis,
 ) -> Result<Outcome, StoreError> {
+    // An agent may say of itself that something expired, and after a crash that it does not know.
     if matches!(
         report.ending,
-        Ending::MachineNotFound | Ending::AgentNotConnected | Ending::Expired | Ending::Interrupted
-    ) && !may_say(&report.ending)
-    {
+        Ending::MachineNotFound | Ending::AgentNotConnected
+    ) {
         return Ok(Outcome::Violation(
             "a machine reported what only a host can know",
         ));
@@ -68,11 +68,6 @@ pub async fn store_report(
         host.events.notify(job);
     }
     Ok(outcome)
-}
-
-/// An agent checks `not_after` itself, and knows after a crash that it does not know.
-const fn may_say(ending: &Ending) -> bool {
-    matches!(ending, Ending::Expired | Ending::Interrupted)
 }
 
 fn write(

@@ -4,6 +4,7 @@
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use sluice_gate_client::{BoundGate, Input};
 use sluice_gate_types::input::{Attribute, Origin, Value};
+use sluice_protocol::attachment::LARGEST_TEXT;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::{Block, Ending};
 use sluice_protocol::ids::TenantId;
@@ -21,8 +22,6 @@ use crate::store::{Connection, StoreError, tenants};
 
 /// How many machines are looked at at once.
 const AT_ONCE: usize = 8;
-/// The largest attachment that gates see the text of.
-const LARGEST_TEXT: u64 = 1 << 20;
 
 /// What is to become of an operation.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,12 +4,13 @@ use std::collections::HashSet;
 use std::future::Future;
 
 use sluice_api_types::job::SubmitJob;
+use sluice_protocol::bundle::Limits;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::{Ending, State};
 use sluice_protocol::ids::{JobId, MachineId, OperationId};
 use sluice_protocol::message::operation::Operation;
 use sluice_protocol::report::Report;
-use sluice_protocol::units::{ByteSize, Span};
+use sluice_protocol::units::Span;
 
 use super::outcome::{Ended, events_of_end};
 use super::preflight::Plan;
@@ -23,10 +24,6 @@ use crate::store::jobs::{self, JobRow};
 use crate::store::operations::{self, From, OperationRow};
 use crate::store::{Connection, StoreError};
 
-/// The time limit that a machine takes where the job asks for none.
-const DEFAULT_TIME: Span = Span::seconds(600);
-/// The output that a machine keeps where the job asks for none.
-const DEFAULT_OUTPUT: ByteSize = ByteSize::mib(1);
 /// How long a machine may be silent after an operation should have ended.
 const SILENCE: Span = Span::seconds(24 * 3600);
 /// The most names of targets that an audit entry spells out.
@@ -180,8 +177,8 @@ pub(super) async fn job(
     now: UnixMillis,
 ) -> Result<Recorded, SubmitError> {
     let not_after = now.plus(order.expires);
-    let time = order.submission.limits.time.unwrap_or(DEFAULT_TIME);
-    let output = order.submission.limits.output.unwrap_or(DEFAULT_OUTPUT);
+    let time = order.submission.limits.time.unwrap_or(Limits::TIME);
+    let output = order.submission.limits.output.unwrap_or(Limits::OUTPUT);
     let job = JobRow {
         id,
         token: actor.token,

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use sluice_api_types::job::{Compat, SubmitJob};
+use sluice_protocol::attachment;
 use sluice_protocol::bundle::{
     Attachment, Compatibility, Limits, Source, SourceError, Submission, Variable,
 };
@@ -21,7 +22,7 @@ pub(super) const DEFAULT_EXPIRY: Span = Span::seconds(24 * 3600);
 const LONGEST_EXPIRY: Span = Span::seconds(90 * 24 * 3600);
 /// The longest time limit.
 const LONGEST_TIME: Span = Span::seconds(7 * 24 * 3600);
-/// The most parameters, variables and attachments, of each.
+/// The most parameters and variables, of each.
 const MOST: usize = 1000;
 /// The longest `--interpreter`, in bytes.
 const LONGEST_INTERPRETER: usize = 4096;
@@ -248,15 +249,15 @@ fn check_user(user: &str) -> Result<(), RequestError> {
 fn attachments(
     given: Vec<sluice_api_types::job::AttachmentRef>,
 ) -> Result<Vec<Attachment>, RequestError> {
-    if given.len() > MOST {
+    if given.len() > attachment::MOST {
         return Err(RequestError::TooMany {
             what: "attachments",
-            limit: MOST,
+            limit: attachment::MOST,
         });
     }
     let mut names = HashSet::new();
     for attachment in &given {
-        if !is_safe_file_name(&attachment.name) {
+        if !attachment::is_safe_name(&attachment.name) {
             return Err(RequestError::AttachmentName(attachment.name.clone()));
         }
         // Two that differ in case alone would be one file on some machines.
@@ -275,18 +276,6 @@ fn attachments(
             sha256: attachment.sha256,
         })
         .collect())
-}
-
-/// One path component that means itself on every system.
-fn is_safe_file_name(name: &str) -> bool {
-    (1..=255).contains(&name.len())
-        && name != "."
-        && name != ".."
-        && !name.starts_with('-')
-        && !name.ends_with([' ', '.'])
-        && !name.chars().any(|c| {
-            c.is_control() || matches!(c, '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|')
-        })
 }
 
 /// A request that makes no sense. No operation exists.

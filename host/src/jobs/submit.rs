@@ -71,7 +71,7 @@ async fn accept(
     key: Option<String>,
     now: UnixMillis,
 ) -> Result<Accepted, SubmitError> {
-    authorise(actor, &request)?;
+    authorize(actor, &request)?;
     let order = Order::read(request)?;
     if let Some(earlier) = record::earlier(host, actor, job, key.as_deref(), &order, now).await? {
         return Ok(Accepted::Repeated(earlier));
@@ -122,7 +122,7 @@ fn look_up(
     Ok((targets, GatesInForce::read(conn, tenant)?))
 }
 
-fn authorise(actor: &Actor, request: &SubmitJob) -> Result<(), SubmitError> {
+fn authorize(actor: &Actor, request: &SubmitJob) -> Result<(), SubmitError> {
     actor.require(Permission::RemoteExecution)?;
     if request.no_security_scan {
         actor.require(Permission::SkipSecurityScan)?;

@@ -166,6 +166,13 @@ fn check_against(
     Ok(())
 }
 
+const fn advice(error: &SignatureError) -> &'static str {
+    match error {
+        SignatureError::Untrusted(_) => " (sluice plugin trust adds one)",
+        _ => "",
+    }
+}
+
 /// A plugin was not installed.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
@@ -175,7 +182,7 @@ pub enum InstallError {
     )]
     NobodyTrusted,
     /// The signature says no.
-    #[error("{0}; nothing was installed")]
+    #[error("{0}{advice}; nothing was installed", advice = advice(.0))]
     Signature(#[from] SignatureError),
     /// The bytes are no plugin, or cannot be looked at.
     #[error("{0}; nothing was installed")]

@@ -46,7 +46,8 @@ pub async fn trust(
     Ok(publisher)
 }
 
-/// Trusts a publisher no more. What it has signed stays installed and bound; nothing new of it is taken.
+/// Trusts a publisher no more. What it has signed stays installed and bound, nothing new of it is taken, and machines ask
+/// its gates no more: operations that an enforcing one of them would have checked are blocked there until it is unbound.
 ///
 /// # Errors
 ///

@@ -217,7 +217,7 @@ pub enum SignatureError {
     #[error("the signature file is malformed")]
     Malformed,
     /// Signed by someone who is not on the list.
-    #[error("the publisher {0} is not trusted (sluice plugin trust adds one)")]
+    #[error("the publisher {0} is not trusted")]
     Untrusted(PublicKey),
     /// Not signed by whom it says.
     #[error("the signature of {0} is wrong: the statement was changed or forged")]

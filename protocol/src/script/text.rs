@@ -1,4 +1,4 @@
-//! Script text: what is taken, and how it is normalised before any gate sees it.
+//! Script text: what is taken, and how it is normalized before any gate sees it.
 
 use super::Language;
 
@@ -12,7 +12,7 @@ pub struct ScriptText {
     /// A byte order mark was removed.
     pub bom_stripped: bool,
     /// CRLF line ends were made LF.
-    pub crlf_normalised: bool,
+    pub crlf_normalized: bool,
 }
 
 impl ScriptText {
@@ -44,16 +44,16 @@ impl ScriptText {
         Ok(Self {
             text: text.to_owned(),
             bom_stripped: stripped.is_some(),
-            crlf_normalised: false,
+            crlf_normalized: false,
         })
     }
 
     /// Makes CRLF line ends LF where the language needs it: all but PowerShell, which takes both.
     #[must_use]
-    pub fn normalise_for(mut self, language: Language) -> Self {
+    pub fn normalize_for(mut self, language: Language) -> Self {
         if language != Language::PowerShell && self.text.contains("\r\n") {
             self.text = self.text.replace("\r\n", "\n");
-            self.crlf_normalised = true;
+            self.crlf_normalized = true;
         }
         self
     }
@@ -64,13 +64,13 @@ impl ScriptText {
         &self.text
     }
 
-    /// What normalisation changed, for the result's notes.
+    /// What normalization changed, for the result's notes.
     pub fn notes(&self) -> impl Iterator<Item = &'static str> {
         let bom = self
             .bom_stripped
             .then_some("a byte order mark was removed from the script");
         let crlf = self
-            .crlf_normalised
+            .crlf_normalized
             .then_some("CRLF line ends of the script were made LF");
         bom.into_iter().chain(crlf)
     }
@@ -133,12 +133,12 @@ mod tests {
     fn bom_and_crlf_go_and_are_noted() {
         let text = ScriptText::parse(b"\xef\xbb\xbfecho a\r\necho b\r\n")
             .expect("text")
-            .normalise_for(Language::Shell);
+            .normalize_for(Language::Shell);
         assert_eq!(text.as_str(), "echo a\necho b\n");
         assert_eq!(text.notes().count(), 2);
         let text = ScriptText::parse(b"echo a\r\n")
             .expect("text")
-            .normalise_for(Language::PowerShell);
+            .normalize_for(Language::PowerShell);
         assert_eq!((text.as_str(), text.notes().count()), ("echo a\r\n", 0));
     }
 }

@@ -1,8 +1,13 @@
 //! What is wrong is refused in one line that says what to do, is on the record, and leaves nothing behind.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use sluice_tests::{Fleet, Outcome, Output, binaries, is_root, script};
+
+use crate::hostile::without_gates;
 
 /// No operation came of it: exit code 125, one line, which names the fault.
 fn expect_refused(outcome: &Outcome, named: &str) {
@@ -292,7 +297,6 @@ fn a_wrong_agent_toml_names_file_line_and_key() {
 
 #[test]
 fn an_agent_toml_that_others_can_write_is_refused() {
-    use std::os::unix::fs::PermissionsExt as _;
     if !is_root() {
         return;
     }
@@ -341,4 +345,108 @@ fn a_wrong_host_configuration_names_file_line_and_key() {
         "{output:?}"
     );
     assert!(!data.exists());
+}
+
+#[test]
+fn every_variable_that_brings_in_code_is_blocked_by_its_name() {
+    let fleet = without_gates("");
+    let text = || script("#!/bin/sh\n:\n");
+    let loaders = "LD_PRELOAD LD_AUDIT LD_LIBRARY_PATH GCONV_PATH LOCPATH BASH_ENV ENV SHELLOPTS BASHOPTS PS4 IFS \
+                   BASH_FUNC_id%% PYTHONPATH PYTHONHOME PYTHONSTARTUP PERL5OPT PERL5LIB RUBYOPT RUBYLIB NODE_OPTIONS \
+                   NODE_PATH";
+    let variables = loaders.split_whitespace().map(|name| (name, "x")).chain([
+        ("PATH", ""),
+        ("PATH", "."),
+        ("PATH", "/bin:"),
+    ]);
+    for (name, value) in variables {
+        let outcome = fleet.run(&text().option("--env", &format!("{name}={value}")));
+        let message = outcome.text("message");
+        assert_eq!(
+            (outcome.text("state").as_str(), outcome.code),
+            ("blocked", 126),
+            "{name}={value}: {outcome:#?}"
+        );
+        assert!(
+            message.starts_with("Blocked by machine policy: ") && message.contains(name),
+            "{name}={value}: {message}"
+        );
+    }
+    expect_untouched(&fleet);
+}
+
+#[test]
+fn variables_that_are_too_many_too_large_or_no_text_are_refused() {
+    let fleet = Fleet::builder().agents(0).without_gates().start();
+    let text = || script("#!/bin/sh\n:\n");
+    let many = (0..=1000).fold(text(), |text, number| {
+        text.option("--env", &format!("A{number}="))
+    });
+    expect_refused(&fleet.run(&many), "more than 1000 variables");
+    let large = (0..3).fold(text(), |text, number| {
+        text.option("--env", &format!("A{number}={}", "x".repeat(100_000)))
+    });
+    expect_refused(&fleet.run(&large), "of all variables have more than");
+    expect_refused(&fleet.run(&text().option("--env", "=x")), "KEY=VALUE");
+    let mut command = fleet.command();
+    command.args(["run", "/dev/null", "--on", "m1", "--env"]);
+    command.arg(OsStr::from_bytes(b"A=\xff"));
+    let output = Output::of(&command.output().expect("runs"));
+    assert_eq!((output.code, output.stdout.as_str()), (125, ""));
+    assert!(fleet.list(&["job", "list"]).is_empty());
+}
+
+#[test]
+fn attachments_that_are_not_called_like_plain_files_are_refused() {
+    let fleet = Fleet::builder().agents(0).without_gates().start();
+    let attached = |names: &[&str]| {
+        let text = script("#!/bin/sh\n:\n").on("m1");
+        let job = names.iter().enumerate().fold(text, |text, (index, name)| {
+            let folder = fleet.folder().join(format!("folder-{index}"));
+            std::fs::create_dir_all(&folder).expect("makes a folder");
+            let file = folder.join(name);
+            std::fs::write(&file, "x").expect("writes");
+            text.option("--attach", file.to_str().expect("is text"))
+        });
+        fleet.run(&job)
+    };
+    for name in [
+        "-rf",
+        "C:x",
+        "a\\b",
+        "a\nb",
+        "a|b",
+        "a*b",
+        "x.",
+        "x ",
+        "\u{1b}[2J",
+        "\u{9b}2J",
+    ] {
+        expect_refused(&attached(&[name]), "safe file name");
+    }
+    expect_refused(&attached(&["data", "data"]), "more than once");
+    expect_refused(&attached(&["data", "DATA"]), "given twice");
+    assert!(fleet.list(&["job", "list"]).is_empty());
+}
+
+#[test]
+fn no_job_chooses_the_program_behind_an_interpreters_name() {
+    let mut fleet = Fleet::builder().agents(0).without_gates().start();
+    let other = fleet.folder().join("bash");
+    std::fs::write(&other, "#!/bin/sh\necho another program\n").expect("writes");
+    std::fs::set_permissions(&other, std::fs::Permissions::from_mode(0o777)).expect("changes");
+    let allowed = format!("[interpreters]\nallowed = [\"bash\", {other:?}]\n");
+    fleet.add_machine("m1", &format!("{allowed}[gates]\nstages = []\n"));
+    let text = || script("#!/usr/bin/env bash\necho bash\n");
+    let path = format!("PATH={}:/usr/bin:/bin", fleet.folder().display());
+    let outcome = fleet.run(&text().option("--env", &path));
+    assert_eq!(outcome.text("stdout"), "bash\n", "{outcome:#?}");
+    let other = other.to_str().expect("is text");
+    let outcome = fleet.run(&text().option("--interpreter", other));
+    let message = outcome.text("message");
+    assert_eq!(outcome.text("state"), "blocked", "{outcome:#?}");
+    assert!(
+        message.contains(other) && message.contains("writable"),
+        "{message}"
+    );
 }

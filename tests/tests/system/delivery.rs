@@ -11,7 +11,7 @@ use sluice_tests::{Fleet, Output, Script, eventually, is_root, script};
 use crate::isolation::is_running;
 
 /// Where a script that runs as `nobody` can leave a trace.
-fn traces(fleet: &Fleet) -> PathBuf {
+pub(crate) fn traces(fleet: &Fleet) -> PathBuf {
     let folder = fleet.folder().join("traces");
     fs::create_dir(&folder).expect("makes a folder");
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).expect("changes the mode");
@@ -28,7 +28,7 @@ fn patient(folder: &Path) -> Script {
 }
 
 /// Waits until the host knows that the machine is not there.
-fn until_away(fleet: &Fleet) {
+pub(crate) fn until_away(fleet: &Fleet) {
     eventually("the host notices", || {
         fleet
             .list(&["machine", "show", "m1"])

@@ -5,13 +5,16 @@
     reason = "the product is driven from outside, as processes"
 )]
 
+mod attachments;
 mod audit;
 mod bad_input;
 mod delivery;
 mod gates;
 mod gates_stop;
+mod hostile;
 mod isolation;
 mod outcomes;
 mod parameters;
 mod trust;
+mod users;
 mod workspace;

@@ -303,6 +303,80 @@ fn a_script_comes_from_stdin_as_well() {
 }
 
 #[test]
+fn a_byte_order_mark_and_crlf_are_removed_before_the_gates_look_and_noted() {
+    let fleet = Fleet::builder().start();
+    let submitted = b"\xef\xbb\xbf#!/bin/bash\r\nif true; then\r\n  sha256sum < \"$0\"\r\nfi\r\n";
+    let runs = "#!/bin/bash\nif true; then\n  sha256sum < \"$0\"\nfi\n";
+    let outcome = fleet.run(&script(submitted));
+    outcome.expect("succeeded", "Script executed successfully");
+    assert_eq!(
+        outcome.text("stdout"),
+        format!("{}  -\n", sha256(runs.as_bytes()))
+    );
+    assert_eq!(outcome.text("script_sha256"), sha256(submitted));
+    let notes = outcome.json["notes"].to_string();
+    assert!(
+        notes.contains("byte order mark") && notes.contains("CRLF"),
+        "{notes}"
+    );
+}
+
+#[test]
+fn every_form_of_interpreter_line_runs_or_says_why_not() {
+    let fleet = crate::hostile::without_gates("");
+    let run = |line: &str| fleet.run(&script(format!("{line}\necho \"ran $-\"")));
+    let long = format!("#!/bin/sh{}-e", " ".repeat(300));
+    for line in [
+        "#!/bin/sh -e",
+        "#! \t/bin/sh\t-e ",
+        "#!/usr/bin/env -S bash -eu -o pipefail",
+        long.as_str(),
+    ] {
+        let stdout = run(line).text("stdout");
+        assert!(
+            stdout.starts_with("ran ") && stdout.contains('e') && stdout.ends_with('\n'),
+            "{line}: {stdout}"
+        );
+    }
+    for (line, named) in [
+        ("#!/usr/bin/env -S A=b bash", "A=b"),
+        ("#!/usr/bin/env bash -e", "bash -e"),
+        ("#!bin/sh", "bin/sh"),
+        ("#!/usr/bin/env", "names no interpreter"),
+        ("#!", "names no interpreter"),
+    ] {
+        let outcome = run(line);
+        assert!(
+            outcome.code == 125 && outcome.stderr.contains(named),
+            "{line}: {outcome:#?}"
+        );
+    }
+    for (line, named) in [
+        ("#!/bin/bash -c", "`-c`"),
+        ("#!/usr/bin/env -S python3 -m", "`-m`"),
+        ("#!/bin/bash -e -u", "`-e -u`"),
+        ("#!/opt/sh", "`/opt/sh`"),
+    ] {
+        let outcome = run(line);
+        assert!(
+            outcome.code == 126 && outcome.text("message").contains(named),
+            "{line}: {outcome:#?}"
+        );
+    }
+}
+
+#[test]
+fn a_script_that_is_too_large_is_refused_with_the_limit() {
+    let fleet = Fleet::builder().agents(0).without_gates().start();
+    let outcome = fleet.run(&script("#!/bin/sh\n".to_owned() + &"#\n".repeat(5 << 20)));
+    assert!(
+        outcome.code == 125 && outcome.stderr.contains("4194304 bytes"),
+        "{}",
+        outcome.stderr
+    );
+}
+
+#[test]
 fn what_this_version_lacks_says_so() {
     let fleet = Fleet::builder().agents(0).without_gates().start();
     for arguments in [

@@ -192,3 +192,29 @@ fn a_wrong_missing_or_undeclared_parameter_blocks() {
     }
     assert!(!fleet.agents[0].machine.has_started_something());
 }
+
+#[test]
+fn a_value_that_the_kernel_does_not_take_is_an_error_and_never_cut() {
+    let fleet = Fleet::builder().start();
+    let file = fleet.folder().join("value");
+    let run = |words: usize| {
+        std::fs::write(&file, "abc ".repeat(words)).expect("writes");
+        let text = script("#!/bin/bash\necho ${#SLUICE_PARAM_LONG}\n");
+        fleet.run(&text.option("--param-file", &format!("long={}", file.display())))
+    };
+    assert_eq!(run(25_000).text("stdout"), "100000\n");
+    // One text may have 32 pages (MAX_ARG_STRLEN, execve(2)): where pages are large, this is none too many.
+    let outcome = run(60_000);
+    match outcome.text("state").as_str() {
+        "succeeded" => assert_eq!(outcome.text("stdout"), "240000\n"),
+        _ => {
+            let reason = "arguments and environment are too large for the kernel";
+            outcome.expect("error", &format!("Execution error: {reason}"));
+        }
+    }
+    let outcome = run(70_000);
+    assert!(
+        outcome.code == 125 && outcome.stderr.contains("attachments"),
+        "{outcome:#?}"
+    );
+}

@@ -295,3 +295,16 @@ fn a_script_runs_where_nothing_can_be_executed() {
         assert_eq!(report.stdout(), "ran all the same\n", "{report:?}");
     }
 }
+
+#[test]
+fn an_agent_that_the_kernel_spares_does_not_hand_that_on() {
+    if !root("protecting a process") {
+        return;
+    }
+    let machine = Machine::new();
+    let mut spec = machine.script("cat /proc/self/oom_score_adj");
+    spec.user = nobody();
+    let protect = "echo -500 > /proc/self/oom_score_adj; exec \"$0\"";
+    let report = collect(spawn_from(protect, &spec));
+    assert_eq!(report.stdout(), "0\n", "{report:?}");
+}

@@ -237,7 +237,7 @@ mod tests {
             };
             entry.hash = entry.compute_hash();
             prev = entry.hash;
-            serde_json::to_string(&entry).expect("serialises") + "\n"
+            serde_json::to_string(&entry).expect("serializes") + "\n"
         });
         entries.collect()
     }

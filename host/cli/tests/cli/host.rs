@@ -207,7 +207,7 @@ pub(crate) fn result(
         MACHINES[index].to_owned(),
         sluice_protocol::ending::State::from_word(state).expect("is a state"),
     );
-    let mut result = serde_json::to_value(result).expect("serialises");
+    let mut result = serde_json::to_value(result).expect("serializes");
     result["exit_code"] = exit_code.into();
     result["message"] = message.into();
     ("result", result)

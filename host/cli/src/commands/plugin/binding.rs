@@ -155,7 +155,7 @@ mod tests {
             read("threshold = \"high\"\nusers = [\"a\"]\nmax = 3\nratio = 0.5\non = true\n")
                 .expect("reads");
         assert_eq!(
-            serde_json::to_value(settings).expect("serialises"),
+            serde_json::to_value(settings).expect("serializes"),
             serde_json::json!({"threshold": "high", "users": ["a"], "max": 3, "ratio": 0.5, "on": true})
         );
         let message = read("a = 1\nb = \n").expect_err("is wrong").to_string();

@@ -41,7 +41,9 @@ pub(super) async fn untrust(
         .send()
         .await?;
     if !global.json {
-        output::print(&format!("{key} is trusted no longer\n"))?;
+        output::print(&format!(
+            "{key} is trusted no longer. Machines block what its enforcing gates would check; unbind them (sluice plugin unbind) if that is not meant.\n"
+        ))?;
     }
     Ok(exit::SUCCESS)
 }
