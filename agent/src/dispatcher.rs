@@ -7,22 +7,30 @@ use std::collections::HashSet;
 use std::collections::hash_map::{self, HashMap};
 use std::path::Path;
 use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use sluice_protocol::causes::Causes;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::OperationId;
+use sluice_protocol::message::CloseCode;
 use sluice_protocol::message::operation::{Operation, Progress};
+use sluice_protocol::report::Report;
+use sluice_shim::spool;
 use tokio::sync::watch;
 
 use crate::clock::now;
 use crate::journal::Journal;
-use crate::ledger::{Passed, Step};
+use crate::ledger::{LedgerError, Passed, Step};
 use crate::operation;
 use crate::supervisor::Agent;
 
 /// How many cancellations are remembered of operations that have not arrived: messages on different streams may overtake
 /// each other.
 const EARLY_CANCELS: usize = 1000;
+
+/// Between two tries to put a report on disk: at first, and at last.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(60);
 
 /// What the dispatcher knows.
 #[derive(Default)]
@@ -139,8 +147,12 @@ impl Agent {
         for entry in std::fs::read_dir(self.state.path("spool"))? {
             let name = entry?.file_name();
             // Only what has the form of ours: nothing else in there was made by an agent.
-            if name.to_str().is_some_and(sluice_shim::spool::is_spare) {
-                self.remove_spool_at(&self.state.path("spool").join(name));
+            let path = self.state.path("spool").join(&name);
+            if name.to_str().is_some_and(spool::is_spare) {
+                // One whose shim lives may be on its way to an operation; it removes itself where it is not.
+                if !spool::is_running(&path).unwrap_or(true) {
+                    self.remove_spool_at(&path);
+                }
             } else if let Some(id) = name.to_str().and_then(|name| name.parse().ok())
                 && !self.operations().open.contains_key(&id)
             {
@@ -226,11 +238,12 @@ impl Agent {
             };
             tracing::info!(operation = %id, state = report.ending.state().as_str(), "ended");
             agent.release(&operation);
-            match agent.ledger.finish(id, &report, now()).await {
-                Ok(()) => journal.push(Progress::Finished(Box::new(report))),
-                Err(error) => {
-                    tracing::error!(operation = %id, error = %Causes(&error), "the report is not on disk and does not go out; restart the agent")
-                }
+            if agent.finish(id, &report).await {
+                journal.push(Progress::Finished(Box::new(report)));
+            } else {
+                journal.abandon();
+                agent.operations().open.remove(&id);
+                agent.ask_again().await;
             }
             if agent.link().is_none() {
                 agent.prepare_spare();
@@ -260,6 +273,35 @@ impl Agent {
             }
         });
         true
+    }
+
+    /// Puts the report on disk, however long that takes: it must not be lost. False where the ledger has never taken the
+    /// operation in; then nothing of it was started.
+    async fn finish(&self, id: OperationId, report: &Report) -> bool {
+        let mut wait = FIRST_RETRY;
+        loop {
+            match self.ledger.finish(id, report, now()).await {
+                Ok(()) => return true,
+                Err(error @ LedgerError::NotAccepted(_)) => {
+                    tracing::error!(operation = %id, error = %Causes(&error), "the operation was not taken in; the host will send it again");
+                    return false;
+                }
+                Err(error) => {
+                    tracing::error!(operation = %id, error = %Causes(&error), "the report is not on disk and does not go out yet; trying again");
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(LAST_RETRY);
+                }
+            }
+        }
+    }
+
+    /// Sets the link up anew after a moment: the host then sends again what this machine does not have.
+    async fn ask_again(&self) {
+        tokio::time::sleep(FIRST_RETRY).await;
+        if let Some(connection) = self.link() {
+            let reason = "an operation could not be taken in";
+            connection.close(CloseCode::Stopping, reason).await;
+        }
     }
 
     /// Removes the attachments that no other operation under way uses.

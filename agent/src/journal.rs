@@ -24,6 +24,8 @@ struct Shared {
     entries: Mutex<Vec<Arc<Progress>>>,
     /// Nothing is told before the operation is on disk.
     accepted: AtomicBool,
+    /// It never came there, and nothing will be told.
+    abandoned: AtomicBool,
     more: Notify,
 }
 
@@ -41,6 +43,12 @@ impl Journal {
     /// The operation is on disk: from here on the journal is told.
     pub fn accepted(&self) {
         self.0.accepted.store(true, Ordering::Release);
+        self.0.more.notify_waiters();
+    }
+
+    /// The operation could not be taken in: nobody is told of it, and who waits to tell ends.
+    pub fn abandon(&self) {
+        self.0.abandoned.store(true, Ordering::Release);
         self.0.more.notify_waiters();
     }
 
@@ -67,7 +75,7 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Tells everything from the first entry to the report.
+    /// Tells everything from the first entry to the report; nothing of an operation that could not be taken in.
     ///
     /// # Errors
     ///
@@ -77,7 +85,9 @@ impl Journal {
         operation: OperationId,
         connection: &AgentConnection,
     ) -> Result<(), LinkError> {
-        self.until_accepted().await;
+        if !self.is_accepted().await {
+            return Ok(());
+        }
         let mut stream = connection.open_progress(operation).await?;
         let mut told = 0;
         loop {
@@ -100,13 +110,17 @@ impl Journal {
 }
 
 impl Journal {
-    async fn until_accepted(&self) {
+    /// Waits until the operation is on disk. False where it never will be.
+    async fn is_accepted(&self) -> bool {
         loop {
             let more = self.0.more.notified();
             tokio::pin!(more);
             more.as_mut().enable();
             if self.0.accepted.load(Ordering::Acquire) {
-                return;
+                return true;
+            }
+            if self.0.abandoned.load(Ordering::Acquire) {
+                return false;
             }
             more.await;
         }

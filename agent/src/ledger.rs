@@ -161,7 +161,7 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// Where it cannot be written; then the report must not be sent.
+    /// Where it cannot be written, or the operation was never taken in; then the report must not be sent.
     #[tracing::instrument(level = "debug", skip_all)]
     pub async fn finish(
         &self,
@@ -177,9 +177,16 @@ impl Ledger {
                     .prepare_cached("UPDATE operations SET state = 'finished', passed = NULL, report = ?, finished_at = ? WHERE id = ? AND state IN ('accepted', 'started')")?
                     .execute(params![encoded, integer(now), operation.to_string()])?;
                 if updated == 1 {
-                    audit::append(connection, &event, now)?;
+                    return audit::append(connection, &event, now);
                 }
-                Ok(())
+                let known = connection
+                    .prepare_cached("SELECT 1 FROM operations WHERE id = ?")?
+                    .exists([operation.to_string()])?;
+                if known {
+                    Ok(())
+                } else {
+                    Err(LedgerError::NotAccepted(operation))
+                }
             })
             .await
     }
@@ -385,7 +392,7 @@ pub enum LedgerError {
     #[error("the ledger cannot hold this")]
     Encode(#[from] codec::EncodeError),
     /// An operation that is not waiting to be started.
-    #[error("operation {0} is not waiting to be started; it is not started")]
+    #[error("operation {0} is not in the ledger, or not waiting to be started; it is not started")]
     NotAccepted(OperationId),
     /// An audit entry that is no entry.
     #[error("the audit chain is damaged: {0}")]
@@ -488,9 +495,14 @@ mod tests {
         assert!(acknowledged.await.expect("writes"));
         assert!(ledger.open_operations().expect("reads").is_empty());
         assert!(accept(&ledger, &first).await.is_err());
-        for id in [first.operation, operation().operation] {
+        let stranger = operation().operation;
+        for id in [first.operation, stranger] {
             assert!(ledger.start(id, &passed(), 5).await.is_err());
         }
+        assert!(matches!(
+            ledger.finish(stranger, &second, 5).await,
+            Err(LedgerError::NotAccepted(_))
+        ));
     }
 
     #[tokio::test]

@@ -153,7 +153,8 @@ impl Database {
         self.writer.send(Task::lazy(change, then)).await
     }
 
-    /// Looks something up in what is committed, on the thread of the caller: for point lookups and short pages.
+    /// Looks something up in what is committed, all of it at one moment, on the thread of the caller: for point lookups and
+    /// short pages.
     ///
     /// # Errors
     ///
@@ -167,7 +168,10 @@ impl Database {
             Some(connection) => connection,
             None => open_to_read(&self.readers.path)?,
         };
-        let found = look(&connection);
+        // All of it sees one moment. There is nothing to commit.
+        let moment = connection.unchecked_transaction()?;
+        let found = look(&moment);
+        drop(moment);
         let mut spare = self.readers.lock();
         if spare.len() < SPARE_READERS {
             spare.push(connection);

@@ -200,6 +200,11 @@ fn start_and_supervise(
     let child = Child::fork(&plan(spec, user, workspace)?, containment)?;
     let gone = |error: ChildError| {
         let _ended = nix::sys::signal::kill(child.pid, Signal::SIGKILL);
+        containment.kill();
+        // One that was let go at the last moment may have started others.
+        let mut tree = processes::descendants(std::process::id());
+        tree.extend(containment.members());
+        processes::signal(&tree, Signal::SIGKILL);
         processes::reap_within(child.pid, Duration::from_secs(1));
         error
     };

@@ -262,10 +262,10 @@ impl Spare {
             Err(errno) => {
                 self.remove();
                 match errno {
-                    Errno::EEXIST => open(spool),
-                    // A file system that knows no such rename.
-                    Errno::EINVAL => open(spool),
-                    errno => Err(io("make", spool, errno.into())),
+                    // The directory of all spools is gone.
+                    Errno::ENOENT => Err(io("make", spool, errno.into())),
+                    // It was started or given up before, or there is no such rename here. Events are made once.
+                    _ => open(spool),
                 }
             }
         }

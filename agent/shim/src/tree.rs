@@ -14,7 +14,7 @@ use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstat, fstatat};
-use nix::unistd::{Uid, UnlinkatFlags, dup, unlinkat};
+use nix::unistd::{Uid, UnlinkatFlags, Whence, dup, lseek, unlinkat};
 
 /// A directory, and nothing that only leads to one.
 pub(crate) const DIRECTORY: OFlag = OFlag::O_DIRECTORY
@@ -86,6 +86,7 @@ pub(crate) fn identity(directory: &OwnedFd) -> nix::Result<(u64, u64)> {
 pub(crate) fn names(directory: &OwnedFd) -> nix::Result<Vec<CString>> {
     // The position belongs to the open file, which the copy shares.
     let copy = openat(directory, c".", DIRECTORY, Mode::empty()).or_else(|_| dup(directory))?;
+    lseek(&copy, 0, Whence::SeekSet)?;
     let mut names = Vec::new();
     for entry in Dir::from_fd(copy)?.iter() {
         let entry = entry?;

@@ -208,10 +208,11 @@ impl Workspace {
     /// shim's too. (A directory's block is given back to the disk with it, for which some file systems wait.) Where
     /// anything is not as it was made, all is removed now.
     pub(crate) fn clear(&self, spool: &Path, notes: &mut Vec<String>) {
-        let emptied = self
-            .folders
-            .iter()
-            .all(|(_, folder)| tree::empty(folder).is_ok());
+        let emptied = self.folders.iter().all(|(_, folder)| {
+            // A script may have taken the rights of its own directory from itself, and from an agent that is not root.
+            let _reported_by_the_removal = fchmod(folder, Mode::S_IRWXU);
+            tree::empty(folder).is_ok()
+        });
         if !(emptied
             && self.is_as_it_was_made()
             && std::fs::rename(&self.path, spool.join(EMPTIED)).is_ok())

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -15,6 +16,9 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::Mutex;
 
 use crate::exec::spool::{FollowError, Follower};
+
+/// How long a spare may take to read a description.
+const HAND_OVER: Duration = Duration::from_secs(30);
 
 /// Why no shim took the operation. No script was started.
 #[derive(Debug, thiserror::Error)]
@@ -108,7 +112,7 @@ impl Launcher {
                 .await
                 .map_err(|error| LaunchError::HandOver(error.into()))??;
             // It makes ready beside operations that somebody waits for.
-            set_niceness(&made, spec::NICE_AHEAD);
+            set_niceness(&made, true);
             *spare = Some(made);
         }
         Ok(())
@@ -124,7 +128,7 @@ impl Launcher {
         let spare = self.spare.lock().await.take();
         let handed = match spare {
             // One that was killed meanwhile is replaced: it has not read the whole description, so it starts nothing.
-            Some(spare) => match hand_over(spare, &bytes).await {
+            Some(spare) => match hand_over_in_time(spare, &bytes).await {
                 Ok(handed) => handed,
                 Err(error) => {
                     tracing::debug!(%error, "the spare shim was gone");
@@ -236,8 +240,22 @@ impl Operation {
     }
 }
 
+/// A spare that does not read has not seen the end of the description. It is killed, so it starts nothing.
+async fn hand_over_in_time(spare: Child, bytes: &[u8]) -> std::io::Result<(Child, ChildStdout)> {
+    let pid = spare.id();
+    match tokio::time::timeout(HAND_OVER, hand_over(spare, bytes)).await {
+        Ok(result) => result,
+        Err(_) => {
+            if let Some(pid) = pid.and_then(|pid| i32::try_from(pid).ok()) {
+                let _gone_by_itself = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+            Err(std::io::ErrorKind::TimedOut.into())
+        }
+    }
+}
+
 async fn hand_over(mut shim: Child, bytes: &[u8]) -> std::io::Result<(Child, ChildStdout)> {
-    set_niceness(&shim, 0);
+    set_niceness(&shim, false);
     let gone = || std::io::Error::from(std::io::ErrorKind::BrokenPipe);
     let mut stdin = shim.stdin.take().ok_or_else(gone)?;
     let stdout = shim.stdout.take().ok_or_else(gone)?;
@@ -246,16 +264,38 @@ async fn hand_over(mut shim: Child, bytes: &[u8]) -> std::io::Result<(Child, Chi
     Ok((shim, stdout))
 }
 
-/// Best effort: an agent that is not root cannot take a niceness back, and gives none.
+/// Gives a shim the niceness of what nobody waits for, or the agent's own again. An agent that could not take it back gives
+/// none.
 #[allow(unsafe_code, reason = "nix has no setpriority")]
-fn set_niceness(shim: &Child, niceness: libc::c_int) {
-    if !nix::unistd::Uid::effective().is_root() {
-        return;
-    }
-    if let Some(pid) = shim.id() {
+fn set_niceness(shim: &Child, ahead: bool) {
+    static OWN: OnceLock<Option<libc::c_int>> = OnceLock::new();
+    // SAFETY: plain integers; 0 is this process.
+    let own = *OWN.get_or_init(|| {
+        may_be_nicer().then(|| unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) })
+    });
+    if let (Some(own), Some(pid)) = (own, shim.id()) {
+        let niceness = if ahead {
+            own.saturating_add(spec::NICE_AHEAD)
+        } else {
+            own
+        };
         // SAFETY: plain integers. The shim was not waited for, so the id is its.
         unsafe { libc::setpriority(libc::PRIO_PROCESS, pid, niceness) };
     }
+}
+
+/// Whether this process has CAP_SYS_NICE (number 23 in capabilities(7)) in effect.
+fn may_be_nicer() -> bool {
+    const SYS_NICE: u32 = 23;
+    std::fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|status| {
+            let line = status
+                .lines()
+                .find_map(|line| line.strip_prefix("CapEff:"))?;
+            u64::from_str_radix(line.trim(), 16).ok()
+        })
+        .is_some_and(|effective| effective & (1 << SYS_NICE) != 0)
 }
 
 fn is_alive(child: &mut Child) -> bool {
@@ -267,7 +307,6 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use std::os::unix::fs::PermissionsExt;
-    use std::time::Duration;
 
     use sluice_shim::event::End;
     use sluice_shim::spec::{Attachments, Limits, Script};

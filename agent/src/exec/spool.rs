@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use sluice_protocol::causes::Causes;
 use sluice_shim::event::{Event, Stage};
 use sluice_shim::frame::{Decoder, FrameError};
 use sluice_shim::spool::{self, SpoolError, State};
@@ -57,6 +58,7 @@ pub struct Follower {
     decoder: Decoder,
     skip: usize,
     ended: bool,
+    damaged: bool,
 }
 
 /// Follows an operation from its first event. For an agent that starts again, for each operation that its ledger has as
@@ -89,6 +91,7 @@ impl Follower {
             decoder: Decoder::default(),
             skip,
             ended: false,
+            damaged: false,
         }
     }
 
@@ -101,14 +104,7 @@ impl Follower {
             // The order matters: what was written before the shim ended is read after it was seen to have ended.
             let running = self.blocking(spool::is_running).await?;
             let more = self.read_more()?;
-            while let Some(event) =
-                self.decoder
-                    .next_event()
-                    .map_err(|source| FollowError::Damaged {
-                        path: self.spool.clone(),
-                        source,
-                    })?
-            {
+            while let Some(event) = self.next_event() {
                 self.ended = event.is_last();
                 if self.skip == 0 {
                     return Ok(Some(event));
@@ -124,6 +120,21 @@ impl Follower {
             }
         }
         Ok(None)
+    }
+
+    /// The next event that was read. After a torn one, which only a crash leaves, there is no other.
+    fn next_event(&mut self) -> Option<Event> {
+        if self.damaged {
+            return None;
+        }
+        match self.decoder.next_event() {
+            Ok(event) => event,
+            Err(error) => {
+                tracing::warn!(spool = %self.spool.display(), error = %Causes(&error), "the events are damaged; what follows is not read");
+                self.damaged = true;
+                None
+            }
+        }
     }
 
     async fn without_shim(&mut self) -> Result<Event, FollowError> {

@@ -41,13 +41,12 @@ pub(super) struct GatesInForce {
 }
 
 impl GatesInForce {
-    /// Reads them. Revision and bindings are of the same moment.
+    /// Reads them. Revision and bindings are of the same moment, as all of one look is.
     pub(super) fn read(conn: &Connection, tenant: TenantId) -> Result<Self, StoreError> {
-        let snapshot = conn.unchecked_transaction()?;
-        let revision = tenants::gates_revision(&snapshot, tenant)?;
-        let bindings = bindings::list(&snapshot, tenant)?;
-        snapshot.commit()?;
-        Ok(Self { revision, bindings })
+        Ok(Self {
+            revision: tenants::gates_revision(conn, tenant)?,
+            bindings: bindings::list(conn, tenant)?,
+        })
     }
 }
 

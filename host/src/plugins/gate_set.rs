@@ -27,12 +27,10 @@ pub fn of_machine(
     tenant: &Tenant,
     machine: MachineId,
 ) -> Result<GateSet, StoreError> {
-    let snapshot = conn.unchecked_transaction()?;
-    let revision = tenants::gates_revision(&snapshot, tenant.id)?;
-    let tags = machines::tags(&snapshot, machine)?;
-    let mut rows = bindings::list(&snapshot, tenant.id)?;
-    let publishers = publishers::list(&snapshot, tenant.id)?;
-    snapshot.commit()?;
+    let revision = tenants::gates_revision(conn, tenant.id)?;
+    let tags = machines::tags(conn, machine)?;
+    let mut rows = bindings::list(conn, tenant.id)?;
+    let publishers = publishers::list(conn, tenant.id)?;
     rows.retain(|binding| applies(binding, &tags));
     rows.sort_by_key(|binding| stage(&binding.world));
     Ok(GateSet {

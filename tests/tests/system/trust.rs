@@ -3,7 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use sluice_database::rusqlite::Connection;
 use sluice_tests::{Fleet, is_root, plugins, script};
+
+use crate::delivery::until_away;
 
 /// A publisher that nobody has heard of.
 const STRANGER: &str = "ed25519:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
@@ -341,5 +344,42 @@ fn what_the_owner_tightens_holds_from_the_next_signal_on() {
         let outcome = fleet.run(&script("#!/bin/sh\n:\n"));
         (outcome.text("state") != "succeeded").then_some(outcome)
     });
-    assert_eq!(outcome.text("state"), "blocked", "{outcome:#?}");
+    // It holds for good, and for the reason that the owner gave.
+    for outcome in [outcome, fleet.run(&script("#!/bin/sh\n:\n"))] {
+        assert_eq!(outcome.text("state"), "blocked", "{outcome:#?}");
+        assert!(
+            outcome
+                .text("message")
+                .contains("is not trusted on this machine"),
+            "{outcome:#?}"
+        );
+    }
+}
+
+#[test]
+fn a_bundle_that_differs_from_what_the_host_checked_does_not_run() {
+    let mut fleet = Fleet::builder().start();
+    fleet.agents[0].stop();
+    until_away(&fleet);
+    let job = fleet.detach(&script("#!/bin/sh\n:\n"));
+    // What a host would say that had checked something else.
+    let database = Connection::open(fleet.host.data().join("host.db")).expect("opens");
+    database
+        .busy_timeout(std::time::Duration::from_secs(10))
+        .expect("sets");
+    let changed = database
+        .execute(
+            "UPDATE operations SET bundle_sha256 = ? WHERE ended = 0",
+            ["0".repeat(64)],
+        )
+        .expect("changes");
+    assert_eq!(changed, 1);
+    fleet.agents[0].restart();
+    let message = fleet.until(&job, "blocked").text("message");
+    assert!(
+        message.starts_with("Blocked by machine policy: ")
+            && message.contains("not what the host checked"),
+        "{message}"
+    );
+    assert!(!fleet.agents[0].machine.has_started_something());
 }

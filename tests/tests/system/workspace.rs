@@ -101,7 +101,8 @@ fn arrows_only_point_to_the_contracts() {
     assert!(
         naming_database
             .iter()
-            .all(|name| ["sluice-agent", "sluice-host"].contains(name)),
+            // The tests play a host whose database somebody changed.
+            .all(|name| ["sluice-agent", "sluice-host", "sluice-tests"].contains(name)),
         "{naming_database:?}"
     );
 }

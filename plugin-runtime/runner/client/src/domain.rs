@@ -377,7 +377,17 @@ impl BoundGate {
             verdict_sha256: Sha256::digest(&encoded).into(),
         });
         if answered.called.answer.is_ok() && encoded.len() <= LARGEST_ANSWER {
-            self.answers().put(key, Arc::clone(&answered));
+            // What it costs and logs is the first call's alone.
+            let kept = Answered {
+                called: Called {
+                    answer: answered.called.answer.clone(),
+                    fuel: answered.called.fuel,
+                    duration_us: 0,
+                    log: Vec::new(),
+                },
+                verdict_sha256: answered.verdict_sha256,
+            };
+            self.answers().put(key, Arc::new(kept));
         }
         answered
     }
