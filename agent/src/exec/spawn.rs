@@ -269,9 +269,11 @@ async fn hand_over(mut shim: Child, bytes: &[u8]) -> std::io::Result<(Child, Chi
 #[allow(unsafe_code, reason = "nix has no setpriority")]
 fn set_niceness(shim: &Child, ahead: bool) {
     static OWN: OnceLock<Option<libc::c_int>> = OnceLock::new();
-    // SAFETY: plain integers; 0 is this process.
     let own = *OWN.get_or_init(|| {
-        may_be_nicer().then(|| unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) })
+        may_be_nicer().then(|| {
+            // SAFETY: plain integers; 0 is this process.
+            unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+        })
     });
     if let (Some(own), Some(pid)) = (own, shim.id()) {
         let niceness = if ahead {
