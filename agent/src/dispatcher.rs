@@ -220,11 +220,7 @@ impl Agent {
         tokio::spawn(async move {
             let report = match origin {
                 Origin::Arrived => {
-                    if !agent.accept(&operation, &journal).await {
-                        agent.release(&operation);
-                        agent.operations().open.remove(&id);
-                        return;
-                    }
+                    agent.accept(&operation, &journal).await;
                     operation::run(&agent, &operation, &journal, canceled).await
                 }
                 Origin::Accepted => {
@@ -251,28 +247,25 @@ impl Agent {
         });
     }
 
-    /// Hands the operation to the ledger, ahead of its start or end. The host is told once it is on disk. False where it
-    /// could not be handed over: then nothing happens to it, and the host will send it again.
-    async fn accept(&self, operation: &Operation, journal: &Journal) -> bool {
+    /// Hands the operation to the ledger, ahead of its start or end. The host is told once it is on disk. Where it does not
+    /// come there, its start is refused, because the ledger does not have it, and its end is that of one not taken in.
+    async fn accept(&self, operation: &Operation, journal: &Journal) {
         let id = operation.operation;
-        let accepted = match self.ledger.accept(operation, now()).await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::error!(operation = %id, error = %Causes(&error), "the operation cannot be taken; the host will send it again");
-                return false;
-            }
+        let failed = move |error: LedgerError| {
+            tracing::error!(operation = %id, error = %Causes(&error), "the operation is not on disk and will not start; the host will send it again");
         };
-        let journal = journal.clone();
-        tokio::spawn(async move {
-            match accepted.await {
-                Ok(()) => journal.accepted(),
-                // Its start will be refused for that reason, because the ledger does not have it.
-                Err(error) => {
-                    tracing::error!(operation = %id, error = %Causes(&error), "the operation is not on disk and will not start; the host will send it again")
-                }
+        match self.ledger.accept(operation, now()).await {
+            Ok(accepted) => {
+                let journal = journal.clone();
+                tokio::spawn(async move {
+                    match accepted.await {
+                        Ok(()) => journal.accepted(),
+                        Err(error) => failed(error),
+                    }
+                });
             }
-        });
-        true
+            Err(error) => failed(error),
+        }
     }
 
     /// Puts the report on disk, however long that takes: it must not be lost. False where the ledger has never taken the

@@ -4,7 +4,6 @@
 //! the journal is made again from the ledger and the spool for each link, until the host acknowledges.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sluice_protocol::ids::OperationId;
@@ -13,7 +12,7 @@ use sluice_protocol::report::{Report, StreamEnd};
 use sluice_shim::event::{Event, Stream};
 use sluice_transport::agent::AgentConnection;
 use sluice_transport::error::LinkError;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// The journal of one operation.
 #[derive(Debug, Clone, Default)]
@@ -22,11 +21,18 @@ pub struct Journal(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     entries: Mutex<Vec<Arc<Progress>>>,
-    /// Nothing is told before the operation is on disk.
-    accepted: AtomicBool,
-    /// It never came there, and nothing will be told.
-    abandoned: AtomicBool,
+    fate: watch::Sender<Fate>,
     more: Notify,
+}
+
+/// Whether the operation is on disk. Nothing is told before it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Fate {
+    #[default]
+    Pending,
+    Accepted,
+    /// It never came there, and nothing will be told.
+    Abandoned,
 }
 
 impl Journal {
@@ -42,14 +48,12 @@ impl Journal {
 
     /// The operation is on disk: from here on the journal is told.
     pub fn accepted(&self) {
-        self.0.accepted.store(true, Ordering::Release);
-        self.0.more.notify_waiters();
+        self.0.fate.send_replace(Fate::Accepted);
     }
 
     /// The operation could not be taken in: nobody is told of it, and who waits to tell ends.
     pub fn abandon(&self) {
-        self.0.abandoned.store(true, Ordering::Release);
-        self.0.more.notify_waiters();
+        self.0.fate.send_replace(Fate::Abandoned);
     }
 
     /// The journal of an operation that has ended.
@@ -112,18 +116,9 @@ impl Journal {
 impl Journal {
     /// Waits until the operation is on disk. False where it never will be.
     async fn is_accepted(&self) -> bool {
-        loop {
-            let more = self.0.more.notified();
-            tokio::pin!(more);
-            more.as_mut().enable();
-            if self.0.accepted.load(Ordering::Acquire) {
-                return true;
-            }
-            if self.0.abandoned.load(Ordering::Acquire) {
-                return false;
-            }
-            more.await;
-        }
+        let mut fate = self.0.fate.subscribe();
+        let known = fate.wait_for(|fate| *fate != Fate::Pending).await;
+        known.is_ok_and(|fate| *fate == Fate::Accepted)
     }
 
     /// The entries after the first `told`.

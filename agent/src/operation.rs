@@ -94,32 +94,31 @@ fn fit(report: &mut Report) {
     if !too_large(report) {
         return;
     }
-    let before = [
-        report.findings.len(),
-        report.checks.len(),
-        report.receipts.len(),
-        report.notes.len(),
-    ];
+    let lengths = |report: &Report| {
+        [
+            report.findings.len(),
+            report.checks.len(),
+            report.receipts.len(),
+            report.notes.len(),
+        ]
+    };
+    let before = lengths(report);
     while too_large(report) {
-        match () {
-            _ if report.findings.len() > 1 => report.findings.truncate(report.findings.len() / 2),
-            _ if report.checks.len() > 1 => report.checks.truncate(report.checks.len() / 2),
-            _ if report.notes.len() > 1 => report.notes.truncate(report.notes.len() / 2),
-            _ => {
-                report.findings.clear();
-                report.checks.clear();
-                report.receipts.clear();
-                report.notes.clear();
-                break;
-            }
+        if report.findings.len() > 1 {
+            report.findings.truncate(report.findings.len() / 2);
+        } else if report.checks.len() > 1 {
+            report.checks.truncate(report.checks.len() / 2);
+        } else if report.notes.len() > 1 {
+            report.notes.truncate(report.notes.len() / 2);
+        } else {
+            report.findings.clear();
+            report.checks.clear();
+            report.receipts.clear();
+            report.notes.clear();
+            break;
         }
     }
-    let after = [
-        report.findings.len(),
-        report.checks.len(),
-        report.receipts.len(),
-        report.notes.len(),
-    ];
+    let after = lengths(report);
     for (what, (before, after)) in ["findings", "checks", "receipts", "notes"]
         .into_iter()
         .zip(before.into_iter().zip(after))

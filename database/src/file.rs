@@ -100,14 +100,9 @@ impl Database {
         T: Send + 'static,
         E: From<WriteError> + Send + 'static,
     {
-        let (answer, wait) = oneshot::channel();
-        // The caller may have gone; the change stands either way.
-        let task = Task::durable(change, move |result| drop(answer.send(result)));
-        self.writer.send(task).await?;
-        Ok(async move {
-            wait.await
-                .unwrap_or_else(|_| Err(WriteError::Stopped.into()))
-        })
+        let (answer, wait) = answer();
+        self.writer.send(Task::durable(change, answer)).await?;
+        Ok(wait)
     }
 
     /// As [`Database::enqueue`], for a change that may wait a moment for company: it is durable with the next commit.
@@ -124,14 +119,9 @@ impl Database {
         T: Send + 'static,
         E: From<WriteError> + Send + 'static,
     {
-        let (answer, wait) = oneshot::channel();
-        // The caller may have gone; the change stands either way.
-        self.write_lazily(change, move |result| drop(answer.send(result)))
-            .await?;
-        Ok(async move {
-            wait.await
-                .unwrap_or_else(|_| Err(WriteError::Stopped.into()))
-        })
+        let (answer, wait) = answer();
+        self.writer.send(Task::lazy(change, answer)).await?;
+        Ok(wait)
     }
 
     /// Hands over a change that nobody waits for: it rides along with the next commit, or has one of its own after a
@@ -210,6 +200,26 @@ impl Readers {
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What the writer calls with what became of a change, and a future that waits for that.
+fn answer<T, E>() -> (
+    impl FnOnce(Result<T, E>) + Send + 'static,
+    impl Future<Output = Result<T, E>> + Send,
+)
+where
+    T: Send + 'static,
+    E: From<WriteError> + Send + 'static,
+{
+    let (answer, wait) = oneshot::channel();
+    (
+        // The caller may have gone; the change stands either way.
+        move |result| drop(answer.send(result)),
+        async move {
+            wait.await
+                .unwrap_or_else(|_| Err(WriteError::Stopped.into()))
+        },
+    )
 }
 
 fn open_to_write(path: &Path) -> rusqlite::Result<Connection> {

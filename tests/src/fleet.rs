@@ -296,6 +296,19 @@ impl Output {
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
     }
+
+    /// `sluice` itself said no: exit code 125, one line on stderr, and nothing on stdout.
+    ///
+    /// # Panics
+    ///
+    /// Where it said anything else.
+    pub fn expect_refused(&self) {
+        assert_eq!(
+            (self.code, self.stdout.as_str(), self.stderr.lines().count()),
+            (125, "", 1),
+            "{self:?}"
+        );
+    }
 }
 
 /// Enrolls a machine, starts its agent, and waits until it is connected.

@@ -6,6 +6,7 @@ use std::error::Error;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use sluice_api_types::problem::{PROBLEM_JSON, Problem};
+use sluice_protocol::causes::Causes;
 
 use crate::blobs::BlobError;
 use crate::fleet::{ChangeError, EnrollError};
@@ -95,25 +96,13 @@ impl Refusal {
 
     /// A failure of the host itself: the cause goes to its log, not to the client.
     fn internal(code: &'static str, error: &(dyn Error + 'static)) -> Self {
-        tracing::error!(error = chain(error), code, "a request failed");
+        tracing::error!(error = %Causes(error), code, "a request failed");
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             code,
             format!("{error}; nothing was changed; the host's log says more"),
         )
     }
-}
-
-/// An error and its causes, in one line.
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 impl IntoResponse for Refusal {
@@ -312,7 +301,7 @@ fn gate_refusal(error: &sluice_gate_client::BindError, detail: String) -> Refusa
             detail,
         ),
         E::Runner(_) | E::Cache(_) => {
-            tracing::error!(error = chain(error), "the gate runner failed");
+            tracing::error!(error = %Causes(error), "the gate runner failed");
             Refusal::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "gate-runner-failed",

@@ -187,15 +187,7 @@ fn a_wrong_operator_token_is_refused_and_recorded() {
                 .output()
                 .expect("runs"),
         );
-        assert_eq!(
-            (
-                output.code,
-                output.stdout.as_str(),
-                output.stderr.lines().count()
-            ),
-            (125, "", 1),
-            "{output:?}"
-        );
+        output.expect_refused();
         assert!(!output.stderr.contains(&fleet.token), "{output:?}");
     }
     assert!(

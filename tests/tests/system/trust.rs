@@ -44,15 +44,7 @@ fn copy(folder: &Path, name: &str, change: impl Fn(&mut Vec<u8>, &mut Vec<u8>)) 
 /// The plugin is refused with this reason, nothing is installed, and the refusal is on the record.
 fn expect_refused(fleet: &Fleet, file: &Path, reason: &str) {
     let output = fleet.sluice(&["plugin", "install", file.to_str().expect("is text")]);
-    assert_eq!(
-        (
-            output.code,
-            output.stdout.as_str(),
-            output.stderr.lines().count()
-        ),
-        (125, "", 1),
-        "{output:?}"
-    );
+    output.expect_refused();
     assert!(
         output.stderr.contains(reason),
         "{reason:?} is not in {output:?}"

@@ -151,16 +151,7 @@ impl Stage {
         command
             .args(["run", "-", "--on", MACHINE, "--json"])
             .args(arguments);
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        std::io::Write::write_all(
-            &mut child.stdin.take().context("no input")?,
-            script.as_bytes(),
-        )?;
-        let output = child.wait_with_output()?;
+        let output = fed(&mut command, script)?;
         let text = String::from_utf8(output.stdout)?;
         let json = serde_json::from_str(text.trim()).with_context(|| {
             format!(
@@ -287,7 +278,8 @@ fn output(command: &mut Command) -> Result<String> {
     }
 }
 
-fn with_input(command: &mut Command, input: &str) -> Result<String> {
+/// Runs a command to its end with this on its standard input.
+fn fed(command: &mut Command, input: &str) -> Result<std::process::Output> {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -297,7 +289,11 @@ fn with_input(command: &mut Command, input: &str) -> Result<String> {
         &mut child.stdin.take().context("no input")?,
         input.as_bytes(),
     )?;
-    let output = child.wait_with_output()?;
+    Ok(child.wait_with_output()?)
+}
+
+fn with_input(command: &mut Command, input: &str) -> Result<String> {
+    let output = fed(command, input)?;
     ensure!(
         output.status.success(),
         "{}",
