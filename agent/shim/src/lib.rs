@@ -27,6 +27,7 @@ mod containment;
 mod ephemeral;
 mod journal;
 mod output;
+mod pace;
 mod privileges;
 mod processes;
 mod supervise;

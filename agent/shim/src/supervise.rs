@@ -31,6 +31,7 @@ use crate::containment::Containment;
 use crate::event::{End, Event, LimitHit, Outcome, Stream, UnixMillis, Usage};
 use crate::journal::Journal;
 use crate::output::Capture;
+use crate::pace::Pace;
 use crate::processes::{self, Reaped};
 use crate::spec::Limits;
 
@@ -68,6 +69,7 @@ pub(crate) fn supervise(
             until: started + running.limits.time,
         },
         capture: Capture::new(running.limits.output),
+        pace: Pace::new(started),
         pipes: [Some(running.stdout), Some(running.stderr)],
         pid: running.pid,
         status: None,
@@ -191,6 +193,7 @@ impl Phase {
 struct Supervisor<'a> {
     phase: Phase,
     capture: Capture,
+    pace: Pace,
     /// Standard output and error, until they end.
     pipes: [Option<OwnedFd>; 2],
     pid: Pid,
@@ -248,9 +251,12 @@ impl Supervisor<'_> {
 
     /// Sleeps until something happens, and takes it in.
     fn wait(&mut self, journal: &mut Journal, buffer: &mut [u8]) {
-        let left = self.phase.wakes_at().map_or(Duration::ZERO, |at| {
-            at.saturating_duration_since(Instant::now())
-        });
+        let now = Instant::now();
+        let rest = self.pace.rests_until(now);
+        let wakes_at = self.phase.wakes_at().unwrap_or(now);
+        let left = rest
+            .map_or(wakes_at, |until| until.min(wakes_at))
+            .saturating_duration_since(now);
         // Rounded up to the clock of poll, or the loop would spin through the last millisecond.
         let timeout =
             PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX);
@@ -259,6 +265,7 @@ impl Supervisor<'_> {
         let readable: Vec<(Stream, usize)> = [Stream::Stdout, Stream::Stderr]
             .into_iter()
             .zip(&self.pipes)
+            .filter(|_| rest.is_none())
             .filter_map(|(stream, pipe)| {
                 fds.push(PollFd::new(pipe.as_ref()?.as_fd(), PollFlags::POLLIN));
                 Some((stream, fds.len() - 1))
@@ -293,6 +300,7 @@ impl Supervisor<'_> {
             Err(Errno::EINTR | Errno::EAGAIN) => {}
             Ok(0) | Err(_) => *slot = None,
             Ok(length) => {
+                self.pace.read(length);
                 let now = self.capture.push(stream, &buffer[..length]);
                 emit_output(journal, stream, now);
             }

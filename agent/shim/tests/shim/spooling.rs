@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use sluice_shim::event::{End, Event, Stage};
+use sluice_shim::event::{End, Event, Stage, Stream};
 use sluice_shim::spool::{self, State};
 
 use crate::harness::{Machine, collect, eventually, processes_with, run, spawn};
@@ -44,6 +44,20 @@ fn an_agent_that_dies_does_not_disturb_the_script_and_the_spool_has_it_all() {
         .chain(["last\n".into()])
         .collect();
     assert_eq!(String::from_utf8(text).unwrap(), expected);
+}
+
+#[test]
+fn a_script_that_writes_byte_by_byte_does_not_fill_the_spool_with_events() {
+    let machine = Machine::new();
+    let report = machine.run("for ((i = 0; i < 20000; i++)); do printf x; printf y >&2; done");
+    assert_eq!(report.outcome().end, End::Code(0));
+    for stream in [Stream::Stdout, Stream::Stderr] {
+        assert_eq!(report.bytes(stream).len(), 20_000);
+    }
+    let output = |event: &&Event| matches!(event, Event::Output { .. });
+    let events = report.events.iter().filter(output).count();
+    // A thousand at once; more than ten seconds would be needed for twice that.
+    assert!(events < 2000, "{events} events");
 }
 
 #[test]
