@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
+use crate::processes;
+
 /// The first uid of the range, which no distribution, systemd (`systemd.io/UIDS-GIDS`) or container tool hands out.
 pub const FIRST_UID: u32 = 1_879_048_192;
 /// The last uid of the range.
@@ -58,6 +60,11 @@ impl Lease {
             let uid = FIRST_UID + (start + offset) % size;
             let path = locks.join(uid.to_string());
             if let Some(lock) = lock_if_free(&path).map_err(|e| io(&path, e))? {
+                // Nobody is meant to hand these uids out. Somebody who does would be killed at the operation's end.
+                if processes::is_used(uid) {
+                    std::fs::remove_file(&path).map_err(|e| io(&path, e))?;
+                    continue;
+                }
                 return Ok(Self {
                     uid,
                     path,

@@ -1,5 +1,10 @@
 //! Finding processes through `/proc`.
 
+#![allow(
+    unsafe_code,
+    reason = "asking for the priority of a user's processes has no safe form"
+)]
+
 use std::collections::{BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
@@ -38,6 +43,15 @@ pub(crate) fn of_uid(uid: u32) -> BTreeSet<i32> {
         .filter(|pid| std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|meta| meta.uid() == uid))
         .filter(|pid| is_alive(*pid))
         .collect()
+}
+
+/// Whether a process of this (real) uid lives. One system call, where [`of_uid`] reads all of `/proc`.
+pub(crate) fn is_used(uid: u32) -> bool {
+    Errno::clear();
+    // SAFETY: getpriority(2) takes numbers, and changes nothing.
+    let lowest = unsafe { libc::getpriority(libc::PRIO_USER, uid) };
+    // -1 is a priority as well.
+    lowest != -1 || Errno::last() != Errno::ESRCH
 }
 
 /// Kills every process of an ephemeral uid, again until none is left (for at most two seconds).
@@ -142,4 +156,16 @@ fn all() -> impl Iterator<Item = i32> {
                 .to_str()
                 .and_then(|name| name.parse().ok())
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ephemeral::LAST_UID;
+
+    #[test]
+    fn a_uid_is_used_while_a_process_of_it_lives() {
+        assert!(is_used(nix::unistd::Uid::current().as_raw()));
+        assert!(!is_used(LAST_UID));
+    }
 }
