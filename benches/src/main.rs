@@ -6,16 +6,18 @@ mod floor;
 mod gate;
 mod operation;
 mod samples;
+mod throughput;
 
 /// Measures and prints.
 type Bench = fn() -> anyhow::Result<()>;
 
 fn main() -> anyhow::Result<()> {
     let filter = std::env::args().nth(1).unwrap_or_default();
-    let benches: [(&str, Bench); 3] = [
+    let benches: [(&str, Bench); 4] = [
         ("gate", gate::run),
         ("exec", exec::run),
         ("operation", operation::run),
+        ("throughput", throughput::run),
     ];
     for (name, bench) in benches {
         if name.contains(&filter) {

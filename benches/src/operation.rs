@@ -49,7 +49,7 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-fn client(fleet: &Fleet) -> Result<reqwest::Client> {
+pub(crate) fn client(fleet: &Fleet) -> Result<reqwest::Client> {
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     // One provider for the whole process; a second call would say that it is there.
     let _ = provider.install_default();
@@ -62,7 +62,7 @@ fn client(fleet: &Fleet) -> Result<reqwest::Client> {
 }
 
 /// From the request to the event that tells the stored result.
-async fn operation(client: &reqwest::Client, fleet: &Fleet) -> Result<Duration> {
+pub(crate) async fn operation(client: &reqwest::Client, fleet: &Fleet) -> Result<Duration> {
     let started = Instant::now();
     let body = json!({ "script": STANDARD.encode(SCRIPT), "machines": ["m1"], "run_as": "nobody" });
     let response = client

@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::eventually::eventually;
-use crate::places::binaries;
+use crate::places::{binaries, supervised};
 
 /// A machine's folder: state, configuration, and where scripts run.
 #[derive(Debug, Clone)]
@@ -81,7 +81,7 @@ impl Machine {
             .append(true)
             .open(&self.log)
             .expect("opens a log");
-        let mut command = Command::new(binaries().join("sluice-agent"));
+        let mut command = supervised("sluice-agent");
         command
             .arg("run")
             .arg("--state")

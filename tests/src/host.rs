@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::places::binaries;
+use crate::places::{binaries, supervised};
 
 /// A running `sluice-host serve`.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ impl Host {
             .append(true)
             .open(data.with_extension("log"))
             .expect("opens a log");
-        let mut process = Command::new(binaries().join("sluice-host"))
+        let mut process = supervised("sluice-host")
             .arg("serve")
             .arg("--data")
             .arg(data)

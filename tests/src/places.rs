@@ -1,6 +1,7 @@
 //! Where things are.
 
 use std::path::PathBuf;
+use std::process::Command;
 
 /// Where the product's binaries are: `SLUICE_BINARIES`, or the folder of the test's own profile. `cargo xtask test` builds
 /// them.
@@ -18,6 +19,16 @@ pub fn binaries() -> PathBuf {
         .and_then(std::path::Path::parent)
         .expect("target/<profile>/deps/<test>")
         .to_owned()
+}
+
+/// One of the product's programs, started as some supervisors and flock(1) do: with a descriptor 3 that nobody asked for.
+#[must_use]
+pub(crate) fn supervised(program: &str) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command
+        .args(["-c", r#"exec 3</dev/null; exec "$0" "$@""#])
+        .arg(binaries().join(program));
+    command
 }
 
 /// Where `cargo xtask plugins` puts the shipped gates.

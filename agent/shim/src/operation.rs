@@ -384,6 +384,7 @@ impl Identity {
 fn stand_alone() -> nix::Result<SignalFd> {
     // Refused for the leader of a group, such as a shim started by hand from a shell: then it stays in its session.
     let _already_a_leader = setsid();
+    close_inherited()?;
     for signal in [
         Signal::SIGHUP,
         Signal::SIGINT,
@@ -402,6 +403,14 @@ fn stand_alone() -> nix::Result<SignalFd> {
     umask(Mode::from_bits_truncate(0o077));
     nix::unistd::chdir("/")?;
     SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+}
+
+/// What the agent was started with, such as a supervisor's lock, must not last as long as a shim. Called before anything
+/// is opened.
+#[expect(unsafe_code, reason = "close_range has no safe form")]
+fn close_inherited() -> nix::Result<()> {
+    // SAFETY: plain integers; nothing in this process owns a descriptor from 3 on yet.
+    nix::errno::Errno::result(unsafe { libc::close_range(3, libc::c_uint::MAX, 0) }).map(drop)
 }
 
 #[expect(unsafe_code, reason = "nix has no setpriority")]

@@ -13,6 +13,9 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if let Err(error) = walls::close_inherited() {
+        return fail(error);
+    }
     let mut arguments = std::env::args().skip(1);
     let mode = arguments.next();
     let user = match arguments.next().map(|text| text.parse::<u32>()) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sluice_tests::{Fleet, Outcome, binaries, eventually, is_root, script};
 
@@ -319,6 +319,25 @@ fn the_hosts_own_runner_is_walled_too() {
             )
         );
         assert_ne!(status["Uid"][0], "0");
+    }
+}
+
+#[test]
+fn a_descriptor_that_the_agent_was_started_with_goes_no_further() {
+    let fleet = Fleet::builder().start();
+    let outcome = fleet.run(&script("#!/bin/sh\nls /proc/self/fd\n"));
+    // The last is the directory that `ls` reads.
+    assert_eq!(outcome.text("stdout"), "0\n1\n2\n3\n");
+    let agent = fleet.agents[0].pid();
+    let inherited = |pid: u32| {
+        fs::read_link(format!("/proc/{pid}/fd/3")).is_ok_and(|to| to == Path::new("/dev/null"))
+    };
+    assert!(inherited(agent), "the harness gave it none");
+    for program in ["sluice-gate-runner", "sluice-shim"] {
+        let processes = eventually(program, || {
+            Some(children(agent, program)).filter(|found| !found.is_empty())
+        });
+        assert!(!processes.into_iter().any(inherited), "{program}");
     }
 }
 
