@@ -41,7 +41,7 @@ pub struct Config {
 /// `[run-as]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[expect(missing_docs, reason = "as in DESIGN.md's agent.toml")]
+#[expect(missing_docs, reason = "docs/agent-toml.md")]
 pub struct RunAs {
     #[serde(deserialize_with = "names_or_all")]
     pub users: Allowed,
@@ -52,7 +52,7 @@ pub struct RunAs {
 /// `[limits]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[expect(missing_docs, reason = "as in DESIGN.md's agent.toml")]
+#[expect(missing_docs, reason = "docs/agent-toml.md")]
 pub struct Limits {
     pub time: Span,
     pub output: ByteSize,
@@ -69,7 +69,7 @@ pub struct Limits {
 /// `[interpreters]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[expect(missing_docs, reason = "as in DESIGN.md's agent.toml")]
+#[expect(missing_docs, reason = "docs/agent-toml.md")]
 pub struct Interpreters {
     pub allowed: Vec<String>,
 }
@@ -77,7 +77,7 @@ pub struct Interpreters {
 /// `[environment]`
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[expect(missing_docs, reason = "as in DESIGN.md's agent.toml")]
+#[expect(missing_docs, reason = "docs/agent-toml.md")]
 pub struct Environment {
     pub allow: Vec<String>,
 }
@@ -85,7 +85,7 @@ pub struct Environment {
 /// `[gates]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[expect(missing_docs, reason = "as in DESIGN.md's agent.toml")]
+#[expect(missing_docs, reason = "docs/agent-toml.md")]
 pub struct Gates {
     pub required: Vec<RequiredGate>,
     #[serde(deserialize_with = "stages")]
@@ -95,7 +95,7 @@ pub struct Gates {
 /// A gate that must pass: the owner's own file, or one that the host must bind.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "as in DESIGN.md's agent.toml")]
+#[expect(missing_docs, reason = "docs/agent-toml.md")]
 pub struct RequiredGate {
     pub id: String,
     #[serde(deserialize_with = "from_text")]
@@ -111,7 +111,7 @@ pub struct RequiredGate {
 /// `[trust]`
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[expect(missing_docs, reason = "as in DESIGN.md's agent.toml")]
+#[expect(missing_docs, reason = "docs/agent-toml.md")]
 pub struct Trust {
     #[serde(deserialize_with = "keys")]
     pub publishers: Vec<PublicKey>,
@@ -122,7 +122,7 @@ pub struct Trust {
 /// `[confinement]`
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[expect(missing_docs, reason = "as in DESIGN.md's agent.toml")]
+#[expect(missing_docs, reason = "docs/agent-toml.md")]
 pub struct Confinement {
     pub profile: Profile,
 }
@@ -130,7 +130,7 @@ pub struct Confinement {
 /// How much is hidden from scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[expect(missing_docs, reason = "as in DESIGN.md's agent.toml")]
+#[expect(missing_docs, reason = "docs/agent-toml.md")]
 pub enum Profile {
     #[default]
     None,
@@ -365,10 +365,14 @@ mod tests {
     }
 
     #[test]
-    fn the_documented_defaults_are_the_defaults() {
-        let written = load(
-            "script_tempdir = \"/var/lib/sluice/run\"\n[run-as]\nusers = [\"ephemeral\", \"nobody\"]\ndefault = \"ephemeral\"\nno_new_privs = true\n[limits]\ntime = \"1h\"\noutput = \"16MiB\"\nmemory = \"2GiB\"\nprocesses = 512\ncpu = \"100%\"\nfile_size = \"4GiB\"\nopen_files = 1024\nparallel = 4\ngrace = \"5s\"\n[interpreters]\nallowed = [\"sh\", \"bash\", \"dash\", \"zsh\", \"python3\", \"ruby\", \"perl\", \"node\", \"pwsh\"]\n[environment]\nallow = []\n[gates]\nrequired = []\nstages = [\"environment\", \"prepare\", \"scan\", \"policy\"]\n[trust]\npublishers = []\noperators = []\n[confinement]\nprofile = \"none\"\n",
-        );
+    fn the_defaults_are_those_of_the_documentation() {
+        let page = include_str!("../../docs/agent-toml.md");
+        let block = page
+            .split("```toml\n")
+            .nth(1)
+            .and_then(|rest| rest.split("```").next())
+            .expect("the page shows the file");
+        let written = load(block);
         assert_eq!(
             format!("{:?}", written.expect("loads")),
             format!("{:?}", Config::default())

@@ -41,7 +41,7 @@ pub struct GateEngine {
 }
 
 impl GateEngine {
-    /// An engine with the settings that GATES.md gives reasons for, and a thread that ends with the engine.
+    /// An engine with the settings below, each with its reason, and a thread that ends with the engine.
     ///
     /// # Errors
     ///

@@ -14,7 +14,7 @@ use crate::units::Span;
 /// Where an operation is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[expect(missing_docs, reason = "the table of DESIGN.md, word for word")]
+#[expect(missing_docs, reason = "the words of docs/results.md")]
 pub enum State {
     Held,
     Queued,
@@ -116,7 +116,7 @@ impl State {
 /// What an ended operation comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[expect(missing_docs, reason = "the table of DESIGN.md, word for word")]
+#[expect(missing_docs, reason = "the words of docs/results.md")]
 pub enum Status {
     Success,
     Failed,
@@ -303,6 +303,11 @@ mod tests {
             assert_eq!(word, state.as_str());
             assert_eq!(State::from_word(&word), Some(*state));
             assert_eq!(state.is_terminal(), state.status().is_some());
+            let page = include_str!("../../docs/results.md");
+            assert!(
+                page.contains(&format!("`{word}`")),
+                "{word} is not documented"
+            );
         }
     }
 

@@ -70,7 +70,7 @@ impl Exit {
     }
 }
 
-/// A limit of DESIGN.md's `limit_hit`.
+/// A limit, as in `limit_hit` (docs/results.md).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[expect(missing_docs, reason = "the words say it")]

@@ -356,7 +356,7 @@ fn has_safe_path(real: &Path) -> bool {
 pub async fn version(interpreter: &Interpreter) -> Option<String> {
     #[allow(
         clippy::disallowed_methods,
-        reason = "DESIGN.md: exec is one of the places that start processes"
+        reason = "exec is one of the places that start processes (ARCHITECTURE.md)"
     )]
     let mut command = tokio::process::Command::new(&interpreter.path);
     command

@@ -159,7 +159,7 @@ impl Launcher {
 
     #[allow(
         clippy::disallowed_methods,
-        reason = "DESIGN.md: exec is one of the places that start processes"
+        reason = "exec is one of the places that start processes (ARCHITECTURE.md)"
     )]
     fn spawn(&self, spools: Option<&Path>) -> Result<Child, LaunchError> {
         // Nothing here may need code between fork and exec: then the standard library uses posix_spawn. The shim itself

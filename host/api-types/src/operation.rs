@@ -179,7 +179,7 @@ pub struct OutputQuery {
 mod tests {
     use super::*;
 
-    /// DESIGN.md, "Interfaces": programs outside this repository read these keys.
+    /// Programs outside this repository read these keys.
     const KEYS: &[&str] = &[
         "job",
         "operation",
@@ -229,7 +229,12 @@ mod tests {
         );
         let json = serde_json::to_value(&result).expect("serializes");
         let object = json.as_object().expect("is an object");
+        let page = include_str!("../../../docs/results.md");
         for key in KEYS {
+            assert!(
+                page.contains(&format!("`{key}`")),
+                "{key} is not documented"
+            );
             assert!(object.contains_key(*key), "{key} is missing");
         }
         assert_eq!(

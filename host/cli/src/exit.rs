@@ -1,4 +1,4 @@
-//! Exit codes: DESIGN.md, "Interfaces". Programs outside this repository read them.
+//! Exit codes: docs/results.md. Programs outside this repository read them.
 
 use sluice_protocol::ending::State;
 

@@ -64,7 +64,7 @@ pub struct ParameterDeclaration {
 /// The types of parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[expect(missing_docs, reason = "the names are DESIGN.md's own words")]
+#[expect(missing_docs, reason = "the names are the words of the header")]
 pub enum ParameterType {
     #[default]
     Text,

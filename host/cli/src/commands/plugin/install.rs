@@ -12,7 +12,7 @@ use crate::exit;
 use crate::host::Client;
 use crate::output::{self, List};
 
-/// The largest component that any profile takes (GATES.md); the host judges by the plugin's own.
+/// The largest component that any profile takes; the host judges by the plugin's own.
 pub(super) const MAX_COMPONENT: u64 = 32 << 20;
 
 pub(super) async fn install(
