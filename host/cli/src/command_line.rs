@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use crate::commands::{audit, doctor, job, login, machine, plugin, run, token};
+use crate::commands::{audit, completion, doctor, job, login, machine, man, plugin, run, token};
 use crate::error::Error;
 
 /// Run scripts on a fleet of machines, through gates, on the record.
@@ -71,6 +71,10 @@ pub(crate) enum Command {
     Login(login::LoginArgs),
     /// Find out why commands do not work
     Doctor(doctor::DoctorArgs),
+    /// Print what a shell needs to complete commands and options
+    Completion(completion::CompletionArgs),
+    /// Write manual pages
+    Man(man::ManArgs),
 }
 
 /// Whatever stands behind a command that a later version will have.
@@ -247,6 +251,8 @@ mod tests {
             "audit export",
             "login",
             "doctor",
+            "completion bash",
+            "man .",
         ];
         for command in commands {
             let words: Vec<_> = std::iter::once("sluice")

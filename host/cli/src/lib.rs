@@ -7,7 +7,8 @@
 //! - `host`: the connection to the host: settings, client, server-sent events;
 //! - `output`: what stdout and stderr look like: tables, prefixes, escapes;
 //! - `exit`: every exit code, in one table;
-//! - `error`: what can go wrong, and how it is said.
+//! - `error`: what can go wrong, and how it is said;
+//! - `reference`: the pages in `docs/cli/`.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -18,6 +19,8 @@ mod error;
 mod exit;
 mod host;
 mod output;
+#[cfg(test)]
+mod reference;
 
 pub use command_line::CommandLine;
 

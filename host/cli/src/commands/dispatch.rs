@@ -1,7 +1,9 @@
 //! From a command line to the command.
 
 use crate::command_line::{Command, CommandLine};
-use crate::commands::{audit, doctor, job, login, machine, plugin, run as run_command, token};
+use crate::commands::{
+    audit, completion, doctor, job, login, machine, man, plugin, run as run_command, token,
+};
 use crate::error::Error;
 
 /// Runs a command to its exit code.
@@ -28,6 +30,8 @@ pub(crate) fn run(command_line: CommandLine) -> Result<u8, Error> {
             Command::Audit(command) => audit::run(&global, command).await,
             Command::Login(arguments) => login::run(&global, arguments).await,
             Command::Doctor(arguments) => doctor::run(&global, arguments).await,
+            Command::Completion(arguments) => completion::run(&global, &arguments),
+            Command::Man(arguments) => man::run(&global, &arguments),
         }
     })
 }

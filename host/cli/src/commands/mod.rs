@@ -3,10 +3,12 @@
 mod dispatch;
 
 pub(crate) mod audit;
+pub(crate) mod completion;
 pub(crate) mod doctor;
 pub(crate) mod job;
 pub(crate) mod login;
 pub(crate) mod machine;
+pub(crate) mod man;
 pub(crate) mod plugin;
 pub(crate) mod run;
 pub(crate) mod token;

@@ -71,6 +71,22 @@ fn what_is_not_there_yet_says_so() {
 }
 
 #[test]
+fn a_shell_learns_the_commands_and_a_package_gets_its_manual() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let (code, stdout, stderr) = run(&["completion", shell]);
+        assert_eq!((code, stderr.as_str()), (Some(0), ""), "{shell}");
+        assert!(stdout.contains("enroll-token"), "{shell}");
+    }
+    let folder = tempfile::tempdir().expect("makes a folder");
+    let path = folder.path().to_str().expect("is text");
+    assert_eq!(run(&["man", path]).0, Some(0));
+    let page = std::fs::read_to_string(folder.path().join("sluice-machine-revoke.1"));
+    assert!(page.expect("reads").contains("sluice"));
+    let (code, _, stderr) = run(&["man", "/nonexistent"]);
+    assert_eq!((code, stderr.lines().count()), (Some(125), 1), "{stderr}");
+}
+
+#[test]
 fn without_a_host_or_a_token_it_is_said_what_to_do() {
     let (code, _, stderr) = run(&["job", "list"]);
     assert_eq!(code, Some(125));
