@@ -562,7 +562,7 @@ pub enum BindError {
     #[error("the gate runner failed: {0}")]
     Runner(#[source] io::Error),
     /// What the runner wrote cannot be trusted, or is not what it was asked for.
-    #[error("the gate runner is not believed: {0}; no gate is bound")]
+    #[error("the gate runner is not believed: {0}")]
     Written(#[from] SpaceError),
     /// The compiled component cannot be kept.
     #[error("the compiled plugin cannot be kept: {0}")]

@@ -160,6 +160,16 @@ mod tests {
     use crate::memory_file::{MemoryFile, Space};
     use crate::wire::CompileRequest;
 
+    /// Bytes, and how many files go with them.
+    #[derive(Debug, Serialize, serde::Deserialize)]
+    struct Long(#[serde(with = "serde_bytes")] Vec<u8>, usize);
+
+    impl Carries for Long {
+        fn files(&self) -> usize {
+            self.1
+        }
+    }
+
     /// A parent's end, as a runtime has it, and a runner's.
     fn pair() -> (OwnedWriteHalf, UnixStream) {
         let (ours, theirs) = UnixStream::pair().expect("makes");
@@ -181,10 +191,9 @@ mod tests {
         assert_eq!(sent.expect("sends"), bytes.len());
     }
 
-    fn refusal(socket: &UnixStream) -> String {
-        receive::<CompileRequest>(socket)
-            .expect_err("is refused")
-            .to_string()
+    fn refusal<T: DeserializeOwned + Carries + std::fmt::Debug>(socket: &UnixStream) -> String {
+        let received = receive::<T>(socket);
+        received.expect_err("is refused").to_string()
     }
 
     #[tokio::test]
@@ -213,13 +222,6 @@ mod tests {
 
     #[tokio::test]
     async fn a_frame_longer_than_the_sockets_buffer_arrives_whole_and_its_files_once() {
-        #[derive(Debug, Serialize, serde::Deserialize, PartialEq)]
-        struct Long(#[serde(with = "serde_bytes")] Vec<u8>, usize);
-        impl Carries for Long {
-            fn files(&self) -> usize {
-                self.1
-            }
-        }
         let (mut writer, socket) = pair();
         let sent: Vec<_> = [(9 << 20, 1), (5, 0), (3 << 20, 2)]
             .map(|(length, files)| Long(vec![7; length], files))
@@ -253,15 +255,26 @@ mod tests {
         for number in [0, 1, 3, 4, 5, 8] {
             let (parent, runner) = UnixStream::pair().expect("makes");
             send_with(&parent, &frame, &vec![file.as_fd(); number]);
-            let refusal = refusal(&runner);
+            let refusal = refusal::<CompileRequest>(&runner);
             assert!(refusal.contains("files came"), "{number}: {refusal}");
+        }
+        // The kernel cuts what has no room, and the rest must not pass for a message with as many.
+        let frame = encode(&Long(vec![], MOST)).expect("encodes");
+        for number in [MOST + 1, MOST + 2, MOST + 4] {
+            let (parent, runner) = UnixStream::pair().expect("makes");
+            send_with(&parent, &frame, &vec![file.as_fd(); number]);
+            assert_eq!(
+                refusal::<Long>(&runner),
+                "more files came than a frame may have",
+                "{number}"
+            );
         }
         for split in [1, 4, 6] {
             let (mut parent, runner) = UnixStream::pair().expect("makes");
             parent.write_all(&frame[..split]).expect("sends");
             send_with(&parent, &frame[split..], &[file.as_fd(), file.as_fd()]);
             assert_eq!(
-                refusal(&runner),
+                refusal::<CompileRequest>(&runner),
                 "a file came in the middle of a frame",
                 "{split}"
             );
@@ -295,7 +308,7 @@ mod tests {
         for number in [1, 4, 8] {
             let (parent, runner) = UnixStream::pair().expect("makes");
             send_with(&parent, &frame, &vec![file.as_fd(); number]);
-            refusal(&runner);
+            refusal::<CompileRequest>(&runner);
             assert_eq!(open(&file), 1, "{number}");
         }
     }
