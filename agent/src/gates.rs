@@ -1,11 +1,11 @@
 //! The gates of this machine: the owner's, and those that the host binds. Each kind has a runner of its own.
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sha2::{Digest as _, Sha256};
-use sluice_gate_client::{BindRequest, BoundGate, DomainOptions, GateDomain, settings};
+use sluice_gate_client::{BindRequest, BoundGate, Component, DomainOptions, GateDomain, settings};
 use sluice_gate_types::manifest::{World, toml_value};
 use sluice_gate_types::signature::{self, PublicKey, SignatureError};
 use sluice_protocol::causes::Causes;
@@ -310,16 +310,15 @@ impl Gates {
         let Some(file) = &required.file else {
             return required_of_host(required, &given, set).map(|()| None);
         };
-        let component =
-            std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        let component = read(file)?;
         let mut signature_file = file.clone().into_os_string();
         signature_file.push(".sig");
         let signature_file = Path::new(&signature_file);
         let signature = std::fs::read(signature_file)
             .map_err(|error| format!("{}: {error}", signature_file.display()))?;
-        let digest = Sha256::digest(&component).into();
-        let signed = signature::verify(&signature, digest, &[required.publisher], now())
-            .map_err(|error| error.to_string())?;
+        let signed =
+            signature::verify(&signature, component.sha256(), &[required.publisher], now())
+                .map_err(|error| error.to_string())?;
         check_version(required, &signed.statement)?;
         let request = BindRequest {
             component,
@@ -445,11 +444,16 @@ async fn trusted(
         .collect())
 }
 
-fn read_verified(path: &Path, digest: [u8; 32]) -> Result<Vec<u8>, String> {
-    let bytes = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let actual: [u8; 32] = Sha256::digest(&bytes).into();
-    if actual == digest {
-        Ok(bytes)
+fn read(path: &Path) -> Result<Component, String> {
+    File::open(path)
+        .and_then(Component::read)
+        .map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn read_verified(path: &Path, digest: [u8; 32]) -> Result<Component, String> {
+    let component = read(path)?;
+    if component.sha256() == digest {
+        Ok(component)
     } else {
         Err("the component was changed on its way".to_owned())
     }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use futures_util::{Stream, StreamExt as _};
 use sha2::{Digest as _, Sha256};
+use sluice_gate_client::Component;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::TenantId;
 use tempfile::NamedTempFile;
@@ -106,6 +107,30 @@ impl BlobStore {
         } else {
             Err(BlobError::Damaged(path))
         }
+    }
+
+    /// A blob that was stored, as a component to bind.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`].
+    pub async fn component(
+        &self,
+        tenant: TenantId,
+        sha256: Digest,
+    ) -> Result<Component, BlobError> {
+        let path = self.dir(tenant).join(sha256.to_string());
+        blocking(move || {
+            let component = std::fs::File::open(&path)
+                .and_then(Component::read)
+                .map_err(|source| BlobError::io(&path, source))?;
+            if component.sha256() == *sha256.as_bytes() {
+                Ok(component)
+            } else {
+                Err(BlobError::Damaged(path))
+            }
+        })
+        .await
     }
 
     /// A blob that was stored, to read from its start. Who gets the bytes checks the digest.
@@ -238,6 +263,9 @@ mod tests {
         );
         assert_eq!(blobs.read(tenant, sha256).await.expect("reads"), b"abc");
         assert!(blobs.read(other, sha256).await.is_err());
+        let component = blobs.component(tenant, sha256).await.expect("reads");
+        assert_eq!(component.sha256(), *sha256.as_bytes());
+        assert!(blobs.component(other, sha256).await.is_err());
         let path = dir.path().join("blobs").join(tenant.to_string());
         assert_eq!(
             std::fs::metadata(&path)
@@ -259,6 +287,10 @@ mod tests {
         std::fs::write(&file, b"abd").expect("damages");
         assert!(matches!(
             blobs.read(tenant, sha256).await,
+            Err(BlobError::Damaged(_))
+        ));
+        assert!(matches!(
+            blobs.component(tenant, sha256).await,
             Err(BlobError::Damaged(_))
         ));
     }

@@ -92,15 +92,15 @@ impl GateEngine {
     ///
     /// Loading is running: a compiled component is native code. The caller vouches that `artifact` was made by
     /// [`Self::compile`] of the same build and not touched since: the parent process keeps it under a keyed MAC, checks
-    /// that over the very buffer that it then hands over, and the runner takes artifacts from its parent alone.
+    /// that over the very bytes that it seals and then hands over, and the runner takes artifacts from its parent alone.
     #[allow(
         unsafe_code,
         reason = "the one place where native code is loaded, see SAFETY"
     )]
     pub(crate) fn deserialize(&self, artifact: &[u8]) -> wasmtime::Result<Component> {
         // SAFETY: `Component::deserialize` needs bytes that `precompile_component` made. They come from the parent
-        // process, which made them through a compiling child and checked their MAC over this buffer after reading it
-        // once. wasmtime checks version, target and settings by itself.
+        // process, which made them through a compiling child, read them once into a sealed file and checked their MAC over
+        // what is in it. This buffer is a copy of that. wasmtime checks version, target and settings by itself.
         unsafe { Component::deserialize(&self.engine, artifact) }
     }
 }

@@ -57,7 +57,7 @@ pub async fn bind(
     if serde_json::to_vec(&settings).map_or(usize::MAX, |json| json.len()) > LARGEST_SETTINGS {
         return Err(BindError::TooLarge);
     }
-    let component = host.blobs.read(tenant, plugin.sha256).await?;
+    let component = host.blobs.component(tenant, plugin.sha256).await?;
     let binding = BindingRow {
         id: BindingId::generate(),
         component: plugin.sha256,

@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use sluice_gate_client::{BindError, BindRequest, BoundGate, DomainOptions, GateDomain};
+use sluice_gate_client::{BindError, BindRequest, BoundGate, Component, DomainOptions, GateDomain};
 use sluice_protocol::digest::Digest;
 use sluice_protocol::gates::Setting;
 use sluice_protocol::ids::{BindingId, TenantId};
@@ -87,7 +87,7 @@ impl Gates {
         &self,
         tenant: TenantId,
         id: BindingId,
-        component: Vec<u8>,
+        component: Component,
         settings: &[Setting],
         mode: Mode,
     ) -> Result<(), BindError> {
@@ -160,7 +160,7 @@ async fn make_ready(
 ) -> Result<BoundGate, String> {
     let component = host
         .blobs
-        .read(tenant, binding.component)
+        .component(tenant, binding.component)
         .await
         .map_err(|error| error.to_string())?;
     domain
@@ -169,7 +169,7 @@ async fn make_ready(
         .map_err(|error| error.to_string())
 }
 
-fn request(component: Vec<u8>, settings: &[Setting], mode: Mode) -> BindRequest {
+fn request(component: Component, settings: &[Setting], mode: Mode) -> BindRequest {
     BindRequest {
         component,
         settings: sluice_gate_client::settings(settings),

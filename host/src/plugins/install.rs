@@ -2,7 +2,7 @@
 
 use std::str::FromStr as _;
 
-use sluice_gate_client::BindError as ClientError;
+use sluice_gate_client::{BindError as ClientError, Component};
 use sluice_gate_types::manifest::{Manifest, Version};
 use sluice_gate_types::signature::{self, PublicKey, SignatureError};
 use sluice_protocol::digest::Digest;
@@ -75,7 +75,8 @@ async fn admit(
         .domain(actor.tenant.id)
         .await
         .map_err(ClientError::Runner)?;
-    let manifest = domain.inspect(&component).await?.manifest;
+    let inspected = Component::read(component.as_slice()).map_err(ClientError::Runner)?;
+    let manifest = domain.inspect(&inspected).await?.manifest;
     let statement = &signed.statement;
     for (what, stated, said) in [
         ("id", statement.id.clone(), manifest.id.clone()),

@@ -300,7 +300,7 @@ fn gate_refusal(error: &sluice_gate_client::BindError, detail: String) -> Refusa
             "plugin-not-configured",
             detail,
         ),
-        E::Runner(_) | E::Cache(_) => {
+        E::Runner(_) | E::Written(_) | E::Cache(_) => {
             tracing::error!(error = %Causes(error), "the gate runner failed");
             Refusal::new(
                 StatusCode::INTERNAL_SERVER_ERROR,

@@ -2,10 +2,13 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, mpsc};
 use std::thread;
 
+use sluice_gate_client::memory_file::{MemoryFile, Space};
+use sluice_gate_client::passing::{self, files};
 use sluice_gate_client::wire::{
     self, Called, Encoded, FromRunner, Load, Ready, Request, Response, Snapshot, ToRunner,
 };
@@ -25,7 +28,7 @@ struct Server {
     socket: Mutex<UnixStream>,
 }
 
-pub(crate) fn run(mut socket: UnixStream, walls: Vec<String>) -> io::Result<()> {
+pub(crate) fn run(socket: UnixStream, walls: Vec<String>) -> io::Result<()> {
     let engine = GateEngine::new(Allocation::Pool, Effort::Full)
         .or_else(|_| GateEngine::new(Allocation::OnDemand, Effort::Full))
         .map_err(|error| io::Error::other(format!("the engine does not start: {error:#}")))?;
@@ -44,7 +47,7 @@ pub(crate) fn run(mut socket: UnixStream, walls: Vec<String>) -> io::Result<()> 
             runtime: RUNTIME.to_owned(),
         }),
     )?;
-    let (queue, work) = mpsc::channel::<ToRunner>();
+    let (queue, work) = mpsc::channel::<(ToRunner, Vec<OwnedFd>)>();
     let work = Arc::new(Mutex::new(work));
     for _ in 0..WORKERS {
         let (server, work) = (Arc::clone(&server), Arc::clone(&work));
@@ -53,17 +56,17 @@ pub(crate) fn run(mut socket: UnixStream, walls: Vec<String>) -> io::Result<()> 
             .spawn(move || {
                 loop {
                     let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                    let Ok(ToRunner { id, request }) = next else {
+                    let Ok((ToRunner { id, request }, files)) = next else {
                         return;
                     };
-                    if server.answer(id, server.handle(request)).is_err() {
+                    if server.answer(id, server.handle(request, files)).is_err() {
                         // the parent is gone, and so are we
                         std::process::exit(0);
                     }
                 }
             })?;
     }
-    while let Some(frame) = wire::read::<ToRunner>(&mut socket)? {
+    while let Some(frame) = passing::receive::<ToRunner>(&socket)? {
         if queue.send(frame).is_err() {
             return Err(io::Error::other("the workers are gone"));
         }
@@ -72,9 +75,9 @@ pub(crate) fn run(mut socket: UnixStream, walls: Vec<String>) -> io::Result<()> 
 }
 
 impl Server {
-    fn handle(&self, request: Request) -> Response {
+    fn handle(&self, request: Request, received: Vec<OwnedFd>) -> Response {
         match request {
-            Request::Load(load) => Response::Loaded(self.load(*load)),
+            Request::Load(load) => Response::Loaded(self.load(*load, received)),
             Request::Unload { gate } => {
                 self.gates
                     .write()
@@ -109,23 +112,18 @@ impl Server {
                     (_, Err(error)) => failed(CallError::Runner(error.to_string())),
                 }))
             }
-            Request::Snapshot(snapshot) => {
-                Response::Snapshot(self.snapshot(&snapshot).map(Into::into))
-            }
+            Request::Snapshot(snapshot) => Response::Snapshot(self.snapshot(&snapshot, received)),
         }
     }
 
-    fn load(&self, load: Load) -> Result<(), CallError> {
+    fn load(&self, load: Load, received: Vec<OwnedFd>) -> Result<(), CallError> {
+        let artifact = files(received)
+            .and_then(|[artifact]| MemoryFile::received(artifact)?.to_vec())
+            .map_err(unreadable)?;
         let configure = load
             .configure
             .map(|configure| (configure.settings, configure.data));
-        let gate = Gate::load(
-            &self.engine,
-            load.world,
-            &load.artifact,
-            load.limits,
-            configure,
-        )?;
+        let gate = Gate::load(&self.engine, load.world, &artifact, load.limits, configure)?;
         self.gates
             .write()
             .unwrap_or_else(PoisonError::into_inner)
@@ -133,7 +131,11 @@ impl Server {
         Ok(())
     }
 
-    fn snapshot(&self, request: &Snapshot) -> Result<Vec<u8>, CallError> {
+    fn snapshot(&self, request: &Snapshot, received: Vec<OwnedFd>) -> Result<u64, CallError> {
+        let [component, artifact, space] = files(received).map_err(unreadable)?;
+        let read = |descriptor| MemoryFile::received(descriptor)?.to_vec();
+        let component = read(component).map_err(unreadable)?;
+        let artifact = read(artifact).map_err(unreadable)?;
         let engine = self.snapshots.get_or_init(|| {
             GateEngine::new(Allocation::OnDemand, Effort::Little)
                 .map_err(|error| format!("{error:#}"))
@@ -142,18 +144,19 @@ impl Server {
             .as_ref()
             .map_err(|error| CallError::Instantiation(error.clone()))?;
         let (settings, data) = (&request.configure.settings, &request.configure.data);
-        snapshot::take(
-            engine,
-            request.world,
-            &request.component,
-            &request.artifact,
-            settings,
-            data,
-        )
+        let snapshot =
+            snapshot::take(engine, request.world, &component, &artifact, settings, data)?;
+        Space::received(space).fill(&snapshot).map_err(|error| {
+            CallError::Instantiation(format!("its snapshot cannot be kept: {error}"))
+        })
     }
 
     fn answer(&self, id: u64, response: Response) -> io::Result<()> {
         let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
         wire::write(&mut *socket, &FromRunner { id, response })
     }
+}
+
+fn unreadable(error: io::Error) -> CallError {
+    CallError::Runner(format!("what it was sent cannot be read: {error}"))
 }

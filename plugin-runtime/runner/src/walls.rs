@@ -23,6 +23,8 @@ pub(crate) struct Limits {
     data: u64,
     /// Seconds of processor time, where it does not serve for long.
     cpu: Option<u64>,
+    /// System calls that the other mode does not need.
+    calls: &'static [libc::c_long],
 }
 
 impl Limits {
@@ -30,11 +32,13 @@ impl Limits {
     pub(crate) const SERVE: Self = Self {
         data: 2 << 30,
         cpu: None,
+        calls: seccomp::IMAGES,
     };
     /// Cranelift on a hostile component.
     pub(crate) const COMPILE: Self = Self {
         data: 3 << 30,
         cpu: Some(120),
+        calls: &[],
     };
 }
 
@@ -85,7 +89,7 @@ pub(crate) fn put_up(user: Option<u32>, limits: &Limits) -> Result<Vec<String>, 
     nix::sys::prctl::set_no_new_privs().map_err(WallError::NoNewPrivileges)?;
     stands("no-new-privs");
     nix::sys::prctl::set_dumpable(false).map_err(WallError::Dumpable)?;
-    seccomp::install()?;
+    seccomp::install(limits.calls)?;
     stands("seccomp");
     Ok(walls)
 }
@@ -126,7 +130,7 @@ pub(crate) fn close_inherited() -> Result<(), WallError> {
 fn set_limits(limits: &Limits) -> nix::Result<()> {
     let set = |resource, value: u64| setrlimit(resource, value, value);
     set(Resource::RLIMIT_CORE, 0)?;
-    // Memory files that images of instances are kept in; no other file can be opened.
+    // Memory files: images of instances, and answers that the parent gave space for. No other file can be written.
     set(Resource::RLIMIT_FSIZE, 128 << 20)?;
     set(Resource::RLIMIT_NOFILE, 256)?;
     set(Resource::RLIMIT_DATA, limits.data)?;

@@ -1,7 +1,7 @@
 //! The gates in their runner, without host and agent.
 
 use sluice_gate_client::{
-    BindRequest, BoundGate, DomainOptions, Evaluation, GateDomain, Input, evaluate,
+    BindRequest, BoundGate, Component, DomainOptions, Evaluation, GateDomain, Input, evaluate,
 };
 use sluice_protocol::bundle::{Compatibility, Limits, Source, Submission, Variable};
 use sluice_protocol::ending::State;
@@ -53,10 +53,10 @@ async fn the_shipped_gates_give_the_same_verdict_with_the_same_fuel_each_time() 
     let domain = GateDomain::new(options).expect("sets up");
     let mut gates = Vec::new();
     for name in ["environment", "parameters", "scanner", "policy"] {
-        let component = std::fs::read(plugins().join(format!("{name}.wasm")))
+        let component = std::fs::File::open(plugins().join(format!("{name}.wasm")))
             .expect("was built by cargo xtask plugins");
         let request = BindRequest {
-            component,
+            component: Component::read(component).expect("reads"),
             settings: vec![],
             mode: Mode::Enforce,
             owner: false,

@@ -19,6 +19,8 @@ use sluice_protocol::report::Mode;
 use tokio::sync::Mutex;
 
 use crate::cache::{Cache, Entry, Key};
+use crate::component::Component;
+use crate::memory_file::{Content, MemoryFile, Space, SpaceError};
 use crate::process::{Gone, Process, Start, compile, gate_user};
 use crate::program;
 use crate::wire::{
@@ -79,11 +81,11 @@ struct Running {
     last_used: Option<Instant>,
 }
 
-/// A plugin to put to use. Its signature has been checked against the digest of these very bytes.
+/// A plugin to put to use. Its signature has been checked against the component's digest.
 #[derive(Debug, Clone)]
 pub struct BindRequest {
     /// The component.
-    pub component: Vec<u8>,
+    pub component: Component,
     /// Settings as given.
     pub settings: Vec<(String, Value)>,
     /// Whether it can block.
@@ -155,16 +157,14 @@ impl GateDomain {
     /// # Errors
     ///
     /// Every reason why it may not be a plugin.
-    pub async fn inspect(&self, component: &[u8]) -> Result<Admitted, BindError> {
-        let request = CompileRequest::Inspect(component.to_vec().into());
-        match compile(&self.0.start, request)
+    pub async fn inspect(&self, component: &Component) -> Result<Admitted, BindError> {
+        let files = vec![component.file.descriptor()];
+        match compile(&self.0.start, CompileRequest::Inspect, files)
             .await
             .map_err(BindError::Runner)?
         {
             CompileResponse::Inspected(result) => (*result).map_err(BindError::Refused),
-            _ => Err(BindError::Runner(io::Error::other(
-                "it answered another question",
-            ))),
+            _ => Err(BindError::other_question()),
         }
     }
 
@@ -179,7 +179,7 @@ impl GateDomain {
             .map_err(|error| BindError::Runner(io::Error::other(error)))?;
         let key = Key {
             engine: process.ready.compatibility,
-            component: Sha256::digest(&request.component).into(),
+            component: request.component.sha256(),
             configuration: Sha256::digest(&settings).into(),
         };
         let entry = match self.0.cache.get(&key) {
@@ -233,14 +233,10 @@ impl GateDomain {
     }
 
     async fn build(&self, process: &Process, request: &BindRequest) -> Result<Entry, BindError> {
-        let start = &self.0.start;
-        let wrong = || BindError::Runner(io::Error::other("it answered another question"));
-        let component = || serde_bytes::ByteBuf::from(request.component.clone());
-        let instrumented = compile(start, CompileRequest::Instrument(component()))
-            .await
-            .map_err(BindError::Runner)?;
+        let component = &request.component.file;
+        let (instrumented, space) = self.compile(CompileRequest::Instrument, component).await?;
         let CompileResponse::Instrumented(result) = instrumented else {
-            return Err(wrong());
+            return Err(BindError::other_question());
         };
         let (admitted, instrumented) = (*result).map_err(BindError::Refused)?;
         let settings = admitted
@@ -248,45 +244,45 @@ impl GateDomain {
             .settings(&request.settings)
             .map_err(BindError::Settings)?;
         let (to_compile, not_snapshotted) = match instrumented {
-            Ok(artifact) => {
+            Ok(length) => {
+                let artifact = space.seal(length, Content::Artifact)?;
                 let snapshot = Snapshot {
                     world: admitted.manifest.world,
-                    component: request.component.clone(),
-                    artifact: artifact.into_vec(),
                     configure: Configure {
                         settings,
                         data: Vec::new(),
                     },
                 };
-                let limit = Duration::from_millis(CallLimits::CONFIGURE.time_ms) + GRACE;
-                match process
-                    .ask(Request::Snapshot(Box::new(snapshot)), limit)
-                    .await
-                {
-                    Ok(Response::Snapshot(Ok(component))) => (component, None),
-                    Ok(Response::Snapshot(Err(error))) => return Err(BindError::Call(error)),
-                    Ok(_) => return Err(wrong()),
-                    Err(gone) => {
-                        return Err(BindError::Call(
-                            gone.into_error(CallLimits::CONFIGURE.time_ms),
-                        ));
-                    }
-                }
+                let component = snapshotted(process, snapshot, component, &artifact).await?;
+                (component, None)
             }
-            Err(reason) => (component(), Some(reason)),
+            Err(reason) => (component.clone(), Some(reason)),
         };
-        match compile(start, CompileRequest::Compile(to_compile))
-            .await
-            .map_err(BindError::Runner)?
-        {
-            CompileResponse::Compiled(Ok(artifact)) => Ok(Entry {
+        match self.compile(CompileRequest::Compile, &to_compile).await? {
+            (CompileResponse::Compiled(Ok(length)), space) => Ok(Entry {
                 admitted,
                 not_snapshotted,
-                artifact: artifact.into_vec(),
+                artifact: space.seal(length, Content::Artifact)?,
             }),
-            CompileResponse::Compiled(Err(error)) => Err(BindError::Refused(Refused(vec![error]))),
-            _ => Err(wrong()),
+            (CompileResponse::Compiled(Err(error)), _) => {
+                Err(BindError::Refused(Refused(vec![error])))
+            }
+            _ => Err(BindError::other_question()),
         }
+    }
+
+    /// Asks a one-shot child, and gives the space that it wrote into. The child is gone by then.
+    async fn compile(
+        &self,
+        request: CompileRequest,
+        component: &MemoryFile,
+    ) -> Result<(CompileResponse, Space), BindError> {
+        let space = Space::new().map_err(BindError::Runner)?;
+        let files = vec![component.descriptor(), space.descriptor()];
+        let response = compile(&self.0.start, request, files)
+            .await
+            .map_err(BindError::Runner)?;
+        Ok((response, space))
     }
 
     async fn process(&self) -> io::Result<Arc<Process>> {
@@ -309,6 +305,40 @@ impl GateDomain {
         running.process = Some(Arc::clone(&process));
         Ok(process)
     }
+}
+
+/// Configures and snapshots a component in the runner, and takes what the runner wrote. One that goes on writing, or
+/// answers with what cannot be, is not asked again.
+async fn snapshotted(
+    process: &Process,
+    snapshot: Snapshot,
+    component: &MemoryFile,
+    artifact: &MemoryFile,
+) -> Result<MemoryFile, BindError> {
+    let space = Space::new().map_err(BindError::Runner)?;
+    let files = vec![
+        component.descriptor(),
+        artifact.descriptor(),
+        space.descriptor(),
+    ];
+    let limit = Duration::from_millis(CallLimits::CONFIGURE.time_ms) + GRACE;
+    let request = Request::Snapshot(Box::new(snapshot));
+    let taken = match process.ask(request, files, limit).await {
+        Ok(Response::Snapshot(Ok(length))) => space
+            .seal(length, Content::Component)
+            .map_err(BindError::from),
+        Ok(Response::Snapshot(Err(error))) => return Err(BindError::Call(error)),
+        Ok(_) => Err(BindError::other_question()),
+        Err(gone) => {
+            return Err(BindError::Call(
+                gone.into_error(CallLimits::CONFIGURE.time_ms),
+            ));
+        }
+    };
+    if taken.is_err() {
+        process.kill().await;
+    }
+    taken
 }
 
 impl BoundGate {
@@ -416,7 +446,7 @@ impl BoundGate {
                 gate: self.0.number,
                 question: question.bytes.clone(),
             };
-            match process.ask(call, limit).await {
+            match process.ask(call, Vec::new(), limit).await {
                 Ok(Response::Called(called)) => return *called,
                 Ok(_) => {
                     process.kill().await;
@@ -455,15 +485,19 @@ impl BoundGate {
         let load = Load {
             gate: bound.number,
             world: bound.manifest.world,
-            artifact: entry.artifact,
             limits: bound.limits,
             configure: bound
                 .not_snapshotted
                 .as_ref()
                 .map(|_| bound.configure.clone()),
         };
+        let files = vec![entry.artifact.descriptor()];
         match process
-            .ask(Request::Load(Box::new(load)), Duration::from_secs(20))
+            .ask(
+                Request::Load(Box::new(load)),
+                files,
+                Duration::from_secs(20),
+            )
             .await
         {
             Ok(Response::Loaded(Ok(()))) => {
@@ -491,7 +525,11 @@ impl Drop for Bound {
                 drop(running);
                 if let Some(process) = process {
                     let _ = process
-                        .ask(Request::Unload { gate }, Duration::from_secs(20))
+                        .ask(
+                            Request::Unload { gate },
+                            Vec::new(),
+                            Duration::from_secs(20),
+                        )
                         .await;
                 }
             });
@@ -523,7 +561,16 @@ pub enum BindError {
     /// No runner, or one that fails.
     #[error("the gate runner failed: {0}")]
     Runner(#[source] io::Error),
+    /// What the runner wrote cannot be trusted, or is not what it was asked for.
+    #[error("the gate runner is not believed: {0}")]
+    Written(#[from] SpaceError),
     /// The compiled component cannot be kept.
     #[error("the compiled plugin cannot be kept: {0}")]
     Cache(#[source] io::Error),
+}
+
+impl BindError {
+    fn other_question() -> Self {
+        Self::Runner(io::Error::other("it answered another question"))
+    }
 }

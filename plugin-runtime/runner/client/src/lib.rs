@@ -4,6 +4,9 @@
 //! nothing else. [`evaluate()`] is the story of the gates: environment, prepare, scan, policy.
 //!
 //! - [`wire`]: frames between parent and runner.
+//! - [`memory_file`]: sealed files in memory, in which components and compiled gates pass between them.
+//! - [`passing`]: how a frame brings such files along.
+//! - [`component`]: a component on its way to being bound.
 //! - [`cache`]: compiled components on disk, under a MAC whose key the runner never sees.
 //! - [`domain`]: binding a plugin: admit, compile, configure, snapshot, cache, load.
 //! - [`program`]: the programs beside our own, and whether others could replace them.
@@ -12,14 +15,18 @@
 
 mod cache;
 mod check;
+pub mod component;
 pub mod domain;
 pub mod evaluate;
+pub mod memory_file;
+pub mod passing;
 mod process;
 pub mod program;
 pub mod render;
 mod translate;
 pub mod wire;
 
+pub use component::Component;
 pub use domain::{BindError, BindRequest, BoundGate, DomainOptions, GateDomain};
 pub use evaluate::{Evaluation, Input, evaluate};
 pub use translate::{fact, settings};

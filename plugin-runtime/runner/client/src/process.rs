@@ -1,6 +1,7 @@
 //! The runner as a process: started with an empty environment and one socket, asked, timed, and killed on any doubt.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -9,13 +10,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
 use tokio::process::{Child, Command};
 use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
+use crate::passing::Frame;
 use crate::wire::{
     self, CompileRequest, CompileResponse, FrameId, FromRunner, Ready, Request, Response, ToRunner,
 };
@@ -38,7 +40,7 @@ pub(crate) struct Start {
 pub(crate) struct Process {
     pub(crate) ready: Ready,
     next: AtomicU64,
-    outgoing: mpsc::UnboundedSender<(FrameId, Vec<u8>, oneshot::Sender<Response>)>,
+    outgoing: mpsc::UnboundedSender<(FrameId, Frame, oneshot::Sender<Response>)>,
     dead: Arc<AtomicBool>,
     child: Mutex<Child>,
     /// A place for each call that the runner makes at once: who waits for one waits before the clock of the call runs.
@@ -69,12 +71,12 @@ impl Process {
         let dead = Arc::new(AtomicBool::new(false));
         let waiting = Waiting::default();
         let (outgoing, mut queue) =
-            mpsc::unbounded_channel::<(FrameId, Vec<u8>, oneshot::Sender<Response>)>();
+            mpsc::unbounded_channel::<(FrameId, Frame, oneshot::Sender<Response>)>();
         let (awaited, down) = (Arc::clone(&waiting), Arc::clone(&dead));
         tokio::spawn(async move {
             while let Some((id, frame, answer)) = queue.recv().await {
                 lock(&awaited).insert(id, answer);
-                if writer.write_all(&frame).await.is_err() {
+                if frame.send(&mut writer).await.is_err() {
                     down.store(true, Ordering::Release);
                     lock(&awaited).clear();
                     return;
@@ -104,15 +106,21 @@ impl Process {
         })
     }
 
-    /// Asks and waits; when `limit` passes the runner is killed, because nothing else can be relied on to stop it.
-    pub(crate) async fn ask(&self, request: Request, limit: Duration) -> Result<Response, Gone> {
+    /// Asks and waits; when `limit` passes the runner is killed, because nothing else can be relied on to stop it. `files`
+    /// are those that the request carries.
+    pub(crate) async fn ask(
+        &self,
+        request: Request,
+        files: Vec<Arc<File>>,
+        limit: Duration,
+    ) -> Result<Response, Gone> {
         let places = match request {
             Request::Call { .. } => &self.calls,
             Request::Load(_) | Request::Snapshot(_) | Request::Unload { .. } => &self.others,
         };
         let _place = places.acquire().await.map_err(|_| Gone::Died)?;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let frame = wire::encode(&ToRunner { id, request }).map_err(|_| Gone::Died)?;
+        let frame = Frame::new(&ToRunner { id, request }, files).map_err(|_| Gone::Died)?;
         let (sender, receiver) = oneshot::channel();
         if self.is_dead() || self.outgoing.send((id, frame, sender)).is_err() {
             return Err(Gone::Died);
@@ -146,13 +154,18 @@ pub(crate) enum Gone {
     TimedOut,
 }
 
-/// Asks a one-shot child, which runs no guest code.
-pub(crate) async fn compile(start: &Start, request: CompileRequest) -> io::Result<CompileResponse> {
+/// Asks a one-shot child, which runs no guest code. It is gone when the answer is here. `files` are those that the request
+/// carries.
+pub(crate) async fn compile(
+    start: &Start,
+    request: CompileRequest,
+    files: Vec<Arc<File>>,
+) -> io::Result<CompileResponse> {
     let (mut child, socket) = spawn(start, "compile")?;
     let (mut reader, mut writer) = socket.into_split();
-    let frame = wire::encode(&request)?;
+    let frame = Frame::new(&request, files)?;
     let exchange = async {
-        writer.write_all(&frame).await?;
+        frame.send(&mut writer).await?;
         read_frame::<CompileResponse>(&mut reader)
             .await?
             .ok_or_else(|| io::Error::other("compiling it ran into the limits of time or memory"))

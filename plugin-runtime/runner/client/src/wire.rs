@@ -1,9 +1,10 @@
-//! Frames between a parent and its runner: four bytes of length (little endian) and CBOR.
+//! Frames between a parent and its runner: four bytes of length (little endian) and CBOR. Components and compiled
+//! components are not in them: they go along as memory files ([`crate::memory_file`], [`crate::passing`]).
 //!
 //! The runner is not believed: frames are capped before they are read, decoded into these types, and what a gate answers
 //! is checked again by the parent.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -14,11 +15,17 @@ use sluice_gate_types::input::{Attribute, DataPack, Question};
 use sluice_gate_types::limits::CallLimits;
 use sluice_gate_types::manifest::World;
 
-/// The longest frame, in bytes: a compiled component with its instrumented twin.
+/// The longest frame, in bytes: a question with all texts of an operation.
 pub const MAX_FRAME: usize = 96 << 20;
 
 /// A frame's number: an answer has that of its question.
 pub type FrameId = u64;
+
+/// A message from the parent, with which memory files go.
+pub trait Carries {
+    /// How many, neither more nor fewer. Which they are stands at the message.
+    fn files(&self) -> usize;
+}
 
 /// From the parent to a serving runner.
 #[derive(Debug, Serialize, Deserialize)]
@@ -34,7 +41,7 @@ pub struct ToRunner {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
-    /// Load a compiled component under this number.
+    /// Load a compiled component under this number. File: the compiled component.
     Load(Box<Load>),
     /// Ask a loaded gate.
     Call {
@@ -44,13 +51,24 @@ pub enum Request {
         #[serde(with = "serde_bytes")]
         question: Vec<u8>,
     },
-    /// Configure an instrumented component and snapshot it.
+    /// Configure an instrumented component and snapshot it. Files: the original component; the instrumented one, compiled
+    /// with little effort; space for the new component.
     Snapshot(Box<Snapshot>),
     /// Forget a loaded gate.
     Unload {
         /// The number it was loaded under.
         gate: u64,
     },
+}
+
+impl Carries for ToRunner {
+    fn files(&self) -> usize {
+        match self.request {
+            Request::Load(_) => 1,
+            Request::Snapshot(_) => 3,
+            Request::Call { .. } | Request::Unload { .. } => 0,
+        }
+    }
 }
 
 /// A question in its one encoding: it is encoded once for all gates of a stage, and its digest tells it from others.
@@ -95,9 +113,6 @@ pub struct Load {
     pub gate: u64,
     /// Its world.
     pub world: World,
-    /// The compiled component.
-    #[serde(with = "serde_bytes")]
-    pub artifact: Vec<u8>,
     /// Limits of each call.
     pub limits: CallLimits,
     /// Settings for a component that is configured on every call.
@@ -119,12 +134,6 @@ pub struct Configure {
 pub struct Snapshot {
     /// Its world.
     pub world: World,
-    /// The original bytes.
-    #[serde(with = "serde_bytes")]
-    pub component: Vec<u8>,
-    /// The instrumented component, compiled with little effort.
-    #[serde(with = "serde_bytes")]
-    pub artifact: Vec<u8>,
     /// What `configure` gets.
     pub configure: Configure,
 }
@@ -149,8 +158,8 @@ pub enum Response {
     Loaded(Result<(), CallError>),
     /// To `Call`.
     Called(Box<Called>),
-    /// To `Snapshot`: the new component.
-    Snapshot(Result<serde_bytes::ByteBuf, CallError>),
+    /// To `Snapshot`: the length of the new component.
+    Snapshot(Result<u64, CallError>),
 }
 
 /// What a runner says about itself.
@@ -184,12 +193,23 @@ pub struct Called {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum CompileRequest {
-    /// Read the bytes without compiling them.
-    Inspect(serde_bytes::ByteBuf),
-    /// Admit the bytes, instrument them and compile the result with little effort.
-    Instrument(serde_bytes::ByteBuf),
-    /// Compile with full effort: a snapshot, or a component that cannot be snapshotted.
-    Compile(serde_bytes::ByteBuf),
+    /// Read a component without compiling it. File: the component.
+    Inspect,
+    /// Admit a component, instrument it and compile the result with little effort. Files: the component; space for the
+    /// result.
+    Instrument,
+    /// Compile with full effort: a snapshot, or a component that cannot be snapshotted. Files: the component; space for
+    /// the result.
+    Compile,
+}
+
+impl Carries for CompileRequest {
+    fn files(&self) -> usize {
+        match self {
+            Self::Inspect => 1,
+            Self::Instrument | Self::Compile => 2,
+        }
+    }
 }
 
 /// From a compiling child.
@@ -198,14 +218,15 @@ pub enum CompileRequest {
 pub enum CompileResponse {
     /// To `Inspect`.
     Inspected(Box<Result<Admitted, Refused>>),
-    /// To `Instrument`; the artifact is the reason where the component cannot be snapshotted.
+    /// To `Instrument`.
     Instrumented(Box<Result<Instrumented, Refused>>),
-    /// To `Compile`.
-    Compiled(Result<serde_bytes::ByteBuf, String>),
+    /// To `Compile`: the length of the compiled component.
+    Compiled(Result<u64, String>),
 }
 
-/// An admitted component, and its instrumented and compiled form or the reason why there is none.
-pub type Instrumented = (Admitted, Result<serde_bytes::ByteBuf, String>);
+/// An admitted component, and the length of its instrumented and compiled form or the reason why it cannot be
+/// snapshotted.
+pub type Instrumented = (Admitted, Result<u64, String>);
 
 /// Writes one frame.
 ///
@@ -214,25 +235,6 @@ pub type Instrumented = (Admitted, Result<serde_bytes::ByteBuf, String>);
 /// Where the other side is gone or the value is too large.
 pub fn write<T: Serialize>(writer: &mut impl Write, value: &T) -> io::Result<()> {
     writer.write_all(&encode(value)?)
-}
-
-/// Reads one frame; none at the end of the stream.
-///
-/// # Errors
-///
-/// Where the other side breaks off, or sends what is no frame.
-pub fn read<T: DeserializeOwned>(reader: &mut impl Read) -> io::Result<Option<T>> {
-    let mut length = [0; 4];
-    match reader.read_exact(&mut length) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        result => result?,
-    }
-    let length = checked_length(length)?;
-    let mut bytes = Vec::new();
-    if reader.take(length as u64).read_to_end(&mut bytes)? < length {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    decode(&bytes).map(Some)
 }
 
 /// A frame with its length before it.
