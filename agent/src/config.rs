@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, de};
 use sluice_gate_types::manifest::{Version, World};
 use sluice_gate_types::signature::PublicKey;
 use sluice_protocol::units::{ByteSize, Span};
+use sluice_shim::spec::Profile;
 
 use crate::exec::users::Allowed;
 
@@ -127,17 +128,6 @@ pub struct Confinement {
     pub profile: Profile,
 }
 
-/// How much is hidden from scripts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[expect(missing_docs, reason = "docs/agent-toml.md")]
-pub enum Profile {
-    #[default]
-    None,
-    Standard,
-    Strict,
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -252,9 +242,6 @@ impl Config {
         }
         if self.limits.parallel == 0 {
             return Err("limits.parallel must be at least 1".to_owned());
-        }
-        if self.confinement.profile != Profile::None {
-            return Err("confinement.profile: standard and strict are not implemented in this version; use \"none\"".to_owned());
         }
         match self
             .gates
@@ -392,6 +379,7 @@ mod tests {
             ("run-as", "users = \"all\""),
             ("limits", "cpu = 100"),
             ("trust", "publishers = [\"x\"]"),
+            ("confinement", "profile = \"Strict\""),
         ];
         for (section, entry) in table {
             let error = load(&format!("[{section}]\n{entry}\n")).expect_err("is wrong");
@@ -402,12 +390,8 @@ mod tests {
                 "{error}"
             );
         }
-        assert!(
-            load("[confinement]\nprofile = \"strict\"\n")
-                .expect_err("is wrong")
-                .problem
-                .contains("not implemented")
-        );
+        let strict = load("[confinement]\nprofile = \"strict\"\n").expect("is a profile");
+        assert_eq!(strict.confinement.profile, Profile::Strict);
         assert!(Config::load(Some(Path::new("/nonexistent.toml"))).is_err());
     }
 }

@@ -386,6 +386,8 @@ fn spec(
         secrets: Vec::new(),
         limits: permitted.limits.clone(),
         no_new_privs: config.run_as.no_new_privs,
+        profile: config.confinement.profile,
+        hidden: agent.own_files(),
     }
 }
 

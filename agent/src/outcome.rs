@@ -103,7 +103,7 @@ fn take_event(
                 interpreter: started.interpreter.to_string_lossy().into_owned(),
             });
             report.containment = Some(started.containment.to_string());
-            report.confinement = Some(confinement(started.confinement));
+            report.confinement = Some(started.confinement.to_string());
             journal.push(Progress::Running {
                 started_at: started.at.0,
             });
@@ -114,7 +114,9 @@ fn take_event(
             report.started_at = None;
             report.ending = match (stage, canceled_by) {
                 (Stage::Canceled, by) => Ending::Canceled(by.unwrap_or("the agent").to_owned()),
-                (Stage::User, _) => Ending::Blocked(Block::machine_policy(reason)),
+                (Stage::User | Stage::Confinement, _) => {
+                    Ending::Blocked(Block::machine_policy(reason))
+                }
                 (_, _) => Ending::Error(reason),
             };
         }
@@ -168,14 +170,4 @@ fn take_outcome(
     } else {
         natural
     };
-}
-
-fn confinement(applied: event::Confinement) -> String {
-    match (applied.private_tmp, applied.private_ipc) {
-        (true, true) => "private-tmp, private-ipc",
-        (true, false) => "private-tmp",
-        (false, true) => "private-ipc",
-        (false, false) => "none",
-    }
-    .to_owned()
 }

@@ -61,6 +61,12 @@ impl StateDirectory {
         Ok(state)
     }
 
+    /// The directory itself, without links.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.0
+    }
+
     /// A path inside.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {

@@ -1,6 +1,6 @@
 //! Starts and stops the parts of an agent, and owns what they share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::attachments::Blobs;
 use crate::audit::Event;
 use crate::clock::now;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::dispatcher::Operations;
 use crate::exec::spawn::Launcher;
 use crate::gates::Gates;
@@ -144,6 +144,22 @@ impl Agent {
         } else {
             self.state.path("run")
         }
+    }
+
+    /// What a script of root, or under a profile, does not see: the state with its keys, ledger and spools, and the
+    /// configuration, with what lies beside it at its usual place.
+    #[must_use]
+    pub fn own_files(&self) -> Vec<PathBuf> {
+        let usual = Path::new(config::DEFAULT_PATH).parent();
+        // Elsewhere the directory may be anybody's, such as /root. One that is not there needs not be hidden.
+        let given = self
+            .config_path
+            .as_ref()
+            .and_then(|path| path.canonicalize().ok());
+        std::iter::once(self.state.root().to_owned())
+            .chain(usual.map(Path::to_owned))
+            .chain(given)
+            .collect()
     }
 
     /// A place among the operations that run at once (`limits.parallel`); waits until there is one.

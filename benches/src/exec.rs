@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use sluice_agent::exec::spawn::Launcher;
 use sluice_agent::exec::users::{self, Allowed};
 use sluice_shim::event::{End, Event};
-use sluice_shim::spec::{Attachments, Limits, Script, Spec};
+use sluice_shim::spec::{Attachments, Limits, Profile, Script, Spec};
 
 use crate::floor::{SCRIPT, job_floor};
 use crate::samples::{Samples, ratio};
@@ -97,5 +97,7 @@ fn spec(directory: &Path, name: &str) -> Result<Spec> {
             open_files: Some(1024),
         },
         no_new_privs: true,
+        profile: Profile::None,
+        hidden: Vec::new(),
     })
 }

@@ -24,8 +24,6 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
@@ -39,11 +37,11 @@ use nix::unistd::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::confinement::Confined;
 use crate::containment::Containment;
 use crate::event::{Confinement, Stage};
 use crate::privileges;
-use crate::spec::Limits;
-use crate::workspace::SHARED_DIRECTORIES;
+use crate::spec::{Limits, Profile};
 
 /// From linux/sched.h; the constant of libc is too narrow for it.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -59,9 +57,7 @@ pub(crate) struct Plan<'a> {
     /// Absent when the shim has no right to change it.
     pub(crate) user: Option<(Uid, Gid, Vec<Gid>)>,
     pub(crate) home: &'a Path,
-    pub(crate) workspace: &'a Path,
-    /// Give it directories for temporary files and IPC of its own.
-    pub(crate) private: bool,
+    pub(crate) confined: Confined<'a>,
     pub(crate) limits: &'a Limits,
     pub(crate) no_new_privs: bool,
 }
@@ -178,10 +174,20 @@ impl Child {
 }
 
 impl ChildError {
-    fn setup(what: &str, error: impl std::fmt::Display) -> Self {
+    pub(crate) fn setup(what: &str, error: impl std::fmt::Display) -> Self {
         Self {
             stage: Stage::Setup,
             reason: format!("cannot {what}: {error}"),
+        }
+    }
+
+    /// A part that the owner's profile insists on.
+    pub(crate) fn confinement(profile: Profile, reason: impl std::fmt::Display) -> Self {
+        Self {
+            stage: Stage::Confinement,
+            reason: format!(
+                "confinement.profile: {profile} cannot be put up on this machine: {reason}"
+            ),
         }
     }
 
@@ -248,11 +254,7 @@ fn become_script(
             .write_all(b"0")
             .map_err(|e| ChildError::setup("enter a cgroup", e))?;
     }
-    let confinement = if plan.private {
-        make_private(plan, &mut notes)?
-    } else {
-        Confinement::default()
-    };
+    let mut confinement = plan.confined.set_apart(&mut notes)?;
     limit_resources(plan, containment)?;
     // An agent that the kernel is told to spare does not hand that on.
     let _best_effort = File::options()
@@ -283,6 +285,9 @@ fn become_script(
         .map_err(|e| ChildError::setup("tie the script to the shim", e))?;
     let cwd = enter(plan.home, &mut notes)?;
     umask(Mode::from_bits_truncate(0o022));
+    // Last: what follows is a message, and the exec.
+    plan.confined
+        .restrict(plan.home, plan.interpreter, &mut confinement, &mut notes)?;
     report(
         control,
         &Ok(Ready {
@@ -399,80 +404,4 @@ fn enter(home: &Path, notes: &mut Vec<String>) -> Result<PathBuf, ChildError> {
             Ok("/".into())
         }
     }
-}
-
-/// Directories for temporary files, and IPC, of its own, as far as the machine allows.
-fn make_private(plan: &Plan<'_>, notes: &mut Vec<String>) -> Result<Confinement, ChildError> {
-    let mut done = Confinement::default();
-    match unshare(CloneFlags::CLONE_NEWIPC) {
-        Ok(()) => done.private_ipc = true,
-        Err(errno) => notes.push(format!(
-            "IPC is shared with other users of this machine: {errno}"
-        )),
-    }
-    match unshare(CloneFlags::CLONE_NEWNS) {
-        Ok(()) => {
-            // From here on it is all or nothing: with a part of the mounts the script might not find its own file.
-            mount_private_directories(plan)?;
-            done.private_tmp = true;
-        }
-        Err(errno) => notes.push(format!(
-            "/tmp, /var/tmp and /dev/shm are shared with other users of this machine: {errno}"
-        )),
-    }
-    Ok(done)
-}
-
-fn mount_private_directories(plan: &Plan<'_>) -> Result<(), ChildError> {
-    let none = None::<&str>;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
-        .map_err(|e| ChildError::setup("make mounts private", e))?;
-    // Opened in the new namespace: a mount of another one cannot be bound here.
-    let workspace = open(
-        plan.workspace,
-        OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )
-    .map_err(|e| ChildError::setup("open the private directory", e))?;
-    let size = plan
-        .limits
-        .memory
-        .map_or_else(|| "50%".to_owned(), |bytes| bytes.to_string());
-    let options = format!("mode=1777,size={size}");
-    let mut covered: Vec<PathBuf> = Vec::new();
-    for directory in SHARED_DIRECTORIES {
-        // One that is a link to another (as /var/tmp to /tmp) is covered with it.
-        let Ok(real) = Path::new(directory).canonicalize() else {
-            continue;
-        };
-        if covered.contains(&real) {
-            continue;
-        }
-        mount(
-            Some("tmpfs"),
-            &real,
-            Some("tmpfs"),
-            MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
-            Some(options.as_str()),
-        )
-        .map_err(|e| ChildError::setup(&format!("mount on {directory}"), e))?;
-        covered.push(real);
-    }
-    // A private directory that was just covered is shown again at its place.
-    if covered.iter().any(|real| plan.workspace.starts_with(real)) {
-        let before = umask(Mode::from_bits_truncate(0o022));
-        let made = std::fs::create_dir_all(plan.workspace);
-        umask(before);
-        made.map_err(|e| ChildError::setup("show the private directory", e))?;
-        let source = format!("/proc/self/fd/{}", workspace.as_raw_fd());
-        mount(
-            Some(source.as_str()),
-            plan.workspace,
-            none,
-            MsFlags::MS_BIND,
-            none,
-        )
-        .map_err(|e| ChildError::setup("show the private directory", e))?;
-    }
-    Ok(())
 }

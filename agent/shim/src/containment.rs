@@ -46,6 +46,23 @@ pub(crate) struct Containment {
     version_1: Vec<(PathBuf, File)>,
 }
 
+/// How operations are held together on this machine: what a shim that is started from here can make.
+#[must_use]
+pub fn available() -> ContainmentKind {
+    let groups = Groups::make();
+    let kind = kind(groups.unified.is_some(), !groups.version_1.is_empty());
+    groups.remove();
+    kind
+}
+
+const fn kind(unified: bool, version_1: bool) -> ContainmentKind {
+    match (unified, version_1) {
+        (true, false) => ContainmentKind::CgroupV2,
+        (true, true) => ContainmentKind::Hybrid,
+        (false, _) => ContainmentKind::None,
+    }
+}
+
 impl Groups {
     /// Makes them, as far as the machine allows.
     pub(crate) fn make() -> Self {
@@ -129,11 +146,7 @@ impl Groups {
 
 impl Containment {
     pub(crate) fn kind(&self) -> ContainmentKind {
-        match (&self.unified, self.version_1.is_empty()) {
-            (Some(_), true) => ContainmentKind::CgroupV2,
-            (Some(_), false) => ContainmentKind::Hybrid,
-            (None, _) => ContainmentKind::None,
-        }
+        kind(self.unified.is_some(), !self.version_1.is_empty())
     }
 
     /// The group to clone the child into.

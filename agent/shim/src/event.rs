@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
+use crate::spec::Profile;
+
 /// Milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -132,14 +134,53 @@ impl fmt::Display for ContainmentKind {
     }
 }
 
-/// What was actually applied, which may be less than what was asked where the machine does not allow it.
+/// What was actually applied, which may be less than what was asked where the machine does not allow it. (Each field that
+/// is younger than the first release has a default, as the spool of an older shim is read too.)
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Confinement {
+    /// The profile, all of whose mandatory parts were applied: the script did not start otherwise.
+    #[serde(default)]
+    pub profile: Profile,
     /// `/tmp`, `/var/tmp` and `/dev/shm` are the operation's own.
     pub private_tmp: bool,
     /// System V IPC and POSIX message queues are the operation's own.
     pub private_ipc: bool,
+    /// Sluice's own files are covered.
+    #[serde(default)]
+    pub hidden_files: bool,
+    /// A deny-list of system calls, which also refuses those of other architectures.
+    #[serde(default)]
+    pub seccomp: bool,
+    /// Landlock, with the version of its interface that applies.
+    #[serde(default)]
+    pub landlock: Option<u32>,
+}
+
+impl fmt::Display for Confinement {
+    /// `none`, `private-tmp, private-ipc`, or with a profile
+    /// `strict: private-tmp, private-ipc, hidden-files, no-new-privs, seccomp, landlock-7`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let profile = self.profile != Profile::None;
+        let parts = [
+            (self.private_tmp, "private-tmp"),
+            (self.private_ipc, "private-ipc"),
+            (self.hidden_files, "hidden-files"),
+            (profile, "no-new-privs"),
+            (self.seccomp, "seccomp"),
+        ];
+        let mut parts: Vec<_> = parts
+            .into_iter()
+            .filter(|(applied, _)| *applied)
+            .map(|(_, name)| name.to_owned())
+            .collect();
+        parts.extend(self.landlock.map(|version| format!("landlock-{version}")));
+        match (profile, parts.is_empty()) {
+            (true, _) => write!(f, "{}: {}", self.profile, parts.join(", ")),
+            (false, true) => f.write_str("none"),
+            (false, false) => f.write_str(&parts.join(", ")),
+        }
+    }
 }
 
 /// One of the two output streams.
@@ -265,10 +306,44 @@ pub enum Stage {
     Workspace,
     /// Setting the child up: limits, namespaces, descriptors.
     Setup,
+    /// Putting up a part of the confinement that the profile insists on.
+    Confinement,
     /// Executing the interpreter.
     Interpreter,
     /// It was canceled before it started.
     Canceled,
     /// The shim ended unexpectedly, or another agent process gave the operation up.
     Shim,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn what_was_applied_is_one_line_and_an_older_shims_is_still_read() {
+        let mut applied = Confinement::default();
+        assert_eq!(applied.to_string(), "none");
+        (applied.private_tmp, applied.hidden_files) = (true, true);
+        assert_eq!(applied.to_string(), "private-tmp, hidden-files");
+        applied = Confinement {
+            profile: Profile::Strict,
+            private_ipc: true,
+            seccomp: true,
+            landlock: Some(7),
+            ..applied
+        };
+        assert_eq!(
+            applied.to_string(),
+            "strict: private-tmp, private-ipc, hidden-files, no-new-privs, seccomp, landlock-7"
+        );
+        let mut bytes = Vec::new();
+        let older =
+            std::collections::BTreeMap::from([("private_tmp", true), ("private_ipc", true)]);
+        ciborium::into_writer(&older, &mut bytes).unwrap();
+        let read: Confinement = ciborium::from_reader(&bytes[..]).unwrap();
+        assert_eq!(read.to_string(), "private-tmp, private-ipc");
+    }
 }

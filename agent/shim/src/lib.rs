@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! read spec -> lock spool -> take user -> make workspace -> limit cgroups -> [Prepared]
-//!    -> clone the child (namespaces, limits, user) -> [Started] -> exec -> [Output ...] -> kill all -> clean -> [Exited]
+//!    -> clone the child (namespaces, limits, user, confinement) -> [Started] -> exec -> [Output ...] -> kill all -> clean -> [Exited]
 //!    \_ anything wrong before exec: clean -> [Failed], and no process of the operation ever ran the script
 //! ```
 //!
@@ -23,6 +23,7 @@ pub mod spool;
 mod operation;
 
 mod child;
+mod confinement;
 mod containment;
 mod ephemeral;
 mod journal;
@@ -34,5 +35,6 @@ mod supervise;
 mod tree;
 mod workspace;
 
+pub use containment::available as containment;
 pub use ephemeral::{FIRST_UID, LAST_UID};
 pub use operation::run;

@@ -14,11 +14,12 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, setsid};
 
 use crate::child::{Child, ChildError, Plan};
+use crate::confinement::Confined;
 use crate::containment::{Containment, Groups};
 use crate::ephemeral::Lease;
 use crate::event::{Event, Outcome, Prepared, Stage, Started, UnixMillis};
 use crate::journal::Journal;
-use crate::spec::{NICE_AHEAD, Spec, User, Variable};
+use crate::spec::{NICE_AHEAD, Profile, Spec, User, Variable};
 use crate::supervise::{Running, supervise};
 use crate::workspace::Workspace;
 use crate::{privileges, processes, spool, workspace};
@@ -282,8 +283,17 @@ fn plan<'a>(
             User::Ephemeral { .. } => "/".as_ref(),
             User::Named { home, .. } => home,
         },
-        workspace: &workspace.path,
-        private: user.lease.is_some(),
+        confined: Confined {
+            profile: spec.profile,
+            private: user.lease.is_some() || spec.profile != Profile::None,
+            hidden: if user.uid.is_root() || spec.profile != Profile::None {
+                &spec.hidden
+            } else {
+                &[]
+            },
+            workspace: &workspace.path,
+            temporary: spec.limits.memory,
+        },
         limits: &spec.limits,
         no_new_privs: spec.no_new_privs,
     })

@@ -41,6 +41,33 @@ pub struct Spec {
     pub limits: Limits,
     /// Set `no_new_privs`, so that set-user-id programs gain nothing.
     pub no_new_privs: bool,
+    /// How much of the machine is kept from it.
+    pub profile: Profile,
+    /// Sluice's own directories and files, which a script of root or under a profile finds empty.
+    pub hidden: Vec<PathBuf>,
+}
+
+/// How much of the machine is kept from a script. What each comes to is in the module `confinement`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Profile {
+    /// What its user may not reach anyway.
+    #[default]
+    None,
+    /// System calls that no ordinary script makes, and the temporary files of others.
+    Standard,
+    /// That, TCP, and all files but the system's and its own.
+    Strict,
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Standard => "standard",
+            Self::Strict => "strict",
+        })
+    }
 }
 
 /// The script's bytes and the name of its file.
@@ -259,6 +286,9 @@ impl Spec {
             variable_name(&secret.variable)?;
             component("secret", &secret.name)?;
         }
+        for path in &self.hidden {
+            absolute("hidden path", path)?;
+        }
         match &self.user {
             User::Ephemeral { locks } => absolute("directory of uid locks", locks),
             User::Named { home, .. } => absolute("home", home),
@@ -358,6 +388,8 @@ mod tests {
                 open_files: None,
             },
             no_new_privs: true,
+            profile: Profile::None,
+            hidden: vec!["/var/lib/sluice".into()],
         }
     }
 
@@ -404,6 +436,15 @@ mod tests {
             Spec::from_bytes(&bad.to_bytes()),
             Err(SpecError::Relative {
                 what: "interpreter",
+                ..
+            })
+        ));
+        let mut bad = spec();
+        bad.hidden.push("etc/sluice".into());
+        assert!(matches!(
+            Spec::from_bytes(&bad.to_bytes()),
+            Err(SpecError::Relative {
+                what: "hidden path",
                 ..
             })
         ));

@@ -373,6 +373,8 @@ mod tests {
                     open_files: None,
                 },
                 no_new_privs: true,
+                profile: spec::Profile::None,
+                hidden: vec![],
             }
         }
     }

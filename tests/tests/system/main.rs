@@ -8,6 +8,7 @@
 mod attachments;
 mod audit;
 mod bad_input;
+mod confinement;
 mod delivery;
 mod gates;
 mod gates_stop;

@@ -133,7 +133,8 @@ fn what_is_dangerous_or_replaceable_is_named_in_one_place() {
     assert_eq!(naming("rcgen"), ["sluice-transport"]);
     assert_eq!(naming("rusqlite"), ["sluice-database"]);
     assert_eq!(naming("rusqlite_migration"), ["sluice-database"]);
-    assert_eq!(naming("seccompiler"), ["sluice-gate-runner"]);
+    assert_eq!(naming("seccompiler"), ["sluice-gate-runner", "sluice-shim"]);
+    assert_eq!(naming("landlock"), ["sluice-gate-runner", "sluice-shim"]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use nix::unistd::{Gid, Uid};
 use serde_bytes::ByteBuf;
 use sluice_shim::event::{Event, Outcome, Stage, Started, Stream};
 use sluice_shim::frame::Decoder;
-use sluice_shim::spec::{Attachments, Limits, Script, Spec, User, Variable};
+use sluice_shim::spec::{Attachments, Limits, Profile, Script, Spec, User, Variable};
 
 /// A directory for spools and workspaces, passable by everyone as the agent's is.
 pub(crate) struct Machine {
@@ -78,6 +78,8 @@ impl Machine {
                 open_files: None,
             },
             no_new_privs: true,
+            profile: Profile::None,
+            hidden: vec![],
         }
     }
 

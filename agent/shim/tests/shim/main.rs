@@ -8,6 +8,7 @@
 mod harness;
 
 mod cleaning;
+mod confinement;
 mod containment;
 mod context;
 mod outcome;
