@@ -9,6 +9,7 @@
 //! - [`program`]: the programs beside our own, and whether others could replace them.
 //! - [`render`]: what a preparer planned becomes variables, arguments and literals.
 //! - [`evaluate`](mod@evaluate): the pipeline.
+//! - [`trial`]: one question to one gate, with what it cost, for those who write gates.
 
 mod cache;
 mod check;
@@ -18,6 +19,7 @@ mod process;
 pub mod program;
 pub mod render;
 mod translate;
+pub mod trial;
 pub mod wire;
 
 pub use domain::{BindError, BindRequest, BoundGate, DomainOptions, GateDomain};
