@@ -97,7 +97,7 @@ pub enum BuildError {
         source: io::Error,
     },
     /// What the plugin says about itself makes no sense.
-    #[error("{path}: {source}; nothing was built", path = path.display())]
+    #[error("{path} is refused; nothing was built", path = path.display())]
     Manifest {
         /// Which file.
         path: PathBuf,
@@ -135,7 +135,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("makes a folder");
         assert!(matches!(build(folder.path()), Err(BuildError::Read { .. })));
         std::fs::write(folder.path().join("plugin.toml"), "id = \"Words\"\n").expect("writes");
-        let error = build(folder.path()).expect_err("is refused").to_string();
+        let error = build(folder.path()).expect_err("is refused");
+        assert!(matches!(error, BuildError::Manifest { .. }), "{error}");
+        let error = error.to_string();
         assert!(
             error.contains("plugin.toml") && error.ends_with("nothing was built"),
             "{error}"
