@@ -111,7 +111,21 @@ fn event(result: &OperationResult, finding: &Finding, index: usize, time: i64) -
     if let Some(remediation) = &finding.remediation {
         event["remediation"] = json!({ "desc": remediation });
     }
-    event
+    without_nulls(event)
+}
+
+/// The schema has no null: what is not known is left out.
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(map) => Value::Object(
+            map.into_iter()
+                .filter(|(_, value)| !value.is_null())
+                .map(|(key, value)| (key, without_nulls(value)))
+                .collect(),
+        ),
+        Value::Array(items) => Value::Array(items.into_iter().map(without_nulls).collect()),
+        other => other,
+    }
 }
 
 /// What became of the operation that the finding is about.
@@ -193,6 +207,7 @@ mod tests {
         }
         assert_eq!(first["metadata"]["version"], "1.3.0");
         assert_ne!(first["metadata"]["uid"], second["metadata"]["uid"]);
+        assert!(!second.to_string().contains("null"), "{second}");
     }
 
     #[test]
