@@ -32,6 +32,8 @@ pub struct Called {
     pub answer: Result<Answer, CallError>,
     /// Fuel that was burned.
     pub fuel: u64,
+    /// The most bytes of memories and tables that there were at once.
+    pub memory: u64,
     /// From instantiation to answer, in microseconds.
     pub duration_us: u64,
     /// What the guest logged, unescaped.
@@ -68,6 +70,7 @@ impl Gate {
                 return Called {
                     answer: Err(error),
                     fuel: 0,
+                    memory: 0,
                     duration_us: 0,
                     log: Vec::new(),
                 };
@@ -92,6 +95,7 @@ impl Gate {
         Called {
             answer,
             fuel,
+            memory: store.data().limiter.taken(),
             duration_us,
             log: store.into_data().log,
         }

@@ -10,6 +10,7 @@ const TABLE_ELEMENT: usize = size_of::<usize>();
 #[derive(Debug)]
 pub(crate) struct Limiter {
     left: usize,
+    taken: u64,
     pub(crate) hit: bool,
 }
 
@@ -17,14 +18,21 @@ impl Limiter {
     pub(crate) fn new(limits: &CallLimits) -> Self {
         Self {
             left: usize::try_from(limits.memory).unwrap_or(usize::MAX),
+            taken: 0,
             hit: false,
         }
+    }
+
+    /// Bytes that were taken. Memories and tables never shrink, so it is the most that there was at once.
+    pub(crate) const fn taken(&self) -> u64 {
+        self.taken
     }
 
     fn take(&mut self, bytes: usize) -> bool {
         match self.left.checked_sub(bytes) {
             Some(left) => {
                 self.left = left;
+                self.taken = self.taken.saturating_add(bytes as u64);
                 true
             }
             None => {

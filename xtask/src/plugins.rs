@@ -7,30 +7,42 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
-use sluice_gate_types::MANIFEST_SECTION;
 use sluice_gate_types::manifest::Manifest;
 use sluice_gate_types::signature::{SigningKey, Statement};
-use wasm_encoder::ComponentSection as _;
+use sluice_plugin_build::component::componentize;
+use sluice_plugin_build::module::compile;
+use sluice_plugin_build::toolchain::{TARGET, Toolchain, ToolchainError};
 
-use crate::steps::{cargo, root, run, target};
+use crate::steps::{root, run, target};
 
 /// The shipped plugins: folder and name.
 pub(crate) const NAMES: &[&str] = &["environment", "parameters", "scanner", "policy"];
 
-const TARGET: &str = "wasm32-unknown-unknown";
 /// How long a signature of a development key is good for.
 const VALID_MS: u64 = 365 * 24 * 3600 * 1000;
 
 /// Builds all of them and returns the folder with the results.
 pub(crate) fn build() -> Result<PathBuf> {
-    let modules = compile()?;
+    let packages: Vec<_> = NAMES
+        .iter()
+        .map(|name| format!("--package=sluice-plugin-{name}"))
+        .collect();
+    let options: Vec<_> = ["--profile=plugin"]
+        .into_iter()
+        .chain(packages.iter().map(String::as_str))
+        .collect();
+    let modules = compile(&toolchain()?, &root(), &options)?;
     let out = target().join("plugins");
     fs::create_dir_all(&out)?;
     let key = publisher(&out)?;
     for name in NAMES {
-        let module = fs::read(modules.join(format!("sluice_plugin_{name}.wasm")))?;
+        let module = modules
+            .iter()
+            .find(|module| module.name == format!("sluice_plugin_{name}"))
+            .with_context(|| format!("cargo made no module of {name}"))?;
+        let module = fs::read(&module.file)?;
         let manifest_path = root().join("plugins").join(name).join("plugin.toml");
         let text = fs::read_to_string(&manifest_path)
             .with_context(|| manifest_path.display().to_string())?;
@@ -58,20 +70,6 @@ pub(crate) fn build() -> Result<PathBuf> {
     Ok(out)
 }
 
-/// The component of a core module, with the manifest as a custom section.
-fn componentize(module: &[u8], manifest: &str) -> Result<Vec<u8>> {
-    let mut component = wit_component::ComponentEncoder::default()
-        .validate(true)
-        .module(module)?
-        .encode()?;
-    wasm_encoder::CustomSection {
-        name: MANIFEST_SECTION.into(),
-        data: manifest.as_bytes().into(),
-    }
-    .append_to_component(&mut component);
-    Ok(component)
-}
-
 /// The development key in `out`, made where there is none, and its public half beside it.
 fn publisher(out: &Path) -> Result<SigningKey> {
     let path = out.join("publisher.key");
@@ -92,54 +90,16 @@ fn publisher(out: &Path) -> Result<SigningKey> {
     Ok(key)
 }
 
-/// Compiles the core modules by the first way that works, and returns their folder.
-fn compile() -> Result<PathBuf> {
+/// A way to compile for WebAssembly; one that can be installed here is.
+fn toolchain() -> Result<Toolchain> {
     let forced = std::env::var("SLUICE_WASM_TOOLCHAIN").unwrap_or_default();
-    let build = |command: &mut Command| {
-        command.args(["build", "--target", TARGET, "--profile", "plugin"]);
-        for name in NAMES {
-            command.args(["--package", &format!("sluice-plugin-{name}")]);
-        }
-        run(command)
-    };
-    if forced != "debian" && (installed() || add_with_rustup()) {
-        build(&mut cargo())?;
-        return Ok(target().join(TARGET).join("plugin"));
+    if forced != "debian" && (Toolchain::installed(&root())? || add_with_rustup()) {
+        return Ok(Toolchain::Installed);
     }
-    if debian()? {
-        let folder = target().join("debian-web");
-        let linker = main_linker()?;
-        let mut command = Command::new("/usr/bin/cargo");
-        command
-            .current_dir(root())
-            .env("RUSTC", "/usr/bin/rustc")
-            .env("RUSTC_BOOTSTRAP", "1")
-            .env("CARGO_TARGET_DIR", &folder)
-            .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker)
-            .env_remove("RUSTUP_TOOLCHAIN")
-            .arg("-Zbuild-std=std,panic_abort");
-        build(&mut command)?;
-        return Ok(folder.join(TARGET).join("plugin"));
+    if Toolchain::debian_is_there() || add_with_apt() {
+        return Ok(Toolchain::debian(&root())?);
     }
-    bail!(
-        "the gates need Rust's target {TARGET}, and neither way to it works here:\n  \
-         1. rustup target add {TARGET}\n  \
-         2. on Debian, as root: apt-get install rustc-web cargo-web rust-web-src"
-    )
-}
-
-/// Whether the toolchain that runs us has the target.
-fn installed() -> bool {
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let output = Command::new(rustc)
-        .args(["--print", "target-libdir", "--target", TARGET])
-        .current_dir(root())
-        .output();
-    output.is_ok_and(|output| {
-        let path = String::from_utf8_lossy(&output.stdout);
-        output.status.success()
-            && fs::read_dir(path.trim()).is_ok_and(|mut entries| entries.next().is_some())
-    })
+    Err(ToolchainError::Missing.into())
 }
 
 fn add_with_rustup() -> bool {
@@ -148,52 +108,29 @@ fn add_with_rustup() -> bool {
         .args(["target", "add", TARGET])
         .current_dir(root())
         .status();
-    status.is_ok_and(|status| status.success()) && installed()
+    status.is_ok_and(|status| status.success())
+        && Toolchain::installed(&root()).is_ok_and(|installed| installed)
 }
 
-/// Whether Debian's packages for WebAssembly are there; installs them where we may.
-fn debian() -> Result<bool> {
-    let there = || {
-        Path::new("/usr/bin/cargo").exists()
-            && Path::new("/usr/lib/rustlib/src/rust/library").exists()
-    };
+/// Installs Debian's packages for WebAssembly where we may.
+fn add_with_apt() -> bool {
     let root_user = Command::new("id")
         .arg("-u")
         .output()
         .is_ok_and(|output| output.stdout == b"0\n");
-    if !there() && root_user && Path::new("/usr/bin/apt-get").exists() {
-        println!("trying Debian's packages rustc-web, cargo-web and rust-web-src");
-        let mut apt = Command::new("apt-get");
-        apt.args([
-            "install",
-            "-y",
-            "-qq",
-            "rustc-web",
-            "cargo-web",
-            "rust-web-src",
-        ])
-        .stdout(Stdio::null());
-        if run(&mut apt).is_err() {
-            return Ok(false);
-        }
+    if !root_user || !Path::new("/usr/bin/apt-get").exists() {
+        return false;
     }
-    Ok(there())
-}
-
-/// `rust-lld` of the main toolchain, for a compiler that comes without one.
-fn main_linker() -> Result<PathBuf> {
-    let output = Command::new("rustc")
-        .args(["--print", "target-libdir"])
-        .current_dir(root())
-        .output()?;
-    let libdir = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
-    let linker = libdir
-        .parent()
-        .context("the toolchain has no library folder")?
-        .join("bin/rust-lld");
-    if linker.exists() {
-        Ok(linker)
-    } else {
-        bail!("{} does not exist", linker.display())
-    }
+    println!("trying Debian's packages rustc-web, cargo-web and rust-web-src");
+    let mut apt = Command::new("apt-get");
+    apt.args([
+        "install",
+        "-y",
+        "-qq",
+        "rustc-web",
+        "cargo-web",
+        "rust-web-src",
+    ])
+    .stdout(Stdio::null());
+    run(&mut apt).is_ok() && Toolchain::debian_is_there()
 }

@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use sluice_api_types::problem::Problem;
+use sluice_plugin_build::plugin::BuildError;
 use sluice_protocol::ending::one_line;
 
+use crate::commands::plugin::{CaseError, NewError, WorkbenchError};
 use crate::exit;
 use crate::host::SettingsError;
 
@@ -72,6 +74,18 @@ pub(crate) enum Error {
         /// The job that was followed.
         job: String,
     },
+    /// A plugin's folder was not made.
+    #[error(transparent)]
+    PluginNew(#[from] NewError),
+    /// A plugin was not built.
+    #[error(transparent)]
+    PluginBuild(#[from] BuildError),
+    /// A plugin's test cases cannot be read.
+    #[error(transparent)]
+    PluginCase(#[from] CaseError),
+    /// A plugin cannot be asked here.
+    #[error(transparent)]
+    PluginGate(#[from] WorkbenchError),
     /// stdout cannot be written to.
     #[error("cannot write to stdout")]
     Stdout(#[source] std::io::Error),
@@ -134,6 +148,10 @@ impl Error {
             Self::Refused(problem) => &problem.code,
             Self::Answer(_) => "unexpected-answer",
             Self::Lost { .. } => "connection-lost",
+            Self::PluginNew(_) => "plugin-new",
+            Self::PluginBuild(_) => "plugin-build",
+            Self::PluginCase(_) => "plugin-case",
+            Self::PluginGate(_) => "plugin-gate",
             Self::Stdout(_) => "stdout",
             Self::System { .. } => "system",
         }

@@ -1,10 +1,12 @@
-//! The `sluice` command: what operators do, over the host's REST API and nothing else.
+//! The `sluice` command: what operators do, over the host's REST API and nothing else; and what authors of plugins do,
+//! without a host.
 //!
 //! [`main`] reads the command line, runs one command and makes an exit code of what came out. In reading order:
 //!
 //! - `command_line`: the commands and the options that all of them share;
 //! - `commands`: one file (or folder) for each command;
 //! - `host`: the connection to the host: settings, client, server-sent events;
+//! - `findings`: findings as SARIF and OCSF;
 //! - `output`: what stdout and stderr look like: tables, prefixes, escapes;
 //! - `exit`: every exit code, in one table;
 //! - `error`: what can go wrong, and how it is said;
@@ -17,6 +19,7 @@ mod command_line;
 mod commands;
 mod error;
 mod exit;
+mod findings;
 mod host;
 mod output;
 #[cfg(test)]

@@ -95,6 +95,7 @@ impl Server {
                 let failed = |error| Called {
                     answer: Err(error),
                     fuel: 0,
+                    memory: 0,
                     duration_us: 0,
                     log: Vec::new(),
                 };
@@ -104,6 +105,7 @@ impl Server {
                         Called {
                             answer: called.answer,
                             fuel: called.fuel,
+                            memory: called.memory,
                             duration_us: called.duration_us,
                             log: called.log,
                         }

@@ -169,6 +169,22 @@ pub enum SigningError {
     Encode,
 }
 
+/// Whose signature a file says it is. Nothing is checked: whoever shows it says so, or calls [`verify`] next.
+///
+/// # Errors
+///
+/// Where the file is no signature file.
+pub fn stated_publisher(file: &[u8]) -> Result<PublicKey, SignatureError> {
+    read_file(file).map(|file| PublicKey(file.publisher))
+}
+
+fn read_file(file: &[u8]) -> Result<File, SignatureError> {
+    if file.len() > MAX_SIGNATURE_FILE {
+        return Err(SignatureError::Malformed);
+    }
+    ciborium::from_reader(file).map_err(|_| SignatureError::Malformed)
+}
+
 /// Checks a signature file against the bytes it is for.
 ///
 /// `component_sha256` is the digest of the bytes that will be compiled, `now` is in milliseconds since 1970.
@@ -182,10 +198,7 @@ pub fn verify(
     trusted: &[PublicKey],
     now: u64,
 ) -> Result<Signed, SignatureError> {
-    if file.len() > MAX_SIGNATURE_FILE {
-        return Err(SignatureError::Malformed);
-    }
-    let file: File = ciborium::from_reader(file).map_err(|_| SignatureError::Malformed)?;
+    let file = read_file(file)?;
     let publisher = PublicKey(file.publisher);
     if !trusted.contains(&publisher) {
         return Err(SignatureError::Untrusted(publisher));
@@ -283,6 +296,7 @@ mod tests {
             Err(SignatureError::Untrusted(key.public()))
         );
         assert_eq!(key.public().to_string().parse(), Ok(key.public()));
+        assert_eq!(stated_publisher(&file), Ok(key.public()));
     }
 
     #[test]

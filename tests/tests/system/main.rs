@@ -14,6 +14,7 @@ mod gates;
 mod gates_stop;
 mod hostile;
 mod isolation;
+mod kit;
 mod memory;
 mod outcomes;
 mod parameters;

@@ -76,6 +76,11 @@ fn arrows_only_point_to_the_contracts() {
         ("sluice-agent", "sluice-api-types"),
         ("sluice-cli", "sluice-host"),
         ("sluice-cli", "sluice-agent"),
+        ("sluice-cli", "sluice-plugin-runtime"),
+        ("sluice-cli", "wasmtime"),
+        // What starts compilers is for authors alone.
+        ("sluice-host", "sluice-plugin-build"),
+        ("sluice-agent", "sluice-plugin-build"),
         ("sluice-protocol", "sluice-plugin-runtime"),
         ("sluice-protocol", "sluice-gate-types"),
         ("sluice-plugin-runtime", "sluice-protocol"),
@@ -135,6 +140,7 @@ fn what_is_dangerous_or_replaceable_is_named_in_one_place() {
     assert_eq!(naming("rusqlite_migration"), ["sluice-database"]);
     assert_eq!(naming("seccompiler"), ["sluice-gate-runner", "sluice-shim"]);
     assert_eq!(naming("landlock"), ["sluice-gate-runner", "sluice-shim"]);
+    assert_eq!(naming("wit-component"), ["sluice-plugin-build"]);
 }
 
 #[test]
@@ -259,7 +265,7 @@ fn wasmtime_has_the_features_that_were_chosen_and_no_others() {
 }
 
 /// Paths that a document tells the reader to make.
-const TO_BE_MADE: &[&str] = &["plugins/words/", "target/"];
+const TO_BE_MADE: &[&str] = &["acme-words/", "target/"];
 
 #[test]
 fn every_path_that_a_document_names_exists() {

@@ -11,6 +11,7 @@ use super::run::Console;
 use crate::command_line::Global;
 use crate::error::Error;
 use crate::exit;
+use crate::findings;
 use crate::host::Client;
 use crate::output::{self, List};
 
@@ -30,6 +31,9 @@ pub(crate) enum JobCommand {
     Show {
         /// The job's id
         job: String,
+        /// text; json, which is --json; sarif: findings as one SARIF 2.1.0 log; ocsf: findings as OCSF events, one a line
+        #[arg(long, value_name = "FORMAT", value_parser = format)]
+        format: Option<Format>,
     },
     /// Print the stored output of a job
     Output {
@@ -59,6 +63,25 @@ pub(crate) enum JobCommand {
     },
 }
 
+/// How a job is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Text,
+    Json,
+    Sarif,
+    Ocsf,
+}
+
+fn format(word: &str) -> Result<Format, String> {
+    match word {
+        "text" => Ok(Format::Text),
+        "json" => Ok(Format::Json),
+        "sarif" => Ok(Format::Sarif),
+        "ocsf" => Ok(Format::Ocsf),
+        _ => Err("text, json, sarif or ocsf".to_owned()),
+    }
+}
+
 fn stream(word: &str) -> Result<OutputStream, String> {
     match word {
         "stdout" => Ok(OutputStream::Stdout),
@@ -71,7 +94,7 @@ fn stream(word: &str) -> Result<OutputStream, String> {
 pub(crate) async fn run(global: &Global, command: JobCommand) -> Result<u8, Error> {
     match command {
         JobCommand::List { tenant, limit } => list(global, tenant.as_deref(), limit).await,
-        JobCommand::Show { job } => show(global, &job).await,
+        JobCommand::Show { job, format } => show(global, &job, format).await,
         JobCommand::Output { job, on, stream } => {
             print_output(global, &job, on.as_deref(), stream).await
         }
@@ -113,10 +136,20 @@ async fn list(global: &Global, tenant: Option<&str>, limit: Option<u64>) -> Resu
     Ok(exit::SUCCESS)
 }
 
-async fn show(global: &Global, job: &str) -> Result<u8, Error> {
+async fn show(global: &Global, job: &str, format: Option<Format>) -> Result<u8, Error> {
+    let format = match (format, global.json) {
+        (None, false) => Format::Text,
+        (None | Some(Format::Json), true) => Format::Json,
+        (Some(format), false) => format,
+        (Some(_), true) => {
+            let text =
+                "--json and --format ask for two formats; nothing was asked for, leave one out";
+            return Err(Error::Usage(text.to_owned()));
+        }
+    };
     let client = Client::new(global)?;
     let job: Job = client.get(&["jobs", job])?.json().await?;
-    if !global.json {
+    if format == Format::Text {
         output::print(&output::record(&[
             ("job", Some(job.job.to_string())),
             ("tenant", Some(job.tenant.clone())),
@@ -125,18 +158,30 @@ async fn show(global: &Global, job: &str) -> Result<u8, Error> {
             ("script sha256", Some(job.script_sha256.to_string())),
         ]))?;
     }
+    let mut results: Vec<OperationResult> = Vec::new();
     for operation in &job.operations {
         let value: serde_json::Value = client
             .get(&["operations", &operation.operation.to_string()])?
             .json()
             .await?;
-        if global.json {
+        if format == Format::Json {
             output::json_line(&value)?;
-        } else {
-            let result =
-                serde_json::from_value(value).map_err(|error| Error::Answer(error.to_string()))?;
-            output::print(&describe(&result))?;
+            continue;
         }
+        let result =
+            serde_json::from_value(value).map_err(|error| Error::Answer(error.to_string()))?;
+        match format {
+            Format::Text | Format::Json => output::print(&describe(&result))?,
+            // A log is one document: it is written when everything is there, or not at all.
+            Format::Sarif => results.push(result),
+            Format::Ocsf => findings::ocsf(&result, &job.submitted_at)
+                .map_err(|error| Error::Answer(error.to_string()))?
+                .iter()
+                .try_for_each(output::json_line)?,
+        }
+    }
+    if format == Format::Sarif {
+        output::json_line(&findings::sarif(&results))?;
     }
     Ok(exit::SUCCESS)
 }

@@ -6,6 +6,8 @@
 )]
 #![cfg(unix)]
 
+mod findings;
 mod host;
 mod run;
+mod schema;
 mod usage;

@@ -30,7 +30,7 @@ pub(crate) fn check(
 }
 
 /// The text that a finding's `subject` names, or none where it names nothing.
-pub(crate) fn subject<'a>(bundle: &'a Bundle, subject: &str) -> Option<&'a str> {
+fn subject<'a>(bundle: &'a Bundle, subject: &str) -> Option<&'a str> {
     match subject.split_once(':') {
         None if subject == "script" => Some(&bundle.script.text),
         Some(("argument", index)) => bundle
@@ -53,8 +53,14 @@ pub(crate) fn subject<'a>(bundle: &'a Bundle, subject: &str) -> Option<&'a str> 
     }
 }
 
+/// Line and column of a finding that was checked, where it has a place.
+pub(crate) fn place_of(bundle: &Bundle, finding: &Finding) -> Option<(u32, u32)> {
+    let span = finding.primary?;
+    place(subject(bundle, &finding.subject)?, span.start)
+}
+
 /// Line and column of a byte offset, both counted from 1; the column in characters.
-pub(crate) fn place(text: &str, offset: u64) -> Option<(u32, u32)> {
+fn place(text: &str, offset: u64) -> Option<(u32, u32)> {
     let before = text.get(..usize::try_from(offset).ok()?)?;
     let line = before.matches('\n').count() + 1;
     let column = before

@@ -117,6 +117,7 @@ impl Answered {
         let called = Called {
             answer: Err(error),
             fuel: 0,
+            memory: 0,
             duration_us: 0,
             log: Vec::new(),
         };
@@ -165,6 +166,28 @@ impl GateDomain {
         {
             CompileResponse::Inspected(result) => (*result).map_err(BindError::Refused),
             _ => Err(BindError::other_question()),
+        }
+    }
+
+    /// As [`Self::inspect`], and why the component could not be snapshotted where its shape shows that. Costs a quick
+    /// compilation; no guest code runs.
+    ///
+    /// # Errors
+    ///
+    /// Every reason why it may not be a plugin.
+    pub async fn examine(&self, component: &[u8]) -> Result<(Admitted, Option<String>), BindError> {
+        let request = CompileRequest::Instrument(component.to_vec().into());
+        match compile(&self.0.start, request)
+            .await
+            .map_err(BindError::Runner)?
+        {
+            CompileResponse::Instrumented(result) => {
+                let (admitted, instrumented) = (*result).map_err(BindError::Refused)?;
+                Ok((admitted, instrumented.err()))
+            }
+            _ => Err(BindError::Runner(io::Error::other(
+                "it answered another question",
+            ))),
         }
     }
 
@@ -412,6 +435,7 @@ impl BoundGate {
                 called: Called {
                     answer: answered.called.answer.clone(),
                     fuel: answered.called.fuel,
+                    memory: answered.called.memory,
                     duration_us: 0,
                     log: Vec::new(),
                 },
@@ -429,10 +453,11 @@ impl BoundGate {
 
     /// Calls the gate. A runner that dies in the middle is started again, and the question is asked once more; it is a
     /// pure function, so that changes nothing. Then there is no answer, which blocks.
-    async fn call(&self, question: &Encoded) -> Called {
+    pub(crate) async fn call(&self, question: &Encoded) -> Called {
         let failed = |error| Called {
             answer: Err(error),
             fuel: 0,
+            memory: 0,
             duration_us: 0,
             log: Vec::new(),
         };

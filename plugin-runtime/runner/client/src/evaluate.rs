@@ -6,9 +6,7 @@ use std::sync::Arc;
 use futures_util::future::{join, join_all};
 use sluice_gate_types::CONTRACT;
 use sluice_gate_types::answer::{self as a, Answer, CallError, Prepared as Plan, Verdict};
-use sluice_gate_types::input::{
-    Attribute, Bundle as SeenBundle, Job, Origin, Parameter, Question, Review, Value,
-};
+use sluice_gate_types::input::{Attribute, Bundle as SeenBundle, Job, Parameter, Question, Review};
 use sluice_gate_types::manifest::World;
 use sluice_protocol::bundle::{Bundle, Prepared, Source, Submission, assemble};
 use sluice_protocol::digest::Digest;
@@ -72,14 +70,11 @@ async fn run(
     evaluation: &mut Evaluation,
 ) -> Result<(), Ending> {
     let script = translate::source_script(input.source);
-    let requires = input
-        .source
-        .header
-        .as_ref()
-        .map(|header| translate::requirements(&header.requires))
-        .unwrap_or_default();
+    let requires = translate::requirements_of(input.source);
     let parameters = translate::parameters(input.submission, input.source);
-    let job = job(input);
+    let job = Job {
+        attributes: translate::job(input.source, &input.job),
+    };
 
     let check = Question::Check {
         script: script.clone(),
@@ -139,18 +134,6 @@ async fn run(
     )
     .await;
     policy(decisions, evaluation)
-}
-
-/// The job's attributes that every gate sees.
-fn job(input: &Input<'_>) -> Job {
-    let declared = Attribute::new(
-        "parameters.declared",
-        Value::Boolean(input.source.header.is_some()),
-        Origin::HostClaim,
-    );
-    Job {
-        attributes: input.job.iter().cloned().chain([declared]).collect(),
-    }
 }
 
 /// One gate's answer, checked, and the receipt for the call.
@@ -385,9 +368,7 @@ fn findings(
             if gate.mode() == Mode::Enforce {
                 enforced.push(finding.clone());
             }
-            let place = finding
-                .primary
-                .and_then(|span| check::place(check::subject(seen, &finding.subject)?, span.start));
+            let place = check::place_of(seen, &finding);
             evaluation.findings.push(translate::finding(
                 finding,
                 &gate.manifest().id,

@@ -12,6 +12,7 @@
 //! - [`program`]: the programs beside our own, and whether others could replace them.
 //! - [`render`]: what a preparer planned becomes variables, arguments and literals.
 //! - [`evaluate`](mod@evaluate): the pipeline.
+//! - [`trial`]: one question to one gate, with what it cost, for those who write gates.
 
 mod cache;
 mod check;
@@ -24,6 +25,7 @@ mod process;
 pub mod program;
 pub mod render;
 mod translate;
+pub mod trial;
 pub mod wire;
 
 pub use component::Component;

@@ -179,8 +179,26 @@ fn declaration_attributes(declaration: &ParameterDeclaration) -> Vec<i::Attribut
     attributes
 }
 
+/// The job's attributes that every gate sees: those given, and whether the script declares its parameters.
+pub(crate) fn job(source: &Source, given: &[i::Attribute]) -> Vec<i::Attribute> {
+    let declared = i::Attribute::new(
+        "parameters.declared",
+        i::Value::Boolean(source.header.is_some()),
+        i::Origin::HostClaim,
+    );
+    given.iter().cloned().chain([declared]).collect()
+}
+
+/// What the script's header block requires; nothing where it has none.
+pub(crate) fn requirements_of(source: &Source) -> Vec<i::Attribute> {
+    let header = source.header.as_ref();
+    header
+        .map(|header| requirements(&header.requires))
+        .unwrap_or_default()
+}
+
 /// What the header block requires.
-pub(crate) fn requirements(requires: &Requirements) -> Vec<i::Attribute> {
+fn requirements(requires: &Requirements) -> Vec<i::Attribute> {
     let mut attributes = Vec::new();
     let mut add = |key: &str, value: i::Value| {
         attributes.push(i::Attribute::new(key, value, i::Origin::HostClaim))

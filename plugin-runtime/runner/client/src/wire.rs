@@ -183,6 +183,8 @@ pub struct Called {
     pub answer: Result<Answer, CallError>,
     /// Fuel that was burned.
     pub fuel: u64,
+    /// The most bytes of memories and tables that there were at once.
+    pub memory: u64,
     /// Microseconds inside the runner.
     pub duration_us: u64,
     /// What the guest logged, unescaped.

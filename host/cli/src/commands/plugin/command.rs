@@ -4,12 +4,13 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use sluice_gate_types::manifest::Version;
+use sluice_gate_types::manifest::{Version, World};
 use sluice_gate_types::signature::PublicKey;
 use sluice_protocol::report::Mode;
 use sluice_protocol::units::Span;
 
-use super::{binding, install, publisher, sign};
+use super::new::{Language, PluginName};
+use super::{bench, binding, build, inspect, install, new, publisher, sign, test};
 use crate::command_line::Global;
 use crate::commands::run::KeyValue;
 use crate::error::Error;
@@ -94,20 +95,54 @@ pub(crate) enum PluginCommand {
         #[arg(long, value_name = "VERSION")]
         minimum_version: Option<Version>,
     },
-    /// Show what a component says about itself (not implemented in this version)
+    /// Show what a component says about itself and what its bytes show, without running it
     Inspect {
         /// The component
         file: PathBuf,
     },
-    /// Start a plugin (not implemented in this version)
-    #[command(hide = true, disable_help_flag = true)]
-    New(Later),
-    /// Build a plugin (not implemented in this version)
-    #[command(hide = true, disable_help_flag = true)]
-    Build(Later),
-    /// Run a plugin's test cases (not implemented in this version)
-    #[command(hide = true, disable_help_flag = true)]
-    Test(Later),
+    /// Start a plugin: a folder that builds as it is
+    New {
+        /// The plugin's id, and the folder's name: lower-case words joined by dashes
+        #[arg(value_name = "NAME")]
+        name: PluginName,
+        /// rust (c, python and js are not implemented in this version)
+        #[arg(long, default_value = "rust", value_parser = new::language)]
+        lang: Language,
+        /// scanner, environment, preparer or policy
+        #[arg(long, default_value = "scanner", value_parser = new::world)]
+        world: World,
+        /// The SDK's folder in a checkout of Sluice; absent: the SDK of this version is put into the plugin's folder.
+        /// [env: SLUICE_SDK]
+        #[arg(long, value_name = "PATH")]
+        sdk: Option<PathBuf>,
+    },
+    /// Build the plugin in a folder, and print the component's digest
+    Build {
+        /// A folder with plugin.toml and Cargo.toml
+        #[arg(value_name = "DIR", default_value = ".")]
+        folder: PathBuf,
+    },
+    /// Run a plugin's test cases, behind the walls and under the limits that it will have; a folder is built before
+    Test {
+        /// A plugin's folder, or a component
+        #[arg(value_name = "DIR|FILE.wasm", default_value = ".")]
+        plugin: PathBuf,
+        /// Where the cases are (cases/ beside the component where absent)
+        #[arg(long, value_name = "DIR")]
+        cases: Option<PathBuf>,
+    },
+    /// Ask a plugin about its test cases again and again, and print what an answer costs
+    Bench {
+        /// A plugin's folder, which is built before, or a component
+        #[arg(value_name = "DIR|FILE.wasm", default_value = ".")]
+        plugin: PathBuf,
+        /// Where the cases are (cases/ beside the component where absent)
+        #[arg(long, value_name = "DIR")]
+        cases: Option<PathBuf>,
+        /// How often each case is asked about
+        #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        calls: u32,
+    },
     /// Run a receipt again (not implemented in this version)
     #[command(hide = true, disable_help_flag = true)]
     Replay(Later),
@@ -165,10 +200,22 @@ pub(crate) async fn run(global: &Global, command: PluginCommand) -> Result<u8, E
             expires,
             minimum_version,
         } => sign::sign(global.json, &file, &key, out, expires, minimum_version),
-        PluginCommand::Inspect { .. } => Err(Error::NotImplemented("sluice plugin inspect")),
-        PluginCommand::New(_) => Err(Error::NotImplemented("sluice plugin new")),
-        PluginCommand::Build(_) => Err(Error::NotImplemented("sluice plugin build")),
-        PluginCommand::Test(_) => Err(Error::NotImplemented("sluice plugin test")),
+        PluginCommand::Inspect { file } => inspect::inspect(global.json, &file).await,
+        PluginCommand::New {
+            name,
+            lang,
+            world,
+            sdk,
+        } => new::new(global.json, &name, lang, world, sdk),
+        PluginCommand::Build { folder } => build::build(global.json, &folder),
+        PluginCommand::Test { plugin, cases } => {
+            test::test(global.json, &plugin, cases.as_deref()).await
+        }
+        PluginCommand::Bench {
+            plugin,
+            cases,
+            calls,
+        } => bench::bench(global.json, &plugin, cases.as_deref(), calls).await,
         PluginCommand::Replay(_) => Err(Error::NotImplemented("sluice plugin replay")),
         PluginCommand::Backtest(_) => Err(Error::NotImplemented("sluice plugin backtest")),
     }

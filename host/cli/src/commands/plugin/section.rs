@@ -46,7 +46,7 @@ fn take<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
 pub(super) enum SectionError {
     /// Another kind of file.
     #[error(
-        "not a WebAssembly component; build it with cargo xtask plugins, or wrap the module with wit-component"
+        "not a WebAssembly component; build it with sluice plugin build, or wrap the module with wit-component"
     )]
     NotAComponent,
     /// Ends inside a section.
