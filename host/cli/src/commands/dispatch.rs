@@ -1,6 +1,7 @@
 //! From a command line to the command.
 
 use crate::command_line::{Command, CommandLine};
+use crate::commands::script;
 use crate::commands::{audit, doctor, job, login, machine, plugin, run as run_command, token};
 use crate::error::Error;
 
@@ -21,7 +22,7 @@ pub(crate) fn run(command_line: CommandLine) -> Result<u8, Error> {
             Command::Run(arguments) => run_command::run(&global, *arguments).await,
             Command::Job(command) => job::run(&global, command).await,
             Command::Machine(command) => machine::run(&global, command).await,
-            Command::Script(_) => Err(Error::NotImplemented("sluice script")),
+            Command::Script(command) => script::run(&global, command).await,
             Command::Schedule(_) => Err(Error::NotImplemented("sluice schedule")),
             Command::Plugin(command) => plugin::run(&global, command).await,
             Command::Token(command) => token::run(&global, command).await,

@@ -122,6 +122,12 @@ async fn show(global: &Global, job: &str) -> Result<u8, Error> {
             ("tenant", Some(job.tenant.clone())),
             ("operator", Some(job.operator.clone())),
             ("submitted", Some(job.submitted_at.clone())),
+            (
+                "script",
+                job.script
+                    .as_ref()
+                    .map(|script| format!("{}@{}", script.name, script.version)),
+            ),
             ("script sha256", Some(job.script_sha256.to_string())),
         ]))?;
     }

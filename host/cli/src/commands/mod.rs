@@ -1,4 +1,4 @@
-//! One file for each command; `run` and `plugin` have folders.
+//! One file for each command; `run`, `plugin` and `script` have folders.
 
 mod dispatch;
 
@@ -9,6 +9,7 @@ pub(crate) mod login;
 pub(crate) mod machine;
 pub(crate) mod plugin;
 pub(crate) mod run;
+pub(crate) mod script;
 pub(crate) mod token;
 
 pub(crate) use dispatch::run;
