@@ -188,6 +188,34 @@ impl Database {
             .unwrap_or_else(|_| Err(WriteError::Stopped.into()))
     }
 
+    /// Writes what is in the log into the file and empties the log, so that what was erased is in neither.
+    ///
+    /// # Errors
+    ///
+    /// As [`Database::scan`]; SQLite says that it is busy where somebody reads or writes without end.
+    pub async fn shorten_log<E>(&self) -> Result<(), E>
+    where
+        E: From<rusqlite::Error> + From<WriteError> + Send + 'static,
+    {
+        let path = self.readers.path.clone();
+        tokio::task::spawn_blocking(move || {
+            // A connection of its own: within a transaction, as the writer's is most of the time, this cannot be done.
+            let connection = open_to_write(&path)?;
+            let busy: bool =
+                connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+            if busy {
+                return Err(rusqlite::Error::SqliteFailure(
+                    rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY),
+                    None,
+                )
+                .into());
+            }
+            Ok(())
+        })
+        .await
+        .unwrap_or_else(|_| Err(WriteError::Stopped.into()))
+    }
+
     /// Commits what has been handed over and closes the file.
     pub async fn close(&self) {
         // The writer's connection is the last one, so that it leaves one whole file and no log behind.

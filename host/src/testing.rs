@@ -175,7 +175,7 @@ impl TestHost {
 /// A request to run `echo hi`.
 pub(crate) fn request(machine: &str) -> SubmitJob {
     SubmitJob {
-        script: b"#!/bin/sh\necho hi\n".to_vec().into(),
+        script: Some(b"#!/bin/sh\necho hi\n".to_vec().into()),
         machines: vec![machine.to_owned()],
         ..SubmitJob::default()
     }

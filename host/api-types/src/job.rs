@@ -7,6 +7,7 @@ use sluice_protocol::ids::{JobId, OperationId};
 use sluice_protocol::units::{ByteSize, Span};
 
 use crate::bytes::Base64;
+use crate::script::{ScriptRef, ScriptUsed};
 
 /// The request header that makes a submission safe to repeat: the same key with the same body is the same job, with
 /// another body it is refused.
@@ -19,8 +20,12 @@ pub struct SubmitJob {
     /// The tenant's name; the operator's own where absent.
     #[serde(default)]
     pub tenant: Option<String>,
-    /// The bytes of the script.
-    pub script: Base64,
+    /// The bytes of the script; or else `script_ref`.
+    #[serde(default)]
+    pub script: Option<Base64>,
+    /// A script of the library. What the request leaves out is as its version says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script_ref: Option<ScriptRef>,
     /// Wins over the script's `#!` line.
     #[serde(default)]
     pub interpreter: Option<String>,
@@ -139,6 +144,9 @@ pub struct Job {
     /// Of the bytes submitted.
     #[schema(value_type = String)]
     pub script_sha256: Digest,
+    /// The script of the library that it runs; null where the request brought the text.
+    #[serde(default)]
+    pub script: Option<ScriptUsed>,
     /// One for each target, in the order of the request.
     pub operations: Vec<OperationSummary>,
 }
@@ -158,6 +166,9 @@ pub struct JobSummary {
     /// Of the bytes submitted.
     #[schema(value_type = String)]
     pub script_sha256: Digest,
+    /// The script of the library that it runs; null where the request brought the text.
+    #[serde(default)]
+    pub script: Option<ScriptUsed>,
     /// How many operations it has.
     pub operations: u64,
     /// How many of them have ended.
@@ -203,7 +214,7 @@ mod tests {
             r#"{"script":"aGk=","machines":["web-1"],"limits":{"time":"30s"}}"#,
         )
         .expect("reads");
-        assert_eq!(request.script.0, b"hi");
+        assert_eq!(request.script.map(|script| script.0), Some(b"hi".to_vec()));
         assert_eq!(request.limits.time, Some(Span::seconds(30)));
         for wrong in [
             r#"{"script":"aGk=","machine":"web-1"}"#,
@@ -211,6 +222,8 @@ mod tests {
             r#"{"script":"aGk=","limits":{"time":30}}"#,
             r#"{"script":"aGk=","tags":[{"key":"a","value":"b","c":1}]}"#,
             r#"{"script":"aGk=","compat":"puppet"}"#,
+            r#"{"script_ref":{"name":"a","versoin":1}}"#,
+            r#"{"script_ref":{"version":1}}"#,
         ] {
             assert!(serde_json::from_str::<SubmitJob>(wrong).is_err(), "{wrong}");
         }

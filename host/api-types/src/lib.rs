@@ -7,6 +7,7 @@
 //! - [`problem`], [`page`], [`bytes`]: what every route shares.
 //! - [`whoami`]: who is asking.
 //! - [`job`], [`operation`], [`event`], [`blob`]: running scripts.
+//! - [`script`]: the script library.
 //! - [`machine`], [`enroll_token`]: the fleet.
 //! - [`plugin`], [`publisher`], [`binding`]: the gates.
 //! - [`token`]: who may do what.
@@ -25,5 +26,6 @@ pub mod page;
 pub mod plugin;
 pub mod problem;
 pub mod publisher;
+pub mod script;
 pub mod token;
 pub mod whoami;

@@ -6,6 +6,8 @@ use sluice_protocol::ending::{State, Status};
 use sluice_protocol::ids::{JobId, OperationId};
 use sluice_protocol::report::{Check, Context, Finding, LimitHit, Receipt};
 
+use crate::script::ScriptUsed;
+
 /// The object that `sluice run --json` prints, key for key. Keys are only ever added, and none is left out: what is
 /// absent is null.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -91,6 +93,9 @@ pub struct OperationResult {
     pub receipts: Vec<Receipt>,
     /// Remarks for the operator.
     pub notes: Vec<String>,
+    /// The script of the library that ran; null where the request brought the text.
+    #[serde(default)]
+    pub script: Option<ScriptUsed>,
     /// For programs, where a gate or the owner blocked it, for example `approval-required`.
     #[serde(default)]
     pub code: Option<String>,
@@ -149,6 +154,7 @@ impl OperationResult {
             checks: Vec::new(),
             receipts: Vec::new(),
             notes: Vec::new(),
+            script: None,
             code: None,
             why: Vec::new(),
             late_report: None,
@@ -216,6 +222,7 @@ mod tests {
         "checks",
         "receipts",
         "notes",
+        "script",
     ];
 
     #[test]

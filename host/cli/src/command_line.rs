@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use crate::commands::{audit, completion, doctor, job, login, machine, man, plugin, run, token};
+use crate::commands::{
+    audit, completion, doctor, job, login, machine, man, plugin, run, script, token,
+};
 use crate::error::Error;
 
 /// Run scripts on a fleet of machines, through gates, on the record.
@@ -52,9 +54,9 @@ pub(crate) enum Command {
     /// The fleet: enroll, list, tag, rename, revoke
     #[command(subcommand)]
     Machine(machine::MachineCommand),
-    /// The script library (not implemented in this version)
-    #[command(hide = true, disable_help_flag = true)]
-    Script(Later),
+    /// The script library: add, list, show, archive, redact
+    #[command(subcommand)]
+    Script(script::ScriptCommand),
     /// Schedules (not implemented in this version)
     #[command(hide = true, disable_help_flag = true)]
     Schedule(Later),
@@ -180,6 +182,9 @@ mod tests {
             "sluice run",
             "sluice frobnicate",
             "sluice run x --on a --time-limit 30",
+            "sluice run x --script s --on a",
+            "sluice run --script s@0 --on a",
+            "sluice run --on a",
             "sluice job",
         ] {
             let error = parse_words(words).expect_err("is wrong");
@@ -223,6 +228,13 @@ mod tests {
             "script list",
             "script show s",
             "script versions s",
+            "script add f --name n --description d --os linux --os macos --as u --interpreter sh --env A=b --time-limit 30s \
+             --output-limit 1MiB --memory-limit 512MiB --tenant t",
+            "script show s@2 --text",
+            "script archive s",
+            "script redact s@2",
+            "script import d --tenant t",
+            "run --script s@2 --on a",
             "schedule add s --every 1h",
             "schedule list",
             "schedule show s",

@@ -11,5 +11,6 @@ pub use enroll::{
     EnrollError, Joined, MAX_FACTS, NewToken, admit, bound_facts, create_token, refuse,
 };
 pub use name::{InvalidName, MachineName};
+pub(crate) use name::{LONGEST as LONGEST_NAME, is_plain_name};
 pub use presence::{Closing, Command, Inbox, Presence, Session};
 pub use tag::{InvalidTag, MAX_TAGS, parse as parse_tag};

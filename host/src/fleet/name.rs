@@ -7,7 +7,8 @@ use std::str::FromStr;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct MachineName(String);
 
-const LONGEST: usize = 120;
+/// The longest name, in bytes.
+pub(crate) const LONGEST: usize = 120;
 
 impl MachineName {
     /// The name that a machine asks for, made plain: what is not allowed becomes a dash.
@@ -39,6 +40,13 @@ impl MachineName {
     }
 }
 
+/// Whether a text can be a name: of a machine, or of whatever else is told apart by reading.
+pub(crate) fn is_plain_name(text: &str) -> bool {
+    (1..=LONGEST).contains(&text.len())
+        && text.chars().all(is_plain)
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+}
+
 fn is_plain(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')
 }
@@ -53,10 +61,7 @@ impl FromStr for MachineName {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
-        let valid = (1..=LONGEST).contains(&text.len())
-            && text.chars().all(is_plain)
-            && text.starts_with(|c: char| c.is_ascii_alphanumeric());
-        if valid {
+        if is_plain_name(text) {
             Ok(Self(text.to_owned()))
         } else {
             Err(InvalidName(text.to_owned()))

@@ -1,7 +1,7 @@
 //! Ending what has not ended: by an operator's wish, or because the machine is revoked.
 
 use sluice_protocol::ending::{Ending, State};
-use sluice_protocol::ids::{JobId, MachineId};
+use sluice_protocol::ids::{JobId, MachineId, OperationId};
 use sluice_protocol::report::Report;
 
 use super::outcome::{Ended, events_of_end};
@@ -26,53 +26,94 @@ pub async fn cancel(
     now: UnixMillis,
 ) -> Result<u64, CancelError> {
     let asked = actor.clone();
-    let (ended, told) = host
+    let canceling = host
         .store
         .write(move |conn| {
             if jobs::not_after(conn, asked.tenant.id, job)?.is_none() {
                 return Err(CancelError::NoJob(job));
             }
-            let script_sha256 = jobs::script_sha256(conn, asked.tenant.id, job)?;
-            let (mut ended, mut told, mut events) = (0_u64, Vec::new(), Vec::new());
-            for operation in operations::of_job(conn, asked.tenant.id, job)? {
-                if operation.state.is_terminal() {
-                    continue;
-                }
-                events.push(
-                    Event::by(EventKind::ScriptCancelRequested, &asked)
-                        .on(&operation.machine_name)
-                        .of_job(job)
-                        .of_operation(operation.id)
-                        .with_script(script_sha256)
-                        .with_bundle(operation.bundle_sha256),
-                );
-                let report =
-                    Report::without_process(Ending::Canceled(asked.name.clone()), now.to_wire());
-                if operations::end(conn, operation.id, From::NotSent, &report)? {
-                    let over = Ended {
-                        operation: &operation,
-                        script_sha256,
-                        report: &report,
-                    };
-                    events.extend(events_of_end(
-                        &Event::by(EventKind::ScriptCanceled, &asked),
-                        &over,
-                    ));
-                    ended += 1;
-                } else {
-                    operations::set_cancel(conn, operation.id, &asked.name)?;
-                    told.extend(operation.machine.map(|machine| (operation.id, machine)));
-                }
-            }
-            audit::append(conn, &asked.tenant, now, events)?;
-            Ok((ended, told))
+            Ok(Canceling::of(conn, &asked, job, now, |_| true)?)
         })
         .await?;
-    for _ in 0..ended {
+    Ok(tell_canceled(host, actor, job, &canceling))
+}
+
+/// A job's operations that were canceled in a transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Canceling {
+    /// How many ended there and then.
+    ended: u64,
+    /// Those that their machines are yet to be told of.
+    told: Vec<(OperationId, MachineId)>,
+}
+
+impl Canceling {
+    /// Cancels what has not started of a job, in the caller's transaction. [`tell_canceled`] follows its commit.
+    ///
+    /// # Errors
+    ///
+    /// Where the database cannot be written.
+    pub fn of_unstarted(
+        conn: &Connection,
+        actor: &Actor,
+        job: JobId,
+        now: UnixMillis,
+    ) -> Result<Self, StoreError> {
+        Self::of(conn, actor, job, now, |state| state != State::Running)
+    }
+
+    fn of(
+        conn: &Connection,
+        actor: &Actor,
+        job: JobId,
+        now: UnixMillis,
+        concerned: impl Fn(State) -> bool,
+    ) -> Result<Self, StoreError> {
+        let script_sha256 = jobs::script_sha256(conn, actor.tenant.id, job)?;
+        let (mut canceling, mut events) = (Self::default(), Vec::new());
+        for operation in operations::of_job(conn, actor.tenant.id, job)? {
+            if operation.state.is_terminal() || !concerned(operation.state) {
+                continue;
+            }
+            events.push(
+                Event::by(EventKind::ScriptCancelRequested, actor)
+                    .on(&operation.machine_name)
+                    .of_job(job)
+                    .of_operation(operation.id)
+                    .with_script(script_sha256)
+                    .with_bundle(operation.bundle_sha256),
+            );
+            let report =
+                Report::without_process(Ending::Canceled(actor.name.clone()), now.to_wire());
+            if operations::end(conn, operation.id, From::NotSent, &report)? {
+                let over = Ended {
+                    operation: &operation,
+                    script_sha256,
+                    report: &report,
+                };
+                events.extend(events_of_end(
+                    &Event::by(EventKind::ScriptCanceled, actor),
+                    &over,
+                ));
+                canceling.ended += 1;
+            } else {
+                operations::set_cancel(conn, operation.id, &actor.name)?;
+                let machine = operation.machine.map(|machine| (operation.id, machine));
+                canceling.told.extend(machine);
+            }
+        }
+        audit::append(conn, &actor.tenant, now, events)?;
+        Ok(canceling)
+    }
+}
+
+/// Tells followers and machines, once it is on disk. Says how many operations it concerns.
+pub fn tell_canceled(host: &SharedHost, actor: &Actor, job: JobId, canceling: &Canceling) -> u64 {
+    for _ in 0..canceling.ended {
         host.metrics.operation_ended(State::Canceled);
     }
     host.events.notify(job);
-    for (operation, machine) in &told {
+    for (operation, machine) in &canceling.told {
         if let Some(session) = host.presence.get(*machine) {
             session.send(Command::Cancel {
                 operation: *operation,
@@ -80,7 +121,7 @@ pub async fn cancel(
             });
         }
     }
-    Ok(ended + told.len() as u64)
+    canceling.ended + canceling.told.len() as u64
 }
 
 /// Ends every open operation of a machine that is being revoked, in the caller's transaction: what was not sent is

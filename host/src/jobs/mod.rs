@@ -25,7 +25,7 @@ mod targets;
 #[cfg(test)]
 mod tests;
 
-pub use cancel::{CancelError, cancel, end_all_of_machine};
+pub use cancel::{CancelError, Canceling, cancel, end_all_of_machine, tell_canceled};
 pub use deliver::{deliver_pending, pending};
 pub use events::{Events, Subscription};
 pub use expire::sweep;

@@ -93,7 +93,7 @@ impl Preflight<'_> {
             Target::NotFound(_) => return Ok(self.ended(Ending::MachineNotFound)),
             Target::Machine(machine) => machine,
         };
-        if let Some(misfit) = fit::misfit(&self.order.source, &machine.facts) {
+        if let Some(misfit) = fit::misfit(&self.order.source, &self.order.os, &machine.facts) {
             return Ok(self.ended(misfit));
         }
         let mut gates = Vec::new();

@@ -19,6 +19,7 @@ use super::{Order, SubmitError, deliver};
 use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
+use crate::library::{self, Chosen};
 use crate::operators::Actor;
 use crate::store::jobs::{self, JobRow};
 use crate::store::operations::{self, From, OperationRow};
@@ -29,6 +30,46 @@ const SILENCE: Span = Span::seconds(24 * 3600);
 /// The most names of targets that an audit entry spells out.
 const NAMES_IN_ENTRY: usize = 50;
 
+/// Which text a request means, as far as the record is concerned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Text {
+    /// Of the bytes; none where there are none.
+    sha256: Option<Digest>,
+    /// The script of the library, as it was found or else as it was typed.
+    script: Option<String>,
+    /// The user that was asked for, by the request or by the library.
+    run_as: Option<String>,
+}
+
+impl Text {
+    /// What `request` means, where `chosen` is what it names in the library.
+    pub(super) fn of(request: &SubmitJob, chosen: Option<&Chosen>) -> Self {
+        let typed = request.script_ref.as_ref().map(|script| {
+            let version = script.version.map(|version| format!("@{version}"));
+            cut(&format!("{}{}", script.name, version.unwrap_or_default()))
+        });
+        Self {
+            sha256: match chosen {
+                Some(chosen) => Some(chosen.script_sha256),
+                None => request.script.as_ref().map(|script| Digest::of(&script.0)),
+            },
+            script: chosen.map(|chosen| chosen.id.to_string()).or(typed),
+            run_as: request
+                .run_as
+                .clone()
+                .or_else(|| chosen.and_then(|chosen| chosen.settings.run_as.clone())),
+        }
+    }
+
+    fn told(&self, mut event: Event) -> Event {
+        event.script_sha256 = self.sha256;
+        match &self.script {
+            Some(script) => event.detail("script", script.as_str()),
+            None => event,
+        }
+    }
+}
+
 /// Records that somebody asks for scripts to be run: one entry for each machine that is named, and one for tags or all.
 /// Answers at once with what becomes of that. The entries stand before any that follows from them, and are durable with
 /// the next commit: with that of the job or its refusal, or alone after a moment, where the gates take longer.
@@ -36,14 +77,14 @@ pub(super) async fn attempt(
     host: &SharedHost,
     actor: &Actor,
     job: JobId,
-    script: Digest,
+    text: &Text,
     request: &SubmitJob,
     now: UnixMillis,
 ) -> Result<impl Future<Output = Result<(), StoreError>> + Send + use<>, StoreError> {
-    let base = Event::by(EventKind::ScriptExecutionAttempt, actor)
+    let base = text
+        .told(Event::by(EventKind::ScriptExecutionAttempt, actor))
         .of_job(job)
-        .with_script(script)
-        .detail("run_as", request.run_as.clone())
+        .detail("run_as", text.run_as.clone())
         .detail("no_security_scan", request.no_security_scan);
     let mut events: Vec<Event> = request
         .machines
@@ -76,7 +117,7 @@ pub(super) async fn refused(
     host: &SharedHost,
     actor: &Actor,
     job: JobId,
-    script: Digest,
+    text: &Text,
     error: &SubmitError,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
@@ -88,9 +129,9 @@ pub(super) async fn refused(
         }
         _ => Event::by(EventKind::RequestRefused, actor),
     };
-    let event = event
+    let event = text
+        .told(event)
         .of_job(job)
-        .with_script(script)
         .detail("reason", cut(&error.to_string()));
     let tenant = actor.tenant.clone();
     host.store
@@ -104,7 +145,7 @@ pub(super) async fn earlier(
     actor: &Actor,
     job: JobId,
     key: Option<&str>,
-    order: &Order,
+    request: Digest,
     now: UnixMillis,
 ) -> Result<Option<JobId>, SubmitError> {
     let Some(key) = key else { return Ok(None) };
@@ -113,7 +154,7 @@ pub(super) async fn earlier(
     }
     let found = host
         .store
-        .read(|conn| repetition(conn, actor, Some(key), order.digest))?;
+        .read(|conn| repetition(conn, actor, Some(key), request))?;
     if let Some(earlier) = found {
         let (tenant, event) = (actor.tenant.clone(), repeated(actor, job, earlier));
         host.store
@@ -184,6 +225,7 @@ pub(super) async fn job(
         token: actor.token,
         operator: actor.name.clone(),
         script_sha256: Digest::of(&order.submission.script),
+        script: order.script,
         submission: order.submission,
         submitted: now,
         not_after,
@@ -287,6 +329,10 @@ fn write_job(
     )? {
         audit::append(conn, &actor.tenant, now, [repeated(actor, job.id, earlier)])?;
         return Ok(Some(earlier));
+    }
+    // Between the look at the library and this moment it may have been changed.
+    if let Some(script) = &job.script {
+        library::still_runs(conn, actor.tenant.id, script)?;
     }
     jobs::insert(conn, actor.tenant.id, job)?;
     let mut events = Vec::with_capacity(operations.len());

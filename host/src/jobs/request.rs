@@ -12,6 +12,7 @@ use sluice_protocol::environment::{self, MAX_ENVIRONMENT};
 use sluice_protocol::units::Span;
 
 use crate::fleet;
+use crate::library::{Chosen, VersionId};
 use crate::store::Extent;
 use crate::store::bindings::TagPair;
 
@@ -36,6 +37,10 @@ pub struct Order {
     pub submission: Submission,
     /// The script, read.
     pub source: Source,
+    /// Where the script is one of the library.
+    pub script: Option<VersionId>,
+    /// The systems that the library says the script is for; any where empty.
+    pub os: Vec<String>,
     /// Where.
     pub selection: Selection,
     /// How long it may wait.
@@ -74,17 +79,59 @@ impl Selection {
 }
 
 impl Order {
-    /// Reads a request.
+    /// The digest of a request as it came. One that leaves the version to the host is the same request when there is a
+    /// newer one.
+    ///
+    /// # Errors
+    ///
+    /// It has no JSON form: a bug.
+    pub fn digest_of(request: &SubmitJob) -> Result<Digest, RequestError> {
+        serde_json::to_vec(request)
+            .map(|json| Digest::of(&json))
+            .map_err(|error| RequestError::Unreadable(error.to_string()))
+    }
+
+    /// Reads a request with this digest; `chosen` is what it names in the library.
     ///
     /// # Errors
     ///
     /// The first thing that is wrong with it. No operation exists.
-    pub fn read(request: SubmitJob) -> Result<Self, RequestError> {
-        let json = serde_json::to_vec(&request)
-            .map_err(|error| RequestError::Unreadable(error.to_string()))?;
+    pub fn read(
+        mut request: SubmitJob,
+        digest: Digest,
+        chosen: Option<Chosen>,
+    ) -> Result<Self, RequestError> {
         let selection = selection(&request)?;
         let expires = request.expires.unwrap_or(DEFAULT_EXPIRY);
         bounded("expires", Some(expires), LONGEST_EXPIRY)?;
+        let (script, os) = match chosen {
+            Some(chosen) => {
+                let (id, os) = chosen.fill(&mut request);
+                (Some(id), os)
+            }
+            None => (None, Vec::new()),
+        };
+        let (no_queue, skip_security_scan) = (request.no_queue, request.no_security_scan);
+        let (submission, source) = Self::submission(request)?;
+        Ok(Self {
+            submission,
+            source,
+            script,
+            os,
+            selection,
+            expires,
+            no_queue,
+            skip_security_scan,
+            digest,
+        })
+    }
+
+    /// What is to run, wherever that is.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong with it.
+    pub(crate) fn submission(request: SubmitJob) -> Result<(Submission, Source), RequestError> {
         bounded("limits.time", request.limits.time, LONGEST_TIME)?;
         if request.limits.output.is_some_and(|size| size.0 == 0)
             || request.limits.memory.is_some_and(|size| size.0 == 0)
@@ -111,7 +158,7 @@ impl Order {
             check_user(user)?;
         }
         let submission = Submission {
-            script: request.script.0,
+            script: request.script.ok_or(RequestError::NoScript)?.0,
             interpreter: request.interpreter,
             parameters,
             environment: variables,
@@ -129,15 +176,7 @@ impl Order {
             },
         };
         let source = Source::read(&submission)?;
-        Ok(Self {
-            submission,
-            source,
-            selection,
-            expires,
-            no_queue: request.no_queue,
-            skip_security_scan: request.no_security_scan,
-            digest: Digest::of(&json),
-        })
+        Ok((submission, source))
     }
 }
 
@@ -284,6 +323,14 @@ pub enum RequestError {
     /// The script cannot be read.
     #[error(transparent)]
     Script(#[from] SourceError),
+    /// Nothing to run.
+    #[error("no script is given: give its text (script), or name one of the library (script_ref)")]
+    NoScript,
+    /// Contradictory scripts.
+    #[error(
+        "a text and a script of the library cannot both be meant: give either script or script_ref"
+    )]
+    TwoScripts,
     /// A tag is none.
     #[error(transparent)]
     Tag(#[from] fleet::InvalidTag),
@@ -359,6 +406,7 @@ pub enum RequestError {
 
 #[cfg(test)]
 mod tests {
+    use sluice_api_types::bytes::Base64;
     use sluice_api_types::job::{AttachmentRef, Tag, Variable as ApiVariable};
     use sluice_protocol::units::ByteSize;
 
@@ -366,15 +414,24 @@ mod tests {
 
     fn request() -> SubmitJob {
         SubmitJob {
-            script: b"#!/bin/sh\necho hi\n".to_vec().into(),
+            script: bytes(b"#!/bin/sh\necho hi\n"),
             machines: vec!["web-1".to_owned()],
             ..SubmitJob::default()
         }
     }
 
+    fn bytes(script: &[u8]) -> Option<Base64> {
+        Some(script.to_vec().into())
+    }
+
+    fn read(request: SubmitJob) -> Result<Order, RequestError> {
+        let digest = Order::digest_of(&request)?;
+        Order::read(request, digest, None)
+    }
+
     #[test]
     fn a_plain_request_is_read() {
-        let order = Order::read(request()).expect("reads");
+        let order = read(request()).expect("reads");
         assert_eq!(order.expires, DEFAULT_EXPIRY);
         assert_eq!(
             order.selection,
@@ -383,12 +440,12 @@ mod tests {
                 tags: Vec::new()
             }
         );
-        assert_eq!(order.digest, Order::read(request()).expect("reads").digest);
+        assert_eq!(order.digest, read(request()).expect("reads").digest);
         let other = SubmitJob {
             no_queue: true,
             ..request()
         };
-        assert_ne!(order.digest, Order::read(other).expect("reads").digest);
+        assert_ne!(order.digest, read(other).expect("reads").digest);
     }
 
     #[test]
@@ -408,21 +465,19 @@ mod tests {
         };
         type Change = Box<dyn Fn(&mut SubmitJob)>;
         let table: Vec<(Change, &str)> = vec![
-            (Box::new(|r| r.script = Vec::new().into()), "empty"),
+            (Box::new(|r| r.script = bytes(b"")), "empty"),
+            (Box::new(|r| r.script = None), "no script is given"),
             (
-                Box::new(|r| r.script = b"#!/bin/sh\n\0".to_vec().into()),
+                Box::new(|r| r.script = bytes(b"#!/bin/sh\n\0")),
                 "NUL byte in line 2",
             ),
+            (Box::new(|r| r.script = bytes(b"\xff\xfea\0")), "UTF-16"),
             (
-                Box::new(|r| r.script = b"\xff\xfea\0".to_vec().into()),
-                "UTF-16",
-            ),
-            (
-                Box::new(|r| r.script = b"#!/bin/sh\n\xff\n".to_vec().into()),
+                Box::new(|r| r.script = bytes(b"#!/bin/sh\n\xff\n")),
                 "not UTF-8 in line 2",
             ),
             (
-                Box::new(|r| r.script = b"echo\n".to_vec().into()),
+                Box::new(|r| r.script = bytes(b"echo\n")),
                 "names no interpreter",
             ),
             (Box::new(|r| r.machines.clear()), "no machine is named"),
@@ -502,7 +557,7 @@ mod tests {
         for (change, expected) in table {
             let mut wrong = request();
             change(&mut wrong);
-            let error = Order::read(wrong).expect_err(expected).to_string();
+            let error = read(wrong).expect_err(expected).to_string();
             assert!(
                 error.contains(expected),
                 "expected {expected:?} in {error:?}"
@@ -525,6 +580,6 @@ mod tests {
                 value: "bin".to_owned(),
             },
         ];
-        Order::read(order).expect("reads");
+        read(order).expect("reads");
     }
 }

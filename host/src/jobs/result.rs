@@ -36,6 +36,7 @@ pub async fn job(store: &Store, tenant: &Tenant, id: JobId) -> Result<Option<Job
         operator: job.operator,
         submitted_at: job.submitted.to_string(),
         script_sha256: job.script_sha256,
+        script: job.script.map(Into::into),
         operations: operations.into_iter().map(summary).collect(),
     }))
 }
@@ -64,7 +65,8 @@ pub fn operation_result(
     let Some(row) = operations::find(conn, tenant.id, id)? else {
         return Ok(None);
     };
-    let script_sha256 = jobs::script_sha256(conn, tenant.id, row.job)?;
+    let job = jobs::head(conn, tenant.id, row.job)?
+        .ok_or_else(|| StoreError::Corrupt(format!("operation {id} has no job")))?;
     let reports = operations::reports(conn, tenant.id, id)?;
     let mut result = OperationResult::pending(
         row.job,
@@ -73,7 +75,8 @@ pub fn operation_result(
         row.machine_name.clone(),
         row.state,
     );
-    result.script_sha256 = Some(script_sha256);
+    result.script_sha256 = Some(job.script_sha256);
+    result.script = job.script.map(Into::into);
     result.bundle_sha256 = row.bundle_sha256;
     result.started_at = row.started.map(|at| at.to_string());
     if row.started.is_some()

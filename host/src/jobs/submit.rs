@@ -1,8 +1,7 @@
 //! The story of a request, on one screen.
 
-use sluice_api_types::job::SubmitJob;
+use sluice_api_types::job::{JobLimits, SubmitJob};
 use sluice_protocol::bundle::Attachment;
-use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::State;
 use sluice_protocol::ids::{JobId, TenantId};
 
@@ -11,6 +10,7 @@ use super::targets::{self, Target};
 use super::{Order, RequestError, Selection, deliver, record};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
+use crate::library::{self, ChooseError, Chosen};
 use crate::operators::{Actor, Denied, Permission};
 use crate::store::{Connection, StoreError, blobs};
 
@@ -28,11 +28,13 @@ pub async fn submit(
     now: UnixMillis,
 ) -> Result<JobId, SubmitError> {
     let job = JobId::generate();
-    let script = Digest::of(&request.script.0);
-    let attempt = record::attempt(host, actor, job, script, &request, now).await?;
-    let accepted = accept(host, actor, job, request, key, now).await;
+    // Looked up first, because the attempt is recorded with what it is about. Who may not run it is not told.
+    let chosen = choose(host, actor, &request).await;
+    let text = record::Text::of(&request, chosen.as_ref().ok().and_then(Option::as_ref));
+    let attempt = record::attempt(host, actor, job, &text, &request, now).await?;
+    let accepted = accept(host, actor, job, request, chosen, key, now).await;
     if let Err(error) = &accepted {
-        record::refused(host, actor, job, script, error, now).await?;
+        record::refused(host, actor, job, &text, error, now).await?;
     }
     attempt.await?;
     match accepted? {
@@ -68,14 +70,17 @@ async fn accept(
     actor: &Actor,
     job: JobId,
     request: SubmitJob,
+    chosen: Result<Option<Chosen>, SubmitError>,
     key: Option<String>,
     now: UnixMillis,
 ) -> Result<Accepted, SubmitError> {
     authorize(actor, &request)?;
-    let order = Order::read(request)?;
-    if let Some(earlier) = record::earlier(host, actor, job, key.as_deref(), &order, now).await? {
+    let digest = Order::digest_of(&request)?;
+    // Before anything else is judged: a job that was made stays made, also when its script cannot be run again.
+    if let Some(earlier) = record::earlier(host, actor, job, key.as_deref(), digest, now).await? {
         return Ok(Accepted::Repeated(earlier));
     }
+    let order = Order::read(request, digest, chosen?)?;
     let (tenant, selection) = (actor.tenant.id, order.selection.clone());
     let attachments = order.submission.attachments.clone();
     let (targets, gates) = host
@@ -122,8 +127,46 @@ fn look_up(
     Ok((targets, GatesInForce::read(conn, tenant)?))
 }
 
+/// What a request names in the library; none where it brings the text.
+async fn choose(
+    host: &SharedHost,
+    actor: &Actor,
+    request: &SubmitJob,
+) -> Result<Option<Chosen>, SubmitError> {
+    match (&request.script, &request.script_ref) {
+        (None, None) => Err(RequestError::NoScript.into()),
+        (Some(_), Some(_)) => Err(RequestError::TwoScripts.into()),
+        (Some(_), None) => Ok(None),
+        (None, Some(script)) => {
+            let (tenant, script) = (actor.tenant.id, script.clone());
+            let chosen = host
+                .store
+                .scan(move |conn| library::choose(conn, tenant, &script))
+                .await?;
+            Ok(Some(chosen))
+        }
+    }
+}
+
+/// Whether a request asks for a script of the library as it is there: with parameters, and otherwise as its version says.
+/// Another interpreter, user, variable, limit or file would make something else of it.
+fn is_as_stored(request: &SubmitJob) -> bool {
+    request.script_ref.is_some()
+        && request.script.is_none()
+        && request.interpreter.is_none()
+        && request.run_as.is_none()
+        && request.environment.is_empty()
+        && request.attachments.is_empty()
+        && request.limits == JobLimits::default()
+        && request.compat.is_none()
+}
+
 fn authorize(actor: &Actor, request: &SubmitJob) -> Result<(), SubmitError> {
-    actor.require(Permission::RemoteExecution)?;
+    actor.require(if is_as_stored(request) {
+        Permission::RunStoredScripts
+    } else {
+        Permission::RemoteExecution
+    })?;
     if request.no_security_scan {
         actor.require(Permission::SkipSecurityScan)?;
     }
@@ -145,6 +188,9 @@ pub enum SubmitError {
     /// It makes no sense.
     #[error(transparent)]
     Request(#[from] RequestError),
+    /// The library has nothing to run.
+    #[error(transparent)]
+    Script(#[from] ChooseError),
     /// Another tenant, or none.
     #[error("there is no tenant {} for this token; no job was made", .0.escape_debug())]
     NoTenant(String),

@@ -663,7 +663,7 @@ async fn every_refused_request_is_on_the_record_and_makes_no_job() {
     .to_string();
     assert!(denied.contains("SkipSecurityScan"), "{denied}");
     let refused: Vec<fn(&mut sluice_api_types::job::SubmitJob)> = vec![
-        |r| r.script = b"#!/bin/sh\n\0".to_vec().into(),
+        |r| r.script = Some(b"#!/bin/sh\n\0".to_vec().into()),
         |r| r.tenant = Some("other".to_owned()),
         |r| {
             r.machines.clear();
@@ -865,10 +865,8 @@ async fn a_script_for_another_system_is_not_sent() {
         .expect("stores");
     let job = test
         .submit("web-1", |request| {
-            request.script =
-                b"#!/bin/sh\n# /// sluice\n# [requires]\n# os = [\"windows\"]\n# ///\n"
-                    .to_vec()
-                    .into();
+            let script = b"#!/bin/sh\n# /// sluice\n# [requires]\n# os = [\"windows\"]\n# ///\n";
+            request.script = Some(script.to_vec().into());
         })
         .await;
     let operation = test.operation(job);

@@ -30,7 +30,7 @@ impl Actor {
     ///
     /// The permission is missing; the caller records that.
     pub fn require(&self, permission: Permission) -> Result<(), Denied> {
-        if self.permissions.contains(&permission) {
+        if self.permissions.iter().any(|held| held.gives(permission)) {
             Ok(())
         } else {
             Err(Denied {

@@ -8,6 +8,9 @@ use std::str::FromStr;
 pub enum Permission {
     /// Run scripts on machines, and cancel what runs.
     RemoteExecution,
+    /// Run scripts of the library, with parameters and as their versions say, and nothing else. [`Self::RemoteExecution`]
+    /// gives it too.
+    RunStoredScripts,
     /// Make schedules.
     ScheduleScript,
     /// Change the script library.
@@ -30,6 +33,7 @@ impl Permission {
     /// Every permission: what the first token of a host has.
     pub const ALL: &[Self] = &[
         Self::RemoteExecution,
+        Self::RunStoredScripts,
         Self::ScheduleScript,
         Self::ManageScripts,
         Self::ManagePlugins,
@@ -40,11 +44,19 @@ impl Permission {
         Self::Administer,
     ];
 
+    /// Whether who has this one may do what `needed` is for: each gives itself, and who may run any script may run a
+    /// stored one.
+    #[must_use]
+    pub fn gives(self, needed: Self) -> bool {
+        self == needed || (self == Self::RemoteExecution && needed == Self::RunStoredScripts)
+    }
+
     /// Its name, in requests, refusals and the audit log.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::RemoteExecution => "RemoteExecution",
+            Self::RunStoredScripts => "RunStoredScripts",
             Self::ScheduleScript => "ScheduleScript",
             Self::ManageScripts => "ManageScripts",
             Self::ManagePlugins => "ManagePlugins",
@@ -91,6 +103,18 @@ fn names() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_may_run_any_script_may_run_a_stored_one_and_not_the_other_way_round() {
+        for held in Permission::ALL {
+            for needed in Permission::ALL {
+                let given = held == needed
+                    || (*held, *needed)
+                        == (Permission::RemoteExecution, Permission::RunStoredScripts);
+                assert_eq!(held.gives(*needed), given, "{held} {needed}");
+            }
+        }
+    }
 
     #[test]
     fn names_are_read_back_and_others_refused() {

@@ -61,17 +61,21 @@ where
     }
 }
 
-/// The one parameter in a path.
+/// The parameters in a path: one text, unless something else is said.
 #[derive(Debug)]
-pub(super) struct Path(pub(super) String);
+pub(super) struct Path<T = String>(pub(super) T);
 
-impl<S: Send + Sync> FromRequestParts<S> for Path {
+impl<S, T> FromRequestParts<S> for Path<T>
+where
+    S: Send + Sync,
+    T: DeserializeOwned + Send,
+{
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         axum::extract::Path::from_request_parts(parts, state)
             .await
-            .map(|axum::extract::Path(text)| Self(text))
+            .map(|axum::extract::Path(found)| Self(found))
             .map_err(|rejection| {
                 Refusal::invalid(format!(
                     "the path is not what this route takes: {}",

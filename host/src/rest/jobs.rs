@@ -18,7 +18,8 @@ use crate::store::jobs as store;
 /// The largest request, in bytes: a script of 4 MiB in base64, parameters and variables, and room for JSON's escapes.
 pub(super) const BODY: usize = 12 << 20;
 
-/// Submits a script to machines. When this answers with 201, the job is on disk. Needs `RemoteExecution`.
+/// Submits a script to machines. When this answers with 201, the job is on disk. Needs `RemoteExecution`; for a script of
+/// the library as it is there, `RunStoredScripts`.
 #[utoipa::path(
     post, path = "/v1/jobs", request_body = SubmitJob,
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes the request safe to repeat: the same key and request is the same job")),
@@ -74,6 +75,7 @@ pub(super) async fn list_jobs(
             operator: row.operator,
             submitted_at: row.submitted.to_string(),
             script_sha256: row.script_sha256,
+            script: row.script.map(Into::into),
             operations: row.operations,
             ended: row.ended,
             succeeded: row.succeeded,

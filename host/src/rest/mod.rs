@@ -15,6 +15,7 @@ mod operations;
 mod plugins;
 mod problem;
 mod publishers;
+mod scripts;
 mod tokens;
 mod whoami;
 
@@ -86,6 +87,12 @@ fn routes() -> OpenApiRouter<SharedHost> {
         .routes(routes!(events::follow_job))
         .routes(routes!(operations::get_operation))
         .routes(routes!(operations::get_output))
+        .routes(routes!(scripts::list_scripts))
+        .routes(routes!(scripts::get_script))
+        .routes(routes!(scripts::archive_script))
+        .routes(routes!(scripts::list_versions))
+        .routes(routes!(scripts::get_version))
+        .routes(routes!(scripts::redact_version))
         .routes(routes!(enroll_tokens::create_enroll_token))
         .routes(routes!(machines::list_machines))
         .routes(routes!(
@@ -112,6 +119,11 @@ fn routes() -> OpenApiRouter<SharedHost> {
         .merge(
             OpenApiRouter::new()
                 .routes(routes!(jobs::submit_job))
+                .layer(axum::extract::DefaultBodyLimit::max(jobs::BODY)),
+        )
+        .merge(
+            OpenApiRouter::new()
+                .routes(routes!(scripts::add_script))
                 .layer(axum::extract::DefaultBodyLimit::max(jobs::BODY)),
         )
         .merge(

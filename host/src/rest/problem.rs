@@ -11,6 +11,7 @@ use sluice_protocol::causes::Causes;
 use crate::blobs::BlobError;
 use crate::fleet::{ChangeError, EnrollError};
 use crate::jobs::{CancelError, SubmitError};
+use crate::library::{AddError, ArchiveError, ChooseError, RedactError};
 use crate::operators::{AuthenticationError, CreateTokenError, Denied};
 use crate::plugins::{BindError, InstallError, TrustError};
 use crate::store::StoreError;
@@ -167,6 +168,7 @@ impl From<SubmitError> for Refusal {
         match error {
             SubmitError::Denied(error) => error.into(),
             SubmitError::Request(_) => Self::invalid(detail),
+            SubmitError::Script(error) => error.into(),
             SubmitError::NoTenant(_) => Self::not_found("tenant-not-found", detail),
             SubmitError::NoMachines => Self::not_found("no-machines", detail),
             SubmitError::NoAttachment(_) => {
@@ -179,6 +181,54 @@ impl From<SubmitError> for Refusal {
                 Self::new(StatusCode::CONFLICT, "idempotency-key-reused", detail)
             }
             SubmitError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ChooseError> for Refusal {
+    fn from(error: ChooseError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ChooseError::NoScript(_) => Self::not_found("script-not-found", detail),
+            ChooseError::NoVersion { .. } => Self::not_found("script-version-not-found", detail),
+            ChooseError::Archived(_) => Self::new(StatusCode::CONFLICT, "script-archived", detail),
+            ChooseError::Redacted(_) => Self::new(StatusCode::CONFLICT, "script-redacted", detail),
+            ChooseError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<AddError> for Refusal {
+    fn from(error: AddError) -> Self {
+        let detail = error.to_string();
+        match error {
+            AddError::Name(_)
+            | AddError::Description
+            | AddError::Request(_)
+            | AddError::OtherSystems(_) => Self::invalid(detail),
+            AddError::Archived(_) => Self::new(StatusCode::CONFLICT, "script-archived", detail),
+            AddError::Redacted(_) => Self::new(StatusCode::CONFLICT, "script-redacted", detail),
+            AddError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ArchiveError> for Refusal {
+    fn from(error: ArchiveError) -> Self {
+        match error {
+            ArchiveError::NoScript(_) => Self::not_found("script-not-found", error.to_string()),
+            ArchiveError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<RedactError> for Refusal {
+    fn from(error: RedactError) -> Self {
+        match error {
+            RedactError::NoVersion { .. } => {
+                Self::not_found("script-version-not-found", error.to_string())
+            }
+            RedactError::Store(error) => error.into(),
         }
     }
 }

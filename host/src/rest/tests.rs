@@ -142,6 +142,13 @@ const NEEDS: &[(&str, &str, Permission)] = &[
     ("GET", "/v1/tokens", Permission::Administer),
     ("GET", "/v1/audit", Permission::ReadAudit),
     ("POST", "/v1/jobs", Permission::RemoteExecution),
+    ("POST", "/v1/scripts", Permission::ManageScripts),
+    ("POST", "/v1/scripts/x/archive", Permission::ManageScripts),
+    (
+        "POST",
+        "/v1/scripts/x/versions/x/redact",
+        Permission::ManageScripts,
+    ),
 ];
 
 /// A body that a route takes, as far as its form goes.
@@ -152,6 +159,7 @@ fn body_for(path: &str) -> Value {
         "/v1/plugins" => json!({"component": "", "signature": ""}),
         "/v1/bindings" => json!({"plugin": "x"}),
         "/v1/tokens" => json!({"name": "x", "permissions": []}),
+        "/v1/scripts" => json!({"name": "x", "script": "IyEvYmluL3NoCg=="}),
         _ => json!({}),
     }
 }
@@ -838,4 +846,141 @@ async fn a_host_whose_database_takes_no_changes_is_not_ready() {
     // Reads go on; the thread that writes is gone.
     test.host.store.close().await;
     assert_eq!(ready().await.refused(), (503, "stopping".to_owned()));
+}
+
+#[tokio::test]
+async fn scripts_are_added_listed_read_archived_and_redacted() {
+    let test = TestHost::new().await;
+    let add = async |name: &str, text: &str| {
+        let script = sluice_api_types::bytes::Base64(text.as_bytes().to_vec());
+        let body = json!({"name": name, "script": script, "run_as": "nobody", "os": ["linux"]});
+        ask(&test, Method::POST, "/v1/scripts", body).await
+    };
+    let first = add("b", "#!/bin/sh\necho 1\n").await;
+    assert_eq!(first.status, StatusCode::CREATED);
+    let again = add("b", "#!/bin/sh\necho 1\n").await;
+    assert_eq!((again.status, again.json()), (StatusCode::OK, first.json()));
+    assert_eq!(add("b", "#!/bin/sh\necho 2\n").await.json()["version"], 2);
+    add("a", "#!/bin/sh\n").await;
+
+    let (mut found, mut path) = (Vec::new(), "/v1/scripts?limit=1".to_owned());
+    loop {
+        let page = get(&test, &path).await.json();
+        let items = page["items"].as_array().expect("items").clone();
+        found.extend(items.into_iter().map(|item| item["name"].clone()));
+        let Some(next) = page["next"].as_str() else {
+            break;
+        };
+        path = format!("/v1/scripts?limit=1&after={next}");
+    }
+    assert_eq!(found, ["a", "b"]);
+    let versions = get(&test, "/v1/scripts/b/versions?limit=1&after=1")
+        .await
+        .json();
+    assert_eq!(
+        (&versions["items"][0]["version"], &versions["next"]),
+        (&json!(2), &json!("2"))
+    );
+    let version = get(&test, "/v1/scripts/b/versions/1").await.json();
+    assert_eq!(version["script"], "IyEvYmluL3NoCmVjaG8gMQo=");
+    assert_eq!(
+        (&version["run_as"], &version["os"]),
+        (&json!("nobody"), &json!(["linux"]))
+    );
+
+    let redact = "/v1/scripts/b/versions/1/redact";
+    let redacted = ask(&test, Method::POST, redact, json!({})).await.json();
+    assert_eq!(
+        redacted,
+        json!({"redacted": [{"name": "b", "version": 1}], "canceled": 0})
+    );
+    let version = get(&test, "/v1/scripts/b/versions/1").await.json();
+    assert_eq!(
+        (&version["script"], &version["redacted_by"]),
+        (&Value::Null, &json!("admin"))
+    );
+    let archived = ask(&test, Method::POST, "/v1/scripts/b/archive", json!({}))
+        .await
+        .json();
+    assert_eq!(
+        (&archived["archived_by"], &archived["versions"]),
+        (&json!("admin"), &json!(2))
+    );
+    assert_eq!(get(&test, "/v1/scripts/b").await.json(), archived);
+    let refused = add("b", "#!/bin/sh\necho 3\n").await;
+    assert_eq!(refused.refused(), (409, "script-archived".to_owned()));
+    let refused = add("c", "#!/bin/sh\necho 1\n").await;
+    assert_eq!(refused.refused(), (409, "script-redacted".to_owned()));
+}
+
+#[tokio::test]
+async fn a_script_of_another_tenant_is_answered_as_one_that_is_not_there() {
+    let test = TestHost::new().await;
+    let script = json!({"name": "a", "script": "IyEvYmluL3NoCg=="});
+    ask(&test, Method::POST, "/v1/scripts", script).await;
+    let (_, stranger) = test.stranger().await;
+    for (method, path) in [
+        (Method::GET, "/v1/scripts/NAME"),
+        (Method::GET, "/v1/scripts/NAME/versions"),
+        (Method::GET, "/v1/scripts/NAME/versions/1"),
+        (Method::POST, "/v1/scripts/NAME/versions/1/redact"),
+        (Method::POST, "/v1/scripts/NAME/archive"),
+    ] {
+        let as_stranger = async |name: &str| {
+            let path = path.replace("NAME", name);
+            let got = send(&test, method.clone(), &path, Some(&stranger), Body::empty()).await;
+            let detail = got.json()["detail"]
+                .as_str()
+                .expect("text")
+                .replace(name, "NAME");
+            (got.refused(), detail)
+        };
+        let (theirs, nobodys) = (as_stranger("a").await, as_stranger("zz").await);
+        assert_eq!(theirs.0.0, 404, "{method} {path}");
+        assert_eq!(theirs.0, nobodys.0, "{method} {path}");
+    }
+    let run = json!({"script_ref": {"name": "a"}, "machines": ["x"]}).to_string();
+    let got = send(&test, Method::POST, "/v1/jobs", Some(&stranger), run).await;
+    assert_eq!(got.refused(), (404, "script-not-found".to_owned()));
+    let list = send(
+        &test,
+        Method::GET,
+        "/v1/scripts",
+        Some(&stranger),
+        Body::empty(),
+    )
+    .await;
+    assert_eq!(list.json()["items"], json!([]));
+    let theirs = "/v1/scripts?tenant=default";
+    let got = send(&test, Method::GET, theirs, Some(&stranger), Body::empty()).await;
+    assert_eq!(got.refused(), (404, "tenant-not-found".to_owned()));
+    assert_eq!(
+        get(&test, "/v1/scripts/a").await.json()["archived_at"],
+        Value::Null,
+        "nothing was changed"
+    );
+}
+
+#[tokio::test]
+async fn a_job_says_which_stored_script_it_ran() {
+    let test = TestHost::new().await;
+    let script = json!({"name": "a", "script": "IyEvYmluL3NoCg=="});
+    ask(&test, Method::POST, "/v1/scripts", script).await;
+    let run = json!({"script_ref": {"name": "a"}, "machines": ["x"]});
+    let made = ask(&test, Method::POST, "/v1/jobs", run).await;
+    assert_eq!(made.status, StatusCode::CREATED);
+    let expected = json!({"name": "a", "version": 1});
+    let made = made.json();
+    assert_eq!(made["script"], expected);
+    let operation = made["operations"][0]["operation"].as_str().expect("an id");
+    let result = get(&test, &format!("/v1/operations/{operation}"))
+        .await
+        .json();
+    assert_eq!(result["script"], expected);
+    assert_eq!(
+        get(&test, "/v1/jobs").await.json()["items"][0]["script"],
+        expected
+    );
+    let other = ask(&test, Method::POST, "/v1/jobs", job("x")).await.json();
+    assert_eq!(other.get("script"), Some(&Value::Null));
 }

@@ -9,7 +9,9 @@ use uuid::Uuid;
 
 use super::StoreError;
 use super::row::{all, bytes, change, first, only, parsed, signed, time, unsigned};
+use super::scripts;
 use crate::clock::UnixMillis;
+use crate::library::VersionId;
 
 /// A job as it is stored.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +26,8 @@ pub struct JobRow {
     pub submission: Submission,
     /// Of the bytes submitted.
     pub script_sha256: Digest,
+    /// Where the script is one of the library.
+    pub script: Option<VersionId>,
     /// When it was accepted.
     pub submitted: UnixMillis,
     /// After which nothing of it may start.
@@ -49,6 +53,8 @@ pub struct JobHead {
     pub submitted: UnixMillis,
     /// Of the bytes submitted.
     pub script_sha256: Digest,
+    /// Where the script is one of the library.
+    pub script: Option<VersionId>,
     /// How many operations it has.
     pub targets: u64,
 }
@@ -64,6 +70,8 @@ pub struct JobLine {
     pub submitted: UnixMillis,
     /// Of the bytes submitted.
     pub script_sha256: Digest,
+    /// Where the script is one of the library.
+    pub script: Option<VersionId>,
     /// How many operations it has.
     pub operations: u64,
     /// How many of them have ended.
@@ -72,19 +80,26 @@ pub struct JobLine {
     pub succeeded: u64,
 }
 
-/// Stores a job.
+/// Stores a job. The text of a script of the library is not copied: when it is erased there, no job has it either.
 ///
 /// # Errors
 ///
 /// Where the database cannot be written.
 pub fn insert(conn: &Connection, tenant: TenantId, job: &JobRow) -> Result<(), StoreError> {
-    let submission =
-        codec::encode(&job.submission).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+    let encoded = match &job.script {
+        None => codec::encode(&job.submission),
+        Some(_) => codec::encode(&Submission {
+            script: Vec::new(),
+            ..job.submission.clone()
+        }),
+    };
+    let submission = encoded.map_err(|error| StoreError::Corrupt(error.to_string()))?;
     change(
         conn,
         "INSERT INTO jobs (id, tenant, token, operator, submission, script_sha256, submitted, not_after,
-                           targets, skip_security_scan, gates_revision, idempotency_key, request_sha256)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                           targets, skip_security_scan, gates_revision, idempotency_key, request_sha256,
+                           script_name, script_version)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             job.id.to_string(),
             tenant.to_string(),
@@ -99,6 +114,8 @@ pub fn insert(conn: &Connection, tenant: TenantId, job: &JobRow) -> Result<(), S
             signed(job.gates_revision),
             &job.idempotency_key,
             job.request_sha256.to_string(),
+            job.script.as_ref().map(|id| id.name.as_str()),
+            job.script.as_ref().map(|id| signed(id.version)),
         ],
     )?;
     for attachment in &job.submission.attachments {
@@ -115,18 +132,24 @@ pub fn insert(conn: &Connection, tenant: TenantId, job: &JobRow) -> Result<(), S
     Ok(())
 }
 
-/// The job with this id.
+/// The job with this id. Its script is empty where it is one of the library whose text was erased.
 ///
 /// # Errors
 ///
 /// Where the database cannot be read.
 pub fn find(conn: &Connection, tenant: TenantId, id: JobId) -> Result<Option<JobRow>, StoreError> {
-    first(
+    let mut job = first(
         conn,
         "SELECT * FROM jobs WHERE tenant = ? AND id = ?",
         params![tenant.to_string(), id.to_string()],
         read,
-    )
+    )?;
+    if let Some(job) = &mut job
+        && let Some(stored) = &job.script
+    {
+        job.submission.script = scripts::text(conn, tenant, stored)?.unwrap_or_default();
+    }
+    Ok(job)
 }
 
 /// What there is to say about the job with this id.
@@ -137,13 +160,15 @@ pub fn find(conn: &Connection, tenant: TenantId, id: JobId) -> Result<Option<Job
 pub fn head(conn: &Connection, tenant: TenantId, id: JobId) -> Result<Option<JobHead>, StoreError> {
     first(
         conn,
-        "SELECT operator, submitted, script_sha256, targets FROM jobs WHERE tenant = ? AND id = ?",
+        "SELECT operator, submitted, script_sha256, script_name, script_version, targets FROM jobs
+         WHERE tenant = ? AND id = ?",
         params![tenant.to_string(), id.to_string()],
         |row| {
             Ok(JobHead {
                 operator: row.get("operator")?,
                 submitted: time(row, "submitted")?,
                 script_sha256: parsed(row, "script_sha256")?,
+                script: scripts::of_job(row)?,
                 targets: unsigned(row, "targets")?,
             })
         },
@@ -215,9 +240,10 @@ pub fn list(
     // Ids are UUIDs of version 7, so their order is the order in which jobs were made.
     all(
         conn,
-        "SELECT j.id, j.operator, j.submitted, j.script_sha256, count(o.id) AS operations,
+        "SELECT j.id, j.operator, j.submitted, j.script_sha256, j.script_name, j.script_version,
+                count(o.id) AS operations,
                 coalesce(sum(o.ended), 0) AS ended, coalesce(sum(o.state = 'succeeded'), 0) AS succeeded
-         FROM (SELECT id, operator, submitted, script_sha256 FROM jobs
+         FROM (SELECT id, operator, submitted, script_sha256, script_name, script_version FROM jobs
                WHERE tenant = ?1 AND (?2 IS NULL OR id < ?2) ORDER BY id DESC LIMIT ?3) j
          LEFT JOIN operations o ON o.tenant = ?1 AND o.job = j.id GROUP BY j.id ORDER BY j.id DESC",
         params![tenant.to_string(), before.map(|id| id.to_string()), limit],
@@ -227,6 +253,7 @@ pub fn list(
                 operator: row.get("operator")?,
                 submitted: time(row, "submitted")?,
                 script_sha256: parsed(row, "script_sha256")?,
+                script: scripts::of_job(row)?,
                 operations: unsigned(row, "operations")?,
                 ended: unsigned(row, "ended")?,
                 succeeded: unsigned(row, "succeeded")?,
@@ -243,6 +270,7 @@ fn read(row: &Row<'_>) -> Result<JobRow, StoreError> {
         submission: codec::decode(bytes(row, "submission")?)
             .map_err(|error| StoreError::Corrupt(format!("submission: {error}")))?,
         script_sha256: parsed(row, "script_sha256")?,
+        script: scripts::of_job(row)?,
         submitted: time(row, "submitted")?,
         not_after: time(row, "not_after")?,
         targets: unsigned(row, "targets")?,

@@ -20,6 +20,7 @@ pub mod operations;
 pub mod output;
 pub mod plugins;
 pub mod publishers;
+pub mod scripts;
 pub mod tenants;
 pub mod tokens;
 

@@ -147,6 +147,19 @@ impl Store {
         }
     }
 
+    /// Takes what was overwritten or erased out of the log beside the file, which else keeps it until that is written to
+    /// again.
+    ///
+    /// # Errors
+    ///
+    /// Somebody reads without end, or the disk is at fault.
+    pub async fn shorten_log(&self) -> Result<(), StoreError> {
+        self.0
+            .shorten_log()
+            .await
+            .map_err(Failure::<StoreError>::settle)
+    }
+
     /// Commits what has been handed over and closes the file.
     pub async fn close(&self) {
         self.0.close().await;
@@ -182,9 +195,10 @@ impl Extent {
 
 /// The tables, from the first version on.
 fn migrations() -> Migrations<'static> {
-    Migrations::new(vec![Migration::up(include_str!(
-        "../../migrations/0001_first.sql"
-    ))])
+    Migrations::new(vec![
+        Migration::up(include_str!("../../migrations/0001_first.sql")),
+        Migration::up(include_str!("../../migrations/0002_scripts.sql")),
+    ])
 }
 
 /// Why something failed that was done with a connection: for its own reason, or for one of the database's.

@@ -175,6 +175,17 @@ pub(super) fn unsigned(row: &Row<'_>, column: &'static str) -> Result<u64, Store
     u64::try_from(value).map_err(|_| StoreError::Corrupt(format!("{column}: {value} is negative")))
 }
 
+/// A count or size that may be null.
+pub(super) fn unsigned_or_null(
+    row: &Row<'_>,
+    column: &'static str,
+) -> Result<Option<u64>, StoreError> {
+    match row.get_ref(column)? {
+        sluice_database::rusqlite::types::ValueRef::Null => Ok(None),
+        _ => unsigned(row, column).map(Some),
+    }
+}
+
 /// A count or size on its way into a column.
 pub(super) fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)

@@ -2,7 +2,7 @@
 
 use crate::command_line::{Command, CommandLine};
 use crate::commands::{
-    audit, completion, doctor, job, login, machine, man, plugin, run as run_command, token,
+    audit, completion, doctor, job, login, machine, man, plugin, run as run_command, script, token,
 };
 use crate::error::Error;
 
@@ -23,7 +23,7 @@ pub(crate) fn run(command_line: CommandLine) -> Result<u8, Error> {
             Command::Run(arguments) => run_command::run(&global, *arguments).await,
             Command::Job(command) => job::run(&global, command).await,
             Command::Machine(command) => machine::run(&global, command).await,
-            Command::Script(_) => Err(Error::NotImplemented("sluice script")),
+            Command::Script(command) => script::run(&global, command).await,
             Command::Schedule(_) => Err(Error::NotImplemented("sluice schedule")),
             Command::Plugin(command) => plugin::run(&global, command).await,
             Command::Token(command) => token::run(&global, command).await,

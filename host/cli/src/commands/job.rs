@@ -155,6 +155,12 @@ async fn show(global: &Global, job: &str, format: Option<Format>) -> Result<u8, 
             ("tenant", Some(job.tenant.clone())),
             ("operator", Some(job.operator.clone())),
             ("submitted", Some(job.submitted_at.clone())),
+            (
+                "script",
+                job.script
+                    .as_ref()
+                    .map(|script| format!("{}@{}", script.name, script.version)),
+            ),
             ("script sha256", Some(job.script_sha256.to_string())),
         ]))?;
     }

@@ -1,4 +1,4 @@
-//! One file for each command; `run` and `plugin` have folders.
+//! One file for each command; `run`, `plugin` and `script` have folders.
 
 mod dispatch;
 
@@ -11,6 +11,7 @@ pub(crate) mod machine;
 pub(crate) mod man;
 pub(crate) mod plugin;
 pub(crate) mod run;
+pub(crate) mod script;
 pub(crate) mod token;
 
 pub(crate) use dispatch::run;

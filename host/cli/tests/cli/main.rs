@@ -10,4 +10,5 @@ mod findings;
 mod host;
 mod run;
 mod schema;
+mod script;
 mod usage;

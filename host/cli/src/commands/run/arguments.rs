@@ -10,14 +10,26 @@ use sluice_api_types::job::{AttachmentRef, Compat, JobLimits, SubmitJob, Tag, Va
 use sluice_protocol::script::MAX_SCRIPT;
 use sluice_protocol::units::{ByteSize, Span};
 
+use crate::commands::script::StoredScript;
 use crate::error::Error;
 
 /// Options of `sluice run`.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     /// The script: a file, or - for stdin
-    #[arg(value_name = "SCRIPT")]
-    script: PathBuf,
+    #[arg(
+        value_name = "SCRIPT",
+        required_unless_present = "stored",
+        conflicts_with = "stored"
+    )]
+    script: Option<PathBuf>,
+    /// A script of the library instead; the newest version where none is given
+    #[arg(
+        long = "script",
+        value_name = "NAME[@VERSION]",
+        help_heading = "Script"
+    )]
+    stored: Option<StoredScript>,
     /// A machine, by name or id; may be repeated
     #[arg(long, value_name = "MACHINE", required_unless_present_any = ["tag", "all"], help_heading = "Machines")]
     on: Vec<String>,
@@ -178,7 +190,12 @@ impl Prepared {
         )?;
         let request = SubmitJob {
             tenant: arguments.tenant,
-            script: read_script(&arguments.script)?.into(),
+            script: arguments
+                .script
+                .map(|path| read_script(&path))
+                .transpose()?
+                .map(Into::into),
+            script_ref: arguments.stored.map(Into::into),
             interpreter: arguments.interpreter,
             machines: arguments.on,
             tags: arguments.tag.into_iter().map(tag).collect(),
@@ -227,8 +244,8 @@ fn unique<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Result<(), Er
     Ok(())
 }
 
-/// Reads a script, and no more of an endless file than shows that it is none. What is in it the host judges.
-fn read_script(path: &Path) -> Result<Vec<u8>, Error> {
+/// Reads a script (stdin for `-`), and no more of an endless file than shows that it is none. What is in it the host judges.
+pub(crate) fn read_script(path: &Path) -> Result<Vec<u8>, Error> {
     let limit = MAX_SCRIPT as u64 + 1;
     let mut bytes = Vec::new();
     let read = if path == Path::new("-") {
@@ -292,7 +309,11 @@ mod tests {
         };
         assert_eq!(request.parameters, [pair("x", "-a=b\n "), pair("y", "")]);
         assert_eq!(request.environment, [pair("Z", "1")]);
-        assert_eq!(request.script.0, b"#!/bin/sh\necho\n");
+        assert_eq!(
+            request.script.map(|script| script.0),
+            Some(b"#!/bin/sh\necho\n".to_vec())
+        );
+        assert_eq!(request.script_ref, None);
     }
 
     #[test]

@@ -1,0 +1,141 @@
+//! What a job runs that names a script of the library.
+
+use sluice_api_types::bytes::Base64;
+use sluice_api_types::job::{SubmitJob, Variable};
+use sluice_api_types::script::ScriptRef;
+use sluice_protocol::digest::Digest;
+use sluice_protocol::ids::TenantId;
+
+use super::{ScriptName, VersionId};
+use crate::store::scripts::{self, Settings};
+use crate::store::{Connection, StoreError};
+
+/// A version that may run, with its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    /// Which one.
+    pub id: VersionId,
+    /// Of the bytes.
+    pub script_sha256: Digest,
+    /// What holds where the job does not ask for something else.
+    pub settings: Settings,
+    script: Vec<u8>,
+}
+
+/// The version that `script` means: the one it names, or the newest.
+///
+/// # Errors
+///
+/// There is none, or it may not run.
+pub fn choose(
+    conn: &Connection,
+    tenant: TenantId,
+    script: &ScriptRef,
+) -> Result<Chosen, ChooseError> {
+    let none = || ChooseError::NoScript(script.name.clone());
+    // What is no name is no script's.
+    let name: ScriptName = script.name.parse().map_err(|_| none())?;
+    let row = scripts::find(conn, tenant, &name)?.ok_or_else(none)?;
+    let found = match script.version {
+        Some(version) => scripts::version(conn, tenant, &VersionId { name, version })?,
+        None => scripts::latest(conn, tenant, &name)?,
+    };
+    let version = found.ok_or_else(|| ChooseError::NoVersion {
+        name: row.name.clone(),
+        version: script.version.unwrap_or_default(),
+    })?;
+    if row.archived.is_some() {
+        return Err(ChooseError::Archived(row.name));
+    }
+    let Some(text) = scripts::text(conn, tenant, &version.id)? else {
+        return Err(ChooseError::Redacted(version.id));
+    };
+    Ok(Chosen {
+        id: version.id,
+        script_sha256: version.script_sha256,
+        settings: version.settings,
+        script: text,
+    })
+}
+
+/// Whether a version that was chosen may still run, in the transaction that records its job.
+///
+/// # Errors
+///
+/// It was archived or redacted in the meantime.
+pub fn still_runs(conn: &Connection, tenant: TenantId, id: &VersionId) -> Result<(), ChooseError> {
+    if scripts::may_run(conn, tenant, id)? {
+        return Ok(());
+    }
+    let version = scripts::version(conn, tenant, id)?;
+    Err(match version {
+        Some(version) if version.redacted.is_some() => ChooseError::Redacted(version.id),
+        _ => ChooseError::Archived(id.name.clone()),
+    })
+}
+
+impl Chosen {
+    /// Completes a request: its text, and what it leaves out. Gives the version, and the systems that it is for.
+    pub fn fill(self, request: &mut SubmitJob) -> (VersionId, Vec<String>) {
+        let Settings {
+            description: _,
+            interpreter,
+            os,
+            run_as,
+            limits,
+            environment,
+        } = self.settings;
+        request.script = Some(Base64(self.script));
+        request.interpreter = request.interpreter.take().or(interpreter);
+        request.run_as = request.run_as.take().or(run_as);
+        request.limits.time = request.limits.time.or(limits.time);
+        request.limits.output = request.limits.output.or(limits.output);
+        request.limits.memory = request.limits.memory.or(limits.memory);
+        // Those that the request gives again stay where they are in the request.
+        let kept = environment
+            .into_iter()
+            .filter(|kept| {
+                request
+                    .environment
+                    .iter()
+                    .all(|given| given.name != kept.name)
+            })
+            .map(|kept| Variable {
+                name: kept.name,
+                value: kept.value,
+            })
+            .collect();
+        let given = std::mem::replace(&mut request.environment, kept);
+        request.environment.extend(given);
+        (self.id, os)
+    }
+}
+
+/// The library has nothing to run.
+#[derive(Debug, thiserror::Error)]
+pub enum ChooseError {
+    /// Unknown, or another tenant's: the answer is the same.
+    #[error("there is no script {} in the library (sluice script list); no job was made", .0.escape_debug())]
+    NoScript(String),
+    /// The script has other versions.
+    #[error(
+        "there is no version {version} of the script {name} (sluice script versions {name}); no job was made"
+    )]
+    NoVersion {
+        /// The script.
+        name: ScriptName,
+        /// As asked.
+        version: u64,
+    },
+    /// Nothing of it is started any more.
+    #[error("the script {0} is archived, so nothing of it is started any more; no job was made")]
+    Archived(ScriptName),
+    /// There is nothing left to run.
+    #[error(
+        "the text of {0} was redacted, so there is nothing to run; no job was made, use another version"
+    )]
+    Redacted(VersionId),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
