@@ -1,6 +1,7 @@
 //! The host: the server that operators ask and machines connect to. In reading order:
 //!
 //! - [`jobs`]: from a request to a result. Start with `jobs/submit.rs`.
+//! - [`schedules`]: scripts that run by themselves.
 //! - [`link`]: the machines' connections.
 //! - [`plugins`]: gates: trusted, installed, bound.
 //! - [`fleet`]: machines: names, tags, presence, enrollment.
@@ -12,6 +13,8 @@
 //! - [`host`], [`metrics`], [`clock`], [`random`]: what the parts share.
 
 pub mod jobs;
+
+pub mod schedules;
 
 pub mod link;
 

@@ -7,6 +7,7 @@
 //! - [`problem`], [`page`], [`bytes`]: what every route shares.
 //! - [`whoami`]: who is asking.
 //! - [`job`], [`operation`], [`event`], [`blob`]: running scripts.
+//! - [`schedule`], [`lockdown`]: running them by themselves, and not at all.
 //! - [`machine`], [`enroll_token`]: the fleet.
 //! - [`plugin`], [`publisher`], [`binding`]: the gates.
 //! - [`token`]: who may do what.
@@ -19,11 +20,13 @@ pub mod bytes;
 pub mod enroll_token;
 pub mod event;
 pub mod job;
+pub mod lockdown;
 pub mod machine;
 pub mod operation;
 pub mod page;
 pub mod plugin;
 pub mod problem;
 pub mod publisher;
+pub mod schedule;
 pub mod token;
 pub mod whoami;

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use crate::commands::{audit, doctor, job, login, machine, plugin, run, token};
+use crate::commands::{
+    audit, doctor, job, lockdown, login, machine, plugin, run, schedule, token,
+};
 use crate::error::Error;
 
 /// Run scripts on a fleet of machines, through gates, on the record.
@@ -55,9 +57,12 @@ pub(crate) enum Command {
     /// The script library (not implemented in this version)
     #[command(hide = true, disable_help_flag = true)]
     Script(Later),
-    /// Schedules (not implemented in this version)
-    #[command(hide = true, disable_help_flag = true)]
-    Schedule(Later),
+    /// Scripts that run by themselves: add, list, show, pause, resume, remove
+    #[command(subcommand)]
+    Schedule(Box<schedule::ScheduleCommand>),
+    /// Let nothing start on any machine, until that is lifted
+    #[command(subcommand)]
+    Lockdown(lockdown::LockdownCommand),
     /// Gates: trust, install, bind, sign
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
@@ -206,7 +211,8 @@ mod tests {
             "job show j",
             "job output j",
             "job cancel j",
-            "job halt j",
+            "job halt",
+            "job halt --tenant t",
             "job approve j",
             "machine enroll-token --uses 3 --expires 1d",
             "machine list",
@@ -218,12 +224,19 @@ mod tests {
             "script list",
             "script show s",
             "script versions s",
-            "schedule add s --every 1h",
-            "schedule list",
+            "schedule add n s --every 1h --on a",
+            "schedule add n s --at 2026-11-22T03:00 --zone Europe/Berlin --all",
+            "schedule add n - --cron @daily --zone UTC --jitter 5m --missed all --overlap queue --tag k=v --tenant t --as u \
+             --param a=b --param-file a=f --attach f --env A=b --interpreter sh --time-limit 30s --output-limit 1MiB \
+             --memory-limit 512MiB --expires 1h --no-queue --compat landscape --no-security-scan --json",
+            "schedule list --tenant t",
             "schedule show s",
             "schedule pause s",
             "schedule resume s",
             "schedule remove s",
+            "lockdown on --reason x --cancel",
+            "lockdown off",
+            "lockdown show",
             "plugin new n",
             "plugin build",
             "plugin test",

@@ -1,7 +1,7 @@
 //! Ending what has not ended: by an operator's wish, or because the machine is revoked.
 
 use sluice_protocol::ending::{Ending, State};
-use sluice_protocol::ids::{JobId, MachineId};
+use sluice_protocol::ids::{JobId, MachineId, OperationId};
 use sluice_protocol::report::Report;
 
 use super::outcome::{Ended, events_of_end};
@@ -12,6 +12,9 @@ use crate::host::SharedHost;
 use crate::operators::Actor;
 use crate::store::operations::{self, From, OperationRow};
 use crate::store::{Connection, StoreError, jobs};
+
+/// How many jobs one transaction cancels.
+const STEP: u32 = 100;
 
 /// Cancels a job: what was not sent ends here and now, the rest is told to the machines, which may be too late. Says how
 /// many operations that concerns.
@@ -26,61 +29,128 @@ pub async fn cancel(
     now: UnixMillis,
 ) -> Result<u64, CancelError> {
     let asked = actor.clone();
-    let (ended, told) = host
+    let canceled = host
         .store
         .write(move |conn| {
             if jobs::not_after(conn, asked.tenant.id, job)?.is_none() {
                 return Err(CancelError::NoJob(job));
             }
-            let script_sha256 = jobs::script_sha256(conn, asked.tenant.id, job)?;
-            let (mut ended, mut told, mut events) = (0_u64, Vec::new(), Vec::new());
-            for operation in operations::of_job(conn, asked.tenant.id, job)? {
-                if operation.state.is_terminal() {
-                    continue;
-                }
-                events.push(
-                    Event::by(EventKind::ScriptCancelRequested, &asked)
-                        .on(&operation.machine_name)
-                        .of_job(job)
-                        .of_operation(operation.id)
-                        .with_script(script_sha256)
-                        .with_bundle(operation.bundle_sha256),
-                );
-                let report =
-                    Report::without_process(Ending::Canceled(asked.name.clone()), now.to_wire());
-                if operations::end(conn, operation.id, From::NotSent, &report)? {
-                    let over = Ended {
-                        operation: &operation,
-                        script_sha256,
-                        report: &report,
-                    };
-                    events.extend(events_of_end(
-                        &Event::by(EventKind::ScriptCanceled, &asked),
-                        &over,
-                    ));
-                    ended += 1;
-                } else {
-                    operations::set_cancel(conn, operation.id, &asked.name)?;
-                    told.extend(operation.machine.map(|machine| (operation.id, machine)));
-                }
-            }
+            let mut canceled = Canceled::default();
+            let events = canceled.add(conn, &asked, job, now)?;
             audit::append(conn, &asked.tenant, now, events)?;
-            Ok((ended, told))
+            Ok(canceled)
         })
         .await?;
-    for _ in 0..ended {
-        host.metrics.operation_ended(State::Canceled);
-    }
-    host.events.notify(job);
-    for (operation, machine) in &told {
-        if let Some(session) = host.presence.get(*machine) {
-            session.send(Command::Cancel {
-                operation: *operation,
-                by: actor.name.clone(),
-            });
+    Ok(canceled.tell(host, actor))
+}
+
+/// Cancels every operation of the operator's tenant that has not ended, and says how many those are. What is submitted
+/// in the meantime is canceled too, or not: a lockdown keeps it out.
+///
+/// # Errors
+///
+/// Where the database cannot be used; what was canceled until then stays so.
+pub async fn halt(host: &SharedHost, actor: &Actor, now: UnixMillis) -> Result<u64, StoreError> {
+    let (mut count, mut after) = (0, None);
+    loop {
+        let asked = actor.clone();
+        let (canceled, last) = host
+            .store
+            .write(move |conn| {
+                let mut canceled = Canceled::default();
+                let mut events = Vec::new();
+                // On the record whether or not there is anything to end.
+                if after.is_none() {
+                    events.push(Event::by(EventKind::JobHalted, &asked));
+                }
+                let jobs = operations::open_jobs(conn, asked.tenant.id, after, STEP)?;
+                for job in &jobs {
+                    events.extend(canceled.add(conn, &asked, *job, now)?);
+                }
+                audit::append(conn, &asked.tenant, now, events)?;
+                Ok::<_, StoreError>((canceled, jobs.last().copied()))
+            })
+            .await?;
+        count += canceled.tell(host, actor);
+        match last {
+            Some(last) => after = Some(last),
+            None => return Ok(count),
         }
     }
-    Ok(ended + told.len() as u64)
+}
+
+/// What was canceled and is not yet told to anybody.
+#[derive(Debug, Default)]
+struct Canceled {
+    jobs: Vec<JobId>,
+    ended: u64,
+    told: Vec<(OperationId, MachineId)>,
+}
+
+impl Canceled {
+    /// Cancels a job in the caller's transaction; gives what is to be recorded.
+    fn add(
+        &mut self,
+        conn: &Connection,
+        actor: &Actor,
+        job: JobId,
+        now: UnixMillis,
+    ) -> Result<Vec<Event>, StoreError> {
+        let script_sha256 = jobs::script_sha256(conn, actor.tenant.id, job)?;
+        let mut events = Vec::new();
+        for operation in operations::of_job(conn, actor.tenant.id, job)? {
+            if operation.state.is_terminal() {
+                continue;
+            }
+            events.push(
+                Event::by(EventKind::ScriptCancelRequested, actor)
+                    .on(&operation.machine_name)
+                    .of_job(job)
+                    .of_operation(operation.id)
+                    .with_script(script_sha256)
+                    .with_bundle(operation.bundle_sha256),
+            );
+            let report =
+                Report::without_process(Ending::Canceled(actor.name.clone()), now.to_wire());
+            if operations::end(conn, operation.id, From::NotSent, &report)? {
+                let over = Ended {
+                    operation: &operation,
+                    script_sha256,
+                    report: &report,
+                };
+                events.extend(events_of_end(
+                    &Event::by(EventKind::ScriptCanceled, actor),
+                    &over,
+                ));
+                self.ended += 1;
+            } else {
+                operations::set_cancel(conn, operation.id, &actor.name)?;
+                self.told
+                    .extend(operation.machine.map(|machine| (operation.id, machine)));
+            }
+        }
+        self.jobs.push(job);
+        Ok(events)
+    }
+
+    /// Tells followers and machines, once that is committed; says how many operations it is about.
+    fn tell(self, host: &SharedHost, actor: &Actor) -> u64 {
+        for _ in 0..self.ended {
+            host.metrics.operation_ended(State::Canceled);
+        }
+        for job in self.jobs {
+            host.events.notify(job);
+        }
+        for (operation, machine) in &self.told {
+            if let Some(session) = host.presence.get(*machine) {
+                session.send(Command::Cancel {
+                    operation: *operation,
+                    by: actor.name.clone(),
+                });
+            }
+        }
+        self.ended + self.told.len() as u64
+    }
 }
 
 /// Ends every open operation of a machine that is being revoked, in the caller's transaction: what was not sent is

@@ -8,11 +8,11 @@ use sluice_protocol::ids::{JobId, TenantId};
 
 use super::preflight::{self, GatesInForce};
 use super::targets::{self, Target};
-use super::{Order, RequestError, Selection, deliver, record};
+use super::{Locked, Order, RequestError, Selection, deliver, record};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::operators::{Actor, Denied, Permission};
-use crate::store::{Connection, StoreError, blobs};
+use crate::store::{Connection, Extent, StoreError, blobs};
 
 /// Takes a request. When this answers with a job, the job is on disk, and its operations are on their way or queued;
 /// when it answers with an error, there is no job, and the refusal is on the record.
@@ -110,16 +110,50 @@ fn look_up(
     selection: &Selection,
     attachments: &[Attachment],
 ) -> Result<(Vec<Target>, GatesInForce), SubmitError> {
+    // Asked once more in the transaction that records the job: this one spares the gates the work.
+    if let Some(locked) = Locked::check(conn)? {
+        return Err(SubmitError::Locked(locked));
+    }
     let targets = targets::look_up(conn, tenant, selection)?;
     if targets.is_empty() {
         return Err(SubmitError::NoMachines);
     }
+    are_there(conn, tenant, attachments)?;
+    Ok((targets, GatesInForce::read(conn, tenant)?))
+}
+
+fn are_there(
+    conn: &Connection,
+    tenant: TenantId,
+    attachments: &[Attachment],
+) -> Result<(), SubmitError> {
     for attachment in attachments {
         if blobs::size(conn, tenant, attachment.sha256)? != Some(attachment.size) {
             return Err(SubmitError::NoAttachment(attachment.name.clone()));
         }
     }
-    Ok((targets, GatesInForce::read(conn, tenant)?))
+    Ok(())
+}
+
+/// Whether a request could be submitted, apart from the machines that it means, which may come later. Makes no job and
+/// records nothing.
+///
+/// # Errors
+///
+/// The request would be refused.
+pub async fn check(
+    host: &SharedHost,
+    actor: &Actor,
+    request: SubmitJob,
+) -> Result<(), SubmitError> {
+    authorize(actor, &request)?;
+    let order = Order::read(request)?;
+    let tenant = actor.tenant.id;
+    let attachments = order.submission.attachments;
+    let extent = Extent::of_rows(attachments.len());
+    host.store
+        .look(extent, move |conn| are_there(conn, tenant, &attachments))
+        .await
 }
 
 fn authorize(actor: &Actor, request: &SubmitJob) -> Result<(), SubmitError> {
@@ -160,6 +194,9 @@ pub enum SubmitError {
     /// A key that was used for something else.
     #[error("the idempotency key was used for another request (job {0}); no job was made")]
     KeyReused(JobId),
+    /// Nothing may start now.
+    #[error(transparent)]
+    Locked(Locked),
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),

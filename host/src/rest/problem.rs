@@ -10,9 +10,10 @@ use sluice_protocol::causes::Causes;
 
 use crate::blobs::BlobError;
 use crate::fleet::{ChangeError, EnrollError};
-use crate::jobs::{CancelError, SubmitError};
+use crate::jobs::{CancelError, LockdownError, SubmitError};
 use crate::operators::{AuthenticationError, CreateTokenError, Denied};
 use crate::plugins::{BindError, InstallError, TrustError};
+use crate::schedules::{self, AddError};
 use crate::store::StoreError;
 
 /// A request that was refused, or failed.
@@ -178,7 +179,52 @@ impl From<SubmitError> for Refusal {
             SubmitError::KeyReused(_) => {
                 Self::new(StatusCode::CONFLICT, "idempotency-key-reused", detail)
             }
+            SubmitError::Locked(_) => Self::new(StatusCode::LOCKED, "locked-down", detail),
             SubmitError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<LockdownError> for Refusal {
+    fn from(error: LockdownError) -> Self {
+        let detail = error.to_string();
+        match error {
+            LockdownError::Denied(error) => error.into(),
+            LockdownError::NotTheHosts(_) => {
+                Self::new(StatusCode::FORBIDDEN, "not-the-hosts-administrator", detail)
+            }
+            LockdownError::Reason => Self::invalid(detail),
+            LockdownError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<AddError> for Refusal {
+    fn from(error: AddError) -> Self {
+        let detail = error.to_string();
+        match error {
+            AddError::Denied(error) => error.into(),
+            AddError::Plan(_) => Self::invalid(detail),
+            AddError::Job(error) => Self {
+                detail,
+                ..error.into()
+            },
+            AddError::Taken(_) => Self::new(StatusCode::CONFLICT, "schedule-name-taken", detail),
+            AddError::TooMany => Self::new(StatusCode::CONFLICT, "too-many-schedules", detail),
+            AddError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<schedules::ChangeError> for Refusal {
+    fn from(error: schedules::ChangeError) -> Self {
+        use schedules::ChangeError as E;
+        let detail = error.to_string();
+        match error {
+            E::NoSchedule(_) => Self::not_found("schedule-not-found", detail),
+            E::Over(_) => Self::new(StatusCode::CONFLICT, "schedule-over", detail),
+            E::Timing(_) => Self::new(StatusCode::CONFLICT, "schedule-unreadable", detail),
+            E::Store(error) => error.into(),
         }
     }
 }

@@ -15,11 +15,13 @@ pub mod bindings;
 pub mod blobs;
 pub mod enroll_tokens;
 pub mod jobs;
+pub mod lockdown;
 pub mod machines;
 pub mod operations;
 pub mod output;
 pub mod plugins;
 pub mod publishers;
+pub mod schedules;
 pub mod tenants;
 pub mod tokens;
 

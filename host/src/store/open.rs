@@ -182,9 +182,10 @@ impl Extent {
 
 /// The tables, from the first version on.
 fn migrations() -> Migrations<'static> {
-    Migrations::new(vec![Migration::up(include_str!(
-        "../../migrations/0001_first.sql"
-    ))])
+    Migrations::new(vec![
+        Migration::up(include_str!("../../migrations/0001_first.sql")),
+        Migration::up(include_str!("../../migrations/0003_schedules.sql")),
+    ])
 }
 
 /// Why something failed that was done with a connection: for its own reason, or for one of the database's.

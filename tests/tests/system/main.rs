@@ -15,6 +15,7 @@ mod hostile;
 mod isolation;
 mod outcomes;
 mod parameters;
+mod schedules;
 mod trust;
 mod users;
 mod workspace;

@@ -381,8 +381,7 @@ fn what_this_version_lacks_says_so() {
     let fleet = Fleet::builder().agents(0).without_gates().start();
     for arguments in [
         ["script", "list"],
-        ["schedule", "list"],
-        ["job", "halt"],
+        ["job", "approve"],
         ["plugin", "replay"],
     ] {
         let output = fleet.sluice(&[arguments.as_slice(), &["x"]].concat());

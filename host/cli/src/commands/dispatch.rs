@@ -1,7 +1,9 @@
 //! From a command line to the command.
 
 use crate::command_line::{Command, CommandLine};
-use crate::commands::{audit, doctor, job, login, machine, plugin, run as run_command, token};
+use crate::commands::{
+    audit, doctor, job, lockdown, login, machine, plugin, run as run_command, schedule, token,
+};
 use crate::error::Error;
 
 /// Runs a command to its exit code.
@@ -22,7 +24,8 @@ pub(crate) fn run(command_line: CommandLine) -> Result<u8, Error> {
             Command::Job(command) => job::run(&global, command).await,
             Command::Machine(command) => machine::run(&global, command).await,
             Command::Script(_) => Err(Error::NotImplemented("sluice script")),
-            Command::Schedule(_) => Err(Error::NotImplemented("sluice schedule")),
+            Command::Schedule(command) => schedule::run(&global, *command).await,
+            Command::Lockdown(command) => lockdown::run(&global, command).await,
             Command::Plugin(command) => plugin::run(&global, command).await,
             Command::Token(command) => token::run(&global, command).await,
             Command::Audit(command) => audit::run(&global, command).await,

@@ -5,10 +5,12 @@ mod dispatch;
 pub(crate) mod audit;
 pub(crate) mod doctor;
 pub(crate) mod job;
+pub(crate) mod lockdown;
 pub(crate) mod login;
 pub(crate) mod machine;
 pub(crate) mod plugin;
 pub(crate) mod run;
+pub(crate) mod schedule;
 pub(crate) mod token;
 
 pub(crate) use dispatch::run;

@@ -8,4 +8,5 @@
 
 mod host;
 mod run;
+mod schedule;
 mod usage;

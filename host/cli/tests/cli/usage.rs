@@ -53,8 +53,6 @@ fn what_is_not_there_yet_says_so() {
     for arguments in [
         &["script", "add", "x"][..],
         &["script"],
-        &["schedule", "add", "--every", "1h"],
-        &["job", "halt", "j"],
         &["job", "approve", "j"],
         &["plugin", "new", "x"],
         &["plugin", "replay", "r"],
