@@ -44,9 +44,7 @@ pub struct AddSchedule {
 }
 
 /// What becomes of runs at whose time the host did not run.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnMissed {
     /// They are left out.
@@ -59,9 +57,7 @@ pub enum OnMissed {
 }
 
 /// What becomes of a run while the one before has not ended.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnOverlap {
     /// It is left out.
@@ -191,7 +187,11 @@ mod tests {
                 .expect("reads");
         assert_eq!(
             (request.missed, request.overlap, request.every),
-            (OnMissed::Once, OnOverlap::Skip, Some(Span::seconds(6 * 3600)))
+            (
+                OnMissed::Once,
+                OnOverlap::Skip,
+                Some(Span::seconds(6 * 3600))
+            )
         );
         for wrong in [
             r#"{"name":"n","job":{"script":"aGk="},"evry":"6h"}"#,

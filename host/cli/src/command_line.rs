@@ -6,9 +6,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use crate::commands::{
-    audit, doctor, job, lockdown, login, machine, plugin, run, schedule, token,
-};
+use crate::commands::{audit, doctor, job, lockdown, login, machine, plugin, run, schedule, token};
 use crate::error::Error;
 
 /// Run scripts on a fleet of machines, through gates, on the record.

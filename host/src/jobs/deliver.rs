@@ -8,8 +8,8 @@ use sluice_protocol::ids::{JobId, MachineId, OperationId};
 use sluice_protocol::message::operation::Operation;
 use sluice_protocol::report::Report;
 
-use super::outcome::{Ended, events_of_end};
 use super::Locked;
+use super::outcome::{Ended, events_of_end};
 use super::record::Queued;
 use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;

@@ -28,7 +28,7 @@ pub async fn lock_down(
     cancel_too: bool,
     now: UnixMillis,
 ) -> Result<u64, LockdownError> {
-    authorize(actor)?;
+    authorize(host, actor, now).await?;
     if reason.as_deref().is_some_and(|reason| {
         reason.chars().count() > LONGEST_REASON || reason.chars().any(char::is_control)
     }) {
@@ -73,7 +73,7 @@ pub async fn lift_lockdown(
     actor: &Actor,
     now: UnixMillis,
 ) -> Result<(), LockdownError> {
-    authorize(actor)?;
+    authorize(host, actor, now).await?;
     let asked = actor.clone();
     let tenants = host
         .store
@@ -92,13 +92,28 @@ pub async fn lift_lockdown(
 }
 
 /// A lockdown is about every tenant, so that only operators of the one that every host has from the start may touch it.
-fn authorize(actor: &Actor) -> Result<(), LockdownError> {
+async fn authorize(
+    host: &SharedHost,
+    actor: &Actor,
+    now: UnixMillis,
+) -> Result<(), LockdownError> {
     actor.require(Permission::Administer)?;
     if actor.tenant.name == tenants::DEFAULT {
-        Ok(())
-    } else {
-        Err(LockdownError::NotTheHosts(actor.tenant.name.clone()))
+        return Ok(());
     }
+    let error = LockdownError::NotTheHosts(actor.tenant.name.clone());
+    host.metrics.request_refused();
+    let event = Event::by(EventKind::RequestRefused, actor)
+        .detail("attempt", "start or lift a lockdown")
+        .detail("reason", error.to_string());
+    let tenant = actor.tenant.clone();
+    host.store
+        .write(move |conn| {
+            audit::append(conn, &tenant, now, [event])?;
+            Ok::<_, StoreError>(())
+        })
+        .await?;
+    Err(error)
 }
 
 fn in_every_log(
@@ -140,7 +155,9 @@ async fn deliver_all(
 
 /// The host is locked down.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the host is locked down since {since} by {operator}{why}; no job was made, an administrator lifts it with sluice lockdown off")]
+#[error(
+    "the host is locked down since {since} by {operator}{why}; no job was made, an administrator lifts it with sluice lockdown off"
+)]
 pub struct Locked {
     since: UnixMillis,
     operator: String,
@@ -174,7 +191,9 @@ pub enum LockdownError {
     #[error(transparent)]
     Denied(#[from] Denied),
     /// Another tenant's administrator.
-    #[error("a lockdown is about every tenant of the host, and {0} is one of them; nothing was done, ask the host's own administrators")]
+    #[error(
+        "a lockdown is about every tenant of the host, and {0} is one of them; nothing was done, ask the host's own administrators"
+    )]
     NotTheHosts(String),
     /// It would be shown to everybody who is refused.
     #[error("a reason is one line of at most {LONGEST_REASON} characters; nothing was done")]

@@ -31,8 +31,7 @@ pub(super) async fn start_lockdown(
     uninterrupted(async move {
         allow(&host, &actor, Permission::Administer, "lock the host down").await?;
         let StartLockdown { reason, cancel } = request;
-        let canceled =
-            jobs::lock_down(&host, &actor, reason, cancel, UnixMillis::now()).await?;
+        let canceled = jobs::lock_down(&host, &actor, reason, cancel, UnixMillis::now()).await?;
         shown(&host, canceled)
     })
     .await

@@ -91,10 +91,7 @@ fn routes() -> OpenApiRouter<SharedHost> {
             lockdown::start_lockdown,
             lockdown::lift_lockdown
         ))
-        .routes(routes!(
-            schedules::get_schedule,
-            schedules::remove_schedule
-        ))
+        .routes(routes!(schedules::get_schedule, schedules::remove_schedule))
         .routes(routes!(schedules::pause_schedule))
         .routes(routes!(schedules::resume_schedule))
         .routes(routes!(schedules::list_runs))

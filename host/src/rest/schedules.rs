@@ -101,7 +101,13 @@ pub(super) async fn pause_schedule(
     Path(schedule): Path,
 ) -> Result<Answer<Schedule>, Refusal> {
     uninterrupted(async move {
-        allow(&host, &actor, Permission::ScheduleScript, "pause a schedule").await?;
+        allow(
+            &host,
+            &actor,
+            Permission::ScheduleScript,
+            "pause a schedule",
+        )
+        .await?;
         let row = schedules::pause(&host, &actor, &schedule, UnixMillis::now()).await?;
         shown(&host, &actor, row)
     })
@@ -116,7 +122,13 @@ pub(super) async fn resume_schedule(
     Path(schedule): Path,
 ) -> Result<Answer<Schedule>, Refusal> {
     uninterrupted(async move {
-        allow(&host, &actor, Permission::ScheduleScript, "resume a schedule").await?;
+        allow(
+            &host,
+            &actor,
+            Permission::ScheduleScript,
+            "resume a schedule",
+        )
+        .await?;
         let row = schedules::resume(&host, &actor, &schedule, UnixMillis::now()).await?;
         shown(&host, &actor, row)
     })
@@ -131,7 +143,13 @@ pub(super) async fn remove_schedule(
     Path(schedule): Path,
 ) -> Result<StatusCode, Refusal> {
     uninterrupted(async move {
-        allow(&host, &actor, Permission::ScheduleScript, "remove a schedule").await?;
+        allow(
+            &host,
+            &actor,
+            Permission::ScheduleScript,
+            "remove a schedule",
+        )
+        .await?;
         schedules::remove(&host, &actor, &schedule, UnixMillis::now()).await?;
         Ok(StatusCode::NO_CONTENT)
     })
@@ -145,11 +163,7 @@ fn found(host: &SharedHost, actor: &Actor, typed: String) -> Result<ScheduleRow,
     Ok(row.ok_or(schedules::ChangeError::NoSchedule(typed))?)
 }
 
-fn shown(
-    host: &SharedHost,
-    actor: &Actor,
-    row: ScheduleRow,
-) -> Result<Answer<Schedule>, Refusal> {
+fn shown(host: &SharedHost, actor: &Actor, row: ScheduleRow) -> Result<Answer<Schedule>, Refusal> {
     let shown = host
         .store
         .read(|conn| schedules::show(conn, actor, row, UnixMillis::now()))?;

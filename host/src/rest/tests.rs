@@ -461,7 +461,13 @@ async fn what_is_anothers_is_answered_as_what_is_not_there() {
 async fn another_tenants_administrator_neither_locks_the_host_down_nor_lifts_that() {
     let test = TestHost::new().await;
     let (_, stranger) = test.stranger().await;
-    let ours = ask(&test, Method::PUT, "/v1/lockdown", json!({"reason": "drill"})).await;
+    let ours = ask(
+        &test,
+        Method::PUT,
+        "/v1/lockdown",
+        json!({"reason": "drill"}),
+    )
+    .await;
     assert_eq!(
         (ours.json()["on"].as_bool(), ours.json()["reason"].as_str()),
         (Some(true), Some("drill"))

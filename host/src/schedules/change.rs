@@ -280,10 +280,14 @@ pub enum AddError {
     #[error("{0}; nothing was scheduled")]
     Job(#[from] SubmitError),
     /// Two of one name could not be told apart.
-    #[error("there is a schedule {0} already; nothing was scheduled, remove it first or choose another name")]
+    #[error(
+        "there is a schedule {0} already; nothing was scheduled, remove it first or choose another name"
+    )]
     Taken(String),
     /// Too many.
-    #[error("the tenant has {MOST} schedules, which is the most; nothing was scheduled, remove one first")]
+    #[error(
+        "the tenant has {MOST} schedules, which is the most; nothing was scheduled, remove one first"
+    )]
     TooMany,
     /// The database.
     #[error(transparent)]
@@ -300,7 +304,9 @@ pub enum ChangeError {
     #[error("the schedule {0} has no runs left; it stays paused, remove it")]
     Over(String),
     /// Another version of the program wrote it.
-    #[error("it cannot be said when the schedule runs ({0}); it stays paused, remove it and make it again")]
+    #[error(
+        "it cannot be said when the schedule runs ({0}); it stays paused, remove it and make it again"
+    )]
     Timing(#[from] TimingError),
     /// The database.
     #[error(transparent)]

@@ -154,11 +154,7 @@ pub fn due(rules: &Rules, settled: &Settled, now: UnixMillis) -> Due {
 }
 
 /// The next `count` runs that are not settled.
-pub fn upcoming(
-    rules: &Rules,
-    settled: &Settled,
-    now: UnixMillis,
-) -> impl Iterator<Item = Next> {
+pub fn upcoming(rules: &Rules, settled: &Settled, now: UnixMillis) -> impl Iterator<Item = Next> {
     let from = settled.until.min(now);
     std::iter::successors(next_planned(rules, &settled.beyond, from), |run| {
         next_planned(rules, &settled.beyond, *run)
@@ -330,7 +326,11 @@ mod tests {
 
     #[test]
     fn a_clock_that_was_a_year_ahead_costs_no_run_once_it_is_right_again() {
-        for (missed, made_up) in [(OnMissed::Skip, 0), (OnMissed::Once, 1), (OnMissed::All, 100)] {
+        for (missed, made_up) in [
+            (OnMissed::Skip, 0),
+            (OnMissed::Once, 1),
+            (OnMissed::All, 100),
+        ] {
             let start = at("2026-05-01T12:00:00Z");
             let mut plan = Simulation::start(rules("0 3 * * *", "UTC", missed), start);
             plan.look(UnixMillis(start.0 + 365 * DAY));
@@ -376,7 +376,10 @@ mod tests {
             (all.runs, all.missed),
             (vec![late(1), late(2), late(3)], None)
         );
-        assert_eq!((all.settled, all.next.map(|next| next.due)), (hour(3), Some(hour(4))));
+        assert_eq!(
+            (all.settled, all.next.map(|next| next.due)),
+            (hour(3), Some(hour(4)))
+        );
         // A year of minutes: bounded, and it is said that there was more.
         let year = UnixMillis(until.0 + 365 * DAY);
         let all = due(&rules("* * * * *", "UTC", OnMissed::All), &settled, year);
@@ -400,7 +403,10 @@ mod tests {
         assert_eq!((on_time.runs.len(), on_time.runs[0].late), (1, false));
         let too_late = due(&rules, &settled, planned.plus(Span(ON_TIME.0 + 1)));
         assert_eq!(
-            (too_late.runs.len(), too_late.missed.map(|missed| missed.count)),
+            (
+                too_late.runs.len(),
+                too_late.missed.map(|missed| missed.count)
+            ),
             (0, Some(1))
         );
     }

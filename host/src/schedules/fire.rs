@@ -4,13 +4,14 @@
 //! a job of this run is there (the host was stopped right after making it) -> fired
 //! lockdown                                                                -> missed
 //! the owner's token: is it good, may it schedule?                         -> missed
-//! the run before has not ended                   -> missed, or waits, or the one before is canceled
+//! the run before still runs                      -> missed, or waits, or the one before is canceled
 //! submit, as the owner, under a key that is this run's alone              -> fired, or missed
 //! ```
 
 use sluice_api_types::job::SubmitJob;
 use sluice_api_types::schedule::{OnOverlap, RunState};
 use sluice_protocol::ids::JobId;
+use sluice_protocol::units::Span;
 
 use super::change::of;
 use super::plan::{append, record_missed};
@@ -24,6 +25,10 @@ use crate::store::{StoreError, jobs as job_store, lockdown, operations};
 
 /// Where requests come from that a schedule makes, in the audit log.
 const SOURCE: &str = "schedule";
+/// How long before the next run is due one that has not started expires.
+const MARGIN: Span = Span::seconds(5);
+/// The least time that a run may wait, however near the next one is.
+const SHORTEST_EXPIRY: Span = Span::seconds(30);
 
 /// Fires the runs of a schedule that wait, the oldest first. Gives the job that the next of them waits for, where it does.
 ///
@@ -66,7 +71,7 @@ async fn fire(
     let (made, locked, before) = host.store.read(|conn| {
         let made = job_store::find_by_key(conn, row.tenant, row.token, &key)?;
         let before = match schedules::last_job(conn, row.id)? {
-            Some(job) if operations::is_open(conn, row.tenant, job)? => Some(job),
+            Some(job) if operations::may_run(conn, row.tenant, job)? => Some(job),
             _ => None,
         };
         Ok::<_, StoreError>((made, lockdown::current(conn)?, before))
@@ -83,6 +88,8 @@ async fn fire(
     };
     match (before, row.overlap) {
         (None, _) => {}
+        // One that is left out for another that is made up for, or ends it, would not make up for anything.
+        (Some(job), _) if run.late => return Ok(Fired::Waits(job)),
         (Some(job), OnOverlap::Skip) => {
             return Ok(Fired::Missed(format!(
                 "the run before has not ended (job {job})"
@@ -104,6 +111,7 @@ async fn fire(
         .read(|conn| schedules::script(conn, row.tenant, row.id))?;
     let request = SubmitJob {
         script: script.into(),
+        expires: row.job.expires.or_else(|| expiry(row.next_due, now)),
         ..row.job.clone()
     };
     match jobs::submit(host, &owner, request, Some(key), now).await {
@@ -111,6 +119,14 @@ async fn fire(
         Err(SubmitError::Store(error)) => Err(error),
         Err(error) => Ok(Fired::Missed(error.to_string())),
     }
+}
+
+/// How long a run may wait where the schedule does not say: until shortly before the next one. A machine that was away is
+/// to run the script once when it is back, not as often as it was planned in the meantime.
+fn expiry(next: Option<UnixMillis>, now: UnixMillis) -> Option<Span> {
+    let until = u64::try_from(next?.0.saturating_sub(now.0)).unwrap_or(0);
+    let span = Span(until.saturating_sub(MARGIN.0).max(SHORTEST_EXPIRY.0));
+    Some(span.min(jobs::DEFAULT_EXPIRY))
 }
 
 /// What makes a run one job, however often it is submitted.

@@ -25,7 +25,9 @@ mod tests;
 
 pub use change::{AddError, ChangeError, add, pause, remove, resume};
 pub use driver::{Looked, Schedules, drive, look};
-pub use due::{Due, Jitter, MOST_AT_ONCE, Missed, Next, ON_TIME, Rules, Run, Settled, due, upcoming};
+pub use due::{
+    Due, Jitter, MOST_AT_ONCE, Missed, Next, ON_TIME, Rules, Run, Settled, due, upcoming,
+};
 pub use request::{PlanError, Planned};
 pub use show::{show, show_run};
 pub use timing::{Expression, Timing, TimingError, Zone};

@@ -74,9 +74,8 @@ fn miss(
         1 => "; one run makes up for them",
         _ => "; the latest are made up for",
     };
-    let reason = format!(
-        "{count} passed while the host did not run, or its clock was changed{then}"
-    );
+    let reason =
+        format!("{count} passed while the host did not run, or its clock was changed{then}");
     let run = RunRow {
         planned: missed.last,
         state: RunState::Missed,

@@ -85,7 +85,9 @@ pub enum PlanError {
     #[error("a zone is for at and cron: an interval is as long in every zone")]
     ZoneOfInterval,
     /// The next run would come first.
-    #[error("the jitter cannot be {jitter}: runs are {longest} apart at the least, and stay in order")]
+    #[error(
+        "the jitter cannot be {jitter}: runs are {longest} apart at the least, and stay in order"
+    )]
     Jitter {
         /// As asked.
         jitter: Span,
@@ -149,7 +151,10 @@ mod tests {
         };
         with("0 * * * *", 3600).expect("just so");
         let error = with("0 * * * *", 3601).expect_err("too long");
-        assert!(error.contains("cannot be 3601s") && error.contains("1h apart"), "{error}");
+        assert!(
+            error.contains("cannot be 3601s") && error.contains("1h apart"),
+            "{error}"
+        );
         // The shortest of the gaps counts.
         with("0,10 * * * *", 601).expect_err("too long");
         let once = request(|r| {
@@ -162,7 +167,16 @@ mod tests {
     #[test]
     fn names_are_plain_and_no_ids() {
         let id = ScheduleId::generate().to_string();
-        for name in ["", "-x", "a b", "a/b", "ä", "a\u{202e}b", &"a".repeat(65), id.as_str()] {
+        for name in [
+            "",
+            "-x",
+            "a b",
+            "a/b",
+            "ä",
+            "a\u{202e}b",
+            &"a".repeat(65),
+            id.as_str(),
+        ] {
             let error = request(|r| {
                 r.name = name.to_owned();
                 r.every = Some(Span::seconds(60));

@@ -37,9 +37,7 @@ impl StoredTiming {
                 at: UnixMillis(*at),
                 zone: Zone::read(zone)?,
             },
-            Self::Every { interval, from } => {
-                Timing::every(Span(*interval), UnixMillis(*from))?
-            }
+            Self::Every { interval, from } => Timing::every(Span(*interval), UnixMillis(*from))?,
             Self::Calendar { expression, zone } => Timing::Calendar {
                 expression: Expression::read(expression)?,
                 zone: Zone::read(zone)?,

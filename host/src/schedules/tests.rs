@@ -2,8 +2,9 @@
 
 use sluice_api_types::job::{SubmitJob, Tag};
 use sluice_api_types::schedule::{AddSchedule, OnMissed, OnOverlap, RunState};
-use sluice_protocol::ending::State;
+use sluice_protocol::ending::{Ending, State};
 use sluice_protocol::ids::JobId;
+use sluice_protocol::report::Report;
 use sluice_protocol::units::Span;
 
 use super::*;
@@ -159,8 +160,14 @@ async fn an_owner_who_was_revoked_or_lacks_a_permission_runs_nothing_and_that_is
     assert_eq!(test.count_audited("schedule_missed").await, 1);
 
     let lacking: [(&'static [Permission], &str); 2] = [
-        (&[Permission::RemoteExecution], "lacks the permission ScheduleScript"),
-        (&[Permission::ScheduleScript], "lacks the permission RemoteExecution"),
+        (
+            &[Permission::RemoteExecution],
+            "lacks the permission ScheduleScript",
+        ),
+        (
+            &[Permission::ScheduleScript],
+            "lacks the permission RemoteExecution",
+        ),
     ];
     for (number, (permissions, expected)) in lacking.into_iter().enumerate() {
         let name = ["bob", "eve"][number];
@@ -212,10 +219,22 @@ async fn machines_that_get_the_tag_later_are_included() {
     assert_eq!(test.operations(job).len(), 2);
 }
 
+/// A machine says that an operation has ended.
+async fn ended(test: &TestHost, job: JobId) {
+    let id = test.operation(job).id;
+    let report = Report::without_process(Ending::Succeeded, 1);
+    test.host
+        .store
+        .write(move |conn| operations::end(conn, id, operations::From::Open, &report).map(|_| ()))
+        .await
+        .expect("ends");
+}
+
 #[tokio::test]
-async fn a_run_while_the_one_before_has_not_ended_is_left_out_waits_or_ends_it() {
+async fn a_run_while_the_one_before_runs_is_left_out_waits_or_ends_it() {
     let test = TestHost::new().await;
-    test.machine("web-1").await;
+    let machine = test.machine("web-1").await;
+    let (_session, _inbox) = test.connect(&machine);
     let with = |name: &str, overlap| AddSchedule {
         overlap,
         ..hourly(name)
@@ -233,16 +252,50 @@ async fn a_run_while_the_one_before_has_not_ended_is_left_out_waits_or_ends_it()
 
     assert_eq!(looked.waits_for, [first]);
     assert_eq!(jobs_of(&test, &queue).len(), 1);
-    jobs::cancel(&test.host, &test.admin, first, hours(2))
-        .await
-        .expect("cancels");
+    ended(&test, first).await;
     assert!(look_at(&test, hours(2)).await.waits_for.is_empty());
     assert_eq!(jobs_of(&test, &queue).len(), 2);
 
-    let made = jobs_of(&test, &cancel);
-    assert_eq!(made.len(), 2);
-    assert_eq!(test.operation(made[0]).state, State::Canceled);
-    assert_eq!(test.operation(made[1]).state, State::Queued);
+    let made: [JobId; 2] = jobs_of(&test, &cancel).try_into().expect("two jobs");
+    let canceled = made.map(|job| test.operation(job).cancel_by);
+    assert_eq!(canceled, [Some("admin".to_owned()), None]);
+}
+
+#[tokio::test]
+async fn a_machine_that_is_away_holds_nothing_up_and_runs_the_latest_alone_when_it_is_back() {
+    let test = TestHost::new().await;
+    test.machine("web-1").await;
+    let row = added(&test, hourly("h")).await;
+    for hour in 1..=3 {
+        look_at(&test, hours(hour)).await;
+        jobs::sweep(&test.host, UnixMillis(hours(hour).0 + HOUR - 2000))
+            .await
+            .expect("sweeps");
+    }
+    look_at(&test, hours(4)).await;
+    let states: Vec<_> = jobs_of(&test, &row)
+        .into_iter()
+        .map(|job| test.operation(job).state)
+        .collect();
+    let gone = State::Expired;
+    assert_eq!(states, [gone, gone, gone, State::Queued]);
+}
+
+#[tokio::test]
+async fn runs_that_are_made_up_for_follow_each_other() {
+    let test = TestHost::new().await;
+    let machine = test.machine("web-1").await;
+    let (_session, _inbox) = test.connect(&machine);
+    let mut all = hourly("all");
+    all.missed = OnMissed::All;
+    let row = added(&test, all).await;
+    let late = UnixMillis(hours(3).0 + 15 * 60_000);
+    for count in 1..=3 {
+        look_at(&test, late).await;
+        let made = jobs_of(&test, &row);
+        assert_eq!(made.len(), count);
+        ended(&test, made[count - 1]).await;
+    }
 }
 
 #[tokio::test]
@@ -262,7 +315,10 @@ async fn what_was_missed_while_the_host_was_off_is_made_up_for_as_the_schedule_s
     let [missed] = runs(&test, &skip).try_into().expect("one entry");
     assert_eq!((missed.state, missed.runs), (RunState::Missed, 3));
     let [missed, late] = runs(&test, &once).try_into().expect("two entries");
-    assert_eq!((missed.runs, late.late, late.job.is_some()), (2, true, true));
+    assert_eq!(
+        (missed.runs, late.late, late.job.is_some()),
+        (2, true, true)
+    );
     assert_eq!(jobs_of(&test, &all).len(), 3);
     look_at(&test, hours(4)).await;
     assert_eq!(
@@ -291,7 +347,11 @@ async fn a_clock_that_is_set_back_repeats_nothing_and_costs_nothing() {
         .filter(|run| run.state == RunState::Fired)
         .map(|run| (run.planned.0 - NOW.0) / HOUR)
         .collect();
-    assert_eq!(planned, (3..=25).collect::<Vec<_>>(), "each once, and the 24th before");
+    assert_eq!(
+        planned,
+        (3..=25).collect::<Vec<_>>(),
+        "each once, and the 24th before"
+    );
 }
 
 #[tokio::test]
@@ -328,7 +388,8 @@ async fn a_paused_schedule_does_not_run_and_one_that_is_resumed_makes_up_for_not
 #[tokio::test]
 async fn a_run_that_waits_is_left_out_when_its_schedule_is_paused() {
     let test = TestHost::new().await;
-    test.machine("web-1").await;
+    let machine = test.machine("web-1").await;
+    let (_session, _inbox) = test.connect(&machine);
     let mut schedule = hourly("h");
     schedule.overlap = OnOverlap::Queue;
     let row = added(&test, schedule).await;
@@ -338,9 +399,7 @@ async fn a_run_that_waits_is_left_out_when_its_schedule_is_paused() {
         .await
         .expect("pauses");
     let [job] = jobs_of(&test, &row).try_into().expect("one job");
-    jobs::cancel(&test.host, &test.admin, job, hours(2))
-        .await
-        .expect("cancels");
+    ended(&test, job).await;
     assert!(look_at(&test, hours(2)).await.waits_for.is_empty());
     assert_eq!(jobs_of(&test, &row), [job]);
     let last = runs(&test, &row).pop().expect("a run");
@@ -396,7 +455,10 @@ async fn a_schedule_that_cannot_be_read_is_paused_and_the_others_run() {
         .store
         .write(move |conn| {
             let timing = r#"{"calendar":{"expression":"0 3 * * *","zone":"Mars/Olympus"}}"#;
-            conn.execute("UPDATE schedules SET timing = ?1 WHERE id = ?2", [timing, &id])?;
+            conn.execute(
+                "UPDATE schedules SET timing = ?1 WHERE id = ?2",
+                [timing, &id],
+            )?;
             Ok::<_, StoreError>(())
         })
         .await
@@ -423,13 +485,22 @@ async fn under_lockdown_nothing_is_made_or_delivered_and_schedules_miss_their_ru
     let row = added(&test, ending).await;
     look_at(&test, hours(1)).await;
     inbox.commands.try_recv().expect("was delivered");
-    jobs::lock_down(&test.host, &test.admin, Some("drill".to_owned()), false, hours(1))
-        .await
-        .expect("locks down");
+    jobs::lock_down(
+        &test.host,
+        &test.admin,
+        Some("drill".to_owned()),
+        false,
+        hours(1),
+    )
+    .await
+    .expect("locks down");
 
     let refused = jobs::submit(&test.host, &test.admin, request("web-1"), None, hours(1)).await;
     let text = refused.expect_err("is refused").to_string();
-    assert!(text.contains("locked down") && text.contains("drill"), "{text}");
+    assert!(
+        text.contains("locked down") && text.contains("drill"),
+        "{text}"
+    );
     look_at(&test, hours(2)).await;
     let missed = runs(&test, &row).pop().expect("a run");
     assert!(reason(&missed).contains("locked down"), "{missed:?}");
@@ -447,7 +518,11 @@ async fn under_lockdown_nothing_is_made_or_delivered_and_schedules_miss_their_ru
     other.commands.try_recv().expect("is delivered now");
     assert_eq!(test.operation(queued).state, State::Delivered);
     look_at(&test, hours(3)).await;
-    assert_eq!(jobs_of(&test, &row).len(), 2, "the second is the one of the third hour");
+    assert_eq!(
+        jobs_of(&test, &row).len(),
+        2,
+        "the second is the one of the third hour"
+    );
     for event in ["lockdown_started", "lockdown_lifted"] {
         assert_eq!(test.count_audited(event).await, 1, "{event}");
     }
@@ -473,8 +548,8 @@ async fn halt_ends_everything_of_one_tenant_and_lockdown_with_cancel_that_of_all
     };
     let their_job = submit_theirs().await;
     let open = |job| {
-        let look = |conn: &crate::store::Connection| operations::is_open(conn, theirs, job);
-        test.host.store.read(look).expect("reads")
+        let look = |conn: &crate::store::Connection| operations::open_jobs(conn, theirs, None, 10);
+        test.host.store.read(look).expect("reads").contains(&job)
     };
     let (_session, mut inbox) = test.connect(&web);
     let delivered = test.submit("web-1", |_| ()).await;

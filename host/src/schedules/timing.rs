@@ -305,7 +305,9 @@ pub enum TimingError {
     #[error("{0} says no offset from UTC: add one, such as Z or +01:00, or give a zone")]
     NoZone(String),
     /// The clocks jump over it, or show it twice.
-    #[error("{text} is no single moment in {zone}, where clocks change then: give an offset from UTC")]
+    #[error(
+        "{text} is no single moment in {zone}, where clocks change then: give an offset from UTC"
+    )]
     Ambiguous {
         /// As given.
         text: String,
@@ -366,31 +368,67 @@ mod tests {
     #[test]
     fn a_fixed_time_in_the_hour_that_is_missing_runs_once_behind_it() {
         assert_eq!(
-            next(&cron("30 2 * * *", "Europe/Berlin"), "2026-03-28T00:00:00Z", 3),
-            ["03-28T02:30:00+01", "03-29T03:00:00+02", "03-30T02:30:00+02"]
+            next(
+                &cron("30 2 * * *", "Europe/Berlin"),
+                "2026-03-28T00:00:00Z",
+                3
+            ),
+            [
+                "03-28T02:30:00+01",
+                "03-29T03:00:00+02",
+                "03-30T02:30:00+02"
+            ]
         );
         assert_eq!(
-            next(&cron("30 2 * * *", "America/New_York"), "2026-03-07T06:00:00Z", 3),
-            ["03-07T02:30:00-05", "03-08T03:00:00-04", "03-09T02:30:00-04"]
+            next(
+                &cron("30 2 * * *", "America/New_York"),
+                "2026-03-07T06:00:00Z",
+                3
+            ),
+            [
+                "03-07T02:30:00-05",
+                "03-08T03:00:00-04",
+                "03-09T02:30:00-04"
+            ]
         );
     }
 
     #[test]
     fn a_fixed_time_in_the_hour_that_comes_twice_runs_in_the_first() {
         assert_eq!(
-            next(&cron("30 2 * * *", "Europe/Berlin"), "2026-10-24T00:00:00Z", 3),
-            ["10-24T02:30:00+02", "10-25T02:30:00+02", "10-26T02:30:00+01"]
+            next(
+                &cron("30 2 * * *", "Europe/Berlin"),
+                "2026-10-24T00:00:00Z",
+                3
+            ),
+            [
+                "10-24T02:30:00+02",
+                "10-25T02:30:00+02",
+                "10-26T02:30:00+01"
+            ]
         );
         assert_eq!(
-            next(&cron("30 1 * * *", "America/New_York"), "2026-10-31T04:00:00Z", 3),
-            ["10-31T01:30:00-04", "11-01T01:30:00-04", "11-02T01:30:00-05"]
+            next(
+                &cron("30 1 * * *", "America/New_York"),
+                "2026-10-31T04:00:00Z",
+                3
+            ),
+            [
+                "10-31T01:30:00-04",
+                "11-01T01:30:00-04",
+                "11-02T01:30:00-05"
+            ]
         );
     }
 
     #[test]
     fn an_hourly_run_follows_the_time_that_passes() {
         assert_eq!(
-            next(&cron("0 * * * *", "Europe/Berlin"), "2026-10-24T23:30:00Z", 4),
+            next(
+                &cron("0 * * * *", "Europe/Berlin"),
+                "2026-10-24T23:30:00Z",
+                4
+            ),
             [
                 "10-25T02:00:00+02",
                 "10-25T02:00:00+01",
@@ -399,8 +437,16 @@ mod tests {
             ]
         );
         assert_eq!(
-            next(&cron("0 * * * *", "Europe/Berlin"), "2026-03-28T23:30:00Z", 3),
-            ["03-29T01:00:00+01", "03-29T03:00:00+02", "03-29T04:00:00+02"]
+            next(
+                &cron("0 * * * *", "Europe/Berlin"),
+                "2026-03-28T23:30:00Z",
+                3
+            ),
+            [
+                "03-29T01:00:00+01",
+                "03-29T03:00:00+02",
+                "03-29T04:00:00+02"
+            ]
         );
     }
 
@@ -419,17 +465,30 @@ mod tests {
 
     #[test]
     fn wherever_it_is_looked_from_the_runs_are_the_same() {
-        let expressions = ["30 2 * * *", "*/17 1-3 * * *", "0 * * * *", "15,45 2,3 * 3,10,11 SUN"];
+        let expressions = [
+            "30 2 * * *",
+            "*/17 1-3 * * *",
+            "0 * * * *",
+            "15,45 2,3 * 3,10,11 SUN",
+        ];
         // From February to December: both changes of all zones.
         let (from, until) = (at("2026-02-20T00:00:00Z"), at("2026-12-01T00:00:00Z"));
-        for zone in ["Europe/Berlin", "America/New_York", "UTC", "Australia/Lord_Howe"] {
+        for zone in [
+            "Europe/Berlin",
+            "America/New_York",
+            "UTC",
+            "Australia/Lord_Howe",
+        ] {
             for text in expressions {
                 let timing = cron(text, zone);
                 let runs: Vec<_> =
                     std::iter::successors(timing.next_after(from), |run| timing.next_after(*run))
                         .take_while(|run| *run <= until)
                         .collect();
-                assert!(runs.len() > 10 && runs.is_sorted_by(|a, b| a < b), "{text} in {zone}");
+                assert!(
+                    runs.len() > 10 && runs.is_sorted_by(|a, b| a < b),
+                    "{text} in {zone}"
+                );
                 let (found, more) = timing.between(from, until, usize::MAX - 1);
                 assert!(found == runs && !more, "{text} in {zone}");
                 let (latest, more) = timing.between(from, until, 7);

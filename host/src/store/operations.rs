@@ -241,15 +241,16 @@ pub fn open_jobs(
     )
 }
 
-/// Whether an operation of the job has not ended.
+/// Whether an operation of the job runs, as far as the host can know: what was sent and has not ended.
 ///
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub fn is_open(conn: &Connection, tenant: TenantId, job: JobId) -> Result<bool, StoreError> {
+pub fn may_run(conn: &Connection, tenant: TenantId, job: JobId) -> Result<bool, StoreError> {
     exists(
         conn,
-        "SELECT 1 FROM operations WHERE tenant = ? AND job = ? AND ended = 0 LIMIT 1",
+        "SELECT 1 FROM operations
+         WHERE tenant = ? AND job = ? AND ended = 0 AND state NOT IN ('held', 'queued') LIMIT 1",
         params![tenant.to_string(), job.to_string()],
     )
 }

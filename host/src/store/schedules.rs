@@ -224,7 +224,9 @@ pub fn due(conn: &Connection, now: UnixMillis, limit: u32) -> Result<Vec<Schedul
     )?;
     rows.extend(all(
         conn,
-        schedules!("AND paused IS NULL AND settled > ?1 AND (next_due IS NULL OR next_due > ?1) LIMIT ?2"),
+        schedules!(
+            "AND paused IS NULL AND settled > ?1 AND (next_due IS NULL OR next_due > ?1) LIMIT ?2"
+        ),
         params![now.0, limit],
         read,
     )?);

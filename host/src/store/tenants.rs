@@ -81,12 +81,17 @@ pub fn find_by_name(conn: &Connection, name: &str) -> Result<Option<Tenant>, Sto
 ///
 /// Where the database cannot be read.
 pub fn list(conn: &Connection) -> Result<Vec<Tenant>, StoreError> {
-    all(conn, "SELECT id, name FROM tenants ORDER BY name", [], |row| {
-        Ok(Tenant {
-            id: parsed(row, "id")?,
-            name: row.get("name")?,
-        })
-    })
+    all(
+        conn,
+        "SELECT id, name FROM tenants ORDER BY name",
+        [],
+        |row| {
+            Ok(Tenant {
+                id: parsed(row, "id")?,
+                name: row.get("name")?,
+            })
+        },
+    )
 }
 
 /// The revision of the tenant's gates.

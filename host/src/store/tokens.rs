@@ -78,11 +78,7 @@ pub fn find_by_secret(conn: &Connection, secret: Digest) -> Result<Option<TokenR
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub fn find(
-    conn: &Connection,
-    tenant: TenantId,
-    id: Uuid,
-) -> Result<Option<TokenRow>, StoreError> {
+pub fn find(conn: &Connection, tenant: TenantId, id: Uuid) -> Result<Option<TokenRow>, StoreError> {
     first(
         conn,
         "SELECT * FROM tokens WHERE tenant = ? AND id = ?",

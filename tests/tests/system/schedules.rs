@@ -97,7 +97,10 @@ fn a_host_that_is_down_when_it_is_time_runs_it_later_and_only_once() {
     add_once(&fleet, "later", ":", 1, &["--on", "m1"]);
     last(&fleet, "later");
     assert_eq!(jobs(&fleet), 2);
-    assert_eq!(shown(&fleet, "once")["runs"].as_array().map(Vec::len), Some(1));
+    assert_eq!(
+        shown(&fleet, "once")["runs"].as_array().map(Vec::len),
+        Some(1)
+    );
 }
 
 #[test]
@@ -108,7 +111,10 @@ fn a_paused_schedule_waits_and_one_that_is_resumed_goes_on() {
     add_once(&fleet, "mark", ":", 3, &["--on", "m1"]);
     last(&fleet, "mark");
     let paused = shown(&fleet, "paused");
-    assert_eq!((&paused["state"], &paused["last"]), (&"paused".into(), &Value::Null));
+    assert_eq!(
+        (&paused["state"], &paused["last"]),
+        (&"paused".into(), &Value::Null)
+    );
     let over = fleet.sluice(&["schedule", "resume", "paused"]);
     over.expect_refused();
     assert!(over.stderr.contains("no runs left"), "{over:?}");
@@ -143,11 +149,19 @@ fn a_schedule_of_an_operator_who_was_revoked_runs_nothing() {
         .expect("is listed");
     assert_eq!(fleet.sluice(&["token", "revoke", ann]).code, 0);
     let last = last(&fleet, "anns");
-    assert_eq!((&last["state"], &last["job"]), (&"missed".into(), &Value::Null));
+    assert_eq!(
+        (&last["state"], &last["job"]),
+        (&"missed".into(), &Value::Null)
+    );
     let reason = last["reason"].as_str().expect("a reason");
     assert!(reason.contains("ann was revoked"), "{reason}");
     assert_eq!(jobs(&fleet), 0);
-    assert!(fleet.events().iter().any(|event| event == "schedule_missed"));
+    assert!(
+        fleet
+            .events()
+            .iter()
+            .any(|event| event == "schedule_missed")
+    );
 }
 
 #[test]
@@ -157,7 +171,10 @@ fn a_machine_that_gets_the_tag_after_the_schedule_was_made_is_included() {
     assert_eq!(fleet.sluice(&["machine", "tag", "m1", "role=web"]).code, 0);
     let ended = fleet.until(&job(&fleet, "tagged"), "succeeded");
     assert_eq!(
-        (ended.text("machine").as_str(), ended.text("stdout").as_str()),
+        (
+            ended.text("machine").as_str(),
+            ended.text("stdout").as_str()
+        ),
         ("m1", "tagged\n")
     );
 }
@@ -217,12 +234,20 @@ fn a_lockdown_refuses_and_holds_back_until_it_is_lifted_also_over_a_restart() {
     });
     add_once(&fleet, "missed", ":", 1, &["--on", "m1"]);
     let last = last(&fleet, "missed");
-    assert!(last["reason"].as_str().expect("a reason").contains("locked down"));
+    assert!(
+        last["reason"]
+            .as_str()
+            .expect("a reason")
+            .contains("locked down")
+    );
     assert_eq!(fleet.show(&waiting).text("state"), "queued");
     assert!(!fleet.agents[0].machine.has_started_something());
 
     assert_eq!(fleet.sluice(&["lockdown", "off"]).code, 0);
-    assert_eq!(fleet.until(&waiting, "succeeded").text("stdout"), "at last\n");
+    assert_eq!(
+        fleet.until(&waiting, "succeeded").text("stdout"),
+        "at last\n"
+    );
     fleet
         .run(&script("#!/bin/sh\n:\n"))
         .expect("succeeded", "Script executed successfully");
@@ -246,7 +271,10 @@ fn what_runs_goes_on_under_a_lockdown_unless_it_is_to_be_canceled() {
     assert!(off.stderr.contains("Administer"), "{off:?}");
     let events = fleet.events();
     let count = |name: &str| events.iter().filter(|event| *event == name).count();
-    assert_eq!((count("lockdown_started"), count("lockdown_lifted")), (2, 0));
+    assert_eq!(
+        (count("lockdown_started"), count("lockdown_lifted")),
+        (2, 0)
+    );
 }
 
 #[test]
@@ -256,7 +284,10 @@ fn schedules_that_make_no_sense_are_refused_in_one_line_and_leave_nothing() {
         (&["--cron", "whenever"][..], "no cron expression"),
         (&["--cron", "* * * * * *"], "no cron expression"),
         (&["--cron", "0 0 30 2 *"], "would never run"),
-        (&["--cron", "@daily", "--zone", "Mars/Olympus"], "no time zone Mars/Olympus"),
+        (
+            &["--cron", "@daily", "--zone", "Mars/Olympus"],
+            "no time zone Mars/Olympus",
+        ),
         (&["--at", "2001-01-01T00:00:00Z"], "in the past"),
         (&["--at", "2026-13-01T00:00:00Z"], "is no time"),
         (&["--at", "2099-01-01T03:00"], "says no offset"),
@@ -274,7 +305,10 @@ fn schedules_that_make_no_sense_are_refused_in_one_line_and_leave_nothing() {
     assert_eq!(added.code, 0, "{added:?}");
     let twice = add(&fleet, "good", ":", &["--every", "1h", "--on", "m1"]);
     twice.expect_refused();
-    assert!(twice.stderr.contains("a schedule good already"), "{twice:?}");
+    assert!(
+        twice.stderr.contains("a schedule good already"),
+        "{twice:?}"
+    );
     for command in ["show", "pause", "resume", "remove"] {
         let none = fleet.sluice(&["schedule", command, "none"]);
         none.expect_refused();

@@ -75,7 +75,12 @@ fn add_sends_the_job_and_when_it_runs_and_prints_the_next_runs() {
         ["nightly", "0 3 * * *", "Europe/Berlin", "5m"]
     );
     assert_eq!(
-        [&body["missed"], &body["overlap"], &body["at"], &body["every"]],
+        [
+            &body["missed"],
+            &body["overlap"],
+            &body["at"],
+            &body["every"]
+        ],
         [&json!("all"), &json!("queue"), &Value::Null, &Value::Null]
     );
     assert_eq!(
@@ -122,7 +127,10 @@ fn a_list_is_tabs_in_a_pipe_and_one_object_a_line_with_json() {
     assert_eq!(stdout, expected);
     let (_, stdout, _) = ending(&host.sluice(&["schedule", "list", "--json"]));
     let listed: Value = serde_json::from_str(&stdout).expect("is JSON");
-    assert_eq!((stdout.lines().count(), &listed["name"]), (1, &json!("nightly")));
+    assert_eq!(
+        (stdout.lines().count(), &listed["name"]),
+        (1, &json!("nightly"))
+    );
 }
 
 #[test]
@@ -169,7 +177,10 @@ fn halt_and_lockdown_are_one_request_each() {
     let on = ["lockdown", "on", "--reason", "drill", "--cancel"];
     let (code, stdout, _) = ending(&host.sluice(&on));
     assert_eq!(code, Some(0));
-    assert!(stdout.contains("on\n") && stdout.contains("3 operations"), "{stdout}");
+    assert!(
+        stdout.contains("on\n") && stdout.contains("3 operations"),
+        "{stdout}"
+    );
     let asked = host.asked_for("PUT /v1/lockdown").expect("asked");
     assert_eq!(asked.json(), json!({"reason": "drill", "cancel": true}));
     let (_, stdout, _) = ending(&host.sluice(&["lockdown", "show", "--json"]));
