@@ -92,11 +92,7 @@ pub async fn lift_lockdown(
 }
 
 /// A lockdown is about every tenant, so that only operators of the one that every host has from the start may touch it.
-async fn authorize(
-    host: &SharedHost,
-    actor: &Actor,
-    now: UnixMillis,
-) -> Result<(), LockdownError> {
+async fn authorize(host: &SharedHost, actor: &Actor, now: UnixMillis) -> Result<(), LockdownError> {
     actor.require(Permission::Administer)?;
     if actor.tenant.name == tenants::DEFAULT {
         return Ok(());

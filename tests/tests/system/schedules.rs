@@ -45,7 +45,7 @@ fn shown(fleet: &Fleet, name: &str) -> Value {
 /// Waits until something has become of a schedule's run, and says what.
 fn last(fleet: &Fleet, name: &str) -> Value {
     eventually(&format!("{name} has run, or not"), || {
-        Some(shown(fleet, name)["last"].clone()).filter(|last| last["state"].is_string())
+        Some(shown(fleet, name)["last"].clone()).filter(|last| last["state"] == "fired" || last["state"] == "missed")
     })
 }
 

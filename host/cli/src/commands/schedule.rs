@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 use sluice_api_types::schedule::{
-    AddSchedule, OnMissed, OnOverlap, Schedule, ScheduleRun, ScheduleState,
+    AddSchedule, OnMissed, OnOverlap, RunState, Schedule, ScheduleRun, ScheduleState,
 };
 use sluice_protocol::units::Span;
 
@@ -272,10 +272,13 @@ fn machines(schedule: &Schedule) -> String {
 }
 
 fn outcome(run: &ScheduleRun) -> String {
-    match (&run.job, &run.reason) {
-        (Some(job), None) => format!("job {job}"),
-        (Some(job), Some(reason)) => format!("job {job} ({reason})"),
-        (None, Some(reason)) => format!("no job: {reason}"),
-        (None, None) => "waits for the run before".to_owned(),
+    match (run.state, &run.job, &run.reason) {
+        (RunState::Waiting, ..) => "waits for the run before".to_owned(),
+        (_, Some(job), None) => format!("job {job}"),
+        (_, Some(job), Some(reason)) => format!("job {job} ({reason})"),
+        (_, None, reason) => format!(
+            "no job: {}",
+            reason.as_deref().unwrap_or("no reason is known")
+        ),
     }
 }

@@ -30,9 +30,14 @@ fn host() -> Host {
                 answer.json("200 OK", &json!({"items": [schedule()], "next": null}))
             }
             "GET /v1/schedules/nightly/runs" => {
+                let waiting = json!({"planned_at": "2026-11-22T02:00:00.000Z", "state": "waiting", "at": "2026-11-22T02:01:00.000Z",
+                    "job": null, "reason": "makes up for a run that was missed", "runs": 1});
                 let missed = json!({"planned_at": "2026-11-20T02:00:00.000Z", "state": "missed", "at": "2026-11-20T02:01:00.000Z",
                     "job": null, "reason": "the token of ann was revoked", "runs": 1});
-                answer.json("200 OK", &json!({"items": [run(), missed], "next": null}));
+                answer.json(
+                    "200 OK",
+                    &json!({"items": [waiting, run(), missed], "next": null}),
+                );
             }
             "DELETE /v1/schedules/nightly" => answer.json("200 OK", &Value::Null),
             "POST /v1/jobs/halt" => answer.json("200 OK", &json!({"canceled": 7})),
@@ -139,13 +144,14 @@ fn show_has_the_last_runs_with_their_jobs_or_why_there_is_none() {
     let (code, stdout, _) = ending(&host.sluice(&["schedule", "show", "nightly"]));
     assert_eq!(code, Some(0));
     assert!(
-        stdout.contains(&format!("2026-11-21T02:00:00.000Z job {JOB}\n"))
+        stdout.contains("2026-11-22T02:00:00.000Z waits for the run before\n")
+            && stdout.contains(&format!("2026-11-21T02:00:00.000Z job {JOB}\n"))
             && stdout.contains("2026-11-20T02:00:00.000Z no job: the token of ann was revoked\n"),
         "{stdout}"
     );
     let (_, stdout, _) = ending(&host.sluice(&["schedule", "show", "nightly", "--json"]));
     let shown: Value = serde_json::from_str(&stdout).expect("is one object");
-    assert_eq!(shown["runs"].as_array().map(Vec::len), Some(2));
+    assert_eq!(shown["runs"].as_array().map(Vec::len), Some(3));
     assert_eq!(shown["a_later_key"], 1, "the host's object, as it is");
 }
 
