@@ -10,6 +10,7 @@ use crate::jobs::Events;
 use crate::metrics::Metrics;
 use crate::operators::Failures;
 use crate::plugins::Gates;
+use crate::schedules::Schedules;
 use crate::store::Store;
 
 /// A running host: made once by [`crate::server`], and handed to whoever needs it.
@@ -23,6 +24,8 @@ pub struct Host {
     pub presence: Presence,
     /// Who follows which job.
     pub events: Events,
+    /// What wakes the schedules.
+    pub schedules: Schedules,
     /// The gates of the preflight.
     pub gates: Gates,
     /// What is counted.

@@ -2,6 +2,7 @@
 //!
 //! - [`jobs`]: from a request to a result. Start with `jobs/submit.rs`.
 //! - [`library`]: stored scripts and their versions.
+//! - [`schedules`]: scripts that run by themselves.
 //! - [`link`]: the machines' connections.
 //! - [`plugins`]: gates: trusted, installed, bound.
 //! - [`fleet`]: machines: names, tags, presence, enrollment.
@@ -15,6 +16,8 @@
 pub mod jobs;
 
 pub mod library;
+
+pub mod schedules;
 
 pub mod link;
 

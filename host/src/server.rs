@@ -29,6 +29,7 @@ use crate::metrics::Metrics;
 use crate::operators::Failures;
 use crate::plugins::Gates;
 use crate::rest;
+use crate::schedules::{self, Schedules};
 use crate::store::{OpenError, Store, StoreError, tenants};
 
 /// How often it is looked for what time has ended.
@@ -141,6 +142,7 @@ impl Server {
             blobs: BlobStore::open(&directory.blobs())?,
             presence: Presence::default(),
             events: Events::default(),
+            schedules: Schedules::default(),
             gates: Gates::new(directory.gates()?, options.gate_runner),
             metrics: Metrics::default(),
             failures: Failures::default(),
@@ -166,6 +168,7 @@ impl Server {
                 accept_machines(link.clone(), Arc::clone(&endpoint)),
             ),
             Part::start("the sweeper", sweep(Arc::clone(&host))),
+            Part::start("the schedules", schedules::drive(Arc::clone(&host))),
             Part::start("the end of idle gate runners", end_idle(Arc::clone(&host))),
         ];
         Ok(Self {

@@ -63,6 +63,8 @@ id!(/// An enrollment token's public part.
     TokenId);
 id!(/// A plugin put to use.
     BindingId);
+id!(/// A script that runs by itself.
+    ScheduleId);
 id!(/// A host.
     HostId);
 

@@ -197,7 +197,16 @@ pub struct OperationSummary {
     pub exit_code: Option<i32>,
 }
 
-/// The answer to `POST /v1/jobs/{job}/cancel`.
+/// `POST /v1/jobs/halt`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HaltJobs {
+    /// The tenant's name; the operator's own where absent.
+    #[serde(default)]
+    pub tenant: Option<String>,
+}
+
+/// The answer to `POST /v1/jobs/{job}/cancel` and `POST /v1/jobs/halt`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Canceled {
     /// How many operations had not ended and were told to.

@@ -8,6 +8,7 @@
 //! - [`whoami`]: who is asking.
 //! - [`job`], [`operation`], [`event`], [`blob`]: running scripts.
 //! - [`script`]: the script library.
+//! - [`schedule`], [`lockdown`]: running them by themselves, and not at all.
 //! - [`machine`], [`enroll_token`]: the fleet.
 //! - [`plugin`], [`publisher`], [`binding`]: the gates.
 //! - [`token`]: who may do what.
@@ -20,12 +21,14 @@ pub mod bytes;
 pub mod enroll_token;
 pub mod event;
 pub mod job;
+pub mod lockdown;
 pub mod machine;
 pub mod operation;
 pub mod page;
 pub mod plugin;
 pub mod problem;
 pub mod publisher;
+pub mod schedule;
 pub mod script;
 pub mod token;
 pub mod whoami;

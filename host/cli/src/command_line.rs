@@ -7,7 +7,8 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::commands::{
-    audit, completion, doctor, job, login, machine, man, plugin, run, script, token,
+    audit, completion, doctor, job, lockdown, login, machine, man, plugin, run, schedule, script,
+    token,
 };
 use crate::error::Error;
 
@@ -57,9 +58,12 @@ pub(crate) enum Command {
     /// The script library: add, list, show, archive, redact
     #[command(subcommand)]
     Script(script::ScriptCommand),
-    /// Schedules (not implemented in this version)
-    #[command(hide = true, disable_help_flag = true)]
-    Schedule(Later),
+    /// Scripts that run by themselves: add, list, show, pause, resume, remove
+    #[command(subcommand)]
+    Schedule(Box<schedule::ScheduleCommand>),
+    /// Let nothing start on any machine, until that is lifted
+    #[command(subcommand)]
+    Lockdown(lockdown::LockdownCommand),
     /// Gates: trust, install, bind, sign
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
@@ -216,7 +220,8 @@ mod tests {
             "job show j --format sarif",
             "job output j",
             "job cancel j",
-            "job halt j",
+            "job halt",
+            "job halt --tenant t",
             "job approve j",
             "machine enroll-token --uses 3 --expires 1d",
             "machine list",
@@ -235,13 +240,20 @@ mod tests {
             "script redact s@2",
             "script import d --tenant t",
             "run --script s@2 --on a",
-            "schedule add s --every 1h",
-            "schedule list",
+            "schedule add n s --every 1h --on a",
+            "schedule add n s --at 2026-11-22T03:00 --zone Europe/Berlin --all",
+            "schedule add n - --cron @daily --zone UTC --jitter 5m --missed all --overlap queue --tag k=v --tenant t --as u \
+             --param a=b --param-file a=f --attach f --env A=b --interpreter sh --time-limit 30s --output-limit 1MiB \
+             --memory-limit 512MiB --expires 1h --no-queue --compat landscape --no-security-scan --json",
+            "schedule list --tenant t",
             "schedule show s",
             "schedule pause s",
             "schedule resume s",
             "schedule remove s",
             "plugin new n --lang rust --world policy --sdk s",
+            "lockdown on --reason x --cancel",
+            "lockdown off",
+            "lockdown show",
             "plugin build",
             "plugin build d --json",
             "plugin test",

@@ -49,6 +49,15 @@ pub enum EventKind {
     PluginRefused,
     PluginBound,
     PluginUnbound,
+    ScriptScheduled,
+    SchedulePaused,
+    ScheduleResumed,
+    ScheduleRemoved,
+    ScheduleFired,
+    ScheduleMissed,
+    JobHalted,
+    LockdownStarted,
+    LockdownLifted,
 }
 
 impl EventKind {
@@ -94,6 +103,15 @@ impl EventKind {
             Self::PluginRefused => "plugin_refused",
             Self::PluginBound => "plugin_bound",
             Self::PluginUnbound => "plugin_unbound",
+            Self::ScriptScheduled => "script_scheduled",
+            Self::SchedulePaused => "schedule_paused",
+            Self::ScheduleResumed => "schedule_resumed",
+            Self::ScheduleRemoved => "schedule_removed",
+            Self::ScheduleFired => "schedule_fired",
+            Self::ScheduleMissed => "schedule_missed",
+            Self::JobHalted => "job_halted",
+            Self::LockdownStarted => "lockdown_started",
+            Self::LockdownLifted => "lockdown_lifted",
         }
     }
 

@@ -13,6 +13,9 @@ use crate::operators::Actor;
 use crate::store::operations::{self, From, OperationRow};
 use crate::store::{Connection, StoreError, jobs};
 
+/// How many jobs one transaction cancels.
+const STEP: u32 = 100;
+
 /// Cancels a job: what was not sent ends here and now, the rest is told to the machines, which may be too late. Says how
 /// many operations that concerns.
 ///
@@ -32,45 +35,88 @@ pub async fn cancel(
             if jobs::not_after(conn, asked.tenant.id, job)?.is_none() {
                 return Err(CancelError::NoJob(job));
             }
-            Ok(Canceling::of(conn, &asked, job, now, |_| true)?)
+            let mut canceling = Canceling::default();
+            let events = canceling.add(conn, &asked, job, now, |_| true)?;
+            audit::append(conn, &asked.tenant, now, events)?;
+            Ok(canceling)
         })
         .await?;
-    Ok(tell_canceled(host, actor, job, &canceling))
+    Ok(canceling.tell(host, actor))
 }
 
-/// A job's operations that were canceled in a transaction.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// Cancels every operation of the operator's tenant that has not ended, and says how many those are. What is submitted
+/// in the meantime is canceled too, or not: a lockdown keeps it out.
+///
+/// # Errors
+///
+/// Where the database cannot be used; what was canceled until then stays so.
+pub async fn halt(host: &SharedHost, actor: &Actor, now: UnixMillis) -> Result<u64, StoreError> {
+    let (mut count, mut after) = (0, None);
+    loop {
+        let asked = actor.clone();
+        let (canceling, last) = host
+            .store
+            .write(move |conn| {
+                let mut canceling = Canceling::default();
+                let mut events = Vec::new();
+                // On the record whether or not there is anything to end.
+                if after.is_none() {
+                    events.push(Event::by(EventKind::JobHalted, &asked));
+                }
+                let jobs = operations::open_jobs(conn, asked.tenant.id, after, STEP)?;
+                for job in &jobs {
+                    events.extend(canceling.add(conn, &asked, *job, now, |_| true)?);
+                }
+                audit::append(conn, &asked.tenant, now, events)?;
+                Ok::<_, StoreError>((canceling, jobs.last().copied()))
+            })
+            .await?;
+        count += canceling.tell(host, actor);
+        match last {
+            Some(last) => after = Some(last),
+            None => return Ok(count),
+        }
+    }
+}
+
+/// What was canceled in a transaction and is not yet told to anybody.
+#[derive(Debug, Default)]
 pub struct Canceling {
-    /// How many ended there and then.
+    jobs: Vec<JobId>,
     ended: u64,
-    /// Those that their machines are yet to be told of.
     told: Vec<(OperationId, MachineId)>,
 }
 
 impl Canceling {
-    /// Cancels what has not started of a job, in the caller's transaction. [`tell_canceled`] follows its commit.
+    /// Cancels what has not started of a job, in the caller's transaction, and records it. [`Canceling::tell`] follows the
+    /// commit.
     ///
     /// # Errors
     ///
     /// Where the database cannot be written.
-    pub fn of_unstarted(
+    pub fn add_unstarted(
+        &mut self,
         conn: &Connection,
         actor: &Actor,
         job: JobId,
         now: UnixMillis,
-    ) -> Result<Self, StoreError> {
-        Self::of(conn, actor, job, now, |state| state != State::Running)
+    ) -> Result<(), StoreError> {
+        let unstarted = |state| state != State::Running;
+        let events = self.add(conn, actor, job, now, unstarted)?;
+        audit::append(conn, &actor.tenant, now, events).map(|_| ())
     }
 
-    fn of(
+    /// Cancels a job's open operations of these states in the caller's transaction; gives what is to be recorded.
+    fn add(
+        &mut self,
         conn: &Connection,
         actor: &Actor,
         job: JobId,
         now: UnixMillis,
         concerned: impl Fn(State) -> bool,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<Vec<Event>, StoreError> {
         let script_sha256 = jobs::script_sha256(conn, actor.tenant.id, job)?;
-        let (mut canceling, mut events) = (Self::default(), Vec::new());
+        let mut events = Vec::new();
         for operation in operations::of_job(conn, actor.tenant.id, job)? {
             if operation.state.is_terminal() || !concerned(operation.state) {
                 continue;
@@ -95,33 +141,35 @@ impl Canceling {
                     &Event::by(EventKind::ScriptCanceled, actor),
                     &over,
                 ));
-                canceling.ended += 1;
+                self.ended += 1;
             } else {
                 operations::set_cancel(conn, operation.id, &actor.name)?;
-                let machine = operation.machine.map(|machine| (operation.id, machine));
-                canceling.told.extend(machine);
+                self.told
+                    .extend(operation.machine.map(|machine| (operation.id, machine)));
             }
         }
-        audit::append(conn, &actor.tenant, now, events)?;
-        Ok(canceling)
+        self.jobs.push(job);
+        Ok(events)
     }
-}
 
-/// Tells followers and machines, once it is on disk. Says how many operations it concerns.
-pub fn tell_canceled(host: &SharedHost, actor: &Actor, job: JobId, canceling: &Canceling) -> u64 {
-    for _ in 0..canceling.ended {
-        host.metrics.operation_ended(State::Canceled);
-    }
-    host.events.notify(job);
-    for (operation, machine) in &canceling.told {
-        if let Some(session) = host.presence.get(*machine) {
-            session.send(Command::Cancel {
-                operation: *operation,
-                by: actor.name.clone(),
-            });
+    /// Tells followers and machines, once that is committed; says how many operations it is about.
+    pub fn tell(self, host: &SharedHost, actor: &Actor) -> u64 {
+        for _ in 0..self.ended {
+            host.metrics.operation_ended(State::Canceled);
         }
+        for job in self.jobs {
+            host.events.notify(job);
+        }
+        for (operation, machine) in &self.told {
+            if let Some(session) = host.presence.get(*machine) {
+                session.send(Command::Cancel {
+                    operation: *operation,
+                    by: actor.name.clone(),
+                });
+            }
+        }
+        self.ended + self.told.len() as u64
     }
-    canceling.ended + canceling.told.len() as u64
 }
 
 /// Ends every open operation of a machine that is being revoked, in the caller's transaction: what was not sent is

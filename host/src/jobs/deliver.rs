@@ -8,6 +8,7 @@ use sluice_protocol::ids::{JobId, MachineId, OperationId};
 use sluice_protocol::message::operation::Operation;
 use sluice_protocol::report::Report;
 
+use super::Locked;
 use super::outcome::{Ended, events_of_end};
 use super::record::Queued;
 use crate::audit::{self, Event, EventKind};
@@ -99,6 +100,9 @@ async fn job_with_operations(
     let (tenant, states) = (tenant.id, states.to_vec());
     host.store
         .scan(move |conn| {
+            if Locked::check(conn)?.is_some() {
+                return Ok(None);
+            }
             let mut operations = operations::of_job(conn, tenant, id)?;
             operations.retain(|row| states.contains(&row.state) && row.cancel_by.is_none());
             if operations.is_empty() {
@@ -124,7 +128,12 @@ async fn deliver_one(
     let is_ours = operation.state == State::Delivered
         || host
             .store
-            .write(move |conn| operations::set_delivered(conn, id))
+            .write(move |conn| {
+                // Nothing is delivered from the moment on in which a lockdown is on disk.
+                Ok::<_, StoreError>(
+                    Locked::check(conn)?.is_none() && operations::set_delivered(conn, id)?,
+                )
+            })
             .await?;
     if is_ours {
         session.send(Command::Deliver(Box::new(message)));
@@ -161,6 +170,7 @@ pub async fn pending(
         .store
         .write(move |conn| {
             let mut pending = Pending::default();
+            let locked = Locked::check(conn)?.is_some();
             for mut operation in operations::open_of_machine(conn, tenant.id, machine)? {
                 if has.contains(&operation.id) {
                     if let Some(by) = operation.cancel_by.clone() {
@@ -173,6 +183,10 @@ pub async fn pending(
                     pending
                         .canceled
                         .push(end_unsent(conn, &tenant, &operation, by, now)?);
+                    continue;
+                }
+                // What it is owed it gets when the lockdown is lifted.
+                if locked {
                     continue;
                 }
                 let overdue = jobs::not_after(conn, tenant.id, operation.job)?
@@ -251,9 +265,12 @@ pub async fn deliver_pending(
     .await?;
     for operation in pending.deliver {
         // One at a time: a machine may be owed more than should be in memory at once.
-        let job = host
-            .store
-            .read(|conn| jobs::find(conn, session.tenant.id, operation.job))?;
+        let job = host.store.read(|conn| {
+            if Locked::check(conn)?.is_some() {
+                return Ok(None);
+            }
+            jobs::find(conn, session.tenant.id, operation.job)
+        })?;
         if let Some(message) = job.and_then(|job| message(&job, &operation)) {
             session.send_wait(Command::Deliver(Box::new(message))).await;
         }

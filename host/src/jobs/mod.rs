@@ -6,6 +6,7 @@
 //! progress accepted, checking, running, output     (rides along with other commits)
 //! outcome  report -> stored result -> audit -> acknowledge after the commit
 //! expire   what could not start in time, and what fell silent
+//! lockdown nothing is made or delivered until it is lifted
 //! ```
 
 mod cancel;
@@ -14,6 +15,7 @@ mod events;
 mod expire;
 mod fit;
 mod follow;
+mod lockdown;
 mod outcome;
 mod preflight;
 mod progress;
@@ -25,13 +27,15 @@ mod targets;
 #[cfg(test)]
 mod tests;
 
-pub use cancel::{CancelError, Canceling, cancel, end_all_of_machine, tell_canceled};
+pub use cancel::{CancelError, Canceling, cancel, end_all_of_machine, halt};
 pub use deliver::{deliver_pending, pending};
 pub use events::{Events, Subscription};
 pub use expire::sweep;
 pub use follow::{Followed, Follower};
+pub use lockdown::{LockdownError, Locked, lift_lockdown, lock_down};
 pub use outcome::{Machine, Outcome, store_report};
 pub use progress::{store_output, store_step};
+pub(crate) use request::DEFAULT_EXPIRY;
 pub use request::{Order, RequestError, Selection};
 pub use result::{job, operation_result};
-pub use submit::{SubmitError, submit};
+pub use submit::{SubmitError, check, submit};

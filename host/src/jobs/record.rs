@@ -15,7 +15,7 @@ use sluice_protocol::units::Span;
 use super::outcome::{Ended, events_of_end};
 use super::preflight::Plan;
 use super::targets::Target;
-use super::{Order, SubmitError, deliver};
+use super::{Locked, Order, SubmitError, deliver};
 use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
@@ -329,6 +329,10 @@ fn write_job(
     )? {
         audit::append(conn, &actor.tenant, now, [repeated(actor, job.id, earlier)])?;
         return Ok(Some(earlier));
+    }
+    // Looked at here, where it cannot change any more before the job is there.
+    if let Some(locked) = Locked::check(conn)? {
+        return Err(SubmitError::Locked(locked));
     }
     // Between the look at the library and this moment it may have been changed.
     if let Some(script) = &job.script {

@@ -18,7 +18,7 @@ use crate::store::bindings::TagPair;
 
 /// How long a job may wait before it starts, where the request does not say: machines that are switched off over night
 /// get it the next day.
-pub(super) const DEFAULT_EXPIRY: Span = Span::seconds(24 * 3600);
+pub(crate) const DEFAULT_EXPIRY: Span = Span::seconds(24 * 3600);
 /// The longest that a job may wait.
 const LONGEST_EXPIRY: Span = Span::seconds(90 * 24 * 3600);
 /// The longest time limit.

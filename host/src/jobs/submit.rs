@@ -1,18 +1,19 @@
 //! The story of a request, on one screen.
 
 use sluice_api_types::job::{JobLimits, SubmitJob};
-use sluice_protocol::bundle::Attachment;
+use sluice_protocol::bundle::{Attachment, Submission};
+use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::State;
 use sluice_protocol::ids::{JobId, TenantId};
 
 use super::preflight::{self, GatesInForce};
 use super::targets::{self, Target};
-use super::{Order, RequestError, Selection, deliver, record};
+use super::{Locked, Order, RequestError, Selection, deliver, record};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::library::{self, ChooseError, Chosen};
 use crate::operators::{Actor, Denied, Permission};
-use crate::store::{Connection, StoreError, blobs};
+use crate::store::{Connection, Extent, StoreError, blobs};
 
 /// Takes a request. When this answers with a job, the job is on disk, and its operations are on their way or queued;
 /// when it answers with an error, there is no job, and the refusal is on the record.
@@ -115,16 +116,56 @@ fn look_up(
     selection: &Selection,
     attachments: &[Attachment],
 ) -> Result<(Vec<Target>, GatesInForce), SubmitError> {
+    // Asked once more in the transaction that records the job: this one spares the gates the work.
+    if let Some(locked) = Locked::check(conn)? {
+        return Err(SubmitError::Locked(locked));
+    }
     let targets = targets::look_up(conn, tenant, selection)?;
     if targets.is_empty() {
         return Err(SubmitError::NoMachines);
     }
+    are_there(conn, tenant, attachments)?;
+    Ok((targets, GatesInForce::read(conn, tenant)?))
+}
+
+fn are_there(
+    conn: &Connection,
+    tenant: TenantId,
+    attachments: &[Attachment],
+) -> Result<(), SubmitError> {
     for attachment in attachments {
         if blobs::size(conn, tenant, attachment.sha256)? != Some(attachment.size) {
             return Err(SubmitError::NoAttachment(attachment.name.clone()));
         }
     }
-    Ok((targets, GatesInForce::read(conn, tenant)?))
+    Ok(())
+}
+
+/// Whether a request could be submitted, apart from the machines that it means, which may come later. Makes no job and
+/// records nothing. Gives the digest of the script, which is the newest version's of now where a request names none.
+///
+/// # Errors
+///
+/// The request would be refused.
+pub async fn check(
+    host: &SharedHost,
+    actor: &Actor,
+    request: SubmitJob,
+) -> Result<Digest, SubmitError> {
+    authorize(actor, &request)?;
+    let chosen = choose(host, actor, &request).await?;
+    let digest = Order::digest_of(&request)?;
+    let Submission {
+        script,
+        attachments,
+        ..
+    } = Order::read(request, digest, chosen)?.submission;
+    let tenant = actor.tenant.id;
+    let extent = Extent::of_rows(attachments.len());
+    host.store
+        .look(extent, move |conn| are_there(conn, tenant, &attachments))
+        .await?;
+    Ok(Digest::of(&script))
 }
 
 /// What a request names in the library; none where it brings the text.
@@ -206,6 +247,9 @@ pub enum SubmitError {
     /// A key that was used for something else.
     #[error("the idempotency key was used for another request (job {0}); no job was made")]
     KeyReused(JobId),
+    /// Nothing may start now.
+    #[error(transparent)]
+    Locked(Locked),
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -1,12 +1,10 @@
 //! The text of a version is erased for good: something got in that must not be there.
 
-use sluice_protocol::ids::JobId;
-
 use super::{ScriptName, VersionId};
 use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
-use crate::jobs::{self, Canceling};
+use crate::jobs::Canceling;
 use crate::operators::Actor;
 use crate::store::{StoreError, scripts};
 
@@ -45,7 +43,7 @@ pub async fn redact(
             let tenant = asked.tenant.id;
             let named = scripts::version(conn, tenant, &id)?.ok_or(missing)?;
             let (mut redacted, mut events) = (Vec::new(), Vec::new());
-            let mut canceling: Vec<(JobId, Canceling)> = Vec::new();
+            let mut canceling = Canceling::default();
             for row in scripts::with_text(conn, tenant, named.script_sha256)? {
                 if row.redacted.is_none() {
                     scripts::erase(conn, tenant, &row.id, &asked.name, now)?;
@@ -56,7 +54,7 @@ pub async fn redact(
                             .detail("version", row.id.version),
                     );
                     for job in scripts::open_jobs(conn, tenant, &row.id)? {
-                        canceling.push((job, Canceling::of_unstarted(conn, &asked, job, now)?));
+                        canceling.add_unstarted(conn, &asked, job, now)?;
                     }
                 }
                 redacted.push(row.id);
@@ -65,10 +63,7 @@ pub async fn redact(
             Ok::<_, RedactError>((redacted, canceling))
         })
         .await?;
-    let mut canceled = 0;
-    for (job, canceling) in canceling {
-        canceled += jobs::tell_canceled(host, actor, job, &canceling);
-    }
+    let canceled = canceling.tell(host, actor);
     if let Err(error) = host.store.shorten_log().await {
         // The text is erased either way; the log is written over as the host goes on.
         tracing::warn!(%error, "what was redacted may be in the log of the database until that is written over; redact it again to empty the log");

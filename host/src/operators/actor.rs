@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::{BearerToken, Permission};
 use crate::clock::UnixMillis;
 use crate::store::tenants::{self, Tenant};
+use crate::store::tokens::TokenRow;
 use crate::store::{Connection, StoreError, tokens};
 
 /// An operator whose token was checked for this request.
@@ -69,6 +70,31 @@ pub fn authenticate(
     now: UnixMillis,
 ) -> Result<Actor, AuthenticationError> {
     let row = tokens::find_by_secret(conn, token.digest())?.ok_or(AuthenticationError::Unknown)?;
+    actor(conn, row, source, now)
+}
+
+/// The actor whose token this was when they asked for something that is done now, with what they may do now.
+///
+/// # Errors
+///
+/// The token is unknown, expired or revoked.
+pub fn on_behalf_of(
+    conn: &Connection,
+    tenant: TenantId,
+    token: Uuid,
+    source: &str,
+    now: UnixMillis,
+) -> Result<Actor, AuthenticationError> {
+    let row = tokens::find(conn, tenant, token)?.ok_or(AuthenticationError::Unknown)?;
+    actor(conn, row, source, now)
+}
+
+fn actor(
+    conn: &Connection,
+    row: TokenRow,
+    source: &str,
+    now: UnixMillis,
+) -> Result<Actor, AuthenticationError> {
     if row.revoked.is_some() {
         return Err(AuthenticationError::Revoked {
             tenant: row.tenant,

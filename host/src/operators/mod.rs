@@ -5,7 +5,7 @@ mod failures;
 mod permission;
 mod token;
 
-pub use actor::{Actor, AuthenticationError, Denied, authenticate};
+pub use actor::{Actor, AuthenticationError, Denied, authenticate, on_behalf_of};
 pub use failures::Failures;
 pub use permission::{InvalidPermission, Permission};
 pub use token::{BearerToken, CreateTokenError, create};

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use sluice_api_types::job::{Canceled, IDEMPOTENCY_KEY, Job, JobSummary, SubmitJob};
+use sluice_api_types::job::{Canceled, HaltJobs, IDEMPOTENCY_KEY, Job, JobSummary, SubmitJob};
 use sluice_api_types::page::{Page, PageQuery};
 use sluice_protocol::ids::JobId;
 
@@ -108,6 +108,22 @@ pub(super) async fn cancel_job(
     uninterrupted(async move {
         allow(&host, &actor, Permission::RemoteExecution, "cancel a job").await?;
         let canceled = jobs::cancel(&host, &actor, job_id(&job)?, UnixMillis::now()).await?;
+        Ok(Answer(Canceled { canceled }))
+    })
+    .await
+}
+
+/// Cancels every operation of the tenant that has not ended. Needs `RemoteExecution`.
+#[utoipa::path(post, path = "/v1/jobs/halt", request_body = HaltJobs, responses((status = 200, body = Canceled)))]
+pub(super) async fn halt_jobs(
+    State(host): State<SharedHost>,
+    Operator(actor): Operator,
+    Body(request): Body<HaltJobs>,
+) -> Result<Answer<Canceled>, Refusal> {
+    uninterrupted(async move {
+        allow(&host, &actor, Permission::RemoteExecution, "halt all jobs").await?;
+        own_tenant(&actor, request.tenant.as_deref())?;
+        let canceled = jobs::halt(&host, &actor, UnixMillis::now()).await?;
         Ok(Answer(Canceled { canceled }))
     })
     .await

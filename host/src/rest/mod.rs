@@ -10,11 +10,13 @@ mod events;
 mod extract;
 mod health;
 mod jobs;
+mod lockdown;
 mod machines;
 mod operations;
 mod plugins;
 mod problem;
 mod publishers;
+mod schedules;
 mod scripts;
 mod tokens;
 mod whoami;
@@ -84,6 +86,16 @@ fn routes() -> OpenApiRouter<SharedHost> {
         .routes(routes!(jobs::list_jobs))
         .routes(routes!(jobs::get_job))
         .routes(routes!(jobs::cancel_job))
+        .routes(routes!(jobs::halt_jobs))
+        .routes(routes!(
+            lockdown::get_lockdown,
+            lockdown::start_lockdown,
+            lockdown::lift_lockdown
+        ))
+        .routes(routes!(schedules::get_schedule, schedules::remove_schedule))
+        .routes(routes!(schedules::pause_schedule))
+        .routes(routes!(schedules::resume_schedule))
+        .routes(routes!(schedules::list_runs))
         .routes(routes!(events::follow_job))
         .routes(routes!(operations::get_operation))
         .routes(routes!(operations::get_output))
@@ -119,6 +131,7 @@ fn routes() -> OpenApiRouter<SharedHost> {
         .merge(
             OpenApiRouter::new()
                 .routes(routes!(jobs::submit_job))
+                .routes(routes!(schedules::list_schedules, schedules::add_schedule))
                 .layer(axum::extract::DefaultBodyLimit::max(jobs::BODY)),
         )
         .merge(

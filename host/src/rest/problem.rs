@@ -10,10 +10,11 @@ use sluice_protocol::causes::Causes;
 
 use crate::blobs::BlobError;
 use crate::fleet::{ChangeError, EnrollError};
-use crate::jobs::{CancelError, SubmitError};
-use crate::library::{AddError, ArchiveError, ChooseError, RedactError};
+use crate::jobs::{CancelError, LockdownError, SubmitError};
+use crate::library::{self, ArchiveError, ChooseError, RedactError};
 use crate::operators::{AuthenticationError, CreateTokenError, Denied};
 use crate::plugins::{BindError, InstallError, TrustError};
+use crate::schedules;
 use crate::store::StoreError;
 
 /// A request that was refused, or failed.
@@ -180,6 +181,7 @@ impl From<SubmitError> for Refusal {
             SubmitError::KeyReused(_) => {
                 Self::new(StatusCode::CONFLICT, "idempotency-key-reused", detail)
             }
+            SubmitError::Locked(_) => Self::new(StatusCode::LOCKED, "locked-down", detail),
             SubmitError::Store(error) => error.into(),
         }
     }
@@ -198,17 +200,49 @@ impl From<ChooseError> for Refusal {
     }
 }
 
-impl From<AddError> for Refusal {
-    fn from(error: AddError) -> Self {
+impl From<LockdownError> for Refusal {
+    fn from(error: LockdownError) -> Self {
         let detail = error.to_string();
         match error {
-            AddError::Name(_)
-            | AddError::Description
-            | AddError::Request(_)
-            | AddError::OtherSystems(_) => Self::invalid(detail),
-            AddError::Archived(_) => Self::new(StatusCode::CONFLICT, "script-archived", detail),
-            AddError::Redacted(_) => Self::new(StatusCode::CONFLICT, "script-redacted", detail),
-            AddError::Store(error) => error.into(),
+            LockdownError::Denied(error) => error.into(),
+            LockdownError::NotTheHosts(_) => {
+                Self::new(StatusCode::FORBIDDEN, "not-the-hosts-administrator", detail)
+            }
+            LockdownError::Reason => Self::invalid(detail),
+            LockdownError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<library::AddError> for Refusal {
+    fn from(error: library::AddError) -> Self {
+        use library::AddError as E;
+        let detail = error.to_string();
+        match error {
+            E::Name(_) | E::Description | E::Request(_) | E::OtherSystems(_) => {
+                Self::invalid(detail)
+            }
+            E::Archived(_) => Self::new(StatusCode::CONFLICT, "script-archived", detail),
+            E::Redacted(_) => Self::new(StatusCode::CONFLICT, "script-redacted", detail),
+            E::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<schedules::AddError> for Refusal {
+    fn from(error: schedules::AddError) -> Self {
+        use schedules::AddError as E;
+        let detail = error.to_string();
+        match error {
+            E::Denied(error) => error.into(),
+            E::Plan(_) => Self::invalid(detail),
+            E::Job(error) => Self {
+                detail,
+                ..error.into()
+            },
+            E::Taken(_) => Self::new(StatusCode::CONFLICT, "schedule-name-taken", detail),
+            E::TooMany => Self::new(StatusCode::CONFLICT, "too-many-schedules", detail),
+            E::Store(error) => error.into(),
         }
     }
 }
@@ -229,6 +263,19 @@ impl From<RedactError> for Refusal {
                 Self::not_found("script-version-not-found", error.to_string())
             }
             RedactError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<schedules::ChangeError> for Refusal {
+    fn from(error: schedules::ChangeError) -> Self {
+        use schedules::ChangeError as E;
+        let detail = error.to_string();
+        match error {
+            E::NoSchedule(_) => Self::not_found("schedule-not-found", detail),
+            E::Over(_) => Self::new(StatusCode::CONFLICT, "schedule-over", detail),
+            E::Timing(_) => Self::new(StatusCode::CONFLICT, "schedule-unreadable", detail),
+            E::Store(error) => error.into(),
         }
     }
 }

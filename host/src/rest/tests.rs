@@ -149,12 +149,20 @@ const NEEDS: &[(&str, &str, Permission)] = &[
         "/v1/scripts/x/versions/x/redact",
         Permission::ManageScripts,
     ),
+    ("POST", "/v1/jobs/halt", Permission::RemoteExecution),
+    ("PUT", "/v1/lockdown", Permission::Administer),
+    ("DELETE", "/v1/lockdown", Permission::Administer),
+    ("POST", "/v1/schedules", Permission::ScheduleScript),
+    ("DELETE", "/v1/schedules/x", Permission::ScheduleScript),
+    ("POST", "/v1/schedules/x/pause", Permission::ScheduleScript),
+    ("POST", "/v1/schedules/x/resume", Permission::ScheduleScript),
 ];
 
 /// A body that a route takes, as far as its form goes.
 fn body_for(path: &str) -> Value {
     match path {
         "/v1/jobs" => job("web-1"),
+        "/v1/schedules" => json!({"name": "x", "every": "1h", "job": job("web-1")}),
         "/v1/publishers" => json!({"key": "x"}),
         "/v1/plugins" => json!({"component": "", "signature": ""}),
         "/v1/bindings" => json!({"plugin": "x"}),
@@ -338,6 +346,9 @@ async fn what_is_anothers_is_answered_as_what_is_not_there() {
     let made = ask(&test, Method::POST, "/v1/jobs", job("web-1"))
         .await
         .json();
+    let nightly = json!({"name": "nightly", "cron": "0 3 * * *", "job": job("web-1")});
+    let added = ask(&test, Method::POST, "/v1/schedules", nightly).await;
+    assert_eq!(added.status, StatusCode::CREATED);
     let (_, stranger) = test.stranger().await;
     let (id, operation) = (
         made["job"].as_str().expect("an id"),
@@ -380,6 +391,26 @@ async fn what_is_anothers_is_answered_as_what_is_not_there() {
             "/v1/machines/web-1".to_owned(),
             "/v1/machines/none".to_owned(),
         ),
+        (
+            Method::GET,
+            "/v1/schedules/nightly".to_owned(),
+            "/v1/schedules/none".to_owned(),
+        ),
+        (
+            Method::GET,
+            "/v1/schedules/nightly/runs".to_owned(),
+            "/v1/schedules/none/runs".to_owned(),
+        ),
+        (
+            Method::POST,
+            "/v1/schedules/nightly/pause".to_owned(),
+            "/v1/schedules/none/pause".to_owned(),
+        ),
+        (
+            Method::DELETE,
+            "/v1/schedules/nightly".to_owned(),
+            "/v1/schedules/none".to_owned(),
+        ),
     ];
     for (method, theirs, nobodys) in pairs {
         let one = send(
@@ -406,6 +437,7 @@ async fn what_is_anothers_is_answered_as_what_is_not_there() {
         "/v1/jobs?tenant=none",
         "/v1/machines?tenant=default",
         "/v1/audit?tenant=default",
+        "/v1/schedules?tenant=default",
     ] {
         let got = send(&test, Method::GET, path, Some(&stranger), Body::empty()).await;
         assert_eq!(
@@ -424,11 +456,43 @@ async fn what_is_anothers_is_answered_as_what_is_not_there() {
     .await
     .json();
     assert_eq!(list["items"], json!([]));
+    let kept = get(&test, "/v1/schedules/nightly").await.json();
+    assert_eq!(kept["state"], "active", "nothing was changed");
     assert_eq!(
         get(&test, "/v1/machines/web-1").await.status,
         StatusCode::OK,
         "nothing was changed"
     );
+}
+
+#[tokio::test]
+async fn another_tenants_administrator_neither_locks_the_host_down_nor_lifts_that() {
+    let test = TestHost::new().await;
+    let (_, stranger) = test.stranger().await;
+    let ours = ask(
+        &test,
+        Method::PUT,
+        "/v1/lockdown",
+        json!({"reason": "drill"}),
+    )
+    .await;
+    assert_eq!(
+        (ours.json()["on"].as_bool(), ours.json()["reason"].as_str()),
+        (Some(true), Some("drill"))
+    );
+    for (method, body) in [(Method::PUT, "{}"), (Method::DELETE, "")] {
+        let theirs = send(&test, method, "/v1/lockdown", Some(&stranger), body).await;
+        assert_eq!(
+            theirs.refused(),
+            (403, "not-the-hosts-administrator".to_owned())
+        );
+    }
+    let refused = ask(&test, Method::POST, "/v1/jobs", job("web-1")).await;
+    assert_eq!(refused.refused(), (423, "locked-down".to_owned()));
+    let lifted = ask(&test, Method::DELETE, "/v1/lockdown", Value::Null).await;
+    assert_eq!(lifted.json()["on"], false);
+    let made = ask(&test, Method::POST, "/v1/jobs", job("web-1")).await;
+    assert_eq!(made.status, StatusCode::CREATED);
 }
 
 #[tokio::test]

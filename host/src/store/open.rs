@@ -198,6 +198,7 @@ fn migrations() -> Migrations<'static> {
     Migrations::new(vec![
         Migration::up(include_str!("../../migrations/0001_first.sql")),
         Migration::up(include_str!("../../migrations/0002_scripts.sql")),
+        Migration::up(include_str!("../../migrations/0003_schedules.sql")),
     ])
 }
 

@@ -221,6 +221,40 @@ pub fn open_of_machine(
     )
 }
 
+/// Jobs of the tenant, after `after` where one is given, of which an operation has not ended; the oldest first.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub fn open_jobs(
+    conn: &Connection,
+    tenant: TenantId,
+    after: Option<JobId>,
+    limit: u32,
+) -> Result<Vec<JobId>, StoreError> {
+    all(
+        conn,
+        "SELECT DISTINCT job FROM operations WHERE ended = 0 AND tenant = ?1 AND (?2 IS NULL OR job > ?2)
+         ORDER BY job LIMIT ?3",
+        params![tenant.to_string(), after.map(|id| id.to_string()), limit],
+        |row| parsed(row, "job"),
+    )
+}
+
+/// Whether an operation of the job runs, as far as the host can know: what was sent and has not ended.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub fn may_run(conn: &Connection, tenant: TenantId, job: JobId) -> Result<bool, StoreError> {
+    exists(
+        conn,
+        "SELECT 1 FROM operations
+         WHERE tenant = ? AND job = ? AND ended = 0 AND state NOT IN ('held', 'queued') LIMIT 1",
+        params![tenant.to_string(), job.to_string()],
+    )
+}
+
 /// Operations, of all tenants, that have not ended and whose time is over: those still queued whose job's `not_after`
 /// has passed, and the others after their silence.
 ///

@@ -4,7 +4,7 @@ use sluice_database::rusqlite::{Connection, params};
 use sluice_protocol::ids::{HostId, TenantId};
 
 use super::StoreError;
-use super::row::{change, first, only, parsed, unsigned};
+use super::row::{all, change, first, only, parsed, unsigned};
 use crate::clock::UnixMillis;
 
 /// The name of the tenant that every host has from the start.
@@ -66,6 +66,25 @@ pub fn find_by_name(conn: &Connection, name: &str) -> Result<Option<Tenant>, Sto
         conn,
         "SELECT id, name FROM tenants WHERE name = ?",
         params![name],
+        |row| {
+            Ok(Tenant {
+                id: parsed(row, "id")?,
+                name: row.get("name")?,
+            })
+        },
+    )
+}
+
+/// All tenants.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub fn list(conn: &Connection) -> Result<Vec<Tenant>, StoreError> {
+    all(
+        conn,
+        "SELECT id, name FROM tenants ORDER BY name",
+        [],
         |row| {
             Ok(Tenant {
                 id: parsed(row, "id")?,

@@ -73,6 +73,20 @@ pub fn find_by_secret(conn: &Connection, secret: Digest) -> Result<Option<TokenR
     )
 }
 
+/// The tenant's token with this id, also one that is expired or revoked.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub fn find(conn: &Connection, tenant: TenantId, id: Uuid) -> Result<Option<TokenRow>, StoreError> {
+    first(
+        conn,
+        "SELECT * FROM tokens WHERE tenant = ? AND id = ?",
+        params![tenant.to_string(), id.to_string()],
+        read,
+    )
+}
+
 /// Whether a token is good now.
 ///
 /// # Errors

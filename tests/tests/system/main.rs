@@ -18,6 +18,7 @@ mod kit;
 mod memory;
 mod outcomes;
 mod parameters;
+mod schedules;
 mod trust;
 mod users;
 mod workspace;

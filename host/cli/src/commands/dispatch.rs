@@ -2,7 +2,8 @@
 
 use crate::command_line::{Command, CommandLine};
 use crate::commands::{
-    audit, completion, doctor, job, login, machine, man, plugin, run as run_command, script, token,
+    audit, completion, doctor, job, lockdown, login, machine, man, plugin, run as run_command,
+    schedule, script, token,
 };
 use crate::error::Error;
 
@@ -24,7 +25,8 @@ pub(crate) fn run(command_line: CommandLine) -> Result<u8, Error> {
             Command::Job(command) => job::run(&global, command).await,
             Command::Machine(command) => machine::run(&global, command).await,
             Command::Script(command) => script::run(&global, command).await,
-            Command::Schedule(_) => Err(Error::NotImplemented("sluice schedule")),
+            Command::Schedule(command) => schedule::run(&global, *command).await,
+            Command::Lockdown(command) => lockdown::run(&global, command).await,
             Command::Plugin(command) => plugin::run(&global, command).await,
             Command::Token(command) => token::run(&global, command).await,
             Command::Audit(command) => audit::run(&global, command).await,

@@ -1,7 +1,7 @@
 //! `sluice job`: look at jobs, and end them.
 
 use clap::Subcommand;
-use sluice_api_types::job::{Canceled, Job, JobSummary};
+use sluice_api_types::job::{Canceled, HaltJobs, Job, JobSummary};
 use sluice_api_types::operation::OperationResult;
 use sluice_protocol::ids::OperationId;
 use sluice_protocol::message::operation::OutputStream;
@@ -51,10 +51,11 @@ pub(crate) enum JobCommand {
         /// The job's id
         job: String,
     },
-    /// Start no further operations of a job (not implemented in this version)
+    /// End every operation of the tenant that has not ended
     Halt {
-        /// The job's id
-        job: String,
+        /// The tenant
+        #[arg(long, value_name = "T")]
+        tenant: Option<String>,
     },
     /// Approve what gates held (not implemented in this version)
     Approve {
@@ -99,7 +100,7 @@ pub(crate) async fn run(global: &Global, command: JobCommand) -> Result<u8, Erro
             print_output(global, &job, on.as_deref(), stream).await
         }
         JobCommand::Cancel { job } => cancel(global, &job).await,
-        JobCommand::Halt { .. } => Err(Error::NotImplemented("sluice job halt")),
+        JobCommand::Halt { tenant } => halt(global, tenant).await,
         JobCommand::Approve { .. } => Err(Error::NotImplemented("sluice job approve")),
     }
 }
@@ -337,8 +338,21 @@ async fn cancel(global: &Global, job: &str) -> Result<u8, Error> {
         .post(&["jobs", job, "cancel"])?
         .json()
         .await?;
+    tell(global, &canceled)
+}
+
+async fn halt(global: &Global, tenant: Option<String>) -> Result<u8, Error> {
+    let canceled: Canceled = Client::new(global)?
+        .post(&["jobs", "halt"])?
+        .body(&HaltJobs { tenant })
+        .json()
+        .await?;
+    tell(global, &canceled)
+}
+
+fn tell(global: &Global, canceled: &Canceled) -> Result<u8, Error> {
     if global.json {
-        output::json_line(&canceled)?;
+        output::json_line(canceled)?;
     } else {
         output::print(&format!(
             "canceled {} operations that had not ended\n",

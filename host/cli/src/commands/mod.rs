@@ -6,11 +6,13 @@ pub(crate) mod audit;
 pub(crate) mod completion;
 pub(crate) mod doctor;
 pub(crate) mod job;
+pub(crate) mod lockdown;
 pub(crate) mod login;
 pub(crate) mod machine;
 pub(crate) mod man;
 pub(crate) mod plugin;
 pub(crate) mod run;
+pub(crate) mod schedule;
 pub(crate) mod script;
 pub(crate) mod token;
 

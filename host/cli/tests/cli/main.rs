@@ -9,6 +9,7 @@
 mod findings;
 mod host;
 mod run;
+mod schedule;
 mod schema;
 mod script;
 mod usage;

@@ -175,20 +175,18 @@ impl GateDomain {
     /// # Errors
     ///
     /// Every reason why it may not be a plugin.
-    pub async fn examine(&self, component: &[u8]) -> Result<(Admitted, Option<String>), BindError> {
-        let request = CompileRequest::Instrument(component.to_vec().into());
-        match compile(&self.0.start, request)
-            .await
-            .map_err(BindError::Runner)?
-        {
-            CompileResponse::Instrumented(result) => {
-                let (admitted, instrumented) = (*result).map_err(BindError::Refused)?;
-                Ok((admitted, instrumented.err()))
-            }
-            _ => Err(BindError::Runner(io::Error::other(
-                "it answered another question",
-            ))),
-        }
+    pub async fn examine(
+        &self,
+        component: &Component,
+    ) -> Result<(Admitted, Option<String>), BindError> {
+        let (instrumented, _space) = self
+            .compile(CompileRequest::Instrument, &component.file)
+            .await?;
+        let CompileResponse::Instrumented(result) = instrumented else {
+            return Err(BindError::other_question());
+        };
+        let (admitted, instrumented) = (*result).map_err(BindError::Refused)?;
+        Ok((admitted, instrumented.err()))
     }
 
     /// Admits, configures, snapshots, compiles and loads a plugin, or finds all that in the cache.

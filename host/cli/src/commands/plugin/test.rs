@@ -156,7 +156,9 @@ impl<'a> Gates<'a> {
         let bound = match self.workbench.bind(self.component, settings.to_vec()).await {
             Ok(gate) => Ok(gate),
             Err(error @ (BindError::Settings(_) | BindError::Call(_))) => Err(error.to_string()),
-            Err(error @ BindError::Refused(_)) => return Err(WorkbenchError::Refused(error).into()),
+            Err(error @ (BindError::Refused(_) | BindError::Written(_))) => {
+                return Err(WorkbenchError::Refused(error).into());
+            }
             Err(BindError::Runner(error) | BindError::Cache(error)) => {
                 return Err(WorkbenchError::Runner(error).into());
             }

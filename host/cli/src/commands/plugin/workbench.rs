@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use sluice_gate_client::{BindError, BindRequest, BoundGate, DomainOptions, GateDomain};
+use sluice_gate_client::{BindError, BindRequest, BoundGate, Component, DomainOptions, GateDomain};
 use sluice_gate_types::admission::Admitted;
 use sluice_gate_types::input::Value;
 use sluice_plugin_build::plugin::{self, Built};
@@ -44,7 +44,7 @@ impl Workbench {
         &self,
         component: &[u8],
     ) -> Result<(Admitted, Option<String>), BindError> {
-        self.domain.examine(component).await
+        self.domain.examine(&in_memory(component)?).await
     }
 
     pub(super) async fn bind(
@@ -53,13 +53,18 @@ impl Workbench {
         settings: Vec<(String, Value)>,
     ) -> Result<BoundGate, BindError> {
         let request = BindRequest {
-            component: component.to_vec(),
+            component: in_memory(component)?,
             settings,
             mode: Mode::Enforce,
             owner: false,
         };
         self.domain.bind(request).await
     }
+}
+
+/// The component as the runner gets it.
+fn in_memory(component: &[u8]) -> Result<Component, BindError> {
+    Component::read(component).map_err(BindError::Runner)
 }
 
 /// A component, and where its cases are unless something else is said.

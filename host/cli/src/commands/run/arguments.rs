@@ -1,4 +1,4 @@
-//! What `sluice run` takes, and the request that it becomes.
+//! What `sluice run` takes, and the request that it becomes. What fixes the request, `sluice schedule add` takes too.
 
 use std::collections::BTreeSet;
 use std::io::Read as _;
@@ -16,6 +16,19 @@ use crate::error::Error;
 /// Options of `sluice run`.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(super) job: JobArgs,
+    /// Print the job's id and leave
+    #[arg(long)]
+    pub(super) detach: bool,
+    /// Submitting again with the same key is the same job
+    #[arg(long, value_name = "K")]
+    pub(super) idempotency_key: Option<String>,
+}
+
+/// Options that fix what is submitted.
+#[derive(Debug, Args)]
+pub(crate) struct JobArgs {
     /// The script: a file, or - for stdin
     #[arg(
         value_name = "SCRIPT",
@@ -78,15 +91,9 @@ pub(crate) struct RunArgs {
     /// Fail at once on machines that are not connected
     #[arg(long)]
     no_queue: bool,
-    /// Print the job's id and leave
-    #[arg(long)]
-    pub(super) detach: bool,
     /// Leave out scanners that the host bound, never the owner's (needs the permission SkipSecurityScan)
     #[arg(long)]
     no_security_scan: bool,
-    /// Submitting again with the same key is the same job
-    #[arg(long, value_name = "K")]
-    idempotency_key: Option<String>,
     /// Secrets (not implemented in this version)
     #[arg(long, value_name = "NAME", hide = true)]
     secret: Vec<String>,
@@ -141,18 +148,16 @@ fn compat(word: &str) -> Result<Compat, String> {
 
 /// A submission that still lacks its attachments.
 #[derive(Debug)]
-pub(super) struct Prepared {
+pub(crate) struct Prepared {
     /// The request, without attachments.
     pub(super) request: SubmitJob,
     /// Files to upload, in the order given, with the names that the script will see.
     pub(super) attachments: Vec<(String, PathBuf)>,
-    /// What makes it safe to send the request again.
-    pub(super) idempotency_key: Option<String>,
 }
 
 impl Prepared {
     /// Reads every file but the attachments, and refuses what can be seen to be wrong from here.
-    pub(super) fn read(arguments: RunArgs) -> Result<Self, Error> {
+    pub(crate) fn read(arguments: JobArgs) -> Result<Self, Error> {
         if !arguments.secret.is_empty() {
             return Err(Error::NotImplemented("--secret"));
         }
@@ -217,7 +222,6 @@ impl Prepared {
         Ok(Self {
             request,
             attachments,
-            idempotency_key: arguments.idempotency_key,
         })
     }
 }
@@ -286,7 +290,7 @@ mod tests {
             .into_iter()
             .chain(arguments.iter().copied());
         let only = Only::try_parse_from(words).map_err(|error| error.to_string())?;
-        Prepared::read(only.arguments).map_err(|error| error.to_string())
+        Prepared::read(only.arguments.job).map_err(|error| error.to_string())
     }
 
     #[test]

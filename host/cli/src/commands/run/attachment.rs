@@ -5,15 +5,28 @@ use std::path::Path;
 use reqwest::Method;
 use sha2::{Digest as _, Sha256};
 use sluice_api_types::blob::Blob;
-use sluice_api_types::job::AttachmentRef;
+use sluice_api_types::job::{AttachmentRef, SubmitJob};
 use sluice_protocol::digest::Digest;
 use tokio::io::AsyncReadExt as _;
 
+use super::arguments::Prepared;
 use crate::error::Error;
 use crate::host::Client;
 
+impl Prepared {
+    /// Uploads the attachments: the request is whole then.
+    pub(crate) async fn upload(self, client: &Client) -> Result<SubmitJob, Error> {
+        let mut request = self.request;
+        for (name, path) in self.attachments {
+            let uploaded = upload(client, request.tenant.as_deref(), name, &path).await?;
+            request.attachments.push(uploaded);
+        }
+        Ok(request)
+    }
+}
+
 /// Uploads one file. What the host stored must be what was read here before.
-pub(super) async fn upload(
+async fn upload(
     client: &Client,
     tenant: Option<&str>,
     name: String,

@@ -7,6 +7,6 @@ mod follow;
 mod interrupt;
 mod story;
 
-pub(crate) use arguments::{KeyValue, RunArgs, read_script, tag};
+pub(crate) use arguments::{JobArgs, KeyValue, Prepared, RunArgs, read_script, tag};
 pub(crate) use console::Console;
 pub(crate) use story::run;

@@ -5,7 +5,7 @@ use sluice_protocol::ids::JobId;
 
 use super::arguments::{Prepared, RunArgs};
 use super::follow::Follower;
-use super::{attachment, interrupt};
+use super::interrupt;
 use crate::command_line::Global;
 use crate::error::Error;
 use crate::host::Client;
@@ -16,18 +16,14 @@ const ATTEMPTS: u32 = 3;
 
 /// Runs the command.
 pub(crate) async fn run(global: &Global, arguments: RunArgs) -> Result<u8, Error> {
-    let detach = arguments.detach;
-    let Prepared {
-        mut request,
-        attachments,
+    let RunArgs {
+        job,
+        detach,
         idempotency_key,
-    } = Prepared::read(arguments)?;
+    } = arguments;
+    let prepared = Prepared::read(job)?;
     let client = Client::new(global)?;
-    for (name, path) in attachments {
-        request
-            .attachments
-            .push(attachment::upload(&client, request.tenant.as_deref(), name, &path).await?);
-    }
+    let request = prepared.upload(&client).await?;
     // From here on Ctrl-C is about the job: a press while it is submitted counts once its id is known.
     let mut presses = interrupt::presses();
     let mut pressed = 0;
