@@ -13,6 +13,7 @@ mod gates;
 mod gates_stop;
 mod hostile;
 mod isolation;
+mod library;
 mod outcomes;
 mod parameters;
 mod trust;
