@@ -15,6 +15,8 @@ use crate::{OpenError, WriteError};
 
 /// How long a connection waits for another one's lock: a writer of another process, such as a command that looks at it.
 const BUSY: Duration = Duration::from_secs(10);
+/// How long emptying the log may wait for readers: writers wait meanwhile, for [`BUSY`] at most.
+const HOLD_UP: Duration = Duration::from_secs(2);
 /// How many connections for reading are kept when nobody reads.
 const SPARE_READERS: usize = 8;
 /// How many statements a connection keeps prepared.
@@ -201,6 +203,7 @@ impl Database {
         tokio::task::spawn_blocking(move || {
             // A connection of its own: within a transaction, as the writer's is most of the time, this cannot be done.
             let connection = open_to_write(&path)?;
+            connection.busy_timeout(HOLD_UP)?;
             let busy: bool =
                 connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
             if busy {

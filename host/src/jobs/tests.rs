@@ -876,3 +876,58 @@ async fn a_script_for_another_system_is_not_sent() {
     );
     assert!(inbox.commands.try_recv().is_err());
 }
+
+#[tokio::test]
+async fn a_script_that_is_archived_while_its_job_is_judged_makes_no_job() {
+    use crate::library::{self, ChooseError};
+    use sluice_api_types::script::{AddScript, ScriptRef};
+
+    let test = TestHost::new().await;
+    let new = AddScript {
+        name: "a".to_owned(),
+        script: b"#!/bin/sh\n".to_vec().into(),
+        ..AddScript::default()
+    };
+    library::add(&test.host, &test.admin, new, NOW)
+        .await
+        .expect("adds");
+    let script = ScriptRef {
+        name: "a".to_owned(),
+        version: None,
+    };
+    let mut asked = request("web-1");
+    asked.script = None;
+    asked.script_ref = Some(script.clone());
+    let chosen = test
+        .host
+        .store
+        .read(|conn| library::choose(conn, test.tenant.id, &script))
+        .expect("may run");
+    let digest = Order::digest_of(&asked).expect("has one");
+    let order = Order::read(asked, digest, Some(chosen)).expect("reads");
+    library::archive(&test.host, &test.admin, "a", NOW)
+        .await
+        .expect("archives");
+    let id = sluice_protocol::ids::JobId::generate();
+    let recorded = record::job(
+        &test.host,
+        &test.admin,
+        id,
+        None,
+        order,
+        Vec::new(),
+        Vec::new(),
+        1,
+        NOW,
+    )
+    .await;
+    assert!(matches!(
+        recorded.err(),
+        Some(SubmitError::Script(ChooseError::Archived(_)))
+    ));
+    let found = test
+        .host
+        .store
+        .read(|conn| crate::store::jobs::head(conn, test.tenant.id, id));
+    assert_eq!(found.expect("reads"), None);
+}

@@ -462,6 +462,22 @@ async fn a_redacted_text_is_gone_from_every_version_and_job_and_what_waited_is_c
             .expect("reads")
             .expect("is there");
         assert!(row.submission.script.is_empty(), "no job has a copy");
+        let stored: Vec<u8> = test
+            .host
+            .store
+            .read(|conn| {
+                conn.query_row(
+                    "SELECT submission FROM jobs WHERE id = ?",
+                    [job.to_string()],
+                    |row| row.get(0),
+                )
+                .map_err(crate::store::StoreError::from)
+            })
+            .expect("reads");
+        assert!(
+            !stored.windows(7).any(|window| window == b"hunter2"),
+            "nor had it one before"
+        );
         assert_eq!(row.script_sha256, Digest::of(secret.as_bytes()));
     }
     let kept = test.host.store.read(|conn| {

