@@ -43,7 +43,6 @@ pub(crate) fn put_up(user: Option<u32>, limits: &Limits) -> Result<Vec<String>, 
     let mut walls = Vec::new();
     let mut stands = |wall: &str| walls.push(wall.to_owned());
 
-    close_others()?;
     set_limits(limits).map_err(WallError::Limits)?;
     stands("limits");
     // Only root may do this without a user namespace, which would open more doors than it closes.
@@ -112,12 +111,13 @@ pub(crate) enum WallError {
     Seccomp(String),
 }
 
-/// Closes everything above stderr but the copy of the socket, which is the next descriptor.
+/// Closes everything above stderr. Called first of all: what a parent, or whoever started that, left open is not ours,
+/// and takes numbers that our own would have (a make with jobs leaves 3 and 4 open, flock its lock).
 #[allow(unsafe_code, reason = "close_range has no safe wrapper")]
-fn close_others() -> Result<(), WallError> {
-    const FIRST: libc::c_uint = 4;
+pub(crate) fn close_inherited() -> Result<(), WallError> {
+    const FIRST: libc::c_uint = 3;
     // SAFETY: close_range takes numbers only. Nothing in this process owns a descriptor from FIRST on: it runs before
-    // anything was opened but the socket's copy, which has the number 3.
+    // anything was opened.
     let result = unsafe { libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, 0) };
     nix::errno::Errno::result(result)
         .map(drop)
