@@ -258,6 +258,18 @@ fn a_case_that_is_not_met_fails_and_says_how_the_answer_differs() {
 }
 
 #[test]
+fn what_an_author_has_open_does_not_keep_the_walls_from_standing() {
+    let mut command = Command::new("/bin/sh");
+    let redirect = "exec \"$0\" plugin inspect \"$1\" 3</dev/null 4</dev/null 5</dev/null";
+    command
+        .args(["-c", redirect])
+        .arg(binaries().join("sluice"))
+        .arg(plugins().join("policy.wasm"));
+    let output = Output::of(&command.output().expect("sh is there"));
+    assert!(expect(0, output).stdout.contains("policy-plugin"));
+}
+
+#[test]
 fn inspect_shows_a_plugin_and_every_reason_why_a_file_is_none() {
     let folder = tempfile::tempdir().expect("makes a folder");
     for ending in ["wasm", "wasm.sig"] {
@@ -279,7 +291,8 @@ fn inspect_shows_a_plugin_and_every_reason_why_a_file_is_none() {
         (&true.into(), &true.into())
     );
     assert_eq!(shown["manifest"]["world"], "policy-plugin");
-    assert_eq!(shown["limits"]["memory"], 64 << 20);
+    // What its manifest asks for, in bytes.
+    assert_eq!(shown["limits"]["memory"], 16 << 20);
     let imports = shown["imports"].as_array().expect("is a list");
     assert!(
         imports.iter().any(|name| name == "sluice:gate/log@0.1.0"),
