@@ -17,7 +17,7 @@ use crate::spec::Profile;
 const DENIED: &[libc::c_long] = &[
     // another kernel, or code in this one
     libc::SYS_kexec_load,
-    libc::SYS_kexec_file_load,
+    KEXEC_FILE_LOAD,
     libc::SYS_init_module,
     libc::SYS_finit_module,
     libc::SYS_delete_module,
@@ -73,6 +73,11 @@ const DENIED: &[libc::c_long] = &[
 const DENIED_HERE: &[libc::c_long] = &[libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_uselib];
 #[cfg(not(target_arch = "x86_64"))]
 const DENIED_HERE: &[libc::c_long] = &[];
+/// libc does not have it for every architecture (`asm-generic/unistd.h`).
+#[cfg(target_arch = "x86_64")]
+const KEXEC_FILE_LOAD: libc::c_long = libc::SYS_kexec_file_load;
+#[cfg(not(target_arch = "x86_64"))]
+const KEXEC_FILE_LOAD: libc::c_long = 294;
 /// Linux 6.15; libc does not have it. New calls have one number everywhere.
 const OPEN_TREE_ATTR: libc::c_long = 467;
 

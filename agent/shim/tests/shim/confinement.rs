@@ -165,6 +165,7 @@ fn a_profile_gives_every_user_temporary_directories_of_its_own() {
         (spec.user, spec.arguments) = (nobody(), vec![mark.clone()]);
         let report = run(&spec);
         if !report.started().confinement.private_tmp {
+            assert!(report.notes().join("").contains("/tmp"), "{report:?}");
             return eprintln!("LEFT OUT: mounts are not allowed here: {report:?}");
         }
         assert_eq!(report.stdout(), "x\nx\nx\n", "{report:?}");
@@ -275,6 +276,7 @@ fn what_a_script_of_root_mounts_ends_with_it() {
     spec.hidden = vec![machine.path().join("state")];
     let report = run(&spec);
     if !report.started().confinement.hidden_files {
+        assert!(report.notes().join("").contains("not hidden"), "{report:?}");
         return eprintln!("LEFT OUT: mounts are not allowed here: {report:?}");
     }
     assert_eq!(report.stdout(), "mounted\n", "{report:?}");
