@@ -42,12 +42,11 @@ impl Limits {
     };
 }
 
-/// Puts up all walls, from the outside in. Returns the names of those that stand.
+/// Puts up all walls but [`close_inherited`], from the outside in. Returns the names of those that stand.
 pub(crate) fn put_up(user: Option<u32>, limits: &Limits) -> Result<Vec<String>, WallError> {
     let mut walls = Vec::new();
     let mut stands = |wall: &str| walls.push(wall.to_owned());
 
-    close_others()?;
     set_limits(limits).map_err(WallError::Limits)?;
     stands("limits");
     // Only root may do this without a user namespace, which would open more doors than it closes.
@@ -116,12 +115,12 @@ pub(crate) enum WallError {
     Seccomp(String),
 }
 
-/// Closes everything above stderr but the copy of the socket, which is the next descriptor.
+/// Closes everything above stderr: whatever a parent, or who started it, left open. The first thing that a runner does.
 #[allow(unsafe_code, reason = "close_range has no safe wrapper")]
-fn close_others() -> Result<(), WallError> {
-    const FIRST: libc::c_uint = 4;
+pub(crate) fn close_inherited() -> Result<(), WallError> {
+    const FIRST: libc::c_uint = 3;
     // SAFETY: close_range takes numbers only. Nothing in this process owns a descriptor from FIRST on: it runs before
-    // anything was opened but the socket's copy, which has the number 3.
+    // anything was opened.
     let result = unsafe { libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, 0) };
     nix::errno::Errno::result(result)
         .map(drop)
