@@ -42,6 +42,27 @@ async fn ask(gates: &[BoundGate], script: &str) -> Evaluation {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_runner_closes_what_its_parent_left_open_and_starts() {
+    let cache = tempfile::tempdir().expect("makes a directory");
+    let options = DomainOptions {
+        name: "test".to_owned(),
+        slot: 0,
+        cache: cache.path().join("cache"),
+        runner: Some(binaries().join("sluice-gate-runner")),
+    };
+    // Copies that are not closed on exec, as a service manager or a careless library leaves them.
+    let left_open = [(); 5].map(|()| nix::unistd::dup(std::io::stderr()).expect("copies"));
+    let domain = GateDomain::new(options).expect("sets up");
+    let ready = domain.ready().await.expect("starts");
+    assert!(ready.walls.contains(&"seccomp".to_owned()), "{ready:?}");
+    let file = std::fs::File::open(plugins().join("policy.wasm"));
+    let component = Component::read(file.expect("was built by cargo xtask plugins"));
+    let admitted = domain.inspect(&component.expect("reads")).await;
+    assert_eq!(admitted.expect("is admitted").manifest.id, "policy");
+    drop(left_open);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_shipped_gates_give_the_same_verdict_with_the_same_fuel_each_time() {
     let cache = tempfile::tempdir().expect("makes a directory");
     let options = DomainOptions {
