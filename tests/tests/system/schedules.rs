@@ -45,7 +45,8 @@ fn shown(fleet: &Fleet, name: &str) -> Value {
 /// Waits until something has become of a schedule's run, and says what.
 fn last(fleet: &Fleet, name: &str) -> Value {
     eventually(&format!("{name} has run, or not"), || {
-        Some(shown(fleet, name)["last"].clone()).filter(|last| last["state"] == "fired" || last["state"] == "missed")
+        Some(shown(fleet, name)["last"].clone())
+            .filter(|last| last["state"] == "fired" || last["state"] == "missed")
     })
 }
 
@@ -255,7 +256,11 @@ fn a_lockdown_refuses_and_holds_back_until_it_is_lifted_also_over_a_restart() {
     fleet
         .run(&script("#!/bin/sh\n:\n"))
         .expect("succeeded", "Script executed successfully");
-    assert_eq!(jobs(&fleet) - before, 2, "what was missed is not made up for");
+    assert_eq!(
+        jobs(&fleet) - before,
+        2,
+        "what was missed is not made up for"
+    );
 }
 
 #[test]
