@@ -39,7 +39,7 @@ impl StoredTiming {
             },
             Self::Every { interval, from } => Timing::every(Span(*interval), UnixMillis(*from))?,
             Self::Calendar { expression, zone } => Timing::Calendar {
-                expression: Expression::read(expression)?,
+                expression: Box::new(Expression::read(expression)?),
                 zone: Zone::read(zone)?,
             },
         })

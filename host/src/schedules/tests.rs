@@ -479,6 +479,11 @@ async fn under_lockdown_nothing_is_made_or_delivered_and_schedules_miss_their_ru
     let (_session, mut inbox) = test.connect(&web);
     let running = test.submit("web-1", |_| ()).await;
     let queued = test.submit("web-2", |_| ()).await;
+    let keyed = |now| {
+        let key = Some("k".to_owned());
+        jobs::submit(&test.host, &test.admin, request("web-2"), key, now)
+    };
+    let again = keyed(NOW).await.expect("is accepted");
     inbox.commands.try_recv().expect("was delivered");
     let mut ending = hourly("h");
     ending.overlap = OnOverlap::Cancel;
@@ -504,10 +509,12 @@ async fn under_lockdown_nothing_is_made_or_delivered_and_schedules_miss_their_ru
     look_at(&test, hours(2)).await;
     let missed = runs(&test, &row).pop().expect("a run");
     assert!(reason(&missed).contains("locked down"), "{missed:?}");
-    let (session, mut other) = test.connect(&away);
-    jobs::deliver_pending(&test.host, &session, &[])
+    let (_other_session, mut other) = test.connect(&away);
+    let owed = jobs::pending(&test.host, &test.tenant, away.id, &[], hours(2))
         .await
         .expect("looks");
+    assert!(owed.deliver.is_empty(), "{owed:?}");
+    assert_eq!(keyed(hours(2)).await.expect("is the same"), again);
     assert!(other.commands.try_recv().is_err() && inbox.commands.try_recv().is_err());
     assert_eq!(test.operation(queued).state, State::Queued);
     assert_eq!(test.operation(running).cancel_by, None, "it goes on");
@@ -516,7 +523,9 @@ async fn under_lockdown_nothing_is_made_or_delivered_and_schedules_miss_their_ru
         .await
         .expect("lifts");
     other.commands.try_recv().expect("is delivered now");
-    assert_eq!(test.operation(queued).state, State::Delivered);
+    for job in [queued, again] {
+        assert_eq!(test.operation(job).state, State::Delivered);
+    }
     look_at(&test, hours(3)).await;
     assert_eq!(
         jobs_of(&test, &row).len(),

@@ -47,7 +47,7 @@ pub enum Timing {
     /// By a calendar.
     Calendar {
         /// The expression.
-        expression: Expression,
+        expression: Box<Expression>,
         /// Whose clocks are meant.
         zone: Zone,
     },
@@ -201,7 +201,7 @@ impl Timing {
     /// It is none, or nothing ever matches it.
     pub fn calendar(text: &str, zone: Zone, now: UnixMillis) -> Result<Self, TimingError> {
         let timing = Self::Calendar {
-            expression: Expression::read(text)?,
+            expression: Box::new(Expression::read(text)?),
             zone,
         };
         match timing.next_after(now) {
