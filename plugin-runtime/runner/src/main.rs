@@ -23,9 +23,6 @@ fn main() -> ExitCode {
         Some(Ok(user)) if user != 0 => Some(user),
         Some(_) => return fail("the second argument is not the id of an unprivileged user"),
     };
-    if let Err(error) = walls::close_inherited() {
-        return fail(error);
-    }
     let socket = match std::io::stdin().as_fd().try_clone_to_owned() {
         Ok(socket) => UnixStream::from(socket),
         Err(error) => return fail(error),
