@@ -66,6 +66,7 @@ impl Gates {
                 slot,
                 cache: state.path("gates").join(name),
                 runner: None,
+                idle: sluice_gate_client::IDLE,
             })
         };
         Ok(Self {
@@ -228,12 +229,6 @@ impl Gates {
             }
         }
         Ok(bound)
-    }
-
-    /// Ends runners that nobody asked for a while.
-    pub async fn end_idle(&self) {
-        self.owner.end_if_idle().await;
-        self.host.end_if_idle().await;
     }
 
     /// The walls that the host's runner has, for the inventory.

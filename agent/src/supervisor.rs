@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
 
 use sluice_protocol::causes::Causes;
 use sluice_protocol::ids::OperationId;
@@ -84,7 +83,6 @@ pub async fn run(state: StateDirectory, config_path: Option<PathBuf>) -> anyhow:
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
     );
-    let mut idle = tokio::time::interval(Duration::from_secs(60));
     // A task of its own: what a branch below waits for may be held by the link, which has to go on meanwhile.
     let mut link = tokio::spawn({
         let agent = Arc::clone(&agent);
@@ -94,7 +92,6 @@ pub async fn run(state: StateDirectory, config_path: Option<PathBuf>) -> anyhow:
         tokio::select! {
             result = &mut link => return Ok(result??),
             _ = hangup.recv() => agent.reload().await,
-            _ = idle.tick() => agent.gates.end_idle().await,
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }

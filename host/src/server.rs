@@ -34,8 +34,6 @@ use crate::store::{OpenError, Store, StoreError, tenants};
 
 /// How often it is looked for what time has ended.
 const SWEEP: Duration = Duration::from_secs(1);
-/// How often it is looked for gate runners that nobody needs.
-const IDLE: Duration = Duration::from_secs(60);
 /// How long requests that are under way may go on when the host is stopped. Followers of jobs would go on for ever.
 const DRAIN: Duration = Duration::from_millis(500);
 /// How long machines' connections may take to end.
@@ -169,7 +167,6 @@ impl Server {
             ),
             Part::start("the sweeper", sweep(Arc::clone(&host))),
             Part::start("the schedules", schedules::drive(Arc::clone(&host))),
-            Part::start("the end of idle gate runners", end_idle(Arc::clone(&host))),
         ];
         Ok(Self {
             host,
@@ -263,14 +260,6 @@ async fn sweep(host: SharedHost) -> std::io::Result<()> {
         if let Err(error) = jobs::sweep(&host, UnixMillis::now()).await {
             tracing::error!(%error, "what time has ended could not be recorded; trying again");
         }
-    }
-}
-
-async fn end_idle(host: SharedHost) -> std::io::Result<()> {
-    let mut ticks = tokio::time::interval(IDLE);
-    loop {
-        ticks.tick().await;
-        host.gates.end_idle().await;
     }
 }
 

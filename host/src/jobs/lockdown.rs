@@ -1,6 +1,7 @@
 //! Nothing starts, on no machine of the host, until it is lifted: no job is made, nothing is delivered, no schedule fires.
 //! What a machine has got already it may start, unless the lockdown comes with canceling.
 
+use sluice_protocol::causes::Causes;
 use sluice_protocol::ending::State;
 
 use super::{cancel, deliver};
@@ -78,16 +79,20 @@ pub async fn lift_lockdown(
     let tenants = host
         .store
         .write(move |conn| {
+            // Where it was lifted before, something may be left to deliver.
             if !lockdown::lift(conn)? {
-                return Ok(Vec::new());
+                return Ok(tenants::list(conn)?);
             }
             in_every_log(conn, &Event::by(EventKind::LockdownLifted, &asked), now)
         })
         .await?;
-    for tenant in tenants {
-        deliver_all(host, &tenant, now).await?;
-    }
     host.schedules.wake();
+    for tenant in tenants {
+        // One tenant's failure is not the others'. Its machines get it when they come back, or when this is asked again.
+        if let Err(error) = deliver_all(host, &tenant, now).await {
+            tracing::error!(tenant = tenant.name, error = %Causes(&error), "what waited for the lockdown's end was not delivered");
+        }
+    }
     Ok(())
 }
 

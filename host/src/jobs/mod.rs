@@ -38,4 +38,4 @@ pub use progress::{store_output, store_step};
 pub(crate) use request::DEFAULT_EXPIRY;
 pub use request::{Order, RequestError, Selection};
 pub use result::{job, operation_result};
-pub use submit::{SubmitError, check, submit};
+pub use submit::{Checked, SubmitError, check, submit};

@@ -201,6 +201,12 @@ fn selection(request: &SubmitJob) -> Result<Selection, RequestError> {
     {
         return Err(RequestError::MachineName(name.clone()));
     }
+    if request.tags.len() > fleet::MAX_TAGS {
+        return Err(RequestError::TooMany {
+            what: "tags",
+            limit: fleet::MAX_TAGS,
+        });
+    }
     let tags = request
         .tags
         .iter()

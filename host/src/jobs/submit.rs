@@ -1,7 +1,7 @@
 //! The story of a request, on one screen.
 
 use sluice_api_types::job::{JobLimits, SubmitJob};
-use sluice_protocol::bundle::{Attachment, Submission};
+use sluice_protocol::bundle::Attachment;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::State;
 use sluice_protocol::ids::{JobId, TenantId};
@@ -11,7 +11,7 @@ use super::targets::{self, Target};
 use super::{Locked, Order, RequestError, Selection, deliver, record};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
-use crate::library::{self, ChooseError, Chosen};
+use crate::library::{self, ChooseError, Chosen, VersionId};
 use crate::operators::{Actor, Denied, Permission};
 use crate::store::{Connection, Extent, StoreError, blobs};
 
@@ -141,8 +141,19 @@ fn are_there(
     Ok(())
 }
 
+/// What a request comes to that could be submitted now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked {
+    /// Of the script's bytes.
+    pub script_sha256: Digest,
+    /// The library's version of it; the newest of now where the request names none.
+    pub script: Option<VersionId>,
+    /// The user; the machine's default where absent.
+    pub run_as: Option<String>,
+}
+
 /// Whether a request could be submitted, apart from the machines that it means, which may come later. Makes no job and
-/// records nothing. Gives the digest of the script, which is the newest version's of now where a request names none.
+/// records nothing.
 ///
 /// # Errors
 ///
@@ -151,21 +162,24 @@ pub async fn check(
     host: &SharedHost,
     actor: &Actor,
     request: SubmitJob,
-) -> Result<Digest, SubmitError> {
+) -> Result<Checked, SubmitError> {
     authorize(actor, &request)?;
     let chosen = choose(host, actor, &request).await?;
     let digest = Order::digest_of(&request)?;
-    let Submission {
+    let Order {
+        submission, script, ..
+    } = Order::read(request, digest, chosen)?;
+    let checked = Checked {
+        script_sha256: Digest::of(&submission.script),
         script,
-        attachments,
-        ..
-    } = Order::read(request, digest, chosen)?.submission;
-    let tenant = actor.tenant.id;
+        run_as: submission.run_as,
+    };
+    let (tenant, attachments) = (actor.tenant.id, submission.attachments);
     let extent = Extent::of_rows(attachments.len());
     host.store
         .look(extent, move |conn| are_there(conn, tenant, &attachments))
         .await?;
-    Ok(Digest::of(&script))
+    Ok(checked)
 }
 
 /// What a request names in the library; none where it brings the text.
@@ -220,6 +234,15 @@ fn authorize(actor: &Actor, request: &SubmitJob) -> Result<(), SubmitError> {
     }
 }
 
+impl From<ChooseError> for SubmitError {
+    fn from(error: ChooseError) -> Self {
+        match error {
+            ChooseError::Store(error) => Self::Store(error),
+            error => Self::Script(error),
+        }
+    }
+}
+
 /// A request is refused: no operation exists.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
@@ -231,7 +254,7 @@ pub enum SubmitError {
     Request(#[from] RequestError),
     /// The library has nothing to run.
     #[error(transparent)]
-    Script(#[from] ChooseError),
+    Script(ChooseError),
     /// Another tenant, or none.
     #[error("there is no tenant {} for this token; no job was made", .0.escape_debug())]
     NoTenant(String),

@@ -7,6 +7,7 @@
 
 use std::time::SystemTime;
 
+use sluice_protocol::causes::Causes;
 use sluice_protocol::ids::OperationId;
 use sluice_protocol::message::CloseCode;
 use sluice_protocol::message::control::{Fact, FromAgent, FromHost, Hello, Welcome};
@@ -24,6 +25,7 @@ use crate::fleet::{self, Command, Inbox, Session};
 use crate::host::SharedHost;
 use crate::jobs::{self, Machine};
 use crate::plugins;
+use crate::store::lockdown;
 use crate::store::machines::{self, MachineRow};
 use crate::store::tenants::{self, Tenant};
 use crate::store::{self, Connection, StoreError};
@@ -221,6 +223,15 @@ async fn commands_out(
             Command::Deliver(operation) => {
                 let (host, connection) = (host.clone(), connection.clone());
                 deliveries.spawn(async move {
+                    // What was on its way here when a lockdown began is sent again when that is lifted.
+                    match host.store.read(lockdown::current) {
+                        Ok(None) => {}
+                        Ok(Some(_)) => return,
+                        Err(error) => {
+                            tracing::error!(operation = %operation.operation, error = %Causes(&error), "an operation is not sent, because it is not known whether there is a lockdown");
+                            return;
+                        }
+                    }
                     match connection.deliver(&operation).await {
                         Ok(()) => host.events.notify(operation.job),
                         // It counts as delivered, and the machine gets it when it is back.

@@ -69,6 +69,7 @@ impl Gates {
             slot: u32::try_from(tenants.len()).unwrap_or(u32::MAX),
             cache: self.cache.join(tenant.to_string()),
             runner: self.runner.clone(),
+            idle: sluice_gate_client::IDLE,
         })?;
         let gates = Arc::new(TenantGates {
             domain,
@@ -106,14 +107,6 @@ impl Gates {
         let gates = self.tenants.lock().await.get(&tenant).cloned();
         if let Some(gates) = gates {
             gates.ready.lock().await.remove(&id);
-        }
-    }
-
-    /// Ends the processes that nobody asked for a while.
-    pub async fn end_idle(&self) {
-        let gates: Vec<_> = self.tenants.lock().await.values().cloned().collect();
-        for gates in gates {
-            gates.domain.end_if_idle().await;
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::jobs;
 use crate::operators::Permission;
+use crate::schedules;
 use crate::store::jobs as store;
 
 /// The largest request, in bytes: a script of 4 MiB in base64, parameters and variables, and room for JSON's escapes.
@@ -36,6 +37,12 @@ pub(super) async fn submit_job(
         let key = headers
             .get(IDEMPOTENCY_KEY)
             .map(|value| value.to_str().unwrap_or_default().to_owned());
+        if key.as_deref().is_some_and(|key| key.starts_with(schedules::KEY)) {
+            return Err(Refusal::invalid(format!(
+                "an idempotency key that begins with {} is of a schedule's run; no job was made, choose another key",
+                schedules::KEY
+            )));
+        }
         let id = jobs::submit(&host, &actor, request, key, UnixMillis::now()).await?;
         let job = jobs::job(&host.store, &actor.tenant, id)
             .await?

@@ -1,7 +1,8 @@
 //! Making, pausing, resuming and removing schedules.
 
 use sluice_api_types::job::SubmitJob;
-use sluice_api_types::schedule::{AddSchedule, RunState};
+use sluice_api_types::schedule::{AddSchedule, OnOverlap, RunState};
+use sluice_api_types::script::ScriptRef;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::ScheduleId;
 
@@ -9,7 +10,7 @@ use super::{Jitter, PlanError, Planned, Rules, TimingError, upcoming};
 use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
-use crate::jobs::{self, SubmitError};
+use crate::jobs::{self, Checked, SubmitError};
 use crate::operators::{Actor, Denied, Permission};
 use crate::store::schedules::{self, RunRow, ScheduleRow, StoredTiming};
 use crate::store::{Connection, StoreError};
@@ -47,8 +48,13 @@ async fn check_and_store(
 ) -> Result<ScheduleRow, AddError> {
     actor.require(Permission::ScheduleScript)?;
     let planned = Planned::read(request, now)?;
-    let script = jobs::check(host, actor, planned.job.clone()).await?;
-    let (row, bytes) = row(actor, planned, script, now);
+    if planned.overlap == OnOverlap::Cancel {
+        // What ends the job before.
+        actor.require(Permission::RemoteExecution)?;
+    }
+    let checked = jobs::check(host, actor, planned.job.clone()).await?;
+    let run_as = checked.run_as.clone();
+    let (row, bytes) = row(actor, planned, checked, now);
     let asked = actor.clone();
     host.store
         .write(move |conn| {
@@ -64,7 +70,15 @@ async fn check_and_store(
                     "timing",
                     serde_json::to_value(&row.timing).unwrap_or_default(),
                 )
-                .detail("run_as", row.job.run_as.clone())
+                .detail("run_as", run_as)
+                .detail(
+                    "script",
+                    row.job.script_ref.as_ref().map(|of| of.name.clone()),
+                )
+                .detail(
+                    "version",
+                    row.job.script_ref.as_ref().and_then(|of| of.version),
+                )
                 .detail("no_security_scan", row.job.no_security_scan)
                 .detail("all", row.job.all)
                 .detail("machines", row.job.machines.len())
@@ -75,8 +89,14 @@ async fn check_and_store(
         .await
 }
 
-/// The row of a new schedule, and the text of its script, which is empty where that is the library's.
-fn row(actor: &Actor, planned: Planned, script: Digest, now: UnixMillis) -> (ScheduleRow, Vec<u8>) {
+/// The row of a new schedule, and the text of its script, which is empty where that is the library's: then the schedule
+/// runs the version of this moment, and nobody else's later one.
+fn row(
+    actor: &Actor,
+    planned: Planned,
+    checked: Checked,
+    now: UnixMillis,
+) -> (ScheduleRow, Vec<u8>) {
     let id = ScheduleId::generate();
     let timing = StoredTiming::of(&planned.timing);
     let rules = Rules {
@@ -105,9 +125,13 @@ fn row(actor: &Actor, planned: Planned, script: Digest, now: UnixMillis) -> (Sch
         overlap: planned.overlap,
         job: SubmitJob {
             script: None,
+            script_ref: checked.script.map(|id| ScriptRef {
+                name: id.name.to_string(),
+                version: Some(id.version),
+            }),
             ..planned.job
         },
-        script_sha256: script,
+        script_sha256: checked.script_sha256,
         created: now,
         paused: None,
         settled: now,
@@ -281,7 +305,7 @@ pub enum AddError {
     Plan(#[from] PlanError),
     /// What it would submit is refused.
     #[error("{0}; nothing was scheduled")]
-    Job(#[from] SubmitError),
+    Job(#[source] SubmitError),
     /// Two of one name could not be told apart.
     #[error(
         "there is a schedule {0} already; nothing was scheduled, remove it first or choose another name"
@@ -295,6 +319,15 @@ pub enum AddError {
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<SubmitError> for AddError {
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::Store(error) => Self::Store(error),
+            error => Self::Job(error),
+        }
+    }
 }
 
 /// A schedule was not changed.

@@ -21,7 +21,7 @@ use crate::host::SharedHost;
 use crate::jobs::{self, CancelError, Locked, SubmitError};
 use crate::operators::{self, Actor, AuthenticationError, Permission};
 use crate::store::schedules::{self, RunRow, ScheduleRow};
-use crate::store::{Connection, StoreError, jobs as job_store, lockdown, operations};
+use crate::store::{Connection, StoreError, jobs as job_store, lockdown};
 
 /// Where requests come from that a schedule makes, in the audit log.
 const SOURCE: &str = "schedule";
@@ -42,8 +42,7 @@ pub(super) async fn fire_waiting(
 ) -> Result<Option<JobId>, StoreError> {
     loop {
         // Read anew each time: a schedule that is paused or removed in between has no run waiting any more.
-        let runs = host.store.read(|conn| schedules::waiting(conn, row.id))?;
-        let Some(run) = runs.into_iter().next() else {
+        let Some(run) = host.store.read(|conn| schedules::waits(conn, row.id))? else {
             return Ok(None);
         };
         match fire(host, row, &run, now).await? {
@@ -70,10 +69,7 @@ async fn fire(
     let key = key(row, run);
     let (made, locked, before) = host.store.read(|conn| {
         let made = job_store::find_by_key(conn, row.tenant, row.token, &key)?;
-        let before = match schedules::last_job(conn, row.id)? {
-            Some(job) if operations::may_run(conn, row.tenant, job)? => Some(job),
-            _ => None,
-        };
+        let before = schedules::running_job(conn, row.tenant, row.id)?;
         Ok::<_, StoreError>((made, lockdown::current(conn)?, before))
     })?;
     if let Some((job, _)) = made {
@@ -85,6 +81,19 @@ async fn fire(
     let owner = match owner(host, row, now)? {
         Ok(owner) => owner,
         Err(reason) => return Ok(Fired::Missed(reason)),
+    };
+    let script = match row.job.script_ref {
+        // The library's, in the version that it was made with.
+        Some(_) => None,
+        None => {
+            let text = |conn: &Connection| schedules::script(conn, row.tenant, row.id);
+            Some(host.store.read(text)?.into())
+        }
+    };
+    let request = SubmitJob {
+        script,
+        expires: row.job.expires.or_else(|| expiry(row.next_due, now)),
+        ..row.job.clone()
     };
     match (before, row.overlap) {
         (None, _) => {}
@@ -100,25 +109,18 @@ async fn fire(
             if let Err(denied) = owner.require(Permission::RemoteExecution) {
                 return Ok(Fired::Missed(denied.to_string()));
             }
+            // What cannot take its place does not end it.
+            match jobs::check(host, &owner, request.clone()).await {
+                Ok(_) => {}
+                Err(SubmitError::Store(error)) => return Err(error),
+                Err(error) => return Ok(Fired::Missed(error.to_string())),
+            }
             match jobs::cancel(host, &owner, job, now).await {
                 Ok(_) | Err(CancelError::NoJob(_)) => {}
                 Err(CancelError::Store(error)) => return Err(error),
             }
         }
     }
-    let script = match row.job.script_ref {
-        // The library's: the newest version of the moment, where none is named.
-        Some(_) => None,
-        None => {
-            let text = |conn: &Connection| schedules::script(conn, row.tenant, row.id);
-            Some(host.store.read(text)?.into())
-        }
-    };
-    let request = SubmitJob {
-        script,
-        expires: row.job.expires.or_else(|| expiry(row.next_due, now)),
-        ..row.job.clone()
-    };
     match jobs::submit(host, &owner, request, Some(key), now).await {
         Ok(job) => Ok(Fired::Job(job)),
         Err(SubmitError::Store(error)) => Err(error),
@@ -134,9 +136,12 @@ fn expiry(next: Option<UnixMillis>, now: UnixMillis) -> Option<Span> {
     Some(span.min(jobs::DEFAULT_EXPIRY))
 }
 
+/// How the idempotency keys of runs begin. Operators' requests cannot have such.
+pub const KEY: &str = "schedule:";
+
 /// What makes a run one job, however often it is submitted.
 fn key(row: &ScheduleRow, run: &RunRow) -> String {
-    format!("schedule:{}:{}", row.id, run.planned.0)
+    format!("{KEY}{}:{}", row.id, run.planned.0)
 }
 
 /// The owner, with what they may do now; or why they may not.
@@ -177,6 +182,7 @@ async fn settle(
             schedules::put_run(conn, row.tenant, row.id, &fired)?;
             let event = of(&row, Event::by_host(EventKind::ScheduleFired))
                 .of_job(job)
+                .with_script(row.script_sha256)
                 .detail("planned", fired.planned.to_string())
                 .detail("late", fired.late);
             append(conn, &row, now, event)

@@ -28,6 +28,7 @@ pub use driver::{Looked, Schedules, drive, look};
 pub use due::{
     Due, Jitter, MOST_AT_ONCE, Missed, Next, ON_TIME, Rules, Run, Settled, due, upcoming,
 };
+pub use fire::KEY;
 pub use request::{PlanError, Planned};
 pub use show::{show, show_run};
 pub use timing::{Expression, Timing, TimingError, Zone};

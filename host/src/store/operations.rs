@@ -241,20 +241,6 @@ pub fn open_jobs(
     )
 }
 
-/// Whether an operation of the job runs, as far as the host can know: what was sent and has not ended.
-///
-/// # Errors
-///
-/// Where the database cannot be read.
-pub fn may_run(conn: &Connection, tenant: TenantId, job: JobId) -> Result<bool, StoreError> {
-    exists(
-        conn,
-        "SELECT 1 FROM operations
-         WHERE tenant = ? AND job = ? AND ended = 0 AND state NOT IN ('held', 'queued') LIMIT 1",
-        params![tenant.to_string(), job.to_string()],
-    )
-}
-
 /// Operations, of all tenants, that have not ended and whose time is over: those still queued whose job's `not_after`
 /// has passed, and the others after their silence.
 ///

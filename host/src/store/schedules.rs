@@ -383,19 +383,39 @@ pub fn waiting(conn: &Connection, schedule: ScheduleId) -> Result<Vec<RunRow>, S
     )
 }
 
-/// The job that a schedule made last.
+/// The run of a schedule that waits the longest.
 ///
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub fn last_job(conn: &Connection, schedule: ScheduleId) -> Result<Option<JobId>, StoreError> {
-    // Ids are UUIDs of version 7, so the greatest is the latest. The planned time says less: a clock may have been ahead.
-    only(
+pub fn waits(conn: &Connection, schedule: ScheduleId) -> Result<Option<RunRow>, StoreError> {
+    first(
         conn,
-        "SELECT max(job) AS job FROM schedule_runs WHERE schedule = ?",
+        "SELECT * FROM schedule_runs WHERE schedule = ? AND state = 'waiting' ORDER BY planned LIMIT 1",
         params![schedule.to_string()],
-        |row| parsed_or_null(row, "job"),
+        read_run,
     )
+}
+
+/// A job of a schedule of which an operation runs, as far as the host can know: what was sent and has not ended.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub fn running_job(
+    conn: &Connection,
+    tenant: TenantId,
+    schedule: ScheduleId,
+) -> Result<Option<JobId>, StoreError> {
+    // Any of them: which one is the latest neither ids nor planned times tell, when a clock may have been ahead.
+    let job = first(
+        conn,
+        "SELECT r.job FROM schedule_runs r JOIN operations o ON o.tenant = ?1 AND o.job = r.job
+         WHERE r.schedule = ?2 AND r.job IS NOT NULL AND o.ended = 0 AND o.state NOT IN ('held', 'queued') LIMIT 1",
+        params![tenant.to_string(), schedule.to_string()],
+        |row| parsed_or_null(row, "job"),
+    )?;
+    Ok(job.flatten())
 }
 
 /// What became of a schedule's runs, the latest planned first, from before `before` where one is given.

@@ -49,6 +49,7 @@ async fn a_runner_closes_what_its_parent_left_open_and_starts() {
         slot: 0,
         cache: cache.path().join("cache"),
         runner: Some(binaries().join("sluice-gate-runner")),
+        idle: sluice_gate_client::IDLE,
     };
     // Copies that are not closed on exec, as a service manager or a careless library leaves them.
     let left_open = [(); 5].map(|()| nix::unistd::dup(std::io::stderr()).expect("copies"));
@@ -70,6 +71,7 @@ async fn the_shipped_gates_give_the_same_verdict_with_the_same_fuel_each_time() 
         slot: 0,
         cache: cache.path().join("cache"),
         runner: Some(binaries().join("sluice-gate-runner")),
+        idle: sluice_gate_client::IDLE,
     };
     let domain = GateDomain::new(options).expect("sets up");
     let mut gates = Vec::new();

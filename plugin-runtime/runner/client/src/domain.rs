@@ -5,8 +5,8 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError, Weak};
+use std::time::Duration;
 
 use lru::LruCache;
 use sha2::{Digest as _, Sha256};
@@ -17,6 +17,7 @@ use sluice_gate_types::limits::CallLimits;
 use sluice_gate_types::manifest::{Manifest, World};
 use sluice_protocol::report::Mode;
 use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep_until};
 
 use crate::cache::{Cache, Entry, Key};
 use crate::component::Component;
@@ -31,7 +32,7 @@ use crate::wire::{
 /// What comes on top of a call's own time limit before the runner is killed: host calls are outside fuel and epochs.
 const GRACE: Duration = Duration::from_secs(2);
 /// A runner that nobody asked for this long is ended.
-const IDLE: Duration = Duration::from_secs(300);
+pub const IDLE: Duration = Duration::from_secs(300);
 
 /// How many answers a domain keeps, and up to which size of each, in bytes.
 const ANSWERS: NonZeroUsize = NonZeroUsize::new(512).expect("is not zero");
@@ -48,6 +49,8 @@ pub struct DomainOptions {
     pub cache: PathBuf,
     /// The runner's binary; beside our own executable where none is given.
     pub runner: Option<PathBuf>,
+    /// How long a runner stays that nobody asks: [`IDLE`], but in tests.
+    pub idle: Duration,
 }
 
 /// One trust domain. Cloning gives another handle to the same one.
@@ -56,6 +59,7 @@ pub struct GateDomain(Arc<Inner>);
 
 struct Inner {
     name: String,
+    idle: Duration,
     start: Start,
     cache: Cache,
     next: AtomicU64,
@@ -142,6 +146,7 @@ impl GateDomain {
         .map_err(io::Error::other)?;
         Ok(Self(Arc::new(Inner {
             name: options.name,
+            idle: options.idle,
             start: Start {
                 program,
                 user: gate_user(options.slot)?,
@@ -245,14 +250,6 @@ impl GateDomain {
         self.process().await.map(|process| process.ready.clone())
     }
 
-    /// Ends the runner where nobody asked it for a while. Called now and then by whoever owns the domain.
-    pub async fn end_if_idle(&self) {
-        let mut running = self.0.running.lock().await;
-        if running.last_used.is_some_and(|used| used.elapsed() > IDLE) {
-            *running = Running::default();
-        }
-    }
-
     async fn build(&self, process: &Process, request: &BindRequest) -> Result<Entry, BindError> {
         let component = &request.component.file;
         let (instrumented, space) = self.compile(CompileRequest::Instrument, component).await?;
@@ -324,6 +321,7 @@ impl GateDomain {
         );
         running.loaded.clear();
         running.process = Some(Arc::clone(&process));
+        tokio::spawn(end_when_idle(Arc::downgrade(&self.0), self.0.idle));
         Ok(process)
     }
 }
@@ -530,6 +528,26 @@ impl BoundGate {
             Ok(Response::Loaded(Err(error))) => Err(error),
             Ok(_) => Err(CallError::Runner("it answered another question".to_owned())),
             Err(gone) => Err(gone.into_error(20_000)),
+        }
+    }
+}
+
+/// Ends the runner once nobody has asked it for a while. It lasts as long as the runner: where there is none, nothing wakes
+/// up to look.
+async fn end_when_idle(domain: Weak<Inner>, idle: Duration) {
+    let mut until = Instant::now() + idle;
+    loop {
+        sleep_until(until).await;
+        let Some(domain) = domain.upgrade() else {
+            return;
+        };
+        let mut running = domain.running.lock().await;
+        match running.last_used {
+            Some(used) if used + idle > Instant::now() => until = used + idle,
+            _ => {
+                *running = Running::default();
+                return;
+            }
         }
     }
 }

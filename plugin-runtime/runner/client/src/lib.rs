@@ -29,6 +29,6 @@ pub mod trial;
 pub mod wire;
 
 pub use component::Component;
-pub use domain::{BindError, BindRequest, BoundGate, DomainOptions, GateDomain};
+pub use domain::{BindError, BindRequest, BoundGate, DomainOptions, GateDomain, IDLE};
 pub use evaluate::{Evaluation, Input, evaluate};
 pub use translate::{fact, settings};

@@ -31,6 +31,7 @@ impl Workbench {
             slot: SLOT,
             cache: cache.path().join("gates"),
             runner: None,
+            idle: sluice_gate_client::IDLE,
         };
         let domain = GateDomain::new(options).map_err(WorkbenchError::Runner)?;
         Ok(Self {

@@ -50,13 +50,20 @@ fn in_hex(value: &impl serde::Serialize) -> String {
 }
 
 /// A domain with this program as its runner, and its cache.
+#[allow(dead_code, reason = "each test program uses its part of this module")]
 pub(crate) fn domain() -> (TempDir, GateDomain) {
+    domain_with(sluice_gate_client::IDLE)
+}
+
+/// The same, whose runner ends when nobody has asked it for this long.
+pub(crate) fn domain_with(idle: std::time::Duration) -> (TempDir, GateDomain) {
     let cache = tempfile::tempdir().expect("makes a directory");
     let domain = GateDomain::new(DomainOptions {
         name: "test".to_owned(),
         slot: 0,
         cache: cache.path().join("cache"),
         runner: Some(program()),
+        idle,
     });
     (cache, domain.expect("is set up"))
 }
