@@ -203,20 +203,23 @@ impl Config {
             path: file.to_owned(),
             problem,
         };
-        let text = match std::fs::read_to_string(file) {
-            Ok(text) => text,
+        // Opened once: what is judged is what is read, whatever is put at its place meanwhile.
+        let unreadable = |error: io::Error| fail(format!("cannot be read: {error}"));
+        let mut opened = match std::fs::File::open(file) {
+            Ok(opened) => opened,
             Err(error) if path.is_none() && error.kind() == io::ErrorKind::NotFound => {
                 return Ok(Self::default());
             }
-            Err(error) => return Err(fail(format!("cannot be read: {error}"))),
+            Err(error) => return Err(unreadable(error)),
         };
         if nix::unistd::Uid::effective().is_root() {
-            let metadata = std::fs::metadata(file)
-                .map_err(|error| fail(format!("cannot be read: {error}")))?;
+            let metadata = opened.metadata().map_err(unreadable)?;
             if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
                 return Err(fail("must be owned by root and not writable by group or others, because it decides what runs here".to_owned()));
             }
         }
+        let mut text = String::new();
+        io::Read::read_to_string(&mut opened, &mut text).map_err(unreadable)?;
         let config: Self = toml::from_str(&text).map_err(|error| {
             let (line, column) = error
                 .span()

@@ -65,11 +65,11 @@ pub fn live(requires: Option<&Requirements>, workspace: &Path) -> Vec<Fact> {
     }
     if let Some(load) = fs::read_to_string("/proc/loadavg")
         .ok()
-        .and_then(|text| text.split(' ').next()?.parse().ok())
+        .and_then(|text| text.split(' ').next()?.parse::<f64>().ok())
     {
         facts.push(Fact {
             key: "load".to_owned(),
-            value: FactValue::Decimal(load),
+            value: FactValue::Decimal((load * 2.0).floor() / 2.0),
         });
     }
     if let Some(uptime) = fs::read_to_string("/proc/uptime")

@@ -61,6 +61,14 @@ impl Confined<'_> {
         }
         prctl::set_no_new_privs().map_err(|e| self.refuse(format!("no_new_privs: {e}")))?;
         if self.profile == Profile::Strict {
+            if !applied.hidden_files
+                && let Some(shown) = self.hidden.iter().find(|path| landlock::shows(path))
+            {
+                return Err(self.refuse(format!(
+                    "Sluice's own files in {} cannot be hidden there, and every script may read them",
+                    shown.display()
+                )));
+            }
             let own = self.own_directories(home, applied, notes);
             let version =
                 landlock::restrict(interpreter, &own, notes).map_err(|error| self.refuse(error))?;

@@ -27,8 +27,9 @@ use nix::unistd::{Gid, Uid, fchown, mkdir, mkdtemp};
 use crate::spec::{Content, Spec, Variable};
 use crate::tree;
 
-/// Directories that every user may write to: an ephemeral user gets its own, or its files there are removed.
-pub(crate) const SHARED_DIRECTORIES: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
+/// Directories that every user may write to: an ephemeral user gets its own, or its files there are removed. (The queues
+/// that are mounted are the machine's, whichever IPC namespace a process is in.)
+pub(crate) const SHARED_DIRECTORIES: [&str; 4] = ["/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue"];
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WorkspaceError {

@@ -6,7 +6,8 @@
 //! - [`plugin`]: all of that for one folder.
 //! - [`sdk`]: the source of the SDK of this very version, for a plugin that is started where there is no checkout.
 //!
-//! Nothing in here downloads, installs or signs anything, and no guest code runs.
+//! Nothing in here installs or signs anything, and no guest code runs; but cargo fetches crates and runs their build
+//! scripts and macros.
 
 pub mod component;
 pub mod module;

@@ -26,6 +26,8 @@ pub struct Built {
 ///
 /// Whatever keeps it from being built. A component of an earlier build stays as it was.
 pub fn build(folder: &Path) -> Result<Built, BuildError> {
+    // Cargo works in it, and is told folders of its own.
+    let folder = &std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
     let path = folder.join("plugin.toml");
     let text = std::fs::read_to_string(&path).map_err(|source| BuildError::Read {
         path: path.clone(),

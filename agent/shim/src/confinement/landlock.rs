@@ -70,7 +70,11 @@ pub(super) fn restrict(
             DEVICES,
             AccessFs::from_file(TRIED) & !AccessFs::Execute,
         ))?
-        .add_rules(path_beneath_rules(own, AccessFs::from_all(TRIED)))?
+        // A device that root makes there would be another way to everything on the disk.
+        .add_rules(path_beneath_rules(
+            own,
+            AccessFs::from_all(TRIED) & !(AccessFs::MakeBlock | AccessFs::MakeChar),
+        ))?
         .restrict_self()?;
     match status.ruleset {
         RulesetStatus::NotEnforced => return Err(LandlockError::NotEnforced),
@@ -87,6 +91,13 @@ pub(super) fn restrict(
             Err(LandlockError::NotEnforced)
         }
     }
+}
+
+/// Whether a path that exists lies in what every script may read. (`/etc/sluice` is root's, and has no keys in it.)
+pub(super) fn shows(path: &Path) -> bool {
+    path != Path::new("/etc/sluice")
+        && path.exists()
+        && PROGRAMS.iter().any(|place| path.starts_with(place))
 }
 
 /// Whether a directory is this user's home, and not one of the system's that a password file names (`/`, `/bin`,

@@ -139,6 +139,19 @@ fn rules(profile: Profile) -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompile
     let mut unsharing = making(&NAMESPACES)?;
     unsharing.extend(making(&[CLONE_NEWTIME])?);
     rules.insert(libc::SYS_unshare, unsharing);
+    // Whoever may make files that are devices reads the disk past every path.
+    let devices = |argument: u8| {
+        [libc::S_IFBLK, libc::S_IFCHR]
+            .map(|kind| {
+                let operator = SeccompCmpOp::MaskedEq(u64::from(libc::S_IFMT));
+                all(&[(argument, operator, u64::from(kind))])
+            })
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>()
+    };
+    rules.insert(libc::SYS_mknodat, devices(2)?);
+    #[cfg(target_arch = "x86_64")]
+    rules.insert(libc::SYS_mknod, devices(1)?);
     let typing = TYPING.map(|request| all(&[(1, SeccompCmpOp::Eq, request)]));
     rules.insert(
         libc::SYS_ioctl,
@@ -293,6 +306,26 @@ mod tests {
                 let found = answer(profile, own(), number(*call), [u64::MAX; 2]);
                 assert_eq!(found, refused(libc::EPERM), "{call}");
             }
+        }
+    }
+
+    #[test]
+    fn files_that_are_devices_are_not_made_and_pipes_are() {
+        for profile in [Profile::Standard, Profile::Strict] {
+            let made = |kind: libc::mode_t| {
+                let mut data = [0; 2];
+                data[1] = u64::from(kind | 0o600);
+                #[cfg(target_arch = "x86_64")]
+                return answer(profile, own(), number(libc::SYS_mknod), data);
+                #[cfg(not(target_arch = "x86_64"))]
+                ALLOW
+            };
+            if cfg!(target_arch = "x86_64") {
+                for device in [libc::S_IFBLK, libc::S_IFCHR] {
+                    assert_eq!(made(device), refused(libc::EPERM));
+                }
+            }
+            assert_eq!(made(libc::S_IFIFO), ALLOW);
         }
     }
 

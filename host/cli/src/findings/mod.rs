@@ -92,7 +92,7 @@ pub(crate) mod tests {
             settings_sha256: Digest::of(b""),
             contract: "0.1.0".to_owned(),
             runtime: "0.1.0".to_owned(),
-            bundle_sha256: None,
+            bundle_sha256: Some(Digest::of(b"bundle")),
             verdict_sha256: Digest::of(b""),
             verdict: "findings".to_owned(),
             fuel: 1,

@@ -58,17 +58,23 @@ fn run(result: &OperationResult) -> Value {
 /// Whether the gates did their work, which is another question than what they found.
 fn invocation(result: &OperationResult) -> Value {
     let failed = result.code.as_deref() == Some("gate-error");
+    // Scanners are asked about the bundle. What ends before there is one was not scanned.
+    let scanned = result
+        .receipts
+        .iter()
+        .any(|receipt| receipt.bundle_sha256.is_some());
     let note = if failed {
         Some(("error", result.message.clone().unwrap_or_default()))
-    } else if result.receipts.is_empty() {
-        let text = "no gate was asked: that there are no results says nothing about the script";
+    } else if !scanned {
+        let text = "no gate was asked about the whole bundle: that there are no results says nothing about the script";
         Some(("warning", text.to_owned()))
     } else {
         None
     };
-    let notes = note.map(|(level, text)| json!({ "level": level, "message": { "text": text } }));
+    let notes =
+        note.map(|(level, text)| json!({ "level": level, "message": { "text": plain(&text) } }));
     json!({
-        "executionSuccessful": !failed && !result.receipts.is_empty(),
+        "executionSuccessful": !failed && scanned,
         "toolExecutionNotifications": notes.into_iter().collect::<Vec<_>>(),
     })
 }
@@ -163,13 +169,28 @@ impl<'a> Gates<'a> {
                 "toolComponent": { "name": finding.gate, "index": gate },
             },
             "level": level(finding.severity),
-            "message": { "text": finding.message },
+            "message": { "text": plain(&finding.message) },
             "locations": [place(finding, finding.primary, finding.line.zip(finding.column))],
             "relatedLocations": finding.related.iter().map(|range| place(finding, Some(*range), None)).collect::<Vec<_>>(),
             "partialFingerprints": { "sluiceFinding/v1": fingerprint(operation, finding) },
             "properties": properties,
         })
     }
+}
+
+/// A text as itself: braces are placeholders in a message, and brackets links (SARIF 2.1.0, 3.11.5 and 3.11.6). What a
+/// scanner quotes may be the script's.
+fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '{' | '}' => plain.push(character),
+            '[' | ']' | '\\' => plain.push('\\'),
+            _ => {}
+        }
+        plain.push(character);
+    }
+    plain
 }
 
 fn level(severity: Severity) -> &'static str {
@@ -223,6 +244,27 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::super::tests::blocked;
     use super::*;
+
+    #[test]
+    fn what_a_script_wrote_is_no_link_and_no_placeholder() {
+        let text = "see [this](https://x), {0} and \\";
+        assert_eq!(plain(text), "see \\[this\\](https://x), {{0}} and \\\\");
+    }
+
+    #[test]
+    fn what_was_not_asked_about_as_a_whole_is_no_clean_run() {
+        let mut result = blocked();
+        result
+            .receipts
+            .iter_mut()
+            .for_each(|receipt| receipt.bundle_sha256 = None);
+        let invocation = invocation(&result);
+        assert_eq!(invocation["executionSuccessful"], false);
+        assert_eq!(
+            invocation["toolExecutionNotifications"][0]["level"],
+            "warning"
+        );
+    }
 
     #[test]
     fn a_finding_keeps_its_rule_gate_place_and_gravity() {

@@ -25,7 +25,7 @@ fn host() -> Host {
     blocked["findings"] = json!([finding]);
     blocked["receipts"] = json!([{
         "plugin": "scanner", "version": "0.1.0", "component_sha256": digest, "settings_sha256": digest, "contract": "0.1.0",
-        "runtime": "0.1.0", "bundle_sha256": null, "verdict_sha256": digest, "verdict": "findings", "fuel": 1,
+        "runtime": "0.1.0", "bundle_sha256": digest, "verdict_sha256": digest, "verdict": "findings", "fuel": 1,
         "duration_us": 1, "mode": "enforce",
     }]);
     blocked["finished_at"] = json!("2026-11-21T06:00:00Z");

@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncWriteExt as _, Interest};
 use tokio::net::unix::OwnedWriteHalf;
 
-use crate::wire::{Carries, checked_length, decode, encode};
+use crate::wire::{Carries, MAX_FRAME, checked_length, decode, encode};
 
 /// The most descriptors that come with a frame.
 pub const MOST: usize = 4;
@@ -90,7 +90,7 @@ pub fn receive<T: DeserializeOwned + Carries>(
     }
     let mut rest = Rest(socket);
     rest.read_exact(&mut length[read..])?;
-    let length = checked_length(length)?;
+    let length = checked_length(length, MAX_FRAME)?;
     let mut bytes = Vec::new();
     if rest.take(length as u64).read_to_end(&mut bytes)? < length {
         return Err(io::ErrorKind::UnexpectedEof.into());

@@ -42,7 +42,7 @@ pub(crate) struct Process {
     next: AtomicU64,
     outgoing: mpsc::UnboundedSender<(FrameId, Frame, oneshot::Sender<Response>)>,
     dead: Arc<AtomicBool>,
-    child: Mutex<Child>,
+    child: Arc<Mutex<Child>>,
     /// A place for each call that the runner makes at once: who waits for one waits before the clock of the call runs.
     calls: Semaphore,
     /// The same for everything else.
@@ -84,6 +84,8 @@ impl Process {
             }
         });
         let down = Arc::clone(&dead);
+        let child = Arc::new(Mutex::new(child));
+        let doubtful = Arc::clone(&child);
         tokio::spawn(async move {
             // An answer nobody waits for, or bytes that are no frame, are reason enough to give the runner up.
             while let Ok(Some(frame)) = read_frame::<FromRunner>(&mut reader).await {
@@ -94,13 +96,17 @@ impl Process {
             }
             down.store(true, Ordering::Release);
             lock(&waiting).clear();
+            // It may be there still, and whoever got out of a guest with it.
+            if let Err(error) = doubtful.lock().await.kill().await {
+                tracing::warn!(%error, "the gate runner could not be killed");
+            }
         });
         Ok(Self {
             ready,
             next: AtomicU64::new(1),
             outgoing,
             dead,
-            child: Mutex::new(child),
+            child,
             calls: Semaphore::new(wire::CALLS),
             others: Semaphore::new(1),
         })
@@ -237,7 +243,7 @@ async fn read_frame<T: serde::de::DeserializeOwned>(
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         result => result?,
     };
-    let length = wire::checked_length(length)?;
+    let length = wire::checked_length(length, wire::MAX_ANSWER)?;
     let mut bytes = Vec::new();
     if reader.take(length as u64).read_to_end(&mut bytes).await? < length {
         return Err(io::ErrorKind::UnexpectedEof.into());

@@ -18,6 +18,10 @@ use sluice_gate_types::manifest::World;
 /// The longest frame, in bytes: a question with all texts of an operation.
 pub const MAX_FRAME: usize = 96 << 20;
 
+/// The longest frame that a parent takes, in bytes: an answer with its log, or what admission says. Whoever got out of a
+/// guest sends what it likes, and a short text takes more memory than room in a frame.
+pub(crate) const MAX_ANSWER: usize = 4 << 20;
+
 /// A frame's number: an answer has that of its question.
 pub type FrameId = u64;
 
@@ -252,9 +256,10 @@ pub(crate) fn encode<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-pub(crate) fn checked_length(bytes: [u8; 4]) -> io::Result<usize> {
+/// The length that a frame begins with, where it is at most `longest`.
+pub(crate) fn checked_length(bytes: [u8; 4], longest: usize) -> io::Result<usize> {
     let length = u32::from_le_bytes(bytes) as usize;
-    if length > MAX_FRAME {
+    if length > longest {
         Err(io::Error::other("frame too large"))
     } else {
         Ok(length)

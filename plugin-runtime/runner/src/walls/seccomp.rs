@@ -33,7 +33,6 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_mremap,
     libc::SYS_madvise,
     libc::SYS_brk,
-    libc::SYS_fcntl,
     // threads and time
     libc::SYS_futex,
     libc::SYS_set_robust_list,
@@ -55,6 +54,16 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_getrandom,
     libc::SYS_exit,
     libc::SYS_exit_group,
+];
+
+/// Commands of fcntl: flags of own descriptors, copies, and seals of memory files.
+const FCNTL: [libc::c_int; 6] = [
+    libc::F_GETFD,
+    libc::F_SETFD,
+    libc::F_GETFL,
+    libc::F_DUPFD_CLOEXEC,
+    libc::F_GET_SEALS,
+    libc::F_ADD_SEALS,
 ];
 
 /// What serving needs on top: images of instances are memory files that wasmtime makes.
@@ -94,6 +103,13 @@ fn programs(more: &[libc::c_long]) -> Result<[BpfProgram; 2], WallError> {
     rules.insert(
         libc::SYS_tgkill,
         vec![when(0, SeccompCmpOp::Eq, u64::from(std::process::id()))?],
+    );
+    // Nothing that makes the kernel signal somebody (F_SETOWN, F_SETSIG), or changes what the parent has open too (F_SETFL).
+    let commands =
+        FCNTL.map(|command| when(1, SeccompCmpOp::Eq, u64::from(command.unsigned_abs())));
+    rules.insert(
+        libc::SYS_fcntl,
+        commands.into_iter().collect::<Result<_, _>>()?,
     );
     // names of threads and of memory areas
     rules.insert(
