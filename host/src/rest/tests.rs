@@ -664,7 +664,7 @@ async fn bodies_have_limits() {
 #[tokio::test]
 async fn a_key_makes_a_request_safe_to_repeat() {
     let test = TestHost::new().await;
-    let post = async |body: Value| {
+    let post_with = async |key: &str, body: Value| {
         let request = Request::builder()
             .method(Method::POST)
             .uri("/v1/jobs")
@@ -672,7 +672,7 @@ async fn a_key_makes_a_request_safe_to_repeat() {
                 header::AUTHORIZATION,
                 format!("Bearer {}", test.token.reveal()),
             )
-            .header("Idempotency-Key", "deploy-7")
+            .header("Idempotency-Key", key)
             .body(Body::from(body.to_string()))
             .expect("a request");
         got(router(test.host.clone())
@@ -681,12 +681,16 @@ async fn a_key_makes_a_request_safe_to_repeat() {
             .expect("answers"))
         .await
     };
+    let post = async |body| post_with("deploy-7", body).await;
     let first = post(job("x")).await.json();
     assert_eq!(post(job("x")).await.json(), first);
     assert_eq!(
         post(job("y")).await.refused(),
         (409, "idempotency-key-reused".to_owned())
     );
+    // Those of schedules' runs are nobody's to take.
+    let taken = post_with("schedule:x:1", job("x")).await;
+    assert_eq!(taken.status, StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test]

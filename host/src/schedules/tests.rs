@@ -2,6 +2,7 @@
 
 use sluice_api_types::job::{SubmitJob, Tag};
 use sluice_api_types::schedule::{AddSchedule, OnMissed, OnOverlap, RunState};
+use sluice_api_types::script::{AddScript, ScriptRef};
 use sluice_protocol::ending::{Ending, State};
 use sluice_protocol::ids::JobId;
 use sluice_protocol::report::Report;
@@ -10,6 +11,7 @@ use sluice_protocol::units::Span;
 use super::*;
 use crate::clock::UnixMillis;
 use crate::jobs;
+use crate::library;
 use crate::operators::{Actor, Permission};
 use crate::store::bindings::TagPair;
 use crate::store::schedules::{self as store, RunRow, ScheduleRow};
@@ -352,6 +354,86 @@ async fn a_clock_that_is_set_back_repeats_nothing_and_costs_nothing() {
         (3..=25).collect::<Vec<_>>(),
         "each once, and the 24th before"
     );
+}
+
+/// A script of the library with this text; each call makes the next version.
+async fn stored(test: &TestHost, text: &str) {
+    let new = AddScript {
+        name: "tidy".to_owned(),
+        script: text.as_bytes().to_vec().into(),
+        ..AddScript::default()
+    };
+    library::add(&test.host, &test.admin, new, NOW)
+        .await
+        .expect("is added");
+}
+
+fn of_library(overlap: OnOverlap) -> AddSchedule {
+    let mut schedule = hourly("h");
+    schedule.overlap = overlap;
+    schedule.job.script = None;
+    schedule.job.script_ref = Some(ScriptRef {
+        name: "tidy".to_owned(),
+        version: None,
+    });
+    schedule
+}
+
+#[tokio::test]
+async fn nobody_changes_what_runs_by_adding_a_version() {
+    let test = TestHost::new().await;
+    test.machine("web-1").await;
+    stored(&test, "#!/bin/sh\necho one\n").await;
+    let row = added(&test, of_library(OnOverlap::Skip)).await;
+    stored(&test, "#!/bin/sh\necho two\n").await;
+    look_at(&test, hours(1)).await;
+    let [job] = jobs_of(&test, &row).try_into().expect("one job");
+    let script = jobs::job(&test.host.store, &test.tenant, job)
+        .await
+        .expect("reads")
+        .and_then(|job| job.script)
+        .expect("is of the library");
+    assert_eq!((script.name.as_str(), script.version), ("tidy", 1));
+    let audited = test.audited().await;
+    let scheduled = audited
+        .iter()
+        .find(|entry| entry.event == "script_scheduled")
+        .expect("is on the record");
+    assert_eq!(scheduled.details["version"], 1);
+}
+
+#[tokio::test]
+async fn a_run_that_cannot_take_the_place_of_the_one_before_does_not_end_it() {
+    let test = TestHost::new().await;
+    let machine = test.machine("web-1").await;
+    let (_session, _inbox) = test.connect(&machine);
+    stored(&test, "#!/bin/sh\n").await;
+    let row = added(&test, of_library(OnOverlap::Cancel)).await;
+    look_at(&test, hours(1)).await;
+    let [job] = jobs_of(&test, &row).try_into().expect("one job");
+    library::archive(&test.host, &test.admin, "tidy", hours(1))
+        .await
+        .expect("archives");
+    look_at(&test, hours(2)).await;
+    let runs = runs(&test, &row);
+    assert_eq!(runs[1].state, RunState::Missed);
+    assert!(reason(&runs[1]).contains("is archived"), "{runs:?}");
+    assert_eq!(test.operation(job).cancel_by, None);
+    assert!(!test.operation(job).state.is_terminal());
+}
+
+#[tokio::test]
+async fn who_may_not_cancel_makes_no_schedule_that_does() {
+    let test = TestHost::new().await;
+    stored(&test, "#!/bin/sh\n").await;
+    let permissions = &[Permission::ScheduleScript, Permission::RunStoredScripts];
+    let (weak, _) = test.operator("weak", permissions).await;
+    let refused = add(&test.host, &weak, of_library(OnOverlap::Cancel), NOW).await;
+    let message = refused.expect_err("may not").to_string();
+    assert!(message.contains("RemoteExecution"), "{message}");
+    add(&test.host, &weak, of_library(OnOverlap::Skip), NOW)
+        .await
+        .expect("may");
 }
 
 #[tokio::test]

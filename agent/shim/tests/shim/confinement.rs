@@ -87,6 +87,42 @@ fn under_a_profile_dangerous_calls_fail_with_an_error_even_for_root() {
 }
 
 #[test]
+fn under_a_profile_root_makes_no_device_to_read_the_disk_by() {
+    if !root("making devices") {
+        return;
+    }
+    let text = "cd ${0%/*}; mknod disk b 8 0 || mknod memory c 1 1 || mkfifo pipe && ls";
+    for profile in [Profile::Standard, Profile::Strict] {
+        let machine = Machine::new();
+        let report = run(&under(&machine, profile, text));
+        assert_eq!(report.stdout(), "pipe\nscript\n", "{report:?}");
+    }
+}
+
+#[test]
+fn a_state_below_another_hidden_directory_is_hidden_with_it() {
+    if !root("mounting") {
+        return;
+    }
+    let directory = elsewhere();
+    let state = directory.path().join("state");
+    std::fs::create_dir(&state).unwrap();
+    let machine = Machine::new();
+    let mut spec = machine.script("ls -A $1");
+    spec.hidden = vec![state, directory.path().to_owned()];
+    spec.arguments = vec![directory.path().to_str().unwrap().to_owned()];
+    let report = run(&spec);
+    if !report.started().confinement.hidden_files {
+        return eprintln!(
+            "LEFT OUT: nothing can be mounted here: {:?}",
+            report.notes()
+        );
+    }
+    assert_eq!(report.stdout(), "", "{report:?}");
+    assert_eq!(report.outcome().end, sluice_shim::event::End::Code(0));
+}
+
+#[test]
 fn programs_that_do_no_harm_run_under_every_profile() {
     let text = "set -e\nx=$(date +%Y | tr 0-9 d); echo $x\nsleep 0 & wait\nid -u > /dev/null\n\
         f=${0%/*}/program; printf '#!/bin/sh\\necho mine\\n' > $f; chmod 700 $f; $f\n\

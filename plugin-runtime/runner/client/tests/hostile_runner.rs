@@ -62,6 +62,35 @@ async fn a_runner_that_could_go_on_writing_is_killed_and_nothing_is_bound() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_runner_that_answers_without_bound_is_killed_and_nothing_is_bound() {
+    let (cache, domain) = domain();
+    let pid = cache.path().join("pid");
+    // Five million empty texts take room in a frame, and much more memory.
+    let told = format!(
+        "def snapshotted(space, component):\n    open({:?}, 'w').write(str(os.getpid()))\n    \
+         try:\n        send(b'\\x9a\\x00\\x4c\\x4b\\x40' + b'\\x60' * 5000000)\n    \
+         except OSError:\n        pass\n    \
+         while True:\n        import time\n        time.sleep(1)\n",
+        pid.display()
+    );
+    let refused = bind(&domain, &told).await;
+    assert!(matches!(
+        refused.err(),
+        Some(BindError::Runner(_) | BindError::Call(_))
+    ));
+    assert!(!kept(cache.path()));
+    let pid = fs::read_to_string(pid).expect("it was asked");
+    let process = Path::new("/proc").join(pid);
+    for _ in 0..1000 {
+        if !process.exists() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("it runs on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_length_beyond_the_file_or_none_is_refused() {
     for told in [
         "snapshotted = lambda space, component: write(space, b'\\0asm') + (96 << 20)",
