@@ -6,6 +6,7 @@ use sluice_protocol::ids::{JobId, ScheduleId};
 use sluice_protocol::units::Span;
 
 use crate::job::{SubmitJob, Tag};
+use crate::script::ScriptRef;
 
 /// `POST /v1/schedules`. One of `at`, `cron` and `every` says when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -117,6 +118,8 @@ pub struct Schedule {
     pub paused_at: Option<String>,
     /// Who paused it; null where it is not paused.
     pub paused_by: Option<String>,
+    /// The version of a stored script that it runs; null where the script was submitted with it.
+    pub script: Option<ScriptRef>,
     /// Of the script's bytes.
     #[schema(value_type = String)]
     pub script_sha256: Digest,
@@ -126,7 +129,7 @@ pub struct Schedule {
     pub tags: Vec<Tag>,
     /// Whether it runs on every machine.
     pub all: bool,
-    /// The user; the machine's default where null.
+    /// The user; that of the stored version, or the machine's default, where null.
     pub run_as: Option<String>,
     /// The next three runs; fewer where it ends, none while it is paused.
     pub next: Vec<NextRun>,

@@ -75,6 +75,7 @@ pub fn show(
         created_at: row.created.to_string(),
         paused_at: paused_at.map(|at| at.to_string()),
         paused_by,
+        script: row.job.script_ref,
         script_sha256: row.script_sha256,
         machines: row.job.machines,
         tags: row.job.tags,

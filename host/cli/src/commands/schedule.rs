@@ -222,7 +222,11 @@ fn print(global: &Global, schedule: &Schedule) -> Result<(), Error> {
     if global.json {
         return output::json_line(schedule);
     }
-    let script = schedule.script_sha256.to_string();
+    let script = schedule.script.as_ref().map(|of| match of.version {
+        Some(version) => format!("{}@{version}", of.name),
+        None => of.name.clone(),
+    });
+    let digest = schedule.script_sha256.to_string();
     let mut fields = vec![
         ("schedule", Some(schedule.name.clone())),
         ("id", Some(schedule.schedule.to_string())),
@@ -233,7 +237,8 @@ fn print(global: &Global, schedule: &Schedule) -> Result<(), Error> {
         ("on", Some(machines(schedule))),
         ("as", schedule.run_as.clone()),
         ("owner", Some(schedule.operator.clone())),
-        ("script sha256", Some(script)),
+        ("script", script),
+        ("script sha256", Some(digest)),
         ("paused by", schedule.paused_by.clone()),
     ];
     let next = schedule.next.iter();
