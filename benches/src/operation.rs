@@ -16,15 +16,9 @@ const ROUNDS: usize = 5;
 const OPERATIONS: usize = 100;
 
 pub(crate) fn run() -> Result<()> {
-    if !nix::unistd::Uid::effective().is_root() {
-        println!("   left out: running scripts as another user needs root");
+    let Some((fleet, runtime, client)) = start()? else {
         return Ok(());
-    }
-    let fleet = Fleet::builder().start();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let client = client(&fleet)?;
+    };
     for _ in 0..20 {
         runtime.block_on(operation(&client, &fleet))?;
     }
@@ -49,7 +43,21 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn client(fleet: &Fleet) -> Result<reqwest::Client> {
+/// A host with one machine, and an operator; none where this user cannot run scripts as another.
+pub(crate) fn start() -> Result<Option<(Fleet, tokio::runtime::Runtime, reqwest::Client)>> {
+    if !nix::unistd::Uid::effective().is_root() {
+        println!("   left out: running scripts as another user needs root");
+        return Ok(None);
+    }
+    let fleet = Fleet::builder().start();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let client = client(&fleet)?;
+    Ok(Some((fleet, runtime, client)))
+}
+
+fn client(fleet: &Fleet) -> Result<reqwest::Client> {
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     // One provider for the whole process; a second call would say that it is there.
     let _ = provider.install_default();

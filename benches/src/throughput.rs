@@ -7,7 +7,7 @@ use anyhow::Result;
 use sluice_tests::Fleet;
 
 use crate::floor::job_floor;
-use crate::operation::{client, operation};
+use crate::operation::{operation, start};
 
 /// `limits.parallel`, unless the owner says otherwise.
 const AT_ONCE: usize = 4;
@@ -15,15 +15,9 @@ const ROUNDS: usize = 5;
 const FOR: Duration = Duration::from_secs(2);
 
 pub(crate) fn run() -> Result<()> {
-    if !nix::unistd::Uid::effective().is_root() {
-        println!("   left out: running scripts as another user needs root");
+    let Some((fleet, runtime, client)) = start()? else {
         return Ok(());
-    }
-    let fleet = Fleet::builder().start();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let client = client(&fleet)?;
+    };
     runtime.block_on(operations(&client, &fleet))?;
     let (mut raw, mut whole) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
