@@ -118,17 +118,13 @@ fn cover_shared(wanted: &Confined<'_>, covered: &mut Vec<PathBuf>) -> Result<(),
 /// directories are added to what is covered.
 fn hide(hidden: &[PathBuf], covered: &mut Vec<PathBuf>, notes: &mut Vec<String>) -> bool {
     let mut all = true;
-    // What lies in another is covered with it.
-    let real: Vec<PathBuf> = hidden
-        .iter()
-        .filter_map(|path| path.canonicalize().ok())
-        .collect();
-    let within = |path: &Path| {
-        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        real.iter()
-            .any(|other| path != *other && path.starts_with(other))
-    };
-    for path in hidden.iter().filter(|path| !within(path)) {
+    // The outermost first: what lies in another is covered with it, and not found any more.
+    let mut hidden: Vec<&PathBuf> = hidden.iter().collect();
+    hidden.sort_by_cached_key(|path| {
+        let real = path.canonicalize();
+        real.map_or(0, |real| real.components().count())
+    });
+    for path in hidden {
         match cover(path) {
             Ok(Some(directory)) => covered.push(directory),
             Ok(None) => {}
