@@ -97,9 +97,7 @@ impl Process {
             down.store(true, Ordering::Release);
             lock(&waiting).clear();
             // It may be there still, and whoever got out of a guest with it.
-            if let Err(error) = doubtful.lock().await.kill().await {
-                tracing::warn!(%error, "the gate runner could not be killed");
-            }
+            end(&doubtful).await;
         });
         Ok(Self {
             ready,
@@ -147,9 +145,13 @@ impl Process {
 
     pub(crate) async fn kill(&self) {
         self.dead.store(true, Ordering::Release);
-        if let Err(error) = self.child.lock().await.kill().await {
-            tracing::warn!(%error, "the gate runner could not be killed");
-        }
+        end(&self.child).await;
+    }
+}
+
+async fn end(child: &Mutex<Child>) {
+    if let Err(error) = child.lock().await.kill().await {
+        tracing::warn!(%error, "the gate runner could not be killed");
     }
 }
 
