@@ -43,6 +43,8 @@ CREATE TABLE schedule_runs (
     runs            INTEGER NOT NULL,
     PRIMARY KEY (schedule, planned)
 ) STRICT, WITHOUT ROWID;
+-- To find the schedule's of the jobs that run.
+CREATE INDEX schedule_runs_job ON schedule_runs (schedule, job) WHERE job IS NOT NULL;
 CREATE INDEX schedule_runs_waiting ON schedule_runs (schedule, planned) WHERE state = 'waiting';
 
 CREATE TABLE lockdown (

@@ -82,19 +82,6 @@ async fn fire(
         Ok(owner) => owner,
         Err(reason) => return Ok(Fired::Missed(reason)),
     };
-    let script = match row.job.script_ref {
-        // The library's, in the version that it was made with.
-        Some(_) => None,
-        None => {
-            let text = |conn: &Connection| schedules::script(conn, row.tenant, row.id);
-            Some(host.store.read(text)?.into())
-        }
-    };
-    let request = SubmitJob {
-        script,
-        expires: row.job.expires.or_else(|| expiry(row.next_due, now)),
-        ..row.job.clone()
-    };
     match (before, row.overlap) {
         (None, _) => {}
         // One that is left out for another that is made up for, or ends it, would not make up for anything.
@@ -110,7 +97,7 @@ async fn fire(
                 return Ok(Fired::Missed(denied.to_string()));
             }
             // What cannot take its place does not end it.
-            match jobs::check(host, &owner, request.clone()).await {
+            match jobs::check(host, &owner, request(host, row, now)?).await {
                 Ok(_) => {}
                 Err(SubmitError::Store(error)) => return Err(error),
                 Err(error) => return Ok(Fired::Missed(error.to_string())),
@@ -121,11 +108,28 @@ async fn fire(
             }
         }
     }
-    match jobs::submit(host, &owner, request, Some(key), now).await {
+    match jobs::submit(host, &owner, request(host, row, now)?, Some(key), now).await {
         Ok(job) => Ok(Fired::Job(job)),
         Err(SubmitError::Store(error)) => Err(error),
         Err(error) => Ok(Fired::Missed(error.to_string())),
     }
+}
+
+/// What a run submits now.
+fn request(host: &SharedHost, row: &ScheduleRow, now: UnixMillis) -> Result<SubmitJob, StoreError> {
+    let script = match row.job.script_ref {
+        // The library's, in the version that it was made with.
+        Some(_) => None,
+        None => {
+            let text = |conn: &Connection| schedules::script(conn, row.tenant, row.id);
+            Some(host.store.read(text)?.into())
+        }
+    };
+    Ok(SubmitJob {
+        script,
+        expires: row.job.expires.or_else(|| expiry(row.next_due, now)),
+        ..row.job.clone()
+    })
 }
 
 /// How long a run may wait where the schedule does not say: until shortly before the next one. A machine that was away is

@@ -7,6 +7,7 @@ use sluice_protocol::units::Span;
 
 use super::{Timing, TimingError, Zone};
 use crate::clock::UnixMillis;
+use crate::fleet::is_plain_name;
 
 /// The longest jitter of a schedule that runs once.
 const LONGEST_JITTER: Span = Span::seconds(24 * 3600);
@@ -64,12 +65,7 @@ impl Planned {
 
 /// Plain, and not to be taken for an id.
 fn is_name(name: &str) -> bool {
-    (1..=64).contains(&name.len())
-        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
-        && name.parse::<ScheduleId>().is_err()
+    name.len() <= 64 && is_plain_name(name) && name.parse::<ScheduleId>().is_err()
 }
 
 /// A request for a schedule that makes no sense.

@@ -410,8 +410,10 @@ pub fn running_job(
     // Any of them: which one is the latest neither ids nor planned times tell, when a clock may have been ahead.
     let job = first(
         conn,
-        "SELECT r.job FROM schedule_runs r JOIN operations o ON o.tenant = ?1 AND o.job = r.job
-         WHERE r.schedule = ?2 AND r.job IS NOT NULL AND o.ended = 0 AND o.state NOT IN ('held', 'queued') LIMIT 1",
+        // From what is open to what the schedule made: its history grows for ever.
+        "SELECT r.job FROM operations o CROSS JOIN schedule_runs r
+         WHERE o.ended = 0 AND o.tenant = ?1 AND o.state NOT IN ('held', 'queued')
+           AND r.schedule = ?2 AND r.job = o.job LIMIT 1",
         params![tenant.to_string(), schedule.to_string()],
         |row| parsed_or_null(row, "job"),
     )?;
