@@ -73,16 +73,10 @@ fn client(fleet: &Fleet) -> Result<reqwest::Client> {
 pub(crate) async fn operation(client: &reqwest::Client, fleet: &Fleet) -> Result<Duration> {
     let started = Instant::now();
     let body = json!({ "script": STANDARD.encode(SCRIPT), "machines": ["m1"], "run_as": "nobody" });
-    let response = client
-        .post(format!("{}/v1/jobs", fleet.host.api))
-        .json(&body)
-        .send()
-        .await?
-        .error_for_status()?;
-    let job: Value = response.json().await?;
-    let id = job["job"].as_str().context("no job")?;
     let mut events = client
-        .get(format!("{}/v1/jobs/{id}/events", fleet.host.api))
+        .post(format!("{}/v1/jobs", fleet.host.api))
+        .header("accept", "text/event-stream")
+        .json(&body)
         .send()
         .await?
         .error_for_status()?;

@@ -1,4 +1,4 @@
-//! `GET /v1/jobs/{job}/events`: server-sent events. The stream starts with what has happened already, so that a late
+//! `GET /v1/jobs/{job}/events`, and the answer to a submission that is followed: server-sent events. The stream starts with what has happened already, so that a late
 //! follower misses nothing, and closes after `end`.
 
 use serde::{Deserialize, Serialize};
@@ -8,6 +8,8 @@ use sluice_protocol::message::operation::OutputStream;
 
 use crate::bytes::Base64;
 
+/// Event name of a [`Job`](crate::job::Job): the first in the answer to its submission.
+pub const JOB: &str = "job";
 /// Event name of [`StateEvent`].
 pub const STATE: &str = "state";
 /// Event name of [`OutputEvent`].

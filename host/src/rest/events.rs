@@ -35,14 +35,27 @@ pub(super) async fn follow_job(
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
     let follower = Follower::new(host.clone(), actor.tenant.clone(), job_id(&job)?)?
         .ok_or_else(|| no_job(&job))?;
+    Ok(stream(host, actor, follower, None))
+}
+
+/// What a follower sees, after a first event.
+pub(super) fn stream(
+    host: SharedHost,
+    actor: Actor,
+    follower: Follower,
+    first: Option<Event>,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let events = stream::unfold(
-        (host, actor, follower),
-        |(host, actor, mut follower)| async move {
-            let event = next(&host, &actor, &mut follower).await?;
-            Some((Ok(event), (host, actor, follower)))
+        (host, actor, follower, first),
+        |(host, actor, mut follower, first)| async move {
+            let event = match first {
+                Some(first) => first,
+                None => next(&host, &actor, &mut follower).await?,
+            };
+            Some((Ok(event), (host, actor, follower, None)))
         },
     );
-    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))))
+    Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15)))
 }
 
 /// The next event; none at the end, when the token is no good any more, or when the store fails: then the client, which
@@ -75,6 +88,7 @@ async fn next(host: &SharedHost, actor: &Actor, follower: &mut Follower) -> Opti
     }
 }
 
-fn json<T: Serialize>(name: &str, data: &T) -> Option<Event> {
+/// An event with JSON as its data.
+pub(super) fn json<T: Serialize>(name: &str, data: &T) -> Option<Event> {
     Event::default().event(name).json_data(data).ok()
 }

@@ -1,17 +1,20 @@
 //! `/v1/jobs`
 
 use axum::extract::State;
+use axum::http::header::ACCEPT;
 use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use sluice_api_types::event::JOB;
 use sluice_api_types::job::{Canceled, HaltJobs, IDEMPOTENCY_KEY, Job, JobSummary, SubmitJob};
 use sluice_api_types::page::{Page, PageQuery};
 use sluice_protocol::ids::JobId;
 
-use super::Refusal;
 use super::auth::{Operator, allow, own_tenant};
 use super::extract::{Answer, Body, Path, Query, limit, uninterrupted};
+use super::{Refusal, events};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
-use crate::jobs;
+use crate::jobs::{self, Follower};
 use crate::operators::Permission;
 use crate::schedules;
 use crate::store::jobs as store;
@@ -20,19 +23,21 @@ use crate::store::jobs as store;
 pub(super) const BODY: usize = 12 << 20;
 
 /// Submits a script to machines. When this answers with 201, the job is on disk. Needs `RemoteExecution`; for a script of
-/// the library as it is there, `RunStoredScripts`.
+/// the library as it is there, `RunStoredScripts`. Who accepts `text/event-stream` gets the job as the first event, `job`, and
+/// then what `GET /v1/jobs/{job}/events` tells.
 #[utoipa::path(
     post, path = "/v1/jobs", request_body = SubmitJob,
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes the request safe to repeat: the same key and request is the same job")),
-    responses((status = 201, body = Job))
+    responses((status = 201, description = "The job; or server-sent events: job, then state, output, result, end", content((Job = "application/json"), (String = "text/event-stream"))))
 )]
 pub(super) async fn submit_job(
     State(host): State<SharedHost>,
     Operator(actor): Operator,
     headers: HeaderMap,
     Body(request): Body<SubmitJob>,
-) -> Result<(StatusCode, Answer<Job>), Refusal> {
-    uninterrupted(async move {
+) -> Result<Response, Refusal> {
+    let follows = accepts_events(&headers);
+    let (host, actor, job) = uninterrupted(async move {
         // A key that is no text is a key that makes no sense, and is refused as such.
         let key = headers
             .get(IDEMPOTENCY_KEY)
@@ -47,9 +52,29 @@ pub(super) async fn submit_job(
         let job = jobs::job(&host.store, &actor.tenant, id)
             .await?
             .ok_or_else(|| no_job(&id.to_string()))?;
-        Ok((StatusCode::CREATED, Answer(job)))
+        Ok((host, actor, job))
     })
-    .await
+    .await?;
+    if !follows {
+        return Ok((StatusCode::CREATED, Answer(job)).into_response());
+    }
+    let follower = Follower::new(host.clone(), actor.tenant.clone(), job.job)?
+        .ok_or_else(|| no_job(&job.job.to_string()))?;
+    let first = events::json(JOB, &job);
+    Ok((
+        StatusCode::CREATED,
+        events::stream(host, actor, follower, first),
+    )
+        .into_response())
+}
+
+fn accepts_events(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|kind| kind.split(';').next().unwrap_or_default().trim() == "text/event-stream")
 }
 
 /// Lists jobs, the newest first.

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use sluice_api_types::page::Page;
 use sluice_api_types::problem::Problem;
 
-use super::{Settings, SettingsError};
+use super::{EventStream, Settings, SettingsError};
 use crate::command_line::Global;
 use crate::error::Error;
 
@@ -118,7 +118,8 @@ impl Client {
         self.request(Method::DELETE, segments)
     }
 
-    fn unreachable(&self, source: reqwest::Error) -> Error {
+    /// A request or an answer that broke off.
+    pub(super) fn unreachable(&self, source: reqwest::Error) -> Error {
         Error::no_answer(self.settings.host.to_string(), source)
     }
 
@@ -212,13 +213,49 @@ impl Request<'_> {
     /// Sends it, and reads the answer.
     pub(crate) async fn json<T: DeserializeOwned>(self) -> Result<T, Error> {
         let client = self.client;
-        let response = self.send().await?;
-        let bytes = response
-            .bytes()
-            .await
-            .map_err(|source| client.unreachable(source))?;
-        serde_json::from_slice(&bytes).map_err(|error| Error::Answer(error.to_string()))
+        decoded(client, self.send().await?).await
     }
+}
+
+impl<'a> Request<'a> {
+    /// Sends it; the answer is a stream of events.
+    pub(crate) async fn events(self) -> Result<EventStream<'a>, Error> {
+        let client = self.client;
+        let response = self.header("accept", EVENTS).send().await?;
+        Ok(EventStream::new(client, response))
+    }
+
+    /// Sends it; the answer is a stream of events where the host has one for this, and JSON otherwise.
+    pub(crate) async fn events_or_json<T: DeserializeOwned>(
+        self,
+    ) -> Result<Answered<'a, T>, Error> {
+        let client = self.client;
+        let response = self
+            .header("accept", &format!("{EVENTS}, application/json;q=0.9"))
+            .send()
+            .await?;
+        if content_type(response.headers()).is_some_and(|kind| kind.starts_with(EVENTS)) {
+            return Ok(Answered::Events(EventStream::new(client, response)));
+        }
+        decoded(client, response).await.map(Answered::Json)
+    }
+}
+
+/// What a host has answered.
+#[derive(Debug)]
+pub(crate) enum Answered<'a, T> {
+    Json(T),
+    Events(EventStream<'a>),
+}
+
+const EVENTS: &str = "text/event-stream";
+
+async fn decoded<T: DeserializeOwned>(client: &Client, response: Response) -> Result<T, Error> {
+    let bytes = response
+        .bytes()
+        .await
+        .map_err(|source| client.unreachable(source))?;
+    serde_json::from_slice(&bytes).map_err(|error| Error::Answer(error.to_string()))
 }
 
 /// The longest refusal that is read.
@@ -241,10 +278,11 @@ async fn refusal(mut response: Response) -> Error {
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.contains("json"))
+    content_type(headers).is_some_and(|value| value.contains("json"))
+}
+
+fn content_type(headers: &HeaderMap) -> Option<&str> {
+    headers.get(CONTENT_TYPE)?.to_str().ok()
 }
 
 fn unexplained(status: StatusCode) -> String {

@@ -1,5 +1,52 @@
 //! Server-sent events (WHATWG HTML, section 9.2), from bytes as they arrive.
 
+use std::collections::VecDeque;
+
+use super::Client;
+use crate::error::Error;
+
+/// An answer that is events.
+#[derive(Debug)]
+pub(crate) struct EventStream<'a> {
+    client: &'a Client,
+    response: reqwest::Response,
+    parser: EventParser,
+    ready: VecDeque<Event>,
+}
+
+impl<'a> EventStream<'a> {
+    pub(super) fn new(client: &'a Client, response: reqwest::Response) -> Self {
+        Self {
+            client,
+            response,
+            parser: EventParser::default(),
+            ready: VecDeque::new(),
+        }
+    }
+
+    /// The events that come next; none of them where the host only said that it is there. May be dropped and called again.
+    /// Nothing at the end of the answer.
+    pub(crate) async fn next(&mut self) -> Result<Option<VecDeque<Event>>, Error> {
+        if !self.ready.is_empty() {
+            return Ok(Some(std::mem::take(&mut self.ready)));
+        }
+        let chunk = self.response.chunk().await;
+        let chunk = chunk.map_err(|source| self.client.unreachable(source))?;
+        Ok(chunk.map(|bytes| self.parser.push(&bytes).into()))
+    }
+
+    /// One event; the ones that came with it are next.
+    pub(crate) async fn first(&mut self) -> Result<Option<Event>, Error> {
+        while self.ready.is_empty() {
+            match self.next().await? {
+                Some(events) => self.ready = events,
+                None => return Ok(None),
+            }
+        }
+        Ok(self.ready.pop_front())
+    }
+}
+
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Event {
@@ -11,7 +58,7 @@ pub(crate) struct Event {
 
 /// Takes bytes, gives events.
 #[derive(Debug, Default)]
-pub(crate) struct EventParser {
+struct EventParser {
     buffer: Vec<u8>,
     /// How much of the buffer is known to have no line end.
     scanned: usize,
@@ -21,7 +68,7 @@ pub(crate) struct EventParser {
 
 impl EventParser {
     /// Takes the next bytes and gives the events that are complete.
-    pub(crate) fn push(&mut self, bytes: &[u8]) -> Vec<Event> {
+    fn push(&mut self, bytes: &[u8]) -> Vec<Event> {
         self.buffer.extend_from_slice(bytes);
         let mut events = Vec::new();
         let mut start = 0;

@@ -4,6 +4,6 @@ mod client;
 mod events;
 mod settings;
 
-pub(crate) use client::Client;
-pub(crate) use events::{Event, EventParser};
+pub(crate) use client::{Answered, Client, Request};
+pub(crate) use events::{Event, EventStream};
 pub(crate) use settings::{ConfigFile, Environment, Settings, SettingsError, config_path};

@@ -20,10 +20,16 @@ fn path(file: &tempfile::NamedTempFile) -> &str {
     file.path().to_str().expect("is text")
 }
 
-/// A host that takes a job for `machines` machines and tells `events` about it.
+/// A host that takes a job for `machines` machines and tells `events` about it, in the answer where that is wanted.
 fn host(machines: usize, events: Vec<(&'static str, Value)>) -> Host {
     Host::start(
         move |asked: &Asked, mut answer: Answer| match asked.line.as_str() {
+            "POST /v1/jobs" if follows(asked) => {
+                answer.events(&[("job", job(machines))]);
+                for (name, data) in &events {
+                    answer.more(name, data);
+                }
+            }
             "POST /v1/jobs" => answer.json("201 Created", &job(machines)),
             _ if asked.line == format!("GET /v1/jobs/{JOB}/events") => answer.events(&events),
             _ => answer.json(
@@ -32,6 +38,58 @@ fn host(machines: usize, events: Vec<(&'static str, Value)>) -> Host {
             ),
         },
     )
+}
+
+fn follows(asked: &Asked) -> bool {
+    asked
+        .header("accept")
+        .is_some_and(|accept| accept.contains("text/event-stream"))
+}
+
+#[test]
+fn an_answer_that_breaks_off_after_the_job_is_followed_from_elsewhere() {
+    let told = [
+        output(0, "stdout", 0, "one\n"),
+        output(0, "stdout", 4, "two\n"),
+        result(0, "succeeded", 0, "Script executed successfully"),
+        end(),
+    ];
+    let host = Host::start(
+        move |asked: &Asked, mut answer: Answer| match asked.line.as_str() {
+            "POST /v1/jobs" => answer.events(&[("job", job(1)), told[0].clone()]),
+            _ => answer.events(&told),
+        },
+    );
+    let file = script("#!/bin/sh\n:\n");
+    let output = host.sluice(&["run", path(&file), "--on", "web-1"]);
+    let expected = (
+        Some(0),
+        "one\ntwo\n".to_owned(),
+        "Script executed successfully\n".to_owned(),
+    );
+    assert_eq!(ending(&output), expected);
+    let submissions = host
+        .asked()
+        .into_iter()
+        .filter(|asked| asked.line == "POST /v1/jobs");
+    assert_eq!(submissions.count(), 1);
+}
+
+#[test]
+fn a_host_that_answers_with_the_job_alone_is_asked_for_its_events() {
+    let events = [
+        result(0, "succeeded", 0, "Script executed successfully"),
+        end(),
+    ];
+    let host = Host::start(
+        move |asked: &Asked, mut answer: Answer| match asked.line.as_str() {
+            "POST /v1/jobs" => answer.json("201 Created", &job(1)),
+            _ => answer.events(&events),
+        },
+    );
+    let file = script("#!/bin/sh\n:\n");
+    let output = host.sluice(&["run", path(&file), "--on", "web-1"]);
+    assert_eq!(ending(&output).0, Some(0));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Following a job to its end: events in, output and outcomes out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::console::Console;
 use super::interrupt::{Action, Interrupt};
 use crate::error::Error;
-use crate::host::{Client, Event, EventParser};
+use crate::host::{Client, Event, EventStream};
 use crate::{exit, output};
 
 /// How long a lost connection is tried again.
@@ -65,9 +65,11 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Follows the job to its end, or until the operator leaves. `pressed` says how often Ctrl-C was pressed before.
+    /// Follows the job to its end, or until the operator leaves, at first by the events that came with the answer to its
+    /// submission. `pressed` says how often Ctrl-C was pressed before.
     pub(super) async fn follow(
         mut self,
+        mut events: Option<EventStream<'a>>,
         pressed: u32,
         mut presses: mpsc::UnboundedReceiver<()>,
     ) -> Result<u8, Error> {
@@ -78,7 +80,7 @@ impl<'a> Follower<'a> {
         let mut pause = SHORT_PAUSE;
         loop {
             let connected_at = Instant::now();
-            match self.connection(&mut presses).await? {
+            match self.connection(events.take(), &mut presses).await? {
                 Over::End => break,
                 Over::Detached => return Ok(exit::CANCELED),
                 Over::Lost { heard: true } => {
@@ -118,26 +120,21 @@ impl<'a> Follower<'a> {
         self.finish().await
     }
 
-    /// One connection, from its beginning to its end.
+    /// One connection, from its beginning to its end; `events` where it is there already.
     async fn connection(
         &mut self,
+        mut events: Option<EventStream<'a>>,
         presses: &mut mpsc::UnboundedReceiver<()>,
     ) -> Result<Over, Error> {
         let job = self.job.job.to_string();
-        let request = self
-            .client
-            .get(&["jobs", &job, "events"])?
-            .header("accept", "text/event-stream");
-        let sending = request.send();
+        let sending = self.client.get(&["jobs", &job, "events"])?.events();
         tokio::pin!(sending);
-        let mut response = None;
-        let mut parser = EventParser::default();
-        let mut heard = false;
+        let mut heard = events.is_some();
         let mut silent_at = Instant::now() + SILENCE;
         loop {
             let far = Instant::now() + SILENCE;
             let leaves = self.interrupt.leaves_at();
-            let bytes = tokio::select! {
+            let news = tokio::select! {
                 Some(()) = presses.recv() => {
                     self.press().await?;
                     continue;
@@ -146,9 +143,9 @@ impl<'a> Follower<'a> {
                     return Ok(Over::Detached);
                 }
                 () = tokio::time::sleep_until(silent_at.into()) => return Ok(Over::Lost { heard }),
-                answer = &mut sending, if response.is_none() => match answer {
+                answer = &mut sending, if events.is_none() => match answer {
                     Ok(answer) => {
-                        response = Some(answer);
+                        events = Some(answer);
                         continue;
                     }
                     Err(Error::Unreachable { .. }) => return Ok(Over::Lost { heard }),
@@ -156,14 +153,14 @@ impl<'a> Follower<'a> {
                     Err(Error::Refused(problem)) if problem.status >= 500 => return Ok(Over::Lost { heard }),
                     Err(error) => return Err(error),
                 },
-                chunk = next(&mut response), if response.is_some() => match chunk {
-                    Ok(Some(bytes)) => bytes,
+                news = next(&mut events), if events.is_some() => match news {
+                    Ok(Some(news)) => news,
                     Ok(None) | Err(_) => return Ok(Over::Lost { heard }),
                 },
             };
             heard = true;
             silent_at = Instant::now() + SILENCE;
-            for event in parser.push(&bytes) {
+            for event in news {
                 if self.event(&event)? {
                     return Ok(Over::End);
                 }
@@ -272,9 +269,9 @@ impl<'a> Follower<'a> {
     }
 }
 
-async fn next(response: &mut Option<reqwest::Response>) -> reqwest::Result<Option<Vec<u8>>> {
-    match response {
-        Some(response) => Ok(response.chunk().await?.map(|bytes| bytes.to_vec())),
+async fn next(events: &mut Option<EventStream<'_>>) -> Result<Option<VecDeque<Event>>, Error> {
+    match events {
+        Some(events) => events.next().await,
         None => Ok(None),
     }
 }

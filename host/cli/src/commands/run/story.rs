@@ -1,5 +1,6 @@
 //! The story of `sluice run`, from files to an exit code.
 
+use sluice_api_types::event;
 use sluice_api_types::job::{IDEMPOTENCY_KEY, Job, SubmitJob};
 use sluice_protocol::ids::JobId;
 
@@ -8,7 +9,7 @@ use super::follow::Follower;
 use super::interrupt;
 use crate::command_line::Global;
 use crate::error::Error;
-use crate::host::Client;
+use crate::host::{Answered, Client, EventStream, Request};
 use crate::{exit, output};
 
 /// How often a submission is sent whose answer got lost.
@@ -27,11 +28,12 @@ pub(crate) async fn run(global: &Global, arguments: RunArgs) -> Result<u8, Error
     // From here on Ctrl-C is about the job: a press while it is submitted counts once its id is known.
     let mut presses = interrupt::presses();
     let mut pressed = 0;
-    let submission = submit(&client, &request, idempotency_key);
+    let wanted = if detach { Wanted::Job } else { Wanted::Events };
+    let submission = submit(&client, &request, idempotency_key, wanted);
     tokio::pin!(submission);
-    let job = loop {
+    let (job, events) = loop {
         tokio::select! {
-            job = &mut submission => break job?,
+            submitted = &mut submission => break submitted?,
             Some(()) = presses.recv() => pressed += 1,
         }
         match pressed {
@@ -58,22 +60,37 @@ pub(crate) async fn run(global: &Global, arguments: RunArgs) -> Result<u8, Error
         return Err(Error::Answer(format!("job {} has no operations", job.job)));
     }
     Follower::new(&client, job, global.json)
-        .follow(pressed, presses)
+        .follow(events, pressed, presses)
         .await
 }
 
+/// What a submission is to be answered with.
+#[derive(Debug, Clone, Copy)]
+enum Wanted {
+    Job,
+    /// And then what becomes of it.
+    Events,
+}
+
 /// Submits the job. An answer that got lost is asked for again under the same key, so that there is one job.
-async fn submit(client: &Client, request: &SubmitJob, key: Option<String>) -> Result<Job, Error> {
+async fn submit<'a>(
+    client: &'a Client,
+    request: &SubmitJob,
+    key: Option<String>,
+    wanted: Wanted,
+) -> Result<(Job, Option<EventStream<'a>>), Error> {
     let key = key.unwrap_or_else(|| JobId::generate().to_string());
     let mut attempt = 1;
     loop {
-        match client
+        let sent = client
             .post(&["jobs"])?
             .header(IDEMPOTENCY_KEY, &key)
-            .body(request)
-            .json()
-            .await
-        {
+            .body(request);
+        let answered = match wanted {
+            Wanted::Job => sent.json().await.map(|job| (job, None)),
+            Wanted::Events => followed(sent).await,
+        };
+        match answered {
             Err(Error::Unreachable { source, .. })
                 if attempt < ATTEMPTS && !source.is_connect() =>
             {
@@ -81,5 +98,23 @@ async fn submit(client: &Client, request: &SubmitJob, key: Option<String>) -> Re
             }
             other => return other,
         }
+    }
+}
+
+/// The job, and the events that follow it in the same answer where the host tells them there.
+async fn followed(request: Request<'_>) -> Result<(Job, Option<EventStream<'_>>), Error> {
+    let mut events = match request.events_or_json().await? {
+        Answered::Json(job) => return Ok((job, None)),
+        Answered::Events(events) => events,
+    };
+    match events.first().await? {
+        Some(first) if first.name == event::JOB => {
+            let job = serde_json::from_str(&first.data);
+            let job = job.map_err(|error| Error::Answer(error.to_string()))?;
+            Ok((job, Some(events)))
+        }
+        _ => Err(Error::Answer(
+            "the host did not name the job that it made".to_owned(),
+        )),
     }
 }
