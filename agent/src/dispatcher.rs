@@ -144,16 +144,14 @@ impl Agent {
             }
         }
         self.blobs.sweep()?;
-        for entry in std::fs::read_dir(self.state.path("spool"))? {
+        let spools = self.state.path("spool");
+        for note in spool::recover_spares(&spools, None)? {
+            tracing::warn!(note, "not cleaned");
+        }
+        for entry in std::fs::read_dir(&spools)? {
             let name = entry?.file_name();
             // Only what has the form of ours: nothing else in there was made by an agent.
-            let path = self.state.path("spool").join(&name);
-            if name.to_str().is_some_and(spool::is_spare) {
-                // One whose shim lives may be on its way to an operation; it removes itself where it is not.
-                if !spool::is_running(&path).unwrap_or(true) {
-                    self.remove_spool_at(&path);
-                }
-            } else if let Some(id) = name.to_str().and_then(|name| name.parse().ok())
+            if let Some(id) = name.to_str().and_then(|name| name.parse().ok())
                 && !self.operations().open.contains_key(&id)
             {
                 self.remove_spool(id);
@@ -234,13 +232,7 @@ impl Agent {
             };
             tracing::info!(operation = %id, state = report.ending.state().as_str(), "ended");
             agent.release(&operation);
-            if agent.finish(id, &report).await {
-                journal.push(Progress::Finished(Box::new(report)));
-            } else {
-                journal.abandon();
-                agent.operations().open.remove(&id);
-                agent.ask_again().await;
-            }
+            agent.conclude(id, report, &journal).await;
             if agent.link().is_none() {
                 agent.prepare_spare();
             }
@@ -268,21 +260,36 @@ impl Agent {
         }
     }
 
-    /// Puts the report on disk, however long that takes: it must not be lost. False where the ledger has never taken the
-    /// operation in; then nothing of it was started.
-    async fn finish(&self, id: OperationId, report: &Report) -> bool {
+    /// Puts the report on disk, however long that takes, and tells it. What was started is told at once: if the agent ends
+    /// meanwhile, the next one finds it started and has it from its spool. What was not started is on disk before it is
+    /// told: the next agent would have it judged anew, and might start what is known as ended.
+    async fn conclude(self: &Arc<Self>, id: OperationId, report: Report, journal: &Journal) {
+        let told_early = report.started_at.is_some();
+        let finished = || Progress::Finished(Box::new(report.clone()));
         let mut wait = FIRST_RETRY;
+        let mut handed_over = self.ledger.finish(id, &report, now()).await;
+        if told_early {
+            journal.push(finished());
+        }
         loop {
-            match self.ledger.finish(id, report, now()).await {
-                Ok(()) => return true,
+            let written = match handed_over {
+                Ok(written) => written.await,
+                Err(error) => Err(error),
+            };
+            match written {
+                Ok(()) if told_early => return,
+                Ok(()) => return journal.push(finished()),
                 Err(error @ LedgerError::NotAccepted(_)) => {
                     tracing::error!(operation = %id, error = %Causes(&error), "the operation was not taken in; the host will send it again");
-                    return false;
+                    journal.abandon();
+                    self.operations().open.remove(&id);
+                    return self.ask_again().await;
                 }
                 Err(error) => {
-                    tracing::error!(operation = %id, error = %Causes(&error), "the report is not on disk and does not go out yet; trying again");
+                    tracing::error!(operation = %id, error = %Causes(&error), "the report is not on disk; trying again");
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(LAST_RETRY);
+                    handed_over = self.ledger.finish(id, &report, now()).await;
                 }
             }
         }

@@ -6,15 +6,15 @@
 //! ```
 //!
 //! Every step is on disk (SQLite, WAL, synchronous=FULL) before what it permits happens: `accepted` before the host is
-//! told, `started` before a process is, `finished` before the report goes out. An id that is in the ledger never starts
-//! again, whatever arrives. Steps are made in the order in which they are handed over, so those that nobody waits for ride
-//! along with the next commit.
+//! told, `started` before a process is, `finished` before the report of what was not started goes out (what was started is
+//! told by its spool too). An id that is in the ledger never starts again, whatever arrives. Steps are made in the order in
+//! which they are handed over, so those that nobody waits for ride along with the next commit.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sluice_database::rusqlite::{self, Connection, OptionalExtension as _, params};
-use sluice_database::{Database, Migration, Migrations, OpenError, WriteError};
+use sluice_database::{Database, Migration, Migrations, OpenError, Urgency, WriteError};
 use sluice_gate_types::manifest::Version;
 use sluice_protocol::codec;
 use sluice_protocol::digest::Digest;
@@ -119,7 +119,7 @@ impl Ledger {
             .with("operator", &operation.operator)
             .with("bundle_sha256", operation.bundle_sha256);
         self.0
-            .enqueue_lazily(move |connection| {
+            .enqueue(Urgency::Soon, move |connection| {
                 connection
                     .prepare_cached("INSERT INTO operations (id, state, message, accepted_at) VALUES (?, 'accepted', ?, ?)")?
                     .execute(params![id.to_string(), message, integer(now)])?;
@@ -157,22 +157,29 @@ impl Ledger {
             .await
     }
 
-    /// Keeps how an operation ended. The first report stands. On disk when this returns.
+    /// Keeps how an operation ended. The first report stands. On disk when the future that this gives is done: of one that
+    /// was started after a moment, mostly with what the host's acknowledgement changes; of one that was not, at once.
     ///
     /// # Errors
     ///
-    /// Where it cannot be written, or the operation was never taken in; then the report must not be sent.
+    /// Where it cannot be written, or the operation was never taken in; then a report of what was not started must not be
+    /// sent.
     #[tracing::instrument(level = "debug", skip_all)]
     pub async fn finish(
         &self,
         operation: OperationId,
         report: &Report,
         now: u64,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<impl Future<Output = Result<(), LedgerError>> + Send + use<>, LedgerError> {
         let encoded = codec::encode(report)?;
         let event = audit::Event::of_ending(operation, report);
+        let urgency = if report.started_at.is_some() {
+            Urgency::Soon
+        } else {
+            Urgency::Now
+        };
         self.0
-            .write(move |connection| {
+            .enqueue(urgency, move |connection| {
                 let updated = connection
                     .prepare_cached("UPDATE operations SET state = 'finished', passed = NULL, report = ?, finished_at = ? WHERE id = ? AND state IN ('accepted', 'started')")?
                     .execute(params![encoded, integer(now), operation.to_string()])?;
@@ -204,7 +211,7 @@ impl Ledger {
         audit_head: Digest,
     ) -> Result<bool, LedgerError> {
         self.0
-            .enqueue_lazily(move |connection| {
+            .enqueue(Urgency::Soon, move |connection| {
                 let updated = connection
                     .prepare_cached("UPDATE operations SET state = 'acknowledged', message = NULL, report = NULL WHERE id = ? AND state = 'finished'")?
                     .execute([operation.to_string()])?;
@@ -483,12 +490,16 @@ mod tests {
         ledger
             .finish(first.operation, &report, 3)
             .await
-            .expect("writes");
+            .expect("writes")
+            .await
+            .expect("is on disk");
         let second = Report::without_process(Ending::Succeeded, 4);
         ledger
             .finish(first.operation, &second, 4)
             .await
-            .expect("writes");
+            .expect("writes")
+            .await
+            .expect("is on disk");
         let kept = ledger.report(first.operation).expect("reads");
         assert_eq!(kept.as_ref(), Some(&report));
         let acknowledged = ledger.acknowledge(first.operation, Digest::of(b"head"));
@@ -499,10 +510,11 @@ mod tests {
         for id in [first.operation, stranger] {
             assert!(ledger.start(id, &passed(), 5).await.is_err());
         }
-        assert!(matches!(
-            ledger.finish(stranger, &second, 5).await,
-            Err(LedgerError::NotAccepted(_))
-        ));
+        let unknown = ledger
+            .finish(stranger, &second, 5)
+            .await
+            .expect("is handed over");
+        assert!(matches!(unknown.await, Err(LedgerError::NotAccepted(_))));
     }
 
     #[tokio::test]

@@ -154,14 +154,15 @@ async fn check_and_run(
     if now() > operation.not_after {
         return Err(Ending::Expired);
     }
-    agent
-        .ledger
-        .start(operation.operation, &passed, now())
-        .await
-        .map_err(|error| Ending::Error(Causes(&error).to_string()))?;
-    let running = agent
-        .launcher
-        .start(&spec)
+    // The shim makes everything ready while the start is put on disk, and starts nothing before it is told to.
+    let (recorded, waiting) = tokio::join!(
+        agent.ledger.start(operation.operation, &passed, now()),
+        agent.launcher.describe(&spec),
+    );
+    recorded.map_err(|error| Ending::Error(Causes(&error).to_string()))?;
+    let waiting = waiting.map_err(|error| Ending::Error(Causes(&error).to_string()))?;
+    let running = waiting
+        .go()
         .await
         .map_err(|error| Ending::Error(Causes(&error).to_string()))?;
     Ok(follow(Events::Live(Box::new(running)), journal, canceled, &passed).await)

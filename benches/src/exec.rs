@@ -50,7 +50,7 @@ async fn operation(launcher: &Launcher, spec: &Spec) -> Result<Duration> {
     // The spare is there while an operation passes its gates.
     tokio::time::sleep(Duration::from_millis(3)).await;
     let started = Instant::now();
-    let mut running = launcher.start(spec).await?;
+    let mut running = launcher.describe(spec).await?.go().await?;
     let (mut output, mut end) = (Vec::new(), None);
     while let Some(event) = running.next().await? {
         match event {

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::Migrations;
 use tokio::sync::oneshot;
 
-use crate::writer::{Task, Writer};
+use crate::writer::{Task, Urgency, Writer};
 use crate::{OpenError, WriteError};
 
 /// How long a connection waits for another one's lock: a writer of another process, such as a command that looks at it.
@@ -84,7 +85,7 @@ impl Database {
         T: Send + 'static,
         E: From<WriteError> + Send + 'static,
     {
-        self.enqueue(change).await?.await
+        self.enqueue(Urgency::Now, change).await?.await
     }
 
     /// Hands `change` to the writer, and gives a future that answers as [`Database::write`] does. Changes are made in
@@ -95,6 +96,7 @@ impl Database {
     /// The writer has stopped.
     pub async fn enqueue<T, E, F>(
         &self,
+        urgency: Urgency,
         change: F,
     ) -> Result<impl Future<Output = Result<T, E>> + Send + use<T, E, F>, E>
     where
@@ -103,26 +105,7 @@ impl Database {
         E: From<WriteError> + Send + 'static,
     {
         let (answer, wait) = answer();
-        self.writer.send(Task::durable(change, answer)).await?;
-        Ok(wait)
-    }
-
-    /// As [`Database::enqueue`], for a change that may wait a moment for company: it is durable with the next commit.
-    ///
-    /// # Errors
-    ///
-    /// The writer has stopped.
-    pub async fn enqueue_lazily<T, E, F>(
-        &self,
-        change: F,
-    ) -> Result<impl Future<Output = Result<T, E>> + Send + use<T, E, F>, E>
-    where
-        F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
-        T: Send + 'static,
-        E: From<WriteError> + Send + 'static,
-    {
-        let (answer, wait) = answer();
-        self.writer.send(Task::lazy(change, answer)).await?;
+        self.writer.send(Task::new(urgency, change, answer)).await?;
         Ok(wait)
     }
 
@@ -142,7 +125,9 @@ impl Database {
         T: Send + 'static,
         E: From<WriteError> + Send + 'static,
     {
-        self.writer.send(Task::lazy(change, then)).await
+        self.writer
+            .send(Task::new(Urgency::Soon, change, then))
+            .await
     }
 
     /// Looks something up in what is committed, all of it at one moment, on the thread of the caller: for point lookups and
@@ -265,6 +250,7 @@ fn open_to_write(path: &Path) -> rusqlite::Result<Connection> {
     // The writer's transactions are cut small; a checkpoint every 4 MiB keeps the log short.
     connection.pragma_update(None, "wal_autocheckpoint", 1000)?;
     connection.pragma_update(None, "trusted_schema", false)?;
+    keep_plans(&connection)?;
     connection.set_prepared_statement_cache_capacity(PREPARED);
     Ok(connection)
 }
@@ -276,8 +262,17 @@ fn open_to_read(path: &Path) -> rusqlite::Result<Connection> {
     )?;
     connection.busy_timeout(BUSY)?;
     connection.pragma_update(None, "trusted_schema", false)?;
+    keep_plans(&connection)?;
     connection.set_prepared_statement_cache_capacity(PREPARED);
     Ok(connection)
+}
+
+/// Without this a statement whose plan could be better for some values than for others is prepared again each time that
+/// values are bound to it (`sqlite.org/qpsg.html`).
+fn keep_plans(connection: &Connection) -> rusqlite::Result<()> {
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
+        .map(drop)
 }
 
 #[cfg(test)]
@@ -335,14 +330,14 @@ mod tests {
     async fn a_change_that_fails_takes_nothing_else_with_it() {
         let (_dir, database) = temporary();
         let fails = database
-            .enqueue(|c| {
+            .enqueue(Urgency::Now, |c| {
                 insert(c, "half")?;
                 Err::<(), _>(Error::OnPurpose)
             })
             .await
             .expect("is handed over");
         let works = database
-            .enqueue(|c| insert(c, "whole"))
+            .enqueue(Urgency::Now, |c| insert(c, "whole"))
             .await
             .expect("is handed over");
         assert!(matches!(fails.await, Err(Error::OnPurpose)));
@@ -351,10 +346,68 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_change_that_fails_alone_leaves_nothing_behind() {
+        let (_dir, database) = temporary();
+        let half = |c: &Connection| {
+            insert(c, "half")?;
+            Err::<(), _>(Error::OnPurpose)
+        };
+        assert!(matches!(database.write(half).await, Err(Error::OnPurpose)));
+        assert_eq!(count(&database), 0);
+        database
+            .write(|c| insert(c, "whole"))
+            .await
+            .expect("writes");
+        assert_eq!(count(&database), 1);
+    }
+
+    #[tokio::test]
+    async fn a_change_that_ends_its_own_transaction_is_not_taken_for_committed() {
+        let (_dir, database) = temporary();
+        // What SQLite does by itself where a disk is full.
+        let undone = |c: &Connection| {
+            insert(c, "lost")?;
+            c.execute_batch("ROLLBACK")?;
+            Ok::<_, Error>(())
+        };
+        assert!(matches!(
+            database.write(undone).await,
+            Err(Error::Write(WriteError::Commit(_)))
+        ));
+        database
+            .write(|c| insert(c, "whole"))
+            .await
+            .expect("writes");
+        assert_eq!(count(&database), 1);
+    }
+
+    #[tokio::test]
+    async fn an_urgent_change_takes_those_before_it_along_in_their_order() {
+        let (_dir, database) = temporary();
+        let mut lazy = Vec::new();
+        for name in ["a", "b"] {
+            let change = move |c: &Connection| insert(c, name);
+            let waiting = database.enqueue(Urgency::Soon, change).await;
+            lazy.push(waiting.expect("is handed over"));
+        }
+        let last = |c: &Connection| {
+            let names = c.query_row("SELECT group_concat(name, '') FROM names", [], |row| {
+                row.get::<_, String>(0)
+            })?;
+            Ok::<_, Error>((names, c.is_autocommit()))
+        };
+        let seen = database.write(last).await.expect("writes");
+        assert_eq!(seen, ("ab".to_owned(), false), "in one transaction");
+        for waiting in lazy {
+            waiting.await.expect("writes");
+        }
+    }
+
+    #[tokio::test]
     async fn a_change_that_panics_takes_nothing_else_with_it() {
         let (_dir, database) = temporary();
         let panics = database
-            .enqueue(|c| {
+            .enqueue(Urgency::Now, |c| {
                 insert(c, "half")?;
                 if c.is_busy() || !c.is_autocommit() {
                     panic!("on purpose");
@@ -364,7 +417,7 @@ mod tests {
             .await
             .expect("is handed over");
         let works = database
-            .enqueue(|c| insert(c, "whole"))
+            .enqueue(Urgency::Now, |c| insert(c, "whole"))
             .await
             .expect("is handed over");
         assert!(panics.await.is_err());

@@ -15,3 +15,4 @@ pub use error::{OpenError, WriteError};
 pub use file::Database;
 pub use rusqlite;
 pub use rusqlite_migration::{M as Migration, Migrations};
+pub use writer::Urgency;

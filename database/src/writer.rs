@@ -1,15 +1,15 @@
 //! The one thread that writes: group commit.
 //!
 //! ```text
-//! take a task -> BEGIN -> run it and whatever else is waiting, each in a savepoint -> COMMIT -> answer everybody
+//! wait for tasks -> BEGIN -> run what waits, each so that it can be undone alone -> COMMIT -> answer everybody
 //! ```
 //!
-//! A durable task is committed as soon as nothing else is waiting. Lazy tasks leave the transaction open for a moment, so
-//! that a durable one that comes in time takes them along.
+//! An urgent task is committed as soon as nothing else is waiting. Others wait in the queue for a moment, so that an
+//! urgent one that comes in time takes them along, and the thread is not woken for each.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{self, Receiver};
-use std::sync::{Arc, mpsc::Sender};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
@@ -21,7 +21,7 @@ use crate::WriteError;
 const QUEUE: usize = 256;
 /// How many changes a transaction has at most.
 const GROUP: usize = 256;
-/// How long a lazy change may wait for company.
+/// How long a change that is not urgent may wait for company.
 const LINGER: Duration = Duration::from_millis(15);
 
 /// Called after the commit, with how that went.
@@ -29,15 +29,24 @@ type Answer = Box<dyn FnOnce(Result<(), WriteError>) + Send>;
 /// Makes the change; says whether it stays.
 type Change = Box<dyn FnOnce(&Connection) -> (bool, Answer) + Send>;
 
+/// When a change that was handed over is committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Urgency {
+    /// As soon as nothing else waits to be made.
+    Now,
+    /// With the next one that is; alone after a moment.
+    Soon,
+}
+
 /// A change and what follows it.
 pub(crate) struct Task {
     change: Change,
-    lazy: bool,
+    urgency: Urgency,
 }
 
 impl Task {
-    /// Somebody waits for it.
-    pub(crate) fn durable<T, E, F>(
+    pub(crate) fn new<T, E, F>(
+        urgency: Urgency,
         change: F,
         answer: impl FnOnce(Result<T, E>) + Send + 'static,
     ) -> Self
@@ -58,49 +67,28 @@ impl Task {
             });
             (stays, answer)
         });
-        Self {
-            change,
-            lazy: false,
-        }
+        Self { change, urgency }
     }
-
-    /// Nobody waits for it.
-    pub(crate) fn lazy<T, E, F>(change: F, then: impl FnOnce(Result<T, E>) + Send + 'static) -> Self
-    where
-        F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
-        T: Send + 'static,
-        E: From<WriteError> + Send + 'static,
-    {
-        Self {
-            lazy: true,
-            ..Self::durable(change, then)
-        }
-    }
-}
-
-enum Message {
-    /// The permit is its place in the queue.
-    Task(Task, OwnedSemaphorePermit),
-    Stop(oneshot::Sender<()>),
 }
 
 /// A handle on the thread. It ends when the last one is gone.
 #[derive(Debug, Clone)]
 pub(crate) struct Writer {
     places: Arc<Semaphore>,
-    messages: Sender<Message>,
+    end: Arc<QueueEnd>,
 }
 
 impl Writer {
     /// Starts the thread, which owns `connection` from here on.
     pub(crate) fn start(connection: Connection) -> std::io::Result<Self> {
-        let (messages, queue) = mpsc::channel();
+        let queue = Arc::new(Queue::default());
+        let end = Arc::new(QueueEnd(Arc::clone(&queue)));
         std::thread::Builder::new()
             .name("database".to_owned())
             .spawn(move || run(connection, &queue))?;
         Ok(Self {
             places: Arc::new(Semaphore::new(QUEUE)),
-            messages,
+            end,
         })
     }
 
@@ -110,88 +98,208 @@ impl Writer {
             .acquire_owned()
             .await
             .map_err(|_| WriteError::Stopped)?;
-        self.messages
-            .send(Message::Task(task, place))
-            .map_err(|_| WriteError::Stopped)
+        self.end.0.push(task, place)
     }
 
     /// Waits until everything handed over before is committed, then ends the thread.
     pub(crate) async fn stop(&self) {
         let (done, wait) = oneshot::channel();
-        if self.messages.send(Message::Stop(done)).is_ok() {
-            // An error means that the thread is gone, which is what was asked for.
-            drop(wait.await);
-        }
+        self.end.0.stop(done);
+        // Nothing is sent: the thread drops the sender when it is gone.
+        drop(wait.await);
         self.places.close();
     }
 }
 
-fn run(connection: Connection, queue: &Receiver<Message>) {
-    let mut stopping: Option<oneshot::Sender<()>> = None;
-    while stopping.is_none() {
-        match queue.recv() {
-            Ok(Message::Task(task, place)) => {
-                drop(place);
-                stopping = transaction(&connection, task, queue);
-            }
-            Ok(Message::Stop(done)) => stopping = Some(done),
-            Err(_) => break,
+/// Where tasks wait for the thread.
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// Each with its place in the queue.
+    tasks: VecDeque<(Task, OwnedSemaphorePermit)>,
+    /// When the first of them has waited for long enough; at once where one is urgent.
+    due: Option<Instant>,
+    /// No more tasks come.
+    closed: bool,
+    /// Nobody takes tasks any more.
+    ended: bool,
+    /// Who waits for the end.
+    stopping: Vec<oneshot::Sender<()>>,
+}
+
+impl std::fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Waiting")
+            .field("tasks", &self.tasks.len())
+            .field("closed", &self.closed)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The handles' end of the queue: with it no more tasks come.
+#[derive(Debug)]
+struct QueueEnd(Arc<Queue>);
+
+impl Drop for QueueEnd {
+    fn drop(&mut self) {
+        self.0.lock().closed = true;
+        self.0.changed.notify_one();
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, task: Task, place: OwnedSemaphorePermit) -> Result<(), WriteError> {
+        let mut waiting = self.lock();
+        if waiting.closed {
+            return Err(WriteError::Stopped);
         }
+        let now = Instant::now();
+        let due = match task.urgency {
+            Urgency::Now => now,
+            Urgency::Soon => now + LINGER,
+        };
+        waiting.tasks.push_back((task, place));
+        // The thread wakes up at the time that it knows of; of an earlier one it is told.
+        if waiting.due.is_none_or(|known| due < known) {
+            waiting.due = Some(due);
+            drop(waiting);
+            self.changed.notify_one();
+        }
+        Ok(())
+    }
+
+    fn stop(&self, done: oneshot::Sender<()>) {
+        let mut waiting = self.lock();
+        waiting.closed = true;
+        // Where the thread is gone, dropping `done` says so.
+        if !waiting.ended {
+            waiting.stopping.push(done);
+        }
+        drop(waiting);
+        self.changed.notify_one();
+    }
+
+    /// Waits until there is something to do; none where there never will be.
+    fn next(&self) -> Option<VecDeque<Task>> {
+        let mut waiting = self.lock();
+        loop {
+            let now = Instant::now();
+            let left = waiting.due.map(|due| due.saturating_duration_since(now));
+            if waiting.closed || left.is_some_and(|left| left.is_zero()) {
+                let tasks = waiting.take();
+                return (!tasks.is_empty()).then_some(tasks);
+            }
+            waiting = match left {
+                None => self
+                    .changed
+                    .wait(waiting)
+                    .unwrap_or_else(PoisonError::into_inner),
+                Some(left) => {
+                    let (waiting, _) = self
+                        .changed
+                        .wait_timeout(waiting, left)
+                        .unwrap_or_else(PoisonError::into_inner);
+                    waiting
+                }
+            };
+        }
+    }
+}
+
+impl Waiting {
+    /// What one transaction may have of what waits.
+    fn take(&mut self) -> VecDeque<Task> {
+        let count = self.tasks.len().min(GROUP);
+        let taken = self.tasks.drain(..count).map(|(task, _)| task).collect();
+        // What is left over is due now.
+        if self.tasks.is_empty() {
+            self.due = None;
+        }
+        taken
+    }
+}
+
+/// However the thread ends: whoever waits for it or for a task is told.
+struct Ending<'a>(&'a Queue);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.0.lock();
+        (waiting.closed, waiting.ended) = (true, true);
+        waiting.tasks.clear();
+        waiting.stopping.clear();
+    }
+}
+
+fn run(connection: Connection, queue: &Queue) {
+    let _ending = Ending(queue);
+    let mut left = VecDeque::new();
+    loop {
+        if left.is_empty() {
+            match queue.next() {
+                Some(tasks) => left = tasks,
+                None => break,
+            }
+        }
+        left = transaction(&connection, left, queue);
     }
     if let Err((_, error)) = connection.close() {
         tracing::warn!(%error, "the database did not close cleanly; it recovers when it is opened again");
     }
-    if let Some(done) = stopping {
-        // Whoever asked may have gone.
-        let _ = done.send(());
-    }
 }
 
-/// One transaction: `first` and what comes in time.
+/// One transaction: these tasks, and what comes until they are done. Gives back what it did not come to.
 fn transaction(
     connection: &Connection,
-    first: Task,
-    queue: &Receiver<Message>,
-) -> Option<oneshot::Sender<()>> {
+    mut tasks: VecDeque<Task>,
+    queue: &Queue,
+) -> VecDeque<Task> {
     if let Err(error) = execute(connection, "BEGIN IMMEDIATE") {
-        // The task is not run: outside of a transaction its changes would stay. Dropping it drops the answer's sender,
-        // which says `Stopped` to who waits.
-        tracing::error!(%error, "the database cannot begin a transaction; a change was refused");
-        return None;
+        // The tasks are not run: outside of a transaction their changes would stay. Dropping them drops the senders of
+        // their answers, which says `Stopped` to who waits.
+        tracing::error!(%error, "the database cannot begin a transaction; changes were refused");
+        return VecDeque::new();
     }
     let mut answers = Vec::new();
-    let mut stopping = None;
-    let mut next = Some(first);
-    let mut durable = false;
     let mut sound = Ok(());
-    let deadline = Instant::now() + LINGER;
-    while let Some(task) = next.take() {
-        durable |= !task.lazy;
-        let (answer, result) = in_savepoint(connection, task);
-        answers.extend(answer);
-        sound = result;
-        if answers.len() >= GROUP || sound.is_err() {
+    let mut undone = false;
+    // One that is alone needs no savepoint: where it fails, the transaction is undone.
+    let mut alone = tasks.len() == 1;
+    while let Some(task) = tasks.pop_front() {
+        if alone {
+            let (stays, answer) = make(connection, task);
+            answers.extend(answer);
+            undone = !stays;
+        } else {
+            let (answer, result) = in_savepoint(connection, task);
+            answers.extend(answer);
+            sound = result;
+        }
+        if undone || sound.is_err() || answers.len() >= GROUP {
             break;
         }
-        let message = if durable {
-            queue.try_recv().ok()
-        } else {
-            queue
-                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
-                .ok()
-        };
-        match message {
-            Some(Message::Task(task, place)) => {
-                drop(place);
-                next = Some(task);
-            }
-            Some(Message::Stop(done)) => stopping = Some(done),
-            None => {}
+        alone = false;
+        if tasks.is_empty() {
+            tasks = queue.lock().take();
         }
     }
     // Where a savepoint could not be handled, nobody knows what the transaction holds.
     let committed = sound
-        .and_then(|()| execute(connection, "COMMIT"))
+        .and_then(|()| match undone {
+            // There was nothing but this task in it. Some errors end the transaction by themselves.
+            true if connection.is_autocommit() => Ok(()),
+            true => execute(connection, "ROLLBACK"),
+            false => execute(connection, "COMMIT"),
+        })
         .map_err(|error| WriteError::Commit(Arc::new(error)));
     if let Err(error) = &committed {
         tracing::error!(%error, "the database could not commit; nothing of this group happened");
@@ -205,19 +313,15 @@ fn transaction(
             tracing::error!("whoever waited for a change failed when told of it");
         }
     }
-    stopping
+    tasks
 }
 
-/// Runs a task. One that panics is undone as one that fails is; there is nobody to tell, so who waits is told `Stopped`.
+/// Runs a task among others.
 fn in_savepoint(connection: &Connection, task: Task) -> (Option<Answer>, rusqlite::Result<()>) {
     if let Err(error) = execute(connection, "SAVEPOINT change") {
         return (None, Err(error));
     }
-    let change = task.change;
-    let (stays, answer) = match catch_unwind(AssertUnwindSafe(|| change(connection))) {
-        Ok((stays, answer)) => (stays, Some(answer)),
-        Err(_) => (false, None),
-    };
+    let (stays, answer) = make(connection, task);
     let ended = if stays {
         execute(connection, "RELEASE change")
     } else {
@@ -225,6 +329,15 @@ fn in_savepoint(connection: &Connection, task: Task) -> (Option<Answer>, rusqlit
             .and_then(|()| execute(connection, "RELEASE change"))
     };
     (answer, ended)
+}
+
+/// Makes a change, and says whether it stays. One that panics does not, as one that fails; there is nobody to tell, so who
+/// waits is told `Stopped`.
+fn make(connection: &Connection, task: Task) -> (bool, Option<Answer>) {
+    match catch_unwind(AssertUnwindSafe(|| (task.change)(connection))) {
+        Ok((stays, answer)) => (stays, Some(answer)),
+        Err(_) => (false, None),
+    }
 }
 
 fn execute(connection: &Connection, statement: &'static str) -> rusqlite::Result<()> {

@@ -1,13 +1,14 @@
 //! `sluice-shim`: the small process that owns one operation on a machine.
 //!
-//! The agent starts a shim, writes one [`spec::Spec`] to its standard input and reads [`event::Event`]s from its
-//! standard output. The shim makes the private directory with the script, starts the interpreter under the requested
+//! The agent starts a shim, describes one operation ([`spec::Spec`]) on its standard input and says when it may start
+//! ([`order`]), and reads [`event::Event`]s from its standard output. The shim makes the private directory with the script, starts the interpreter under the requested
 //! user, limits it, captures its output, ends every process of it and removes what it made. It writes the same events
 //! to a spool that only root can touch, so that an agent that was killed or upgraded picks the operation up again.
 //!
 //! ```text
-//! read spec -> lock spool -> take user -> make workspace -> limit cgroups -> [Prepared]
-//!    -> clone the child (namespaces, limits, user, confinement) -> [Started] -> exec -> [Output ...] -> kill all -> clean -> [Exited]
+//! spool beside its place -> read spec -> take user -> make workspace -> limit cgroups -> [Prepared]
+//!    -> clone the child (namespaces, limits, user, confinement) -> read go -> spool at its place
+//!    -> [Started] -> exec -> [Output ...] -> kill all -> clean -> [Exited]
 //!    \_ anything wrong before exec: clean -> [Failed], and no process of the operation ever ran the script
 //! ```
 //!
@@ -17,9 +18,11 @@
 
 pub mod event;
 pub mod frame;
+pub mod order;
 pub mod spec;
 pub mod spool;
 
+mod fork_server;
 mod operation;
 
 mod child;
@@ -37,4 +40,20 @@ mod workspace;
 
 pub use containment::available as containment;
 pub use ephemeral::{FIRST_UID, LAST_UID};
-pub use operation::run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The program: a server that forks a shim whenever the agent asks (`serve DIRECTORY`), or one shim. The directory is that
+/// of all spools, in which a shim makes ready.
+#[must_use]
+pub fn run() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    match (arguments.next(), arguments.next()) {
+        (Some(word), Some(spools)) if word == SERVE => fork_server::serve(PathBuf::from(spools)),
+        (spools, _) => operation::run(spools.map(PathBuf::from)),
+    }
+}
+
+/// The word that makes a server of the program.
+pub const SERVE: &str = "serve";

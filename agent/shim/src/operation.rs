@@ -1,9 +1,8 @@
 //! The story of one operation, from the description on standard input to the last event.
 
 use std::ffi::CString;
-use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -19,18 +18,17 @@ use crate::containment::{Containment, Groups};
 use crate::ephemeral::Lease;
 use crate::event::{Event, Outcome, Prepared, Stage, Started, UnixMillis};
 use crate::journal::Journal;
+use crate::order::{Orders, Word};
 use crate::spec::{NICE_AHEAD, Profile, Spec, User, Variable};
+use crate::spool::{Spool, SpoolError};
 use crate::supervise::{Running, supervise};
 use crate::workspace::Workspace;
-use crate::{privileges, processes, spool, workspace};
+use crate::{privileges, processes, workspace};
 
-/// The largest description that is read: a script with its attachments given in line.
-const MAX_SPEC: u64 = 256 * 1024 * 1024;
-
-/// The whole program (its argument: the directory of all spools, where that is known beforehand): reads one operation from standard input, runs it, and ends. Without one (end of input at once,
-/// as for a spare shim whose agent ended) it ends in silence.
-#[must_use]
-pub fn run() -> ExitCode {
+/// One shim's life: takes one operation from standard input, runs it once it is told to, and ends. Without one (end of
+/// input, as for a spare shim whose agent ended) it ends in silence. `spools` is the directory of all spools, where it is
+/// known beforehand.
+pub(crate) fn run(spools: Option<PathBuf>) -> ExitCode {
     let signals = match stand_alone() {
         Ok(signals) => signals,
         Err(errno) => {
@@ -41,28 +39,20 @@ pub fn run() -> ExitCode {
             );
         }
     };
-    let ahead = Ahead::make(std::env::args_os().nth(1).map(PathBuf::from));
-    let mut bytes = Vec::new();
-    let read = std::io::stdin()
-        .lock()
-        .take(MAX_SPEC)
-        .read_to_end(&mut bytes);
+    let ahead = Ahead::make(spools);
     let mut journal = Journal::new();
-    match read {
-        Ok(0) => ahead.remove(),
-        Ok(_) => match Spec::from_bytes(&bytes) {
-            Ok(spec) => {
-                drop(bytes);
-                perform(&spec, ahead, &signals, &mut journal);
-            }
-            Err(error) => {
-                ahead.remove();
-                return fail(&mut journal, Stage::Spec, with_cause(&error));
-            }
-        },
+    let described = Orders::from_stdin().and_then(|mut orders| {
+        let spec = orders.description()?;
+        Ok(spec.map(|spec| (spec, orders)))
+    });
+    match described {
+        Ok(Some((spec, mut orders))) => {
+            perform(&spec, ahead, &mut orders, &signals, &mut journal);
+        }
+        Ok(None) => ahead.remove(),
         Err(error) => {
             ahead.remove();
-            return fail(&mut journal, Stage::Spec, error.to_string());
+            return fail(&mut journal, Stage::Spec, with_cause(&error));
         }
     }
     ExitCode::SUCCESS
@@ -71,14 +61,14 @@ pub fn run() -> ExitCode {
 /// What is made while there is no operation yet, so that one need not wait for it. Only the groups are always there.
 struct Ahead {
     groups: Groups,
-    spool: Option<(spool::Spare, Option<workspace::Spare>)>,
+    spool: Option<(Spool, Option<workspace::Spare>)>,
 }
 
 impl Ahead {
     /// In the directory of all spools, where it is known. What cannot be made in it is made when there is an operation, and
     /// what is wrong is then told.
     fn make(spools: Option<PathBuf>) -> Self {
-        let spool = spools.and_then(|spools| spool::Spare::make(&spools).ok());
+        let spool = spools.and_then(|spools| Spool::make_beside(&spools).ok());
         Self {
             groups: Groups::make(),
             spool: spool.map(|spool| {
@@ -94,18 +84,34 @@ impl Ahead {
     }
 }
 
-/// From the spool to the last event, and what is left to do after it.
-fn perform(spec: &Spec, ahead: Ahead, signals: &SignalFd, journal: &mut Journal) {
-    let Ahead { groups, spool } = ahead;
-    let (opened, workspace) = match spool {
-        Some((spare, workspace)) => (spare.give(&spec.spool), workspace),
-        None => (spool::open(&spec.spool), None),
-    };
-    let _lock = match opened {
-        Ok(spool::Opened { lock, events }) => {
-            journal.attach(events);
-            lock
+/// A spool for this operation, beside its place: the one that was made ahead, where it is in the right directory.
+fn spool_for(
+    spec: &Spec,
+    ahead: Option<(Spool, Option<workspace::Spare>)>,
+) -> Result<(Spool, Option<workspace::Spare>), SpoolError> {
+    let directory = spec.spool.parent().unwrap_or(Path::new("/"));
+    match ahead {
+        Some((spool, workspace)) if spool.path().parent() == Some(directory) => {
+            Ok((spool, workspace))
         }
+        other => {
+            other.inspect(|(spool, _)| spool.remove());
+            Ok((Spool::make_beside(directory)?, None))
+        }
+    }
+}
+
+/// From the description to the last event, and what is left to do after it.
+fn perform(
+    spec: &Spec,
+    ahead: Ahead,
+    orders: &mut Orders,
+    signals: &SignalFd,
+    journal: &mut Journal,
+) {
+    let Ahead { groups, spool } = ahead;
+    let (mut spool, workspace) = match spool_for(spec, spool) {
+        Ok(made) => made,
         Err(error) => {
             groups.remove();
             let reason = with_cause(&error);
@@ -116,22 +122,41 @@ fn perform(spec: &Spec, ahead: Ahead, signals: &SignalFd, journal: &mut Journal)
             return std::mem::take(journal).finish();
         }
     };
+    if let Some(events) = spool.events() {
+        journal.attach(events);
+    }
     let mut notes = Vec::new();
     let containment = groups.limit(&spec.limits, &mut notes);
-    let result = prepare_and_run(spec, workspace, &containment, signals, journal, &mut notes);
+    let mut scene = Scene {
+        spec,
+        containment: &containment,
+        signals,
+        orders,
+        spool: &mut spool,
+        journal,
+        notes: &mut notes,
+    };
+    let result = scene.prepare_and_run(workspace);
     for text in notes.drain(..) {
         journal.record(&Event::Note { text });
     }
     match result {
         Ok(outcome) => journal.emit(&Event::Exited(outcome)),
-        Err(ChildError { stage, reason }) => journal.emit(&Event::Failed { stage, reason }),
+        Err(Never::Failed(ChildError { stage, reason })) => {
+            journal.emit(&Event::Failed { stage, reason });
+        }
+        Err(Never::Unwanted) => {}
     }
     // Nobody waits for what follows. The groups are empty, and hold no file of the operation.
     step_back();
     containment.remove(&mut notes);
-    workspace::remove_emptied(&spec.spool);
-    if let Err(error) = journal.sync() {
-        notes.push(format!("the spool could not be made durable: {error}"));
+    if spool.is_at_its_place() {
+        workspace::remove_emptied(spool.path());
+        if let Err(error) = journal.sync() {
+            notes.push(format!("the spool could not be made durable: {error}"));
+        }
+    } else {
+        spool.remove();
     }
     for note in notes {
         eprintln!("sluice-shim: {}: {note}", spec.operation);
@@ -139,109 +164,137 @@ fn perform(spec: &Spec, ahead: Ahead, signals: &SignalFd, journal: &mut Journal)
     std::mem::take(journal).finish();
 }
 
-/// Takes the user and makes the directory, runs the script, and gives both back.
-fn prepare_and_run(
-    spec: &Spec,
-    spare: Option<workspace::Spare>,
-    containment: &Containment,
-    signals: &SignalFd,
-    journal: &mut Journal,
-    notes: &mut Vec<String>,
-) -> Result<Outcome, ChildError> {
-    let user = Identity::take(&spec.user)?;
-    let workspace = match Workspace::make(spare, spec, user.owner(), notes) {
-        Ok(workspace) => workspace,
-        Err(error) => {
-            user.release(false, notes);
-            return Err(ChildError {
-                stage: Stage::Workspace,
-                reason: error.to_string(),
-            });
-        }
-    };
-    let mut private_tmp = false;
-    let result = start_and_supervise(
-        spec,
-        &user,
-        &workspace,
-        containment,
-        signals,
-        journal,
-        notes,
-        &mut private_tmp,
-    );
-    workspace.clear(&spec.spool, notes);
-    user.release(!private_tmp, notes);
-    result
+/// Why the script was not started.
+enum Never {
+    /// Something went wrong; the agent is told.
+    Failed(ChildError),
+    /// The agent did not come to want it.
+    Unwanted,
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one step of `prepare_and_run`, apart so that all ways out of it lead through the cleaning"
-)]
-fn start_and_supervise(
-    spec: &Spec,
-    user: &Identity,
-    workspace: &Workspace,
-    containment: &Containment,
-    signals: &SignalFd,
-    journal: &mut Journal,
-    notes: &mut Vec<String>,
-    private_tmp: &mut bool,
-) -> Result<Outcome, ChildError> {
-    let (device, inode) = workspace.identity;
-    journal.record(&Event::Prepared(Prepared {
-        at: UnixMillis::now(),
-        workspace: workspace.path.clone(),
-        device,
-        inode,
-        cgroups: containment.paths(),
-        ephemeral_uid: user.ephemeral_uid(),
-    }));
-    let child = Child::fork(&plan(spec, user, workspace)?, containment)?;
-    let gone = |error: ChildError| {
-        let _ended = nix::sys::signal::kill(child.pid, Signal::SIGKILL);
-        containment.kill();
-        // One that was let go at the last moment may have started others.
-        let mut tree = processes::descendants(std::process::id());
-        tree.extend(containment.members());
-        processes::signal(&tree, Signal::SIGKILL);
-        processes::reap_within(child.pid, Duration::from_secs(1));
-        error
-    };
-    let ready = child.ready().map_err(gone)?;
-    *private_tmp = ready.confinement.private_tmp;
-    notes.extend(ready.notes);
-    if canceled(signals) {
-        return Err(gone(ChildError {
-            stage: Stage::Canceled,
-            reason: "canceled before it started".into(),
+impl From<ChildError> for Never {
+    fn from(error: ChildError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// What the steps of one operation share.
+struct Scene<'a> {
+    spec: &'a Spec,
+    containment: &'a Containment,
+    signals: &'a SignalFd,
+    orders: &'a mut Orders,
+    spool: &'a mut Spool,
+    journal: &'a mut Journal,
+    notes: &'a mut Vec<String>,
+}
+
+impl Scene<'_> {
+    /// Takes the user and makes the directory, runs the script, and gives both back.
+    fn prepare_and_run(&mut self, spare: Option<workspace::Spare>) -> Result<Outcome, Never> {
+        let user = Identity::take(&self.spec.user)?;
+        let made = Workspace::make(
+            spare,
+            self.spool.path(),
+            self.spec,
+            user.owner(),
+            self.notes,
+        );
+        let workspace = match made {
+            Ok(workspace) => workspace,
+            Err(error) => {
+                user.release(false, self.notes);
+                return Err(Never::Failed(ChildError {
+                    stage: Stage::Workspace,
+                    reason: error.to_string(),
+                }));
+            }
+        };
+        let mut private_tmp = false;
+        let result = self.start_and_supervise(&user, &workspace, &mut private_tmp);
+        workspace.clear(self.spool.path(), self.notes);
+        user.release(!private_tmp, self.notes);
+        result
+    }
+
+    fn start_and_supervise(
+        &mut self,
+        user: &Identity,
+        workspace: &Workspace,
+        private_tmp: &mut bool,
+    ) -> Result<Outcome, Never> {
+        let (spec, containment) = (self.spec, self.containment);
+        let (device, inode) = workspace.identity;
+        self.journal.record(&Event::Prepared(Prepared {
+            at: UnixMillis::now(),
+            workspace: workspace.path.clone(),
+            device,
+            inode,
+            cgroups: containment.paths(),
+            ephemeral_uid: user.ephemeral_uid(),
         }));
+        let child = Child::fork(&plan(spec, user, workspace)?, containment)?;
+        let gone = |never: Never| {
+            let _ended = nix::sys::signal::kill(child.pid, Signal::SIGKILL);
+            containment.kill();
+            // One that was let go at the last moment may have started others.
+            let mut tree = processes::descendants(std::process::id());
+            tree.extend(containment.members());
+            processes::signal(&tree, Signal::SIGKILL);
+            processes::reap_within(child.pid, Duration::from_secs(1));
+            never
+        };
+        let ready = child.ready().map_err(|error| gone(error.into()))?;
+        *private_tmp = ready.confinement.private_tmp;
+        self.notes.extend(ready.notes);
+        self.may_start().map_err(gone)?;
+        self.journal.emit(&Event::Started(Started {
+            at: UnixMillis::now(),
+            pid: child.pid.as_raw().unsigned_abs(),
+            uid: user.uid.as_raw(),
+            gids: user.gids(),
+            cwd: ready.cwd,
+            interpreter: spec.interpreter.clone(),
+            containment: containment.kind(),
+            confinement: ready.confinement,
+        }));
+        child.go().map_err(|error| gone(error.into()))?;
+        if let Err(error) = privileges::keep_what_ending_needs() {
+            self.notes
+                .push(format!("the shim kept its capabilities: {error}"));
+        }
+        let running = Running {
+            pid: child.pid,
+            stdout: child.stdout,
+            stderr: child.stderr,
+            signals: self.signals,
+            containment,
+            ephemeral_uid: user.ephemeral_uid(),
+            limits: &spec.limits,
+        };
+        Ok(supervise(running, self.journal, self.notes))
     }
-    journal.emit(&Event::Started(Started {
-        at: UnixMillis::now(),
-        pid: child.pid.as_raw().unsigned_abs(),
-        uid: user.uid.as_raw(),
-        gids: user.gids(),
-        cwd: ready.cwd,
-        interpreter: spec.interpreter.clone(),
-        containment: containment.kind(),
-        confinement: ready.confinement,
-    }));
-    child.go().map_err(gone)?;
-    if let Err(error) = privileges::keep_what_ending_needs() {
-        notes.push(format!("the shim kept its capabilities: {error}"));
+
+    /// Waits for the agent's word, and takes the operation's place in the spool: whoever was there before started it, or
+    /// gave it up.
+    fn may_start(&mut self) -> Result<(), Never> {
+        match self.orders.word(self.signals) {
+            Word::Go => {}
+            Word::Gone => return Err(Never::Unwanted),
+            Word::Canceled => {
+                return Err(Never::Failed(ChildError {
+                    stage: Stage::Canceled,
+                    reason: "canceled before it started".into(),
+                }));
+            }
+        }
+        self.spool.put_at(&self.spec.spool).map_err(|error| {
+            Never::Failed(ChildError {
+                stage: Stage::Spool,
+                reason: with_cause(&error),
+            })
+        })
     }
-    let running = Running {
-        pid: child.pid,
-        stdout: child.stdout,
-        stderr: child.stderr,
-        signals,
-        containment,
-        ephemeral_uid: user.ephemeral_uid(),
-        limits: &spec.limits,
-    };
-    Ok(supervise(running, journal, notes))
 }
 
 fn plan<'a>(
@@ -418,7 +471,7 @@ fn stand_alone() -> nix::Result<SignalFd> {
 /// What the agent was started with, such as a supervisor's lock, must not last as long as a shim. Called before anything
 /// is opened.
 #[expect(unsafe_code, reason = "close_range has no safe form")]
-fn close_inherited() -> nix::Result<()> {
+pub(crate) fn close_inherited() -> nix::Result<()> {
     // SAFETY: plain integers; nothing in this process owns a descriptor from 3 on yet.
     nix::errno::Errno::result(unsafe { libc::close_range(3, libc::c_uint::MAX, 0) }).map(drop)
 }
@@ -430,15 +483,9 @@ fn step_back() {
 }
 
 #[expect(unsafe_code, reason = "signal dispositions have no safe form")]
-fn ignore(signal: Signal) -> nix::Result<SigHandler> {
+pub(crate) fn ignore(signal: Signal) -> nix::Result<SigHandler> {
     // SAFETY: SIG_IGN installs no code.
     unsafe { nix::sys::signal::signal(signal, SigHandler::SigIgn) }
-}
-
-/// True when SIGTERM came while everything was being prepared. Children are not looked at: there is but one.
-fn canceled(signals: &SignalFd) -> bool {
-    std::iter::from_fn(|| signals.read_signal().ok().flatten())
-        .any(|info| info.ssi_signo == Signal::SIGTERM as u32)
 }
 
 fn fail(journal: &mut Journal, stage: Stage, reason: String) -> ExitCode {

@@ -4,8 +4,8 @@
 //! <spool>/lock     flock held by the shim for its life; its pid as text
 //! <spool>/events   frames (see `frame`), made O_EXCL: an operation starts at most once
 //! ```
-//! A shim that waits for an operation makes both ahead, in a directory beside it, which then is renamed to its place,
-//! where nothing may be.
+//! A shim makes both in a directory beside that (`spare-<pid>-<time>`), and puts it there when its operation starts: nothing
+//! may be there then. What a shim that was killed before has left is in the directory beside ([`recover_spares`]).
 //!
 //! An agent that starts again calls [`state`] for each spool of an operation that its ledger has as started:
 //! running (then [`wait`] and [`read_events`]), ended, or given up. A spool without events whose shim is not running is
@@ -15,13 +15,15 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
 use nix::sys::signal::Signal;
-use nix::unistd::{Pid, Uid};
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, Uid, mkdir};
 
-use crate::event::{Event, Prepared, Stage};
+use crate::event::{Event, Prepared, Stage, UnixMillis};
 use crate::frame::{self, Decoder};
 use crate::{containment, processes, workspace};
 
@@ -196,6 +198,12 @@ pub fn recover(
     operation: &str,
 ) -> Result<Vec<String>, SpoolError> {
     let mut notes = Vec::new();
+    end_prepared(spool, &mut notes)?;
+    workspace::remove_all_of(workspaces, operation, &mut notes);
+    Ok(notes)
+}
+
+fn end_prepared(spool: &Path, notes: &mut Vec<String>) -> Result<(), SpoolError> {
     for event in read_events(spool)? {
         let Event::Prepared(Prepared {
             workspace,
@@ -208,15 +216,55 @@ pub fn recover(
         else {
             continue;
         };
-        containment::end(&cgroups, &mut notes);
+        containment::end(&cgroups, notes);
         if let Some(uid) = ephemeral_uid {
             processes::kill_all_of(uid);
-            workspace::remove_files_of(uid, &mut notes);
+            workspace::remove_files_of(uid, notes);
         }
-        workspace::remove(&workspace, (device, inode), &mut notes);
+        workspace::remove(&workspace, (device, inode), notes);
     }
-    workspace::remove_all_of(workspaces, operation, &mut notes);
+    Ok(())
+}
+
+/// Ends and removes what shims that were killed before their operation started have left in the directory of all spools:
+/// of all of them, or of the one with a process id, which is dead. Returns what could not be done.
+///
+/// # Errors
+/// The directory or what is in it cannot be read.
+pub fn recover_spares(spools: &Path, shim: Option<u32>) -> Result<Vec<String>, SpoolError> {
+    let of = shim.map_or_else(|| SPARE.to_owned(), |shim| format!("{SPARE}{shim}-"));
+    let mut notes = Vec::new();
+    let entries = std::fs::read_dir(spools).map_err(|e| io("read", spools, e))?;
+    for entry in entries.flatten() {
+        let path = entry.path();
+        let is_meant = entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| name.starts_with(&of));
+        // One whose shim lives may be on its way to an operation; it removes itself where it is not.
+        if !is_meant || !is_left(&path, shim.is_some())? {
+            continue;
+        }
+        end_prepared(&path, &mut notes)?;
+        match std::fs::remove_dir_all(&path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(io("remove", &path, e)),
+            _ => {}
+        }
+    }
     Ok(notes)
+}
+
+/// Whether nobody holds a spool. The child of a shim that is known to be dead holds it for a moment more: the kernel is
+/// ending it.
+fn is_left(spool: &Path, dead: bool) -> Result<bool, SpoolError> {
+    let until = Instant::now() + Duration::from_secs(2);
+    while is_running(spool)? {
+        if !dead || Instant::now() > until {
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(true)
 }
 
 /// What the one process that owns an operation holds: the lock, and a new events file.
@@ -225,19 +273,29 @@ pub(crate) struct Opened {
     pub(crate) events: File,
 }
 
-/// A spool that was made before there is an operation, beside its place. One of a shim that was killed is removed by the
-/// agent when it starts.
-pub(crate) struct Spare {
+/// The spool of a shim: made beside the place of an operation's, before there is one, and put there when the operation
+/// starts. One of a shim that was killed before is ended and removed by the agent.
+pub(crate) struct Spool {
     path: PathBuf,
-    opened: Opened,
+    at_its_place: bool,
+    events: Option<File>,
+    /// Held for the shim's life.
+    _lock: Flock<File>,
 }
 
-impl Spare {
+impl Spool {
     /// Makes one in the directory of all spools.
-    pub(crate) fn make(directory: &Path) -> Result<Self, SpoolError> {
-        let path = directory.join(format!("{SPARE}{}", std::process::id()));
-        let opened = open(&path)?;
-        Ok(Self { path, opened })
+    pub(crate) fn make_beside(directory: &Path) -> Result<Self, SpoolError> {
+        // A process id comes back; what a killed shim of that id left may still be there.
+        let name = format!("{SPARE}{}-{}", std::process::id(), UnixMillis::now().0);
+        let path = directory.join(name);
+        let Opened { lock, events } = open(&path)?;
+        Ok(Self {
+            path,
+            at_its_place: false,
+            events: Some(events),
+            _lock: lock,
+        })
     }
 
     /// Where it is.
@@ -245,46 +303,58 @@ impl Spare {
         &self.path
     }
 
-    /// Gives it to an operation, where its spool belongs into the same directory and nothing is at its place.
-    pub(crate) fn give(self, spool: &Path) -> Result<Opened, SpoolError> {
-        if spool.parent() != self.path.parent() {
-            self.remove();
-            return open(spool);
-        }
-        match renameat2(
+    /// True once the operation has it.
+    pub(crate) fn is_at_its_place(&self) -> bool {
+        self.at_its_place
+    }
+
+    /// The file that events go to; given once.
+    pub(crate) fn events(&mut self) -> Option<File> {
+        self.events.take()
+    }
+
+    /// Puts it at the operation's place, where nothing may be: there an operation was started, or given up.
+    pub(crate) fn put_at(&mut self, place: &Path) -> Result<(), SpoolError> {
+        let failed = |errno: Errno| match errno {
+            Errno::EEXIST | Errno::ENOTEMPTY => SpoolError::Taken(place.to_owned()),
+            errno => io("make", place, errno.into()),
+        };
+        let moved = renameat2(
             AT_FDCWD,
             &self.path,
             AT_FDCWD,
-            spool,
+            place,
             RenameFlags::RENAME_NOREPLACE,
-        ) {
-            Ok(()) => Ok(self.opened),
-            Err(errno) => {
-                self.remove();
-                match errno {
-                    // The directory of all spools is gone.
-                    Errno::ENOENT => Err(io("make", spool, errno.into())),
-                    // It was started or given up before, or there is no such rename here. Events are made once.
-                    _ => open(spool),
-                }
+        );
+        match moved {
+            Ok(()) => {}
+            // There is no such rename here. What is made now was not there, and is replaced as long as nobody fills it.
+            Err(Errno::EINVAL) => {
+                mkdir(place, Mode::S_IRWXU).map_err(failed)?;
+                rename(&self.path, place)?;
             }
+            Err(errno) => return Err(failed(errno)),
         }
+        place.clone_into(&mut self.path);
+        self.at_its_place = true;
+        Ok(())
     }
 
     /// There is no operation.
     pub(crate) fn remove(&self) {
-        let _removed_by_the_next_agent = std::fs::remove_dir_all(&self.path);
+        let _removed_by_the_agent = std::fs::remove_dir_all(&self.path);
     }
 }
 
-/// How the name of a spool begins that has no operation yet.
-const SPARE: &str = "spare-";
-
-/// True for the name of a spool that was made ahead, by a shim that ended without an operation or still waits for one.
-#[must_use]
-pub fn is_spare(name: &str) -> bool {
-    name.starts_with(SPARE)
+fn rename(from: &Path, to: &Path) -> Result<(), SpoolError> {
+    std::fs::rename(from, to).map_err(|error| match error.kind() {
+        ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists => SpoolError::Taken(to.to_owned()),
+        _ => io("make", to, error),
+    })
 }
+
+/// How the name of a spool begins that is not at its place.
+const SPARE: &str = "spare-";
 
 /// Opens the spool for the one process that owns the operation.
 pub(crate) fn open(spool: &Path) -> Result<Opened, SpoolError> {

@@ -132,16 +132,17 @@ impl Spare {
 }
 
 impl Workspace {
-    /// Makes the directory and everything in it, of the `spare` one in the operation's spool where there is one. `owner` is
+    /// Makes the directory and everything in it, of the `spare` one in the shim's `spool` where there is one. `owner` is
     /// absent when the shim cannot change owners: then all is its own.
     pub(crate) fn make(
         spare: Option<Spare>,
+        spool: &Path,
         spec: &Spec,
         owner: Option<(Uid, Gid)>,
         notes: &mut Vec<String>,
     ) -> Result<Self, WorkspaceError> {
         let base = checked_base(&spec.workspace_base, owner.is_some())?;
-        let spare = spare.map(|spare| (spare, spec.spool.as_path()));
+        let spare = spare.map(|spare| (spare, spool));
         let made = Spare::at_its_place(spare, &base, &spec.operation)?;
         let (path, identity) = (made.path.clone(), made.identity);
         Self::fill(made, spec, owner).inspect_err(|_| remove(&path, identity, notes))

@@ -5,10 +5,12 @@
 //! its flags, [`environment`] composes the variables, [`spawn`] gives all of it to a shim and streams what it reports,
 //! and [`spool`] picks up an operation whose shim outlived an agent.
 //!
-//! Nothing here forks the agent: a shim is started by `posix_spawn`, whose cost does not grow with the agent's memory.
+//! Nothing here forks the agent, whose memory would make that dear: shims are forked by a small process of their own.
 
 pub mod environment;
 pub mod interpreter;
 pub mod spawn;
 pub mod spool;
 pub mod users;
+
+mod fork_server;

@@ -1,20 +1,20 @@
 //! Giving an operation to a shim, and what it reports.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use sluice_gate_client::program::{self, ProgramError};
 use sluice_shim::event::Event;
 use sluice_shim::frame::Decoder;
+use sluice_shim::order;
 use sluice_shim::spec::{self, Spec};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::net::unix::pipe;
 use tokio::sync::Mutex;
 
+use super::fork_server::{ForkServer, Shim};
 use crate::exec::spool::{FollowError, Follower};
 
 /// How long a spare may take to read a description.
@@ -42,34 +42,48 @@ pub enum LaunchError {
 
 /// Starts shims. One spare waits ready, so that an operation does not wait for a process to be made.
 #[derive(Debug, Clone)]
-pub struct Launcher {
+pub struct Launcher(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
     shim: PathBuf,
     /// Where shims make ready: the directory of all spools.
     spools: PathBuf,
-    spare: Arc<Mutex<Option<Child>>>,
+    spare: Mutex<Option<Shim>>,
+    server: Mutex<Option<ForkServer>>,
 }
 
-/// A running operation, as its shim tells it. Dropping this does not end the operation.
+/// A shim that has the description of an operation, makes everything ready for it, and waits for the word to start.
+/// Dropping this without it ends the shim, which removes what it made; nothing was started.
 #[derive(Debug)]
-pub struct Operation {
-    child: Child,
-    source: Source,
-    /// Events given out so far.
-    seen: usize,
+pub struct Waiting {
+    launcher: Launcher,
+    shim: Shim,
+    /// For another shim, where this one is gone before the word.
+    order: Vec<u8>,
     spool: PathBuf,
     workspaces: PathBuf,
     operation: String,
 }
 
+/// A running operation, as its shim tells it. Dropping this does not end the operation.
+#[derive(Debug)]
+pub struct Operation {
+    shim: Shim,
+    source: Source,
+    /// Events given out so far.
+    seen: usize,
+    follower: Follower,
+}
+
 #[derive(Debug)]
 enum Source {
     Pipe {
-        stdout: ChildStdout,
         decoder: Decoder,
         buffer: Vec<u8>,
     },
     /// The pipe ended before the last event: the shim gave up waiting for a slow agent, or was killed.
-    Spool(Follower),
+    Spool,
     Ended,
 }
 
@@ -92,25 +106,23 @@ impl Launcher {
     }
 
     fn new(shim: PathBuf, spools: PathBuf) -> Self {
-        Self {
+        Self(Arc::new(Shared {
             shim,
             spools,
-            spare: Arc::default(),
-        }
+            spare: Mutex::default(),
+            server: Mutex::default(),
+        }))
     }
 
-    /// Makes a shim that waits for an operation, unless there is one, and makes ready meanwhile. It ends by itself when the agent does.
+    /// Makes a shim that waits for an operation, unless there is one, and makes ready meanwhile. It ends by itself when the
+    /// agent does.
     ///
     /// # Errors
     /// The process cannot be made.
     pub async fn prepare_spare(&self) -> Result<(), LaunchError> {
-        let mut spare = self.spare.lock().await;
-        if !spare.as_mut().is_some_and(is_alive) {
-            let launcher = self.clone();
-            // On a thread of its own: the one that spawns a process waits until that has executed its program.
-            let made = tokio::task::spawn_blocking(move || launcher.spawn(Some(&launcher.spools)))
-                .await
-                .map_err(|error| LaunchError::HandOver(error.into()))??;
+        let mut spare = self.0.spare.lock().await;
+        if !spare.as_ref().is_some_and(Shim::waits) {
+            let made = self.fork().await?;
             // It makes ready beside operations that somebody waits for.
             set_niceness(&made, true);
             *spare = Some(made);
@@ -118,63 +130,104 @@ impl Launcher {
         Ok(())
     }
 
-    /// Gives an operation to a shim. When this returns the shim has all of it, and the operation goes on whatever happens
-    /// to the agent.
+    /// Describes an operation to a shim, which makes everything ready for it: user, private directory with the script,
+    /// limits, a process that waits to become the interpreter. Nothing starts before [`Waiting::go`].
     ///
     /// # Errors
-    /// No shim could be started, or it did not take the operation; the script was not started.
-    pub async fn start(&self, spec: &Spec) -> Result<Operation, LaunchError> {
-        let bytes = spec.to_bytes();
-        let spare = self.spare.lock().await.take();
-        let handed = match spare {
-            // One that was killed meanwhile is replaced: it has not read the whole description, so it starts nothing.
-            Some(spare) => match hand_over_in_time(spare, &bytes).await {
-                Ok(handed) => handed,
-                Err(error) => {
-                    tracing::debug!(%error, "the spare shim was gone");
-                    hand_over(self.spawn(None)?, &bytes)
-                        .await
-                        .map_err(LaunchError::HandOver)?
-                }
-            },
-            None => hand_over(self.spawn(None)?, &bytes)
+    /// No shim could be started, or it did not take the description.
+    pub async fn describe(&self, spec: &Spec) -> Result<Waiting, LaunchError> {
+        let order = order::describe(spec);
+        let spare = self.0.spare.lock().await.take();
+        let taken = match spare {
+            Some(spare) => hand_over(spare, &order)
                 .await
-                .map_err(LaunchError::HandOver)?,
+                .inspect_err(|error| tracing::debug!(%error, "the spare shim was gone"))
+                .ok(),
+            None => None,
         };
-        let (child, stdout) = handed;
-        let source = Source::Pipe {
-            stdout,
-            decoder: Decoder::default(),
-            buffer: vec![0; 64 * 1024],
+        // One that was killed meanwhile is replaced: it was not told to start, so it starts nothing.
+        let shim = match taken {
+            Some(shim) => shim,
+            None => self.describe_anew(&order).await?,
         };
-        Ok(Operation {
-            child,
-            source,
-            seen: 0,
+        Ok(Waiting {
+            launcher: self.clone(),
+            shim,
+            order,
             spool: spec.spool.clone(),
             workspaces: spec.workspace_base.clone(),
             operation: spec.operation.clone(),
         })
     }
 
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "exec is one of the places that start processes (ARCHITECTURE.md)"
-    )]
-    fn spawn(&self, spools: Option<&Path>) -> Result<Child, LaunchError> {
-        // Nothing here may need code between fork and exec: then the standard library uses posix_spawn. The shim itself
-        // leaves the agent's session and directory.
-        Command::new(&self.shim)
-            .args(spools)
-            .env_clear()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|source| LaunchError::Spawn {
-                path: self.shim.clone(),
-                source,
-            })
+    async fn describe_anew(&self, order: &[u8]) -> Result<Shim, LaunchError> {
+        hand_over(self.fork().await?, order)
+            .await
+            .map_err(LaunchError::HandOver)
     }
+
+    /// Has the server make a shim. A server that is gone is started again, once.
+    async fn fork(&self) -> Result<Shim, LaunchError> {
+        let mut server = self.0.server.lock().await;
+        if let Some(known) = server.as_mut() {
+            match known.fork().await {
+                Ok(shim) => return Ok(shim),
+                Err(error) => tracing::warn!(%error, "the server of shims is started again"),
+            }
+        }
+        let failed = |source| LaunchError::Spawn {
+            path: self.0.shim.clone(),
+            source,
+        };
+        *server = None;
+        let mut started = ForkServer::start(&self.0.shim, &self.0.spools).map_err(failed)?;
+        let shim = started.fork().await.map_err(failed)?;
+        *server = Some(started);
+        Ok(shim)
+    }
+}
+
+impl Waiting {
+    /// Lets the operation start. When this returns it goes on whatever happens to the agent.
+    ///
+    /// # Errors
+    /// The shim was gone, and no other could be started; the script was not started.
+    pub async fn go(self) -> Result<Operation, LaunchError> {
+        let Self {
+            launcher,
+            mut shim,
+            order,
+            ..
+        } = self;
+        let mut decoder = Decoder::default();
+        let mut buffer = vec![0; 64 * 1024];
+        if let Err(error) = say_go(&mut shim.stdin).await {
+            // It ended without the word, so it has started nothing. It says why, where it could.
+            let told = shim.stdout.read(&mut buffer).await.unwrap_or_default();
+            if told > 0 {
+                decoder.push(&buffer[..told]);
+            } else {
+                tracing::debug!(%error, "the shim was gone before the operation could start");
+                shim = launcher.describe_anew(&order).await?;
+                say_go(&mut shim.stdin)
+                    .await
+                    .map_err(LaunchError::HandOver)?;
+            }
+        }
+        let mut follower = Follower::after(&self.spool, &self.workspaces, &self.operation);
+        follower.of_shim(launcher.0.spools.clone(), shim.id());
+        Ok(Operation {
+            shim,
+            source: Source::Pipe { decoder, buffer },
+            seen: 0,
+            follower,
+        })
+    }
+}
+
+async fn say_go(stdin: &mut pipe::Sender) -> std::io::Result<()> {
+    stdin.write_all(order::go()).await?;
+    stdin.flush().await
 }
 
 impl Operation {
@@ -186,14 +239,10 @@ impl Operation {
         loop {
             let event = match &mut self.source {
                 Source::Ended => return Ok(None),
-                Source::Spool(follower) => follower.next().await?,
-                Source::Pipe {
-                    stdout,
-                    decoder,
-                    buffer,
-                } => match decoder.next_event() {
+                Source::Spool => self.follower.next().await?,
+                Source::Pipe { decoder, buffer } => match decoder.next_event() {
                     Ok(Some(event)) => Some(event),
-                    Ok(None) => match stdout.read(buffer).await {
+                    Ok(None) => match self.shim.stdout.read(buffer).await {
                         Ok(length) if length > 0 => {
                             decoder.push(&buffer[..length]);
                             continue;
@@ -202,7 +251,7 @@ impl Operation {
                     },
                     Err(source) => {
                         return Err(FollowError::Damaged {
-                            path: self.spool.clone(),
+                            path: self.follower.spool().to_owned(),
                             source,
                         });
                     }
@@ -217,12 +266,8 @@ impl Operation {
                     return Ok(Some(event));
                 }
                 (None, Source::Pipe { .. }) => {
-                    self.source = Source::Spool(Follower::after(
-                        &self.spool,
-                        &self.workspaces,
-                        &self.operation,
-                        self.seen,
-                    ))
+                    self.follower.skip(self.seen);
+                    self.source = Source::Spool;
                 }
                 (None, _) => self.source = Source::Ended,
             }
@@ -231,43 +276,33 @@ impl Operation {
 
     /// Asks for the end: SIGTERM to every process of the operation, SIGKILL after the grace. The events go on to the last.
     pub fn cancel(&self) {
-        // The id is there as long as the shim was not waited for, so it is the shim's.
-        if let Some(pid) = self.child.id().and_then(|id| i32::try_from(id).ok())
-            && let Err(error) = kill(Pid::from_raw(pid), Signal::SIGTERM)
-        {
-            tracing::debug!(%error, pid, "the shim had ended before it could be asked to cancel");
+        if let Err(error) = self.shim.signal(Signal::SIGTERM) {
+            tracing::debug!(%error, "the shim had ended before it could be asked to cancel");
         }
     }
 }
 
-/// A spare that does not read has not seen the end of the description. It is killed, so it starts nothing.
-async fn hand_over_in_time(spare: Child, bytes: &[u8]) -> std::io::Result<(Child, ChildStdout)> {
-    let pid = spare.id();
-    match tokio::time::timeout(HAND_OVER, hand_over(spare, bytes)).await {
-        Ok(result) => result,
+/// A shim that does not read has not seen the end of the description: it starts nothing.
+async fn hand_over(mut shim: Shim, order: &[u8]) -> std::io::Result<Shim> {
+    set_niceness(&shim, false);
+    let written = tokio::time::timeout(HAND_OVER, async {
+        shim.stdin.write_all(order).await?;
+        shim.stdin.flush().await
+    })
+    .await;
+    match written {
+        Ok(written) => written.map(|()| shim),
         Err(_) => {
-            if let Some(pid) = pid.and_then(|pid| i32::try_from(pid).ok()) {
-                let _gone_by_itself = kill(Pid::from_raw(pid), Signal::SIGKILL);
-            }
+            let _gone_by_itself = shim.signal(Signal::SIGKILL);
             Err(std::io::ErrorKind::TimedOut.into())
         }
     }
 }
 
-async fn hand_over(mut shim: Child, bytes: &[u8]) -> std::io::Result<(Child, ChildStdout)> {
-    set_niceness(&shim, false);
-    let gone = || std::io::Error::from(std::io::ErrorKind::BrokenPipe);
-    let mut stdin = shim.stdin.take().ok_or_else(gone)?;
-    let stdout = shim.stdout.take().ok_or_else(gone)?;
-    stdin.write_all(bytes).await?;
-    stdin.shutdown().await?;
-    Ok((shim, stdout))
-}
-
 /// Gives a shim the niceness of what nobody waits for, or the agent's own again. An agent that could not take it back gives
 /// none.
 #[allow(unsafe_code, reason = "nix has no setpriority")]
-fn set_niceness(shim: &Child, ahead: bool) {
+fn set_niceness(shim: &Shim, ahead: bool) {
     static OWN: OnceLock<Option<libc::c_int>> = OnceLock::new();
     let own = *OWN.get_or_init(|| {
         may_be_nicer().then(|| {
@@ -275,14 +310,15 @@ fn set_niceness(shim: &Child, ahead: bool) {
             unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
         })
     });
-    if let (Some(own), Some(pid)) = (own, shim.id()) {
+    if let Some(own) = own {
         let niceness = if ahead {
             own.saturating_add(spec::NICE_AHEAD)
         } else {
             own
         };
-        // SAFETY: plain integers. The shim was not waited for, so the id is its.
-        unsafe { libc::setpriority(libc::PRIO_PROCESS, pid, niceness) };
+        // SAFETY: plain integers. Both callers have a shim that was alive a moment ago; should another process have got its
+        // id since, that one gets the agent's own niceness or some more, and no harm.
+        unsafe { libc::setpriority(libc::PRIO_PROCESS, shim.id(), niceness) };
     }
 }
 
@@ -298,10 +334,6 @@ fn may_be_nicer() -> bool {
             u64::from_str_radix(line.trim(), 16).ok()
         })
         .is_some_and(|effective| effective & (1 << SYS_NICE) != 0)
-}
-
-fn is_alive(child: &mut Child) -> bool {
-    matches!(child.try_wait(), Ok(None))
 }
 
 #[cfg(test)]
@@ -343,6 +375,11 @@ mod tests {
     impl Bench {
         async fn prepare_spare(&self) {
             self.launcher.prepare_spare().await.unwrap();
+        }
+
+        async fn start(&self, spec: &Spec) -> Operation {
+            let waiting = self.launcher.describe(spec).await.unwrap();
+            waiting.go().await.unwrap()
         }
 
         fn spec(&self, name: &str, script: &str) -> Spec {
@@ -387,6 +424,18 @@ mod tests {
         }
     }
 
+    /// Kills a shim, and waits until it is gone.
+    async fn kill_shim(shim: &Shim) {
+        shim.signal(Signal::SIGKILL).unwrap();
+        for _ in 0..1000 {
+            if !shim.waits() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("it lives on");
+    }
+
     async fn all(operation: &mut Operation) -> Vec<Event> {
         let mut events = Vec::new();
         while let Some(event) = operation.next().await.unwrap() {
@@ -396,29 +445,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_operation_runs_with_a_spare_shim_with_a_dead_one_and_without() {
+    async fn an_operation_runs_with_a_spare_shim_with_a_dead_one_and_without_one_or_a_server() {
         let Some(bench) = bench() else { return };
-        for name in ["without", "spare", "dead"] {
-            if name != "without" {
+        for name in ["without", "spare", "dead", "no-server"] {
+            if !["without", "no-server"].contains(&name) {
                 bench.prepare_spare().await;
             }
             if name == "dead" {
+                kill_shim(bench.launcher.0.spare.lock().await.as_ref().unwrap()).await;
+            }
+            if name == "no-server" {
                 bench
                     .launcher
-                    .spare
+                    .0
+                    .server
                     .lock()
                     .await
-                    .as_mut()
+                    .as_ref()
                     .unwrap()
-                    .kill()
-                    .await
-                    .unwrap();
+                    .kill();
             }
-            let mut operation = bench
-                .launcher
-                .start(&bench.spec(name, "echo hello; exit 3"))
-                .await
-                .unwrap();
+            let mut operation = bench.start(&bench.spec(name, "echo hello; exit 3")).await;
             let events = all(&mut operation).await;
             assert_eq!(
                 end_of(events.last()),
@@ -438,10 +485,8 @@ mod tests {
     async fn cancel_ends_it_and_the_events_go_on_to_the_last() {
         let Some(bench) = bench() else { return };
         let mut operation = bench
-            .launcher
             .start(&bench.spec("cancel", "echo up; sleep 30"))
-            .await
-            .unwrap();
+            .await;
         while !matches!(operation.next().await.unwrap(), Some(Event::Output { .. })) {}
         operation.cancel();
         let events = all(&mut operation).await;
@@ -455,7 +500,7 @@ mod tests {
     async fn an_operation_is_adopted_by_another_agent_with_all_its_events() {
         let Some(bench) = bench() else { return };
         let spec = bench.spec("adopt", "echo one; sleep 0.4; echo two; exit 4");
-        drop(bench.launcher.start(&spec).await.unwrap());
+        drop(bench.start(&spec).await);
         tokio::time::timeout(Duration::from_secs(5), async {
             while !sluice_shim::spool::is_running(&spec.spool).unwrap() {
                 tokio::time::sleep(Duration::from_millis(2)).await;
@@ -483,9 +528,9 @@ mod tests {
     async fn a_killed_shim_is_an_interruption_and_no_outcome() {
         let Some(bench) = bench() else { return };
         let spec = bench.spec("killed", "echo up; sleep 30");
-        let mut operation = bench.launcher.start(&spec).await.unwrap();
+        let mut operation = bench.start(&spec).await;
         while !matches!(operation.next().await.unwrap(), Some(Event::Output { .. })) {}
-        operation.child.start_kill().unwrap();
+        operation.shim.signal(Signal::SIGKILL).unwrap();
         assert!(
             matches!(operation.next().await, Err(FollowError::Interrupted { notes }) if notes.is_empty())
         );
@@ -501,11 +546,102 @@ mod tests {
             follower.next().await.unwrap(),
             Some(Event::Failed { .. })
         ));
-        let mut late = bench.launcher.start(&spec).await.unwrap();
+        let mut late = bench.start(&spec).await;
         let events = all(&mut late).await;
         assert!(
-            matches!(events.as_slice(), [Event::Failed { .. }]),
+            matches!(
+                events.as_slice(),
+                [Event::Prepared(_), Event::Failed { .. }]
+            ),
             "{events:?}"
         );
+    }
+
+    /// What is in the directories of spools and workspaces, as soon as nothing changes it any more.
+    async fn left(bench: &Bench, spec: &Spec) -> Vec<PathBuf> {
+        let entries = |path: &Path| {
+            let read = std::fs::read_dir(path);
+            let paths = read
+                .into_iter()
+                .flatten()
+                .map(|entry| entry.unwrap().path());
+            paths.collect::<Vec<_>>()
+        };
+        let mut found = Vec::new();
+        for _ in 0..500 {
+            found = entries(bench.directory.path());
+            found.retain(|path| *path != spec.workspace_base);
+            found.extend(entries(&spec.workspace_base));
+            if found.is_empty() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        found
+    }
+
+    #[tokio::test]
+    async fn what_is_described_and_not_let_go_starts_nothing_and_leaves_nothing() {
+        let Some(bench) = bench() else { return };
+        for spare in [true, false] {
+            if spare {
+                bench.prepare_spare().await;
+            }
+            let ran = bench.directory.path().join("ran");
+            let spec = bench.spec("unwanted", &format!("touch {}", ran.display()));
+            drop(bench.launcher.describe(&spec).await.unwrap());
+            assert_eq!(left(&bench, &spec).await, Vec::<PathBuf>::new());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_shim_that_is_killed_before_the_word_is_replaced_and_the_script_runs_once() {
+        let Some(bench) = bench() else { return };
+        let ran = bench.directory.path().join("ran");
+        let spec = bench.spec("replaced", &format!("echo x >> {}", ran.display()));
+        let waiting = bench.launcher.describe(&spec).await.unwrap();
+        kill_shim(&waiting.shim).await;
+        let mut operation = waiting.go().await.unwrap();
+        let events = all(&mut operation).await;
+        assert_eq!(end_of(events.last()), Some(End::Code(0)), "{events:?}");
+        assert_eq!(std::fs::read_to_string(ran).unwrap(), "x\n");
+    }
+
+    #[tokio::test]
+    async fn a_shim_that_is_killed_with_the_word_unread_has_started_nothing_and_is_cleaned_up_after()
+     {
+        let Some(bench) = bench() else { return };
+        let spec = bench.spec("unread", "echo ran");
+        let waiting = bench.launcher.describe(&spec).await.unwrap();
+        // Once it is stopped it reads no more; the word is in the pipe when it dies.
+        eventually_prepared(&bench).await;
+        waiting.shim.signal(Signal::SIGSTOP).unwrap();
+        let mut operation = waiting.go().await.unwrap();
+        operation.shim.signal(Signal::SIGKILL).unwrap();
+        let events = all(&mut operation).await;
+        assert!(
+            matches!(events.last(), Some(Event::Failed { .. })),
+            "{events:?}"
+        );
+        assert!(spec.spool.exists(), "it was given up");
+        std::fs::remove_dir_all(&spec.spool).unwrap();
+        assert_eq!(left(&bench, &spec).await, Vec::<PathBuf>::new());
+    }
+
+    async fn eventually_prepared(bench: &Bench) {
+        let prepared = || {
+            std::fs::read_dir(bench.directory.path())
+                .unwrap()
+                .filter_map(|entry| sluice_shim::spool::read_events(&entry.unwrap().path()).ok())
+                .flatten()
+                .any(|event| matches!(event, Event::Prepared(_)))
+        };
+        for _ in 0..1000 {
+            if prepared() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("no shim made anything ready");
     }
 }

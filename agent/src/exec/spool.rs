@@ -52,6 +52,8 @@ pub struct Follower {
     /// Where its private directory was made, and for which operation.
     workspaces: PathBuf,
     operation: String,
+    /// The directory of all spools, and the shim that made its own there, where this agent started it.
+    shim: Option<(PathBuf, u32)>,
     /// The machine was restarted since: what the spool does not tell is not known.
     restarted: bool,
     offset: u64,
@@ -67,7 +69,7 @@ pub struct Follower {
 pub fn adopt(spool: &Path, workspaces: &Path, operation: &str, restarted: bool) -> Follower {
     Follower {
         restarted,
-        ..Follower::after(spool, workspaces, operation, 0)
+        ..Follower::after(spool, workspaces, operation)
     }
 }
 
@@ -80,19 +82,35 @@ pub fn cancel(spool: &Path) -> Result<bool, SpoolError> {
 }
 
 impl Follower {
-    /// Leaves out the events that were seen already.
-    pub(crate) fn after(spool: &Path, workspaces: &Path, operation: &str, skip: usize) -> Self {
+    /// From the first event on, while the machine runs.
+    pub(crate) fn after(spool: &Path, workspaces: &Path, operation: &str) -> Self {
         Self {
             spool: spool.to_owned(),
             workspaces: workspaces.to_owned(),
             operation: operation.to_owned(),
+            shim: None,
             restarted: false,
             offset: 0,
             decoder: Decoder::default(),
-            skip,
+            skip: 0,
             ended: false,
             damaged: false,
         }
+    }
+
+    /// Of a shim that this agent started: what it made before the operation started is in the directory of all spools.
+    pub(crate) fn of_shim(&mut self, spools: PathBuf, shim: u32) {
+        self.shim = Some((spools, shim));
+    }
+
+    /// Leaves out events that were seen already.
+    pub(crate) fn skip(&mut self, seen: usize) {
+        self.skip = seen;
+    }
+
+    /// Where the events are.
+    pub(crate) fn spool(&self) -> &Path {
+        &self.spool
     }
 
     /// The next event; `None` after the last.
@@ -112,8 +130,12 @@ impl Follower {
                 self.skip -= 1;
             }
             // What a shim wrote before it ended may be more than one look reads.
-            if !running && !self.ended && !more {
-                return self.without_shim().await.map(Some);
+            if !running
+                && !self.ended
+                && !more
+                && let Some(event) = self.without_shim().await?
+            {
+                return Ok(Some(event));
             }
             if !more {
                 tokio::time::sleep(LOOK).await;
@@ -137,23 +159,57 @@ impl Follower {
         }
     }
 
-    async fn without_shim(&mut self) -> Result<Event, FollowError> {
-        self.ended = true;
+    /// There is no shim and no last event. None where a shim came after all, as one may that was told to start and has not
+    /// got to it.
+    async fn without_shim(&mut self) -> Result<Option<Event>, FollowError> {
         let state = self.blocking(spool::state).await?;
+        if state == State::Running || (state == State::Ended && !self.damaged) {
+            return Ok(None);
+        }
         if state == State::NotStarted && !self.restarted {
-            let reason = "the agent ended before the script was started";
-            self.blocking(move |path| spool::abandon(path, reason).or_else(given_up_before))
+            let reason = "the shim ended before the script was started";
+            let given_up = self
+                .blocking(move |path| match spool::abandon(path, reason) {
+                    Ok(()) => Ok(true),
+                    // It has taken its place meanwhile.
+                    Err(SpoolError::Busy(_) | SpoolError::Taken(_)) => Ok(false),
+                    Err(error) => Err(error),
+                })
                 .await?;
-            return Ok(Event::Failed {
+            if !given_up && self.blocking(spool::state).await? != State::NotStarted {
+                return Ok(None);
+            }
+            self.ended = true;
+            self.recover_spare().await;
+            return Ok(Some(Event::Failed {
                 stage: Stage::Shim,
                 reason: reason.into(),
-            });
+            }));
         }
+        self.ended = true;
         let (workspaces, operation) = (self.workspaces.clone(), self.operation.clone());
         let notes = self
             .blocking(move |path| spool::recover(path, &workspaces, &operation))
             .await?;
         Err(FollowError::Interrupted { notes })
+    }
+
+    /// Ends and removes what a shim of ours that was killed had made ready.
+    async fn recover_spare(&self) {
+        let Some((spools, shim)) = self.shim.clone() else {
+            return;
+        };
+        let recovered = self
+            .blocking(move |_| spool::recover_spares(&spools, Some(shim)))
+            .await;
+        match recovered {
+            Ok(notes) => notes
+                .iter()
+                .for_each(|note| tracing::warn!(note, "not cleaned")),
+            Err(error) => {
+                tracing::warn!(error = %Causes(&error), "what a killed shim left cannot be removed")
+            }
+        }
     }
 
     /// Reads on. True where there was something.
@@ -187,13 +243,5 @@ impl Follower {
             source: source.into(),
         })?
         .map_err(FollowError::Spool)
-    }
-}
-
-/// An events file without a beginning, left by a power cut: there is nothing to give up.
-fn given_up_before(error: SpoolError) -> Result<(), SpoolError> {
-    match error {
-        SpoolError::Taken(_) => Ok(()),
-        other => Err(other),
     }
 }

@@ -23,7 +23,7 @@ use crate::library::{self, Chosen};
 use crate::operators::Actor;
 use crate::store::jobs::{self, JobRow};
 use crate::store::operations::{self, From, OperationRow};
-use crate::store::{Connection, StoreError};
+use crate::store::{Connection, StoreError, Urgency};
 
 /// How long a machine may be silent after an operation should have ended.
 const SILENCE: Span = Span::seconds(24 * 3600);
@@ -108,7 +108,9 @@ pub(super) async fn attempt(
     }
     let tenant = actor.tenant.clone();
     host.store
-        .enqueue_lazily(move |conn| audit::append(conn, &tenant, now, events).map(|_| ()))
+        .enqueue(Urgency::Soon, move |conn| {
+            audit::append(conn, &tenant, now, events).map(|_| ())
+        })
         .await
 }
 

@@ -29,8 +29,8 @@ pub mod tokens;
 pub use error::StoreError;
 pub use open::{Extent, Store};
 pub use row::Page;
-pub use sluice_database::OpenError;
 pub use sluice_database::rusqlite::Connection;
+pub use sluice_database::{OpenError, Urgency};
 
 #[cfg(test)]
 pub(crate) use open::tests as tests_support;

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use sluice_database::rusqlite::{self, Connection};
-use sluice_database::{Database, Migration, Migrations, OpenError, WriteError};
+use sluice_database::{Database, Migration, Migrations, OpenError, Urgency, WriteError};
 
 use super::StoreError;
 
@@ -34,7 +34,7 @@ impl Store {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        self.enqueue(change).await?.await
+        self.enqueue(Urgency::Now, change).await?.await
     }
 
     /// Hands `change` to the writer, and gives a future that answers as [`Store::write`] does. Changes are made in the
@@ -45,6 +45,7 @@ impl Store {
     /// The writer has stopped.
     pub async fn enqueue<T, E, F>(
         &self,
+        urgency: Urgency,
         change: F,
     ) -> Result<impl Future<Output = Result<T, E>> + Send + use<T, E, F>, E>
     where
@@ -52,26 +53,7 @@ impl Store {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        let answer = self.0.enqueue(|conn| within(conn, change)).await;
-        let answer = answer.map_err(Failure::settle)?;
-        Ok(async move { answer.await.map_err(Failure::settle) })
-    }
-
-    /// As [`Store::enqueue`], for a change that may wait a moment for company: it is durable with the next commit.
-    ///
-    /// # Errors
-    ///
-    /// The writer has stopped.
-    pub async fn enqueue_lazily<T, E, F>(
-        &self,
-        change: F,
-    ) -> Result<impl Future<Output = Result<T, E>> + Send + use<T, E, F>, E>
-    where
-        F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
-        T: Send + 'static,
-        E: From<StoreError> + Send + 'static,
-    {
-        let answer = self.0.enqueue_lazily(|conn| within(conn, change)).await;
+        let answer = self.0.enqueue(urgency, |conn| within(conn, change)).await;
         let answer = answer.map_err(Failure::settle)?;
         Ok(async move { answer.await.map_err(Failure::settle) })
     }

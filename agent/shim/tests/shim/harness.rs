@@ -3,13 +3,14 @@
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::unistd::{Gid, Uid};
 use serde_bytes::ByteBuf;
 use sluice_shim::event::{Event, Outcome, Stage, Started, Stream};
 use sluice_shim::frame::Decoder;
+use sluice_shim::order;
 use sluice_shim::spec::{Attachments, Limits, Profile, Script, Spec, User, Variable};
 
 /// A directory for spools and workspaces, passable by everyone as the agent's is.
@@ -137,19 +138,26 @@ pub(crate) fn spawn_from(shell: &str, spec: &Spec) -> Child {
     started(&mut bash, spec)
 }
 
-fn started(shim: &mut Command, spec: &Spec) -> Child {
+/// A shim that has the description, and the pipe for the word to start.
+pub(crate) fn describe(spec: &Spec) -> (Child, ChildStdin) {
+    described(&mut Command::new(env!("CARGO_BIN_EXE_sluice-shim")), spec)
+}
+
+fn described(shim: &mut Command, spec: &Spec) -> (Child, ChildStdin) {
     let mut child = shim
         .env_clear()
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(&spec.to_bytes())
-        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(&order::describe(spec)).unwrap();
+    (child, stdin)
+}
+
+fn started(shim: &mut Command, spec: &Spec) -> Child {
+    let (child, mut word) = described(shim, spec);
+    word.write_all(order::go()).unwrap();
     child
 }
 

@@ -7,7 +7,7 @@ use nix::unistd::Pid;
 use sluice_shim::event::{End, Event, Stage, Stream};
 use sluice_shim::spool::{self, State};
 
-use crate::harness::{Machine, collect, eventually, processes_with, run, spawn};
+use crate::harness::{Machine, collect, describe, eventually, processes_with, run, spawn};
 
 #[test]
 fn an_agent_that_dies_does_not_disturb_the_script_and_the_spool_has_it_all() {
@@ -147,6 +147,47 @@ fn what_is_not_a_description_is_refused() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"\xa1\x61x\x01").unwrap();
+    let order = b"\x01\0\0\0\0\0\0\0\x04\xa1\x61x\x01";
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), order).unwrap();
     assert_eq!(collect(child).failure().0, Stage::Spec);
+}
+
+#[test]
+fn an_end_that_is_asked_for_before_the_word_to_start_counts() {
+    let machine = Machine::new();
+    let marker = machine.path().join("ran");
+    let spec = machine.script(&format!("touch {}", marker.display()));
+    let (child, word) = describe(&spec);
+    eventually("it is ready", || is_ready(&machine));
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+    kill(pid, Signal::SIGTERM).unwrap();
+    assert_eq!(collect(child).failure().0, Stage::Canceled);
+    drop(word);
+    assert!(!marker.exists());
+}
+
+#[test]
+fn what_a_shim_made_that_is_killed_before_the_word_to_start_is_found_and_removed() {
+    let machine = Machine::new();
+    let spec = machine.script("echo ran");
+    let (mut child, word) = describe(&spec);
+    eventually("it is ready", || is_ready(&machine));
+    assert_eq!(std::fs::read_dir(machine.workspaces()).unwrap().count(), 1);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let notes = spool::recover_spares(machine.path(), Some(child.id())).unwrap();
+    assert_eq!(notes, Vec::<String>::new());
+    drop(word);
+    assert_eq!(std::fs::read_dir(machine.workspaces()).unwrap().count(), 0);
+    let left: Vec<_> = std::fs::read_dir(machine.path()).unwrap().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+}
+
+/// A shim that has told of what it made for an operation.
+fn is_ready(machine: &Machine) -> bool {
+    std::fs::read_dir(machine.path())
+        .unwrap()
+        .filter_map(|entry| spool::read_events(&entry.unwrap().path()).ok())
+        .flatten()
+        .any(|event| matches!(event, Event::Prepared(_)))
 }
