@@ -3,19 +3,19 @@
 use anyhow::Result;
 
 use crate::plugins;
-use crate::steps::{build_binaries, cargo, headline, run as run_command, target};
+use crate::steps::{BINARIES, build, cargo, headline, run as run_command, target};
 
 /// Builds everything with full optimization and runs the benches.
 pub(crate) fn run(filter: Option<&str>) -> Result<()> {
     headline("Building (release)");
-    plugins::build()?;
-    build_binaries("release")?;
+    plugins::make()?;
+    build("release", BINARIES)?;
     let mut command = cargo();
     command.args([
         "run",
         "--release",
         "--quiet",
-        "--package",
+        "--bin",
         "sluice-benches",
         "--",
     ]);

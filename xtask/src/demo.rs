@@ -8,14 +8,13 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use crate::plugins;
-use crate::steps::{build_binaries, headline};
+use crate::steps::headline;
 use stage::Stage;
 
 /// Builds everything, starts everything, runs every scene, stops everything.
 pub(crate) fn run(stay: bool) -> Result<()> {
     headline("Building (the first time this takes some minutes)");
-    build_binaries("dev")?;
-    let gates = plugins::build()?;
+    let gates = plugins::make_with_binaries()?;
 
     let started = Instant::now();
     let stage = Stage::set_up(&gates)?;

@@ -47,6 +47,6 @@ fn main() -> anyhow::Result<()> {
         Command::Demo { stay } => demo::run(stay),
         Command::Test { filter } => test::run_tests(filter.as_deref()),
         Command::Bench { filter } => bench::run(filter.as_deref()),
-        Command::Plugins => plugins::build().map(drop),
+        Command::Plugins => plugins::make().map(drop),
     }
 }

@@ -46,20 +46,51 @@ pub(crate) const BINARIES: &[&str] = &[
     "sluice-agent",
     "sluice-shim",
     "sluice-gate-runner",
-    "sluice-cli",
+    "sluice",
 ];
 
-/// Builds the product's binaries in the `dev` profile, whose dependencies are optimized.
-pub(crate) fn build_binaries(profile: &str) -> Result<()> {
+/// What makes the shipped gates.
+pub(crate) const GATES: &str = "xtask-gates";
+
+/// Builds binaries in this profile; the dependencies of `dev` are optimized too.
+pub(crate) fn build(profile: &str, binaries: &[&str]) -> Result<()> {
+    run(&mut building(profile, binaries))
+}
+
+/// `cargo build` of these binaries. It names no package: cargo would leave out the features that the other packages of the
+/// workspace switch on, and compile wasmtime and most of the rest once more for what comes next. For the same reason the
+/// alias `cargo xtask` names the binary and not the package, and works in the workspace's root alone.
+fn building(profile: &str, binaries: &[&str]) -> Command {
     let mut command = cargo();
     command.args(["build", "--profile", profile]);
-    for package in BINARIES {
-        command.args(["--package", package]);
+    for binary in binaries {
+        command.args(["--bin", binary]);
     }
-    run(&mut command)
+    command
 }
 
 /// A step's headline.
 pub(crate) fn headline(text: &str) {
     println!("\n== {text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_built_first_is_built_with_the_features_of_all_packages() {
+        let build = building("dev", BINARIES);
+        let build: Vec<_> = build
+            .get_args()
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect();
+        let config = std::fs::read_to_string(root().join(".cargo/config.toml")).expect("reads");
+        let alias = config.lines().find(|line| line.starts_with("xtask = "));
+        for command in [build.join(" "), alias.expect("is there").to_owned()] {
+            assert!(command.contains("--bin"), "{command}");
+            assert!(!command.contains("--package"), "{command}");
+            assert!(!command.contains(" -p "), "{command}");
+        }
+    }
 }

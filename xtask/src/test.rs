@@ -5,13 +5,12 @@ use std::process::{Command, Stdio};
 use anyhow::Result;
 
 use crate::plugins;
-use crate::steps::{build_binaries, cargo, headline, run};
+use crate::steps::{cargo, headline, run};
 
 /// Builds gates and binaries, then runs the tests: with cargo-nextest where it is installed, with `cargo test` otherwise.
 pub(crate) fn run_tests(filter: Option<&str>) -> Result<()> {
     headline("Building gates and binaries");
-    plugins::build()?;
-    build_binaries("dev")?;
+    plugins::make_with_binaries()?;
 
     headline("Left out on this machine");
     for (tool, what) in LEFT_OUT {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cargo_metadata::{Metadata, MetadataCommand};
+use serde_json::Value;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -13,24 +13,48 @@ fn root() -> PathBuf {
         .to_owned()
 }
 
-fn metadata() -> Metadata {
-    MetadataCommand::new()
-        .manifest_path(root().join("Cargo.toml"))
-        .exec()
-        .expect("cargo metadata")
+/// What cargo prints, in the workspace's root.
+fn cargo(arguments: &[&str]) -> String {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(arguments)
+        .current_dir(root())
+        .output();
+    let output = output.expect("cargo is there");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).expect("is text")
+}
+
+/// <https://doc.rust-lang.org/cargo/commands/cargo-metadata.html>
+fn metadata() -> Value {
+    let text = cargo(&["metadata", "--format-version", "1"]);
+    serde_json::from_str(&text).expect("is JSON")
+}
+
+/// The objects, or what else is in a list.
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().expect("is a list").iter()
+}
+
+fn string(value: &Value) -> &str {
+    value.as_str().expect("is text")
 }
 
 /// What each package of the workspace names in its manifest, tests included.
-fn arrows(metadata: &Metadata) -> BTreeMap<String, BTreeSet<String>> {
-    let packages = metadata.workspace_packages().into_iter();
-    packages
+fn arrows(metadata: &Value) -> BTreeMap<String, BTreeSet<String>> {
+    let members: BTreeSet<_> = list(&metadata["workspace_members"]).map(string).collect();
+    list(&metadata["packages"])
+        .filter(|package| members.contains(string(&package["id"])))
         .map(|package| {
+            let named = list(&package["dependencies"]);
             (
-                package.name.to_string(),
-                package
-                    .dependencies
-                    .iter()
-                    .map(|dependency| dependency.name.clone())
+                string(&package["name"]).to_owned(),
+                named
+                    .map(|dependency| string(&dependency["name"]).to_owned())
                     .collect(),
             )
         })
@@ -116,7 +140,7 @@ fn arrows_only_point_to_the_contracts() {
 fn what_is_dangerous_or_replaceable_is_named_in_one_place() {
     let arrows = arrows(&metadata());
     // What measures and what builds the product is not part of it.
-    let tools = ["sluice-benches", "sluice-tests", "xtask"];
+    let tools = ["sluice-benches", "sluice-tests", "xtask", "xtask-gates"];
     let product = || {
         arrows
             .iter()
@@ -146,31 +170,10 @@ fn what_is_dangerous_or_replaceable_is_named_in_one_place() {
 #[test]
 fn there_is_one_tls_one_cryptography_and_no_git() {
     // `cargo metadata` lists packages that no feature switches on; `cargo tree` has what is built.
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let tree = Command::new(cargo)
-        .args([
-            "tree",
-            "--workspace",
-            "--edges",
-            "all",
-            "--prefix",
-            "none",
-            "--format",
-            "{p}",
-        ])
-        .current_dir(root())
-        .output();
-    let tree = tree.expect("cargo is there");
-    assert!(
-        tree.status.success(),
-        "{}",
-        String::from_utf8_lossy(&tree.stderr)
-    );
-    let text = String::from_utf8(tree.stdout).expect("is text");
-    let packages: BTreeSet<_> = text
-        .lines()
-        .filter_map(|line| line.split_once(" v"))
-        .map(|(name, version)| (name, version.split(' ').next()))
+    let tree = built("all");
+    let packages: BTreeSet<_> = tree
+        .keys()
+        .map(|package| package.split_once(" v").expect("has a version"))
         .collect();
     let count = |name: &str| packages.iter().filter(|package| package.0 == name).count();
     assert_eq!(
@@ -185,34 +188,85 @@ fn there_is_one_tls_one_cryptography_and_no_git() {
     for name in ["ring", "openssl", "openssl-sys", "native-tls"] {
         assert_eq!(count(name), 0, "{name} is in the graph");
     }
-    for package in metadata().packages {
-        let source = package
-            .source
-            .as_ref()
-            .map(|source| source.repr.as_str())
-            .unwrap_or_default();
+    for package in list(&metadata()["packages"]) {
+        let source = package["source"].as_str().unwrap_or_default();
         assert!(
             !source.starts_with("git+"),
             "{} comes from {source}",
-            package.name
+            package["name"]
         );
     }
+}
+
+/// What macros and build scripts need while compiling, with other features than the product has it: built for both.
+const BUILT_TWICE: &[&str] = &[
+    "bitflags",
+    "cranelift-bitset",
+    "hashbrown",
+    "libc",
+    "log",
+    "memchr",
+    "pulley-interpreter",
+    "semver",
+    "serde",
+    "serde_core",
+    "serde_json",
+    "uuid",
+    "wasm-encoder",
+    "wasmparser",
+    "wasmtime-internal-core",
+];
+
+#[test]
+fn tests_add_no_feature_to_what_binaries_are_built_with_so_that_nothing_is_compiled_again() {
+    let (everything, product) = (built("all"), built("normal,build"));
+    for (package, features) in &product {
+        assert_eq!(everything.get(package), Some(features), "{package}");
+    }
+    for (package, features) in &everything {
+        let name = package.split(' ').next().unwrap_or_default();
+        assert!(
+            features.len() == 1 || BUILT_TWICE.contains(&name),
+            "{package} is compiled with {features:?}; set the features in the root manifest"
+        );
+    }
+}
+
+/// Every package that is built along these edges, `name v1.2.3`, with each of the lists of features that it is built with.
+fn built(edges: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let tree = cargo(&[
+        "tree",
+        "--workspace",
+        "--edges",
+        edges,
+        "--prefix",
+        "none",
+        "--format",
+        "{p}|{f}|",
+    ]);
+    for line in tree.lines() {
+        let mut parts = line.split('|');
+        let (Some(package), Some(features)) = (parts.next(), parts.next()) else {
+            continue;
+        };
+        let package: Vec<_> = package.split(' ').take(2).collect();
+        let features = features.to_owned();
+        found.entry(package.join(" ")).or_default().insert(features);
+    }
+    found
 }
 
 #[test]
 fn wasmtime_has_the_features_that_were_chosen_and_no_others() {
     let metadata = metadata();
-    let resolve = metadata.resolve.as_ref().expect("is resolved");
-    let node = resolve
-        .nodes
-        .iter()
-        .find(|node| metadata[&node.id].name.as_str() == "wasmtime")
+    let package = list(&metadata["packages"])
+        .find(|package| package["name"] == "wasmtime")
         .expect("is in the graph");
-    let features: BTreeSet<_> = node
-        .features
-        .iter()
-        .map(|feature| feature.as_str())
-        .collect();
+    let node = list(&metadata["resolve"]["nodes"])
+        .find(|node| node["id"] == package["id"])
+        .expect("is resolved");
+    let features: BTreeSet<_> = list(&node["features"]).map(string).collect();
     let chosen = [
         "runtime",
         "std",
@@ -257,9 +311,10 @@ fn wasmtime_has_the_features_that_were_chosen_and_no_others() {
             "wasmtime has {feature}: {features:?}"
         );
     }
-    let version = &metadata[&node.id].version;
+    let version = string(&package["version"]);
+    let parts: Vec<u32> = version.split('.').flat_map(str::parse).collect();
     assert!(
-        version.major == 48 && (version.minor, version.patch) >= (0, 8),
+        matches!(parts[..], [48, minor, patch] if (minor, patch) >= (0, 8)),
         "{version} is below the floor 48.0.8"
     );
 }
