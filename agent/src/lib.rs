@@ -10,6 +10,7 @@
 //! - [`gates`]: the owner's gates and the host's, each in a runner of its own.
 //! - [`facts`]: what is known about the machine.
 //! - [`attachments`]: blobs that are fetched and verified.
+//! - `described`: whether what a shim is to run is what the gates saw.
 //! - `outcome`: from the shim's events to a report.
 //! - [`exec`]: users, interpreters, environment, and the shim.
 //! - [`ledger`], [`audit`]: what must survive, and what is on the record.
@@ -21,6 +22,7 @@ pub mod attachments;
 pub mod audit;
 mod clock;
 pub mod config;
+mod described;
 mod dispatcher;
 pub mod enroll;
 pub mod exec;

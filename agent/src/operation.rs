@@ -9,13 +9,13 @@
 //! shim knows better.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sluice_gate_client::{Evaluation, Input, evaluate, fact};
 use sluice_gate_types::input::{Attribute, Origin, Value};
 use sluice_protocol::bundle::{Bundle, Compatibility, Source};
 use sluice_protocol::causes::Causes;
 use sluice_protocol::codec;
-use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::{Block, Ending};
 use sluice_protocol::message::StreamKind;
 use sluice_protocol::message::control::{Fact, Identity};
@@ -27,13 +27,15 @@ use tokio::sync::watch;
 
 use crate::clock::now;
 use crate::config::Config;
+use crate::described::is_what_was_seen;
 use crate::exec::environment::{self, Locale, Names};
-use crate::exec::{interpreter, spool};
+use crate::exec::spool;
+use crate::exec::users::RunAs;
 use crate::facts;
 use crate::journal::Journal;
 use crate::ledger::Passed;
 use crate::outcome::{Events, follow};
-use crate::policy::{Permitted, permit};
+use crate::policy::{Permitted, permit, user};
 use crate::supervisor::Agent;
 
 /// Who canceled an operation, once somebody has.
@@ -150,7 +152,12 @@ async fn check_and_run(
         by = somebody(&mut canceled) => return Err(Ending::Canceled(by)),
         () = past(operation.not_after) => return Err(Ending::Expired),
     };
-    let Ready { spec, passed } = ready;
+    let Ready {
+        spec,
+        passed,
+        permitted,
+    } = ready;
+    still_permitted(agent, operation, permitted).await?;
     if now() > operation.not_after {
         return Err(Ending::Expired);
     }
@@ -172,6 +179,35 @@ async fn check_and_run(
 struct Ready {
     spec: Spec,
     passed: Passed,
+    permitted: Permitted,
+}
+
+/// How old the look at the machine's users may be when a script starts. Gates may take long, and be waited for.
+const USER_IS_KNOWN: Duration = Duration::from_secs(1);
+
+/// Whether the user is still the one that the owner's policy was asked about. One that was deleted meanwhile, or is another
+/// now, does not run the script; what its id means may be somebody else.
+async fn still_permitted(
+    agent: &Agent,
+    operation: &Arc<Operation>,
+    permitted: Permitted,
+) -> Result<(), Ending> {
+    if permitted.at.elapsed() < USER_IS_KNOWN || permitted.user == RunAs::Ephemeral {
+        return Ok(());
+    }
+    let (operation, config) = (Arc::clone(operation), agent.config());
+    let name = permitted.user.name().to_owned();
+    let again = tokio::task::spawn_blocking(move || user(&operation.submission, &config)).await;
+    match again {
+        Ok(Ok(user)) if user == permitted.user => Ok(()),
+        Ok(Err(ending)) => Err(ending),
+        Ok(Ok(_)) => Err(Ending::Blocked(Block::machine_policy(format!(
+            "user `{name}` was changed on this machine while the gates were asked"
+        )))),
+        Err(error) => Err(Ending::Error(format!(
+            "the user could not be looked up: {error}"
+        ))),
+    }
 }
 
 /// Everything that comes before the start. Nothing is written for the script here, and no process of it exists.
@@ -194,7 +230,7 @@ async fn check(
     let input = Input {
         submission: &operation.submission,
         source: &source,
-        facts: with_version(facts, &source, &permitted).await,
+        facts: with_version(agent, facts, &source, &permitted).await,
         job: job_attributes(operation, &agent.identity()),
         attachments: texts,
         skip_security_scan: operation.skip_security_scan,
@@ -216,8 +252,12 @@ async fn check(
         )));
     }
     let spec = spec(agent, operation, bundle, &permitted, config);
-    // The same bytes that the gates saw: checked once more, over what is handed to the shim.
-    verify(bundle, *digest, &spec)?;
+    // Once more, over what is handed to the shim.
+    if !is_what_was_seen(&spec, bundle, &permitted.interpreter, *digest) {
+        return Err(Ending::Error(
+            "what would run differs from what the gates saw; nothing was started".to_owned(),
+        ));
+    }
     let passed = Passed {
         bundle_sha256: *digest,
         run_as: permitted.user.name().to_owned(),
@@ -229,13 +269,17 @@ async fn check(
         receipts: evaluation.receipts.clone(),
         notes: evaluation.notes.clone(),
     };
-    Ok(Ready { spec, passed })
+    Ok(Ready {
+        spec,
+        passed,
+        permitted,
+    })
 }
 
 /// Waits until a time by the wall clock, in milliseconds since 1970.
 async fn past(time: u64) {
     while now() <= time {
-        let left = std::time::Duration::from_millis((time - now().min(time)).clamp(1, 60_000));
+        let left = Duration::from_millis((time - now().min(time)).clamp(1, 60_000));
         tokio::time::sleep(left).await;
     }
 }
@@ -267,8 +311,9 @@ async fn owners_policy(
     .map_err(|error| Ending::Error(format!("the owner's policy could not be asked: {error}")))?
 }
 
-/// Facts as gates see them; the interpreter's version is found out where a script asks for one.
+/// Facts as gates see them; with the interpreter's version where a script asks for one.
 async fn with_version(
+    agent: &Agent,
     mut facts: Vec<Fact>,
     source: &Source,
     permitted: &Permitted,
@@ -277,7 +322,7 @@ async fn with_version(
         .header
         .as_ref()
         .is_some_and(|header| header.requires.interpreter.is_some());
-    if asked && let Some(version) = interpreter::version(&permitted.interpreter).await {
+    if asked && let Some(version) = agent.versions.of(&permitted.interpreter).await {
         facts.push(facts::text("interpreter.version", version));
     }
     facts
@@ -359,7 +404,11 @@ fn spec(
         .iter()
         .map(|attachment| spec::Attachment {
             name: attachment.name.clone(),
-            content: spec::Content::File(agent.blobs.path(attachment.sha256)),
+            content: spec::Content::File {
+                path: agent.blobs.path(attachment.sha256),
+                size: attachment.size,
+                sha256: *attachment.sha256.as_bytes(),
+            },
         });
     Spec {
         operation: operation.operation.to_string(),
@@ -389,25 +438,6 @@ fn spec(
         no_new_privs: config.run_as.no_new_privs,
         profile: config.confinement.profile,
         hidden: agent.own_files(),
-    }
-}
-
-/// The digest once more, over the bundle with the script that the shim gets.
-fn verify(bundle: &Bundle, digest: Digest, spec: &Spec) -> Result<(), Ending> {
-    let changed = || {
-        Ending::Error(
-            "what would run differs from what the gates saw; nothing was started".to_owned(),
-        )
-    };
-    let script = String::from_utf8(spec.script.bytes.to_vec()).map_err(|_| changed())?;
-    let handed = Bundle {
-        script,
-        arguments: spec.arguments.clone(),
-        ..bundle.clone()
-    };
-    match handed.digest() {
-        Ok(again) if again == digest => Ok(()),
-        _ => Err(changed()),
     }
 }
 

@@ -1,5 +1,7 @@
 //! What the machine's owner says about an operation, before anything is fetched or asked.
 
+use std::time::Instant;
+
 use sluice_protocol::attachment;
 use sluice_protocol::bundle::{Limits as Asked, Source, Submission};
 use sluice_protocol::ending::{Block, Ending};
@@ -20,6 +22,8 @@ pub struct Permitted {
     pub interpreter: Interpreter,
     /// The limits that apply.
     pub limits: spec::Limits,
+    /// When the owner's policy was asked.
+    pub at: Instant,
 }
 
 /// Asks the owner's policy. May look users up in a directory service: call it where blocking is allowed.
@@ -46,14 +50,8 @@ pub fn permit(
             .map_err(|refusal| blocked(refusal.to_string()))?;
     }
     let limits = limits(submission, config)?;
-    let user = match &submission.run_as {
-        Some(name) => users::resolve(name, &config.run_as.users),
-        None if nix::unistd::Uid::effective().is_root() => {
-            users::resolve(&config.run_as.default, &config.run_as.users)
-        }
-        None => users::own_user().map(RunAs::Named),
-    };
-    let user = user.map_err(|error| blocked(error.to_string()))?;
+    let at = Instant::now();
+    let user = user(submission, config)?;
     let asked = &source.interpreter;
     let interpreter =
         interpreter::resolve(&asked.command, &asked.flags, &config.interpreters.allowed).map_err(
@@ -69,7 +67,24 @@ pub fn permit(
         user,
         interpreter,
         limits,
+        at,
     })
+}
+
+/// Who runs the script. As [`permit`], of which it is a part: call it where blocking is allowed.
+///
+/// # Errors
+///
+/// The owner does not let this user run scripts, or there is none.
+pub fn user(submission: &Submission, config: &Config) -> Result<RunAs, Ending> {
+    let user = match &submission.run_as {
+        Some(name) => users::resolve(name, &config.run_as.users),
+        None if nix::unistd::Uid::effective().is_root() => {
+            users::resolve(&config.run_as.default, &config.run_as.users)
+        }
+        None => users::own_user().map(RunAs::Named),
+    };
+    user.map_err(|error| blocked(error.to_string()))
 }
 
 fn blocked(reason: impl Into<String>) -> Ending {
@@ -146,4 +161,159 @@ fn limits(submission: &Submission, config: &Config) -> Result<spec::Limits, Endi
         file_size: Some(ceiling.file_size.0),
         open_files: Some(ceiling.open_files),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use sluice_protocol::bundle::{Attachment, Compatibility, Variable};
+    use sluice_protocol::digest::Digest;
+    use sluice_protocol::ids::{JobId, OperationId};
+    use sluice_protocol::message::operation::Authorization;
+    use sluice_protocol::units::{ByteSize, Span};
+
+    use super::*;
+
+    /// What an honest host would send.
+    fn operation() -> Operation {
+        Operation {
+            operation: OperationId::generate(),
+            job: JobId::generate(),
+            submission: Submission {
+                script: b"#!/bin/sh\n:\n".to_vec(),
+                interpreter: None,
+                parameters: vec![],
+                environment: vec![],
+                attachments: vec![],
+                secrets: vec![],
+                run_as: None,
+                limits: Asked::default(),
+                compatibility: Compatibility::None,
+            },
+            bundle_sha256: Digest::of(b"bundle"),
+            not_after: u64::MAX,
+            gates_revision: 1,
+            skip_security_scan: false,
+            targets: 1,
+            operator: "ann".to_owned(),
+            submitted_at: "2026-01-01T00:00:00Z".to_owned(),
+            authorizations: vec![],
+        }
+    }
+
+    fn asked(operation: &Operation) -> Result<Permitted, Ending> {
+        let source = Source::read(&operation.submission).unwrap();
+        permit(operation, &source, &Config::default())
+    }
+
+    fn attachment(name: &str, size: u64) -> Attachment {
+        Attachment {
+            name: name.to_owned(),
+            size,
+            sha256: Digest::of(name.as_bytes()),
+        }
+    }
+
+    fn variable(name: &str, value: &str) -> Variable {
+        Variable {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        }
+    }
+
+    /// What a host has to be hostile or broken to send: it refuses all of this itself.
+    #[test]
+    fn what_no_honest_host_sends_is_blocked_by_name_before_anything_is_fetched_or_asked() {
+        assert!(asked(&operation()).is_ok());
+        type Change = Box<dyn Fn(&mut Operation)>;
+        let attach = |files: Vec<Attachment>| -> Change {
+            Box::new(move |o| o.submission.attachments = files.clone())
+        };
+        let set = |name: &'static str, value: &'static str| -> Change {
+            Box::new(move |o| o.submission.environment = vec![variable(name, value)])
+        };
+        let many = (0..=attachment::MOST).map(|n| attachment(&n.to_string(), 1));
+        let changes: Vec<(&str, Change)> = vec![
+            (
+                "signed authorizations",
+                Box::new(|o| {
+                    o.authorizations = vec![Authorization {
+                        signer: "ed25519:".to_owned(),
+                        statement: vec![],
+                        signature: vec![],
+                    }];
+                }),
+            ),
+            ("../passwd", attach(vec![attachment("../passwd", 1)])),
+            ("single safe file name", attach(vec![attachment("", 1)])),
+            (
+                "two attachments are called A",
+                attach(vec![attachment("a", 1), attachment("A", 1)]),
+            ),
+            (
+                "over the limit",
+                attach(vec![attachment("a", attachment::LARGEST + 1)]),
+            ),
+            ("attachments, over the limit", attach(many.collect())),
+            ("names are letters", set("A=B", "x")),
+            ("names are letters", set("A", "x\0y")),
+            ("SLUICE_ names are reserved", set("SLUICE_JOB_ID", "x")),
+            ("LD_PRELOAD", set("LD_PRELOAD", "/tmp/x.so")),
+            ("PATH has a part", set("PATH", "bin")),
+            (
+                "limits.time",
+                Box::new(|o| o.submission.limits.time = Some(Span::seconds(3601))),
+            ),
+            (
+                "limits.output",
+                Box::new(|o| o.submission.limits.output = Some(ByteSize::mib(17))),
+            ),
+            (
+                "limits.memory",
+                Box::new(|o| o.submission.limits.memory = Some(ByteSize::mib(2049))),
+            ),
+            (
+                "`awk`",
+                Box::new(|o| o.submission.interpreter = Some("awk".to_owned())),
+            ),
+            (
+                "flag `-c`",
+                Box::new(|o| o.submission.interpreter = Some("bash -c".to_owned())),
+            ),
+            (
+                "`root`",
+                Box::new(|o| o.submission.run_as = Some("root".to_owned())),
+            ),
+        ];
+        for (named, change) in changes {
+            // An agent that is not root has its own words for users; root's own agent in a test may be its user.
+            if named == "`root`" && !nix::unistd::Uid::effective().is_root() {
+                continue;
+            }
+            let mut operation = operation();
+            change(&mut operation);
+            match asked(&operation) {
+                Err(Ending::Blocked(block)) => {
+                    assert!(block.reason.contains(named), "{named}: {}", block.reason);
+                }
+                other => panic!("{named}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_job_does_not_ask_for_is_the_usual_or_the_owners_ceiling_where_that_is_lower() {
+        let source = Source::read(&operation().submission).unwrap();
+        let mut config = Config::default();
+        let limits = permit(&operation(), &source, &config).unwrap().limits;
+        assert_eq!(limits.time.as_secs(), 600);
+        assert_eq!((limits.output, limits.memory), (1 << 20, Some(512 << 20)));
+        config.limits.time = Span::seconds(5);
+        config.limits.output = ByteSize(1000);
+        config.limits.memory = ByteSize(2000);
+        let limits = permit(&operation(), &source, &config).unwrap().limits;
+        assert_eq!(limits.time.as_secs(), 5);
+        assert_eq!((limits.output, limits.memory), (1000, Some(2000)));
+    }
 }

@@ -17,6 +17,7 @@ use crate::clock::now;
 use crate::config::{self, Config};
 use crate::dispatcher::Operations;
 use crate::exec::spawn::Launcher;
+use crate::exec::versions::Versions;
 use crate::gates::Gates;
 use crate::ledger::Ledger;
 use crate::link;
@@ -36,6 +37,8 @@ pub struct Agent {
     pub blobs: Blobs,
     /// Starts shims.
     pub launcher: Launcher,
+    /// Of interpreters.
+    pub versions: Versions,
     config: watch::Sender<Arc<Config>>,
     config_path: Option<PathBuf>,
     slots: Semaphore,
@@ -55,6 +58,7 @@ pub async fn run(state: StateDirectory, config_path: Option<PathBuf>) -> anyhow:
     let (identity, addresses) = state.identity()?;
     let launcher = Launcher::beside_this_program(state.path("spool"))?;
     let slots = Semaphore::new(config.limits.parallel);
+    let versions = Versions::start(config.interpreters.allowed.clone());
     let config = watch::Sender::new(Arc::new(config));
     let agent = Arc::new(Agent {
         machine: identity.machine(),
@@ -62,6 +66,7 @@ pub async fn run(state: StateDirectory, config_path: Option<PathBuf>) -> anyhow:
         gates: Gates::new(&state, config.subscribe())?,
         blobs: Blobs::new(state.path("blobs")),
         launcher,
+        versions,
         slots,
         config,
         config_path,
@@ -220,6 +225,7 @@ impl Agent {
         let event = match Config::load(self.config_path.as_deref()) {
             Ok(config) => {
                 // What the owner has tightened holds from here on: operations wait until the gates are set up under it.
+                self.versions.renew(config.interpreters.allowed.clone());
                 self.config.send_replace(Arc::new(config));
                 if let Err(error) = self.prepare_workspace() {
                     tracing::error!(error = %format!("{error:#}"), "scripts cannot be put there; every operation will end with an error");

@@ -65,10 +65,15 @@ const LOADERS: &[&str] = &[
     "GEM_HOME",
     "GEM_PATH",
     "OPENSSL_CONF",
+    "OPENSSL_ENGINES",
+    "OPENSSL_MODULES",
+    "PYTHONBREAKPOINT",
     "PSModulePath",
     "DOTNET_STARTUP_HOOKS",
+    "DOTNET_ADDITIONAL_DEPS",
+    "DOTNET_SHARED_STORE",
 ];
-const LOADER_PREFIXES: &[&str] = &["LD_", "BASH_FUNC_", "CORECLR_"];
+const LOADER_PREFIXES: &[&str] = &["LD_", "BASH_FUNC_", "CORECLR_", "COR_"];
 
 /// The most bytes that names and values of a job's variables may have in all.
 pub const MAX_ENVIRONMENT: usize = 256 << 10;

@@ -320,6 +320,13 @@ fn plan<'a>(
             environment.push(variable);
         }
     }
+    // Ours win: some interpreters take the first of two, others the last.
+    environment.retain(|given| {
+        !workspace
+            .variables
+            .iter()
+            .any(|ours| ours.name == given.name)
+    });
     environment.extend(workspace.variables.iter().cloned());
     let envp = environment
         .iter()

@@ -138,8 +138,16 @@ pub struct Attachment {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub enum Content {
-    /// A regular file in the agent's own store, copied from there.
-    File(PathBuf),
+    /// A regular file in the agent's own store, copied from there. The operation does not start where it is another than
+    /// the gates saw.
+    File {
+        /// Where it is.
+        path: PathBuf,
+        /// Its bytes.
+        size: u64,
+        /// SHA-256 of these.
+        sha256: [u8; 32],
+    },
     /// The bytes themselves.
     Bytes(ByteBuf),
 }
@@ -278,7 +286,7 @@ impl Spec {
         }
         for file in &self.attachments.files {
             component("attachment", &file.name)?;
-            if let Content::File(path) = &file.content {
+            if let Content::File { path, .. } = &file.content {
                 absolute("attachment's source", path)?;
             }
         }

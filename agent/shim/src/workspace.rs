@@ -13,7 +13,7 @@
 
 use std::ffi::CString;
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -23,6 +23,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, openat, renameat, renameat2};
 use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::{Gid, Uid, fchown, mkdir, mkdtemp};
+use sha2::{Digest, Sha256};
 
 use crate::spec::{Content, Spec, Variable};
 use crate::tree;
@@ -41,6 +42,8 @@ pub(crate) enum WorkspaceError {
     },
     #[error("{} could be changed by other users: it and its parents must belong to root and not be writable by others", .0.display())]
     Unsafe(PathBuf),
+    #[error("{} is not what the gates saw; it was changed since", .0.display())]
+    Changed(PathBuf),
     #[error("{} cannot be entered by the script's user: it and its parents need mode 0711 or wider", .0.display())]
     Closed(PathBuf),
 }
@@ -185,7 +188,7 @@ impl Workspace {
             let file = folder.file(&attachment.name, 0o600)?;
             match &attachment.content {
                 Content::Bytes(bytes) => file.write(bytes)?,
-                Content::File(source) => file.copy(source)?,
+                Content::File { path, size, sha256 } => file.copy(path, *size, sha256)?,
             }
         }
         for name in &spec.attachments.variables {
@@ -373,7 +376,8 @@ impl NewFile {
             .map_err(|e| fail("write", &self.path, e))
     }
 
-    fn copy(mut self, source: &Path) -> Result<(), WorkspaceError> {
+    /// Copies a file that is known by size and digest, and fails where it has others.
+    fn copy(mut self, source: &Path, size: u64, sha256: &[u8; 32]) -> Result<(), WorkspaceError> {
         let mut from = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
@@ -386,9 +390,29 @@ impl NewFile {
                 std::io::Error::new(ErrorKind::InvalidInput, "not a regular file"),
             ));
         }
-        std::io::copy(&mut from, &mut self.file)
-            .map(drop)
-            .map_err(|e| fail("copy", source, e))
+        let copied = |error| fail("copy", source, error);
+        let mut digest = Sha256::new();
+        let mut left = size;
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let length = from.read(&mut buffer).map_err(copied)?;
+            let Some(rest) = left.checked_sub(length as u64) else {
+                return Err(WorkspaceError::Changed(source.to_owned()));
+            };
+            if length == 0 {
+                break;
+            }
+            left = rest;
+            digest.update(&buffer[..length]);
+            self.file
+                .write_all(&buffer[..length])
+                .map_err(|e| fail("write", &self.path, e))?;
+        }
+        if left == 0 && digest.finalize()[..] == sha256[..] {
+            Ok(())
+        } else {
+            Err(WorkspaceError::Changed(source.to_owned()))
+        }
     }
 }
 

@@ -26,6 +26,8 @@ pub struct Interpreter {
     pub path: PathBuf,
     /// All flags: those every script of the language gets, then those that were asked for.
     pub flags: Vec<String>,
+    /// How many every script of the language gets.
+    pub fixed: usize,
     /// The name of the script's file, which PowerShell looks at.
     pub script_name: &'static str,
 }
@@ -106,17 +108,19 @@ pub fn resolve(
     };
     let (path, real) = first_safe(&candidates, command)?;
     let mut flags = language.fixed_flags(&real);
+    let fixed = flags.len();
     flags.extend(flags_asked);
     Ok(Interpreter {
         path,
         flags,
+        fixed,
         script_name: language.script_name(),
     })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Language {
-    Shell,
+    Shell(Shell),
     Python,
     Perl,
     Ruby,
@@ -125,10 +129,37 @@ enum Language {
     Other,
 }
 
+/// Shells differ in what a letter means: `-E` of a ksh reads a file of the user's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shell {
+    Bash,
+    Zsh,
+    /// sh, dash, ash, ksh, mksh: what POSIX has.
+    Posix,
+}
+
+impl Shell {
+    const fn letters(self) -> &'static str {
+        match self {
+            Self::Bash => "euxfvnCpBET",
+            Self::Zsh | Self::Posix => "euxfvnC",
+        }
+    }
+
+    fn words(self) -> &'static [&'static str] {
+        match self {
+            Self::Bash => &["--norc", "--noprofile", "--posix"],
+            Self::Zsh | Self::Posix => &[],
+        }
+    }
+}
+
 impl Language {
     fn of(name: &str) -> Self {
         match name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.') {
-            "sh" | "bash" | "dash" | "zsh" | "ksh" | "ash" | "mksh" => Self::Shell,
+            "bash" => Self::Shell(Shell::Bash),
+            "zsh" => Self::Shell(Shell::Zsh),
+            "sh" | "dash" | "ksh" | "ash" | "mksh" => Self::Shell(Shell::Posix),
             "python" => Self::Python,
             "perl" => Self::Perl,
             "ruby" => Self::Ruby,
@@ -147,9 +178,11 @@ impl Language {
     }
 
     /// What every script gets. For Python: no packages of the user's home, and (from 3.11) not the script's directory.
-    /// Never `-I` or `-E`: variables that the owner allows shall count.
+    /// Never `-I` or `-E`: variables that the owner allows shall count. For zsh: no `.zshenv` of a home that the job names,
+    /// which zsh reads for scripts too.
     fn fixed_flags(self, real: &Path) -> Vec<String> {
         let flags: &[&str] = match self {
+            Self::Shell(Shell::Zsh) => &["-f"],
             Self::Python if has_safe_path(real) => &["-s", "-P"],
             Self::Python => &["-s"],
             Self::PowerShell => &["-NoLogo", "-NoProfile", "-NonInteractive", "-File"],
@@ -168,7 +201,7 @@ impl Language {
                 flag: flag.escape_debug().take(80).collect(),
             };
             match self {
-                Self::Shell if flag == "-o" || flag == "+o" => {
+                Self::Shell(_) if flag == "-o" || flag == "+o" => {
                     let option = rest
                         .next()
                         .filter(|option| SHELL_OPTIONS.contains(&option.as_str()))
@@ -177,9 +210,9 @@ impl Language {
                     passed.push(option.clone());
                 }
                 // `-eo pipefail`
-                Self::Shell
+                Self::Shell(shell)
                     if flag.ends_with('o')
-                        && letters(flag.trim_end_matches('o'), SHELL_LETTERS) =>
+                        && letters(flag.trim_end_matches('o'), shell.letters()) =>
                 {
                     let option = rest
                         .next()
@@ -202,9 +235,7 @@ impl Language {
 
     fn allows(self, flag: &str) -> bool {
         match self {
-            Self::Shell => {
-                letters(flag, SHELL_LETTERS) || ["--norc", "--noprofile", "--posix"].contains(&flag)
-            }
+            Self::Shell(shell) => letters(flag, shell.letters()) || shell.words().contains(&flag),
             Self::Python => letters(flag, "uBbOsSPEIvq"),
             Self::Perl => letters(flag, "wWtTX"),
             Self::Ruby => {
@@ -230,7 +261,6 @@ impl Language {
     }
 }
 
-const SHELL_LETTERS: &str = "euxfvnCpBET";
 const SHELL_OPTIONS: [&str; 9] = [
     "errexit",
     "nounset",
@@ -306,7 +336,9 @@ fn first_safe(
 
 fn unsafe_because(path: &Path, real: &Path) -> Option<&'static str> {
     let me = Uid::effective().as_raw();
-    let meta = std::fs::metadata(real).ok()?;
+    let Ok(meta) = std::fs::metadata(real) else {
+        return Some("it cannot be looked at");
+    };
     if !meta.is_file() || meta.mode() & 0o111 == 0 {
         return Some("it is not an executable file");
     }
@@ -350,42 +382,6 @@ fn has_safe_path(real: &Path) -> bool {
         .and_then(|minor| minor.parse::<u32>().ok())
         .is_some_and(|minor| minor >= 11)
 }
-
-/// The version that an interpreter says it has, for requirements such as `>=3.9`: the first number with a dot in what
-/// `--version` prints. None where it does not say within [`VERSION_TIME`].
-pub async fn version(interpreter: &Interpreter) -> Option<String> {
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "exec is one of the places that start processes (ARCHITECTURE.md)"
-    )]
-    let mut command = tokio::process::Command::new(&interpreter.path);
-    command
-        .arg("--version")
-        .env_clear()
-        .current_dir("/")
-        .stdin(std::process::Stdio::null())
-        .kill_on_drop(true);
-    if Uid::effective().is_root() {
-        // Nothing starts as root because a script's header asks for a version.
-        command.uid(NOBODY).gid(NOBODY);
-    }
-    let output = tokio::time::timeout(VERSION_TIME, command.output())
-        .await
-        .ok()?
-        .ok()?;
-    let text = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8_lossy(&text);
-    text.split(|c: char| !c.is_ascii_digit() && c != '.')
-        .map(|word| word.trim_matches('.'))
-        .find(|word| word.contains('.'))
-        .map(str::to_owned)
-}
-
-/// The kernel's overflow user, which owns nothing.
-const NOBODY: u32 = 65_534;
-
-/// How long an interpreter may take to say its version.
-const VERSION_TIME: std::time::Duration = std::time::Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
@@ -533,6 +529,32 @@ mod tests {
             ask("bash", &["-c"]),
             Err(InterpreterError::Flag { .. })
         ));
+    }
+
+    #[test]
+    fn a_letter_counts_for_the_shell_that_it_means_something_harmless_to() {
+        for (shell, flags, allowed) in [
+            ("bash", "-EeT", true),
+            ("ksh", "-E", false),
+            ("ksh93", "-E", false),
+            ("ksh", "-T", false),
+            ("dash", "-p", false),
+            ("zsh", "-E", false),
+            ("zsh", "-eu", true),
+            ("sh", "-eu", true),
+            ("sh", "--norc", false),
+        ] {
+            let checked = Language::of(shell).check(shell, &strings(&[flags]));
+            assert_eq!(checked.is_ok(), allowed, "{shell} {flags}");
+        }
+        let zsh = Language::of("zsh");
+        assert_eq!(zsh.fixed_flags(Path::new("/usr/bin/zsh")), ["-f"]);
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_not_called_safe() {
+        let gone = Path::new("/usr/bin/there-is-no-such-program");
+        assert_eq!(unsafe_because(gone, gone), Some("it cannot be looked at"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! The modules in the order an operation meets them:
 //! [`users`] resolves the requested user against the machine owner's list, [`interpreter`] finds the program and checks
-//! its flags, [`environment`] composes the variables, [`spawn`] gives all of it to a shim and streams what it reports,
+//! its flags, [`versions`] knows how new it is, [`environment`] composes the variables, [`spawn`] gives all of it to a shim and streams what it reports,
 //! and [`spool`] picks up an operation whose shim outlived an agent.
 //!
 //! Nothing here forks the agent, whose memory would make that dear: shims are forked by a small process of their own.
@@ -12,5 +12,6 @@ pub mod interpreter;
 pub mod spawn;
 pub mod spool;
 pub mod users;
+pub mod versions;
 
 mod fork_server;

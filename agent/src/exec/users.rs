@@ -7,7 +7,8 @@ use std::ffi::CString;
 use std::path::PathBuf;
 
 use nix::unistd::{Uid, User, getgrouplist};
-use sluice_shim::spec;
+use sluice_gate_client::{GATE_UIDS, GATE_USER};
+use sluice_shim::{FIRST_UID, LAST_UID, spec};
 
 /// The name that stands for a fresh user for each operation.
 pub const EPHEMERAL: &str = "ephemeral";
@@ -65,6 +66,11 @@ pub enum UserError {
     /// Root by another name, while root is not in the owner's list.
     #[error("user `{0}` is root by another name, and root is not allowed on this machine")]
     AliasOfRoot(String),
+    /// A process of it could end gate runners, or be taken for one of an ephemeral user.
+    #[error(
+        "user `{0}` is not possible: its user id is kept for Sluice's own processes and ephemeral users"
+    )]
+    Reserved(String),
     /// The agent has no right to change users.
     #[error(
         "user `{asked}` is not possible: the agent is not root and can run scripts only as its own user `{own}`"
@@ -180,6 +186,13 @@ fn permit(
     allowed: &Allowed,
     uid_of: impl Fn(&str) -> Option<u32>,
 ) -> Result<(), UserError> {
+    // Whatever the owner allows: `ALL` is meant for the machine's users.
+    if GATE_UIDS.contains(&uid)
+        || (FIRST_UID..=LAST_UID).contains(&uid)
+        || (uid != 0 && uid_of(GATE_USER) == Some(uid))
+    {
+        return Err(UserError::Reserved(asked.into()));
+    }
     let Allowed::Names(names) = allowed else {
         return Ok(());
     };
@@ -266,6 +279,9 @@ mod tests {
 
     fn uid_of(name: &str) -> Option<u32> {
         match name {
+            GATE_USER | "gatekeeper" => Some(970),
+            "dynamic" => Some(*GATE_UIDS.start()),
+            "borrowed" => Some(LAST_UID),
             "root" | "toor" => Some(0),
             "ann" | "ann2" => Some(1000),
             _ => None,
@@ -303,6 +319,18 @@ mod tests {
             Err(UserError::NotAllowed(_))
         ));
         assert!(ask("root", &Allowed::All).is_ok());
+    }
+
+    #[test]
+    fn no_script_runs_as_a_user_of_ours_whatever_the_owner_allows() {
+        for user in [GATE_USER, "gatekeeper", "dynamic", "borrowed"] {
+            for allowed in [Allowed::All, names(&[user])] {
+                assert!(
+                    matches!(ask(user, &allowed), Err(UserError::Reserved(name)) if name == user),
+                    "{user}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -9,9 +9,9 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_bytes::ByteBuf;
 use sluice_shim::event::{End, Stage};
-use sluice_shim::spec::{Attachment, Content, Secret};
+use sluice_shim::spec::{Attachment, Secret};
 
-use crate::harness::{Machine, collect, installed, nobody, root, run, spawn_from};
+use crate::harness::{Machine, blob, collect, installed, nobody, root, run, spawn_from};
 
 fn entries(directory: &Path) -> usize {
     std::fs::read_dir(directory).unwrap().count()
@@ -221,7 +221,7 @@ fn no_file_is_open_to_others_for_a_moment_and_each_has_its_owner_before_its_cont
     spec.user = nobody();
     spec.attachments.files = vec![Attachment {
         name: "attached".into(),
-        content: Content::File(machine.path().join("blob")),
+        content: blob(&machine),
     }];
     spec.secrets = vec![Secret {
         variable: "SLUICE_SECRET_T".into(),

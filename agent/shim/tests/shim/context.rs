@@ -9,7 +9,7 @@ use sluice_shim::event::{Event, Stage};
 use sluice_shim::spec::{Attachment, Content, Secret, User, Variable};
 use sluice_shim::{FIRST_UID, LAST_UID, spool};
 
-use crate::harness::{Machine, collect, eventually, nobody, root, run, spawn, spawn_from};
+use crate::harness::{Machine, blob, collect, eventually, nobody, root, run, spawn, spawn_from};
 
 fn status(text: &str) -> HashMap<String, String> {
     text.lines()
@@ -165,7 +165,7 @@ fn files_have_their_modes_and_are_named_by_variables() {
         },
         Attachment {
             name: "two".into(),
-            content: Content::File(machine.path().join("blob")),
+            content: blob(&machine),
         },
     ];
     spec.secrets = vec![Secret {
@@ -187,6 +187,50 @@ fn files_have_their_modes_and_are_named_by_variables() {
         out,
         format!("{}\nscript\n1;from the store;hunter2", modes.join("\n"))
     );
+}
+
+#[test]
+fn an_attachment_that_was_changed_since_the_gates_saw_it_stops_the_start() {
+    for (change, text) in [
+        ("other bytes", "from the stork"),
+        ("longer", "from the store."),
+        ("shorter", "from"),
+    ] {
+        let machine = Machine::new();
+        std::fs::write(machine.path().join("blob"), "from the store").unwrap();
+        let mut spec = machine.script("echo ran");
+        spec.attachments.files = vec![Attachment {
+            name: "one".into(),
+            content: blob(&machine),
+        }];
+        std::fs::write(machine.path().join("blob"), text).unwrap();
+        let report = run(&spec);
+        let (stage, reason) = report.failure();
+        assert_eq!(stage, Stage::Workspace, "{change}");
+        assert!(
+            reason.contains("not what the gates saw"),
+            "{change}: {reason}"
+        );
+        assert_eq!(std::fs::read_dir(machine.workspaces()).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn a_variable_that_names_a_folder_of_ours_is_there_once() {
+    let machine = Machine::new();
+    std::fs::write(machine.path().join("blob"), "").unwrap();
+    let mut spec =
+        machine.script("tr '\\0' '\\n' < /proc/self/environ | grep -c ^A=; echo ${A##*/}");
+    spec.environment.push(Variable {
+        name: "A".into(),
+        value: "/elsewhere".into(),
+    });
+    spec.attachments.variables = vec!["A".into()];
+    spec.attachments.files = vec![Attachment {
+        name: "one".into(),
+        content: blob(&machine),
+    }];
+    assert_eq!(run(&spec).stdout(), "1\nattachments\n");
 }
 
 #[test]

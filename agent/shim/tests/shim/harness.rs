@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::{Gid, Uid};
 use serde_bytes::ByteBuf;
+use sha2::{Digest as _, Sha256};
 use sluice_shim::event::{Event, Outcome, Stage, Started, Stream};
 use sluice_shim::frame::Decoder;
 use sluice_shim::order;
-use sluice_shim::spec::{Attachments, Limits, Profile, Script, Spec, User, Variable};
+use sluice_shim::spec::{Attachments, Content, Limits, Profile, Script, Spec, User, Variable};
 
 /// A directory for spools and workspaces, passable by everyone as the agent's is.
 pub(crate) struct Machine {
@@ -95,6 +96,17 @@ impl Machine {
 
     pub(crate) fn run(&self, text: &str) -> Report {
         run(&self.script(text))
+    }
+}
+
+/// The file `blob` of a machine's directory, as an attachment.
+pub(crate) fn blob(machine: &Machine) -> Content {
+    let path = machine.path().join("blob");
+    let bytes = std::fs::read(&path).unwrap();
+    Content::File {
+        path,
+        size: bytes.len() as u64,
+        sha256: Sha256::digest(&bytes).into(),
     }
 }
 

@@ -31,4 +31,5 @@ pub mod wire;
 pub use component::Component;
 pub use domain::{BindError, BindRequest, BoundGate, DomainOptions, GateDomain, IDLE};
 pub use evaluate::{Evaluation, Input, evaluate};
+pub use process::{GATE_UIDS, GATE_USER};
 pub use translate::{fact, settings};

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -216,17 +217,22 @@ fn spawn(start: &Start, mode: &str) -> io::Result<(Child, UnixStream)> {
     Ok((child, UnixStream::from_std(ours)?))
 }
 
-/// The user that runners of this parent drop to: `sluice-gate` where that user exists, else the `slot`-th uid without a
-/// user in systemd's dynamic range (61184..=65519), which is never a run-as uid. None where the parent is not root.
+/// The user that runners drop to where it exists. No script may run as it: processes of one uid can end each other.
+pub const GATE_USER: &str = "sluice-gate";
+/// The uids that runners of root have otherwise: those of systemd's dynamic range. No script may have one.
+pub const GATE_UIDS: RangeInclusive<u32> = 61_184..=65_519;
+
+/// The user that runners of this parent drop to: [`GATE_USER`] where it exists, else the `slot`-th of [`GATE_UIDS`] without
+/// a user. None where the parent is not root.
 pub(crate) fn gate_user(slot: u32) -> io::Result<Option<u32>> {
     use nix::unistd::{Uid, User};
     if !Uid::effective().is_root() {
         return Ok(None);
     }
-    if let Ok(Some(user)) = User::from_name("sluice-gate") {
+    if let Ok(Some(user)) = User::from_name(GATE_USER) {
         return Ok(Some(user.uid.as_raw()));
     }
-    (61_184..=65_519_u32)
+    GATE_UIDS
         .filter(|uid| matches!(User::from_uid(Uid::from_raw(*uid)), Ok(None)))
         .nth(slot as usize)
         .map(Some)
