@@ -420,6 +420,7 @@ mod tests {
             job: JobId::generate(),
             submission: Submission {
                 script: b"#!/bin/sh\n:\n".to_vec(),
+                declared: None,
                 interpreter: None,
                 parameters: vec![],
                 environment: vec![],

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec;
 use crate::digest::Digest;
-use crate::script::{Header, HeaderError, Interpreter, InterpreterError, ScriptText, TextError};
+use crate::script::{
+    Header, HeaderError, Interpreter, InterpreterError, MAX_DECLARED, ScriptText, TextError,
+};
 use crate::units::{ByteSize, Span};
 
 /// What an operator submitted, as it was submitted.
@@ -18,6 +20,8 @@ pub struct Submission {
     /// The bytes of the script.
     #[serde(with = "serde_bytes")]
     pub script: Vec<u8>,
+    /// What a library entry declares of the script, as TOML; none where a header block does, or nothing.
+    pub declared: Option<String>,
     /// `--interpreter`, which wins over the `#!` line.
     pub interpreter: Option<String>,
     /// Parameters in the order given; names are unique.
@@ -130,7 +134,7 @@ pub struct Source {
     pub text: ScriptText,
     /// Which interpreter is asked for.
     pub interpreter: Interpreter,
-    /// What the script declares, where it has a header block.
+    /// What the script declares, in a header block or its library entry.
     pub header: Option<Header>,
 }
 
@@ -147,7 +151,14 @@ impl Source {
             None => Interpreter::from_shebang(text.as_str())?,
         };
         let text = text.normalize_for(interpreter.language());
-        let header = Header::find(text.as_str())?;
+        let header = match (Header::find(text.as_str())?, &submission.declared) {
+            (Some(_), Some(_)) => return Err(SourceError::DeclaredTwice),
+            (None, Some(tables)) if tables.len() > MAX_DECLARED => {
+                return Err(SourceError::DeclaredTooLarge(tables.len()));
+            }
+            (None, Some(tables)) => Some(Header::parse(tables).map_err(SourceError::Declared)?),
+            (header, None) => header,
+        };
         Ok(Self {
             text,
             interpreter,
@@ -201,8 +212,19 @@ pub enum SourceError {
     #[error(transparent)]
     Interpreter(#[from] InterpreterError),
     /// The header block cannot be read.
-    #[error(transparent)]
+    #[error("the script's header, {0}")]
     Header(#[from] HeaderError),
+    /// What the library entry declares cannot be read.
+    #[error("the declaration of the script's parameters, {0}")]
+    Declared(#[source] HeaderError),
+    /// It declares more than anyone writes.
+    #[error("the declaration of the script's parameters has {0} bytes, over the limit of {max} bytes", max = MAX_DECLARED)]
+    DeclaredTooLarge(usize),
+    /// Which of the two holds would be a guess.
+    #[error(
+        "the script declares its parameters in a header block, and they are declared beside it too; keep one of the two"
+    )]
+    DeclaredTwice,
 }
 
 #[cfg(test)]
@@ -212,6 +234,7 @@ mod tests {
     fn submission() -> Submission {
         Submission {
             script: b"#!/bin/bash\necho hi\n".to_vec(),
+            declared: None,
             interpreter: None,
             parameters: Vec::new(),
             environment: vec![
@@ -244,6 +267,32 @@ mod tests {
         let mut other = submission();
         other.environment.reverse();
         assert_eq!(digest(&submission()), digest(&other));
+    }
+
+    #[test]
+    fn a_script_declares_its_parameters_in_one_place() {
+        let declared = |script: &str, tables: &str| {
+            Source::read(&Submission {
+                script: script.as_bytes().to_vec(),
+                declared: Some(tables.to_owned()),
+                ..submission()
+            })
+        };
+        let plain = "#!/bin/sh\n";
+        let source = declared(plain, "[parameters.b]\n[parameters.a]\n").expect("reads");
+        let header = source.header.expect("is declared");
+        let names: Vec<_> = header
+            .parameters
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect();
+        assert_eq!(names, ["b", "a"]);
+        let header = "#!/bin/sh\n# /// sluice\n# ///\n";
+        assert_eq!(declared(header, ""), Err(SourceError::DeclaredTwice));
+        let wrong = declared(plain, "\n[parameter.a]\n").expect_err("is no table of these");
+        assert!(wrong.to_string().contains("line 2"), "{wrong}");
+        let large = declared(plain, &"#".repeat(MAX_DECLARED + 1));
+        assert!(matches!(large, Err(SourceError::DeclaredTooLarge(_))));
     }
 
     #[test]

@@ -22,10 +22,13 @@ pub struct AddScript {
     pub description: Option<String>,
     /// The bytes of the script. Its header block declares parameters and requirements.
     pub script: Base64,
+    /// The same tables as TOML, where the script has no header block.
+    #[serde(default)]
+    pub parameters: Option<String>,
     /// Wins over the script's `#!` line.
     #[serde(default)]
     pub interpreter: Option<String>,
-    /// The systems it is for, where its header does not say; any where empty.
+    /// The systems it is for, where it does not say so itself; any where empty.
     #[serde(default)]
     pub os: Vec<Os>,
     /// The user, where a job does not ask for one; the machine's default where absent.
@@ -124,9 +127,9 @@ pub struct ScriptVersion {
     pub interpreter: Option<String>,
     /// The systems it is for, `linux`, `windows` or `macos`; any where empty.
     pub os: Vec<String>,
-    /// What its header declares, by name. Empty once its text is erased.
+    /// What its header block or entry declares, in that order. Empty once its text is erased.
     pub parameters: Vec<Parameter>,
-    /// What else its header requires of a machine. Empty once its text is erased.
+    /// What else that requires of a machine. Empty once its text is erased.
     pub requires: Requires,
     /// The user, where a job does not ask for one.
     pub run_as: Option<String>,
@@ -152,9 +155,12 @@ pub struct ScriptText {
     pub version: ScriptVersion,
     /// The bytes added; null once they are erased.
     pub script: Option<Base64>,
+    /// The parameters that were added beside it, as TOML; null where its header block declares them, or nothing does, and
+    /// once they are erased.
+    pub declaration: Option<String>,
 }
 
-/// A parameter, as the header declares it.
+/// A parameter, as it is declared.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Parameter {
     /// Its name.
@@ -182,7 +188,7 @@ pub struct Parameter {
     pub description: Option<String>,
 }
 
-/// What a header requires of a machine, besides its system.
+/// What a script requires of a machine, besides its system.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Requires {
     /// `x86_64`, `aarch64` ...; any of them will do.

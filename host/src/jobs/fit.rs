@@ -56,6 +56,7 @@ mod tests {
     fn source(script: &str) -> Source {
         Source::read(&Submission {
             script: script.as_bytes().to_vec(),
+            declared: None,
             interpreter: None,
             parameters: Vec::new(),
             environment: Vec::new(),

@@ -12,7 +12,7 @@ use sluice_protocol::environment::{self, MAX_ENVIRONMENT};
 use sluice_protocol::units::Span;
 
 use crate::fleet;
-use crate::library::{Chosen, VersionId};
+use crate::library::{Chosen, Filled, VersionId};
 use crate::store::Extent;
 use crate::store::bindings::TagPair;
 
@@ -104,15 +104,15 @@ impl Order {
         let selection = selection(&request)?;
         let expires = request.expires.unwrap_or(DEFAULT_EXPIRY);
         bounded("expires", Some(expires), LONGEST_EXPIRY)?;
-        let (script, os) = match chosen {
+        let (script, os, declared) = match chosen {
             Some(chosen) => {
-                let (id, os) = chosen.fill(&mut request);
-                (Some(id), os)
+                let Filled { id, os, declared } = chosen.fill(&mut request);
+                (Some(id), os, declared)
             }
-            None => (None, Vec::new()),
+            None => (None, Vec::new(), None),
         };
         let (no_queue, skip_security_scan) = (request.no_queue, request.no_security_scan);
-        let (submission, source) = Self::submission(request)?;
+        let (submission, source) = Self::submission(request, declared)?;
         Ok(Self {
             submission,
             source,
@@ -126,12 +126,15 @@ impl Order {
         })
     }
 
-    /// What is to run, wherever that is.
+    /// What is to run, wherever that is; `declared` is what a library entry says of its parameters.
     ///
     /// # Errors
     ///
     /// The first thing that is wrong with it.
-    pub(crate) fn submission(request: SubmitJob) -> Result<(Submission, Source), RequestError> {
+    pub(crate) fn submission(
+        request: SubmitJob,
+        declared: Option<String>,
+    ) -> Result<(Submission, Source), RequestError> {
         bounded("limits.time", request.limits.time, LONGEST_TIME)?;
         if request.limits.output.is_some_and(|size| size.0 == 0)
             || request.limits.memory.is_some_and(|size| size.0 == 0)
@@ -159,6 +162,7 @@ impl Order {
         }
         let submission = Submission {
             script: request.script.ok_or(RequestError::NoScript)?.0,
+            declared,
             interpreter: request.interpreter,
             parameters,
             environment: variables,

@@ -12,7 +12,7 @@ use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::jobs::{Order, RequestError};
 use crate::operators::Actor;
-use crate::store::scripts::{self, Declared, ScriptRow, Settings, VersionRow};
+use crate::store::scripts::{self, Declared, ScriptRow, Settings, Text, VersionRow};
 use crate::store::{Connection, StoreError};
 
 /// The longest description, in characters.
@@ -53,7 +53,7 @@ struct New {
     description: Option<String>,
     settings: Settings,
     declared: Declared,
-    script: Vec<u8>,
+    text: Text,
 }
 
 impl New {
@@ -66,18 +66,20 @@ impl New {
             return Err(AddError::Description);
         }
         // By the rules of a job, so that what is stored can be run.
-        let (submission, source) = Order::submission(SubmitJob {
+        let request = SubmitJob {
             script: Some(new.script),
             interpreter: new.interpreter,
             run_as: new.run_as,
             limits: new.limits,
             environment: new.environment,
             ..SubmitJob::default()
-        })?;
+        };
+        let (submission, source) = Order::submission(request, new.parameters)?;
         let header = source.header.unwrap_or_default();
         let os = systems(&header, &new.os)?;
         let Submission {
             script,
+            declared: declaration,
             interpreter,
             environment,
             run_as,
@@ -96,12 +98,15 @@ impl New {
                 environment,
             },
             declared: declared(header),
-            script,
+            text: Text {
+                script,
+                declaration,
+            },
         })
     }
 }
 
-/// The systems that a script is for: its header says it, or whoever adds it.
+/// The systems that a script is for: its header or declaration says it, or whoever adds it.
 fn systems(header: &Header, given: &[Os]) -> Result<Vec<String>, AddError> {
     let sorted = |mut words: Vec<String>| {
         words.sort();
@@ -167,7 +172,7 @@ fn json(value: toml::Value) -> serde_json::Value {
 
 fn write(conn: &Connection, actor: &Actor, new: New, now: UnixMillis) -> Result<Added, AddError> {
     let tenant = actor.tenant.id;
-    let script_sha256 = Digest::of(&new.script);
+    let script_sha256 = Digest::of(&new.text.script);
     let known = scripts::find(conn, tenant, &new.name)?;
     if known
         .as_ref()
@@ -188,8 +193,10 @@ fn write(conn: &Connection, actor: &Actor, new: New, now: UnixMillis) -> Result<
         ..new.settings
     };
     let version = before.as_ref().map_or(0, |before| before.id.version) + 1;
-    if let Some(row) =
-        before.filter(|before| before.script_sha256 == script_sha256 && before.settings == settings)
+    if let Some(row) = before
+        && row.script_sha256 == script_sha256
+        && row.settings == settings
+        && scripts::declaration(conn, tenant, &row.id)? == new.text.declaration
     {
         return Ok(Added { row, is_new: false });
     }
@@ -211,7 +218,7 @@ fn write(conn: &Connection, actor: &Actor, new: New, now: UnixMillis) -> Result<
             version,
         },
         script_sha256,
-        size: new.script.len() as u64,
+        size: new.text.script.len() as u64,
         settings,
         declared: Some(new.declared),
         created: now,
@@ -219,14 +226,15 @@ fn write(conn: &Connection, actor: &Actor, new: New, now: UnixMillis) -> Result<
         redacted: None,
         redacted_by: None,
     };
-    scripts::insert_version(conn, tenant, &row, &new.script)?;
-    events.push(added(actor, &row));
+    scripts::insert_version(conn, tenant, &row, &new.text)?;
+    let declaration = new.text.declaration.as_deref().map(str::as_bytes);
+    events.push(added(actor, &row, declaration.map(Digest::of)));
     audit::append(conn, &actor.tenant, now, events)?;
     Ok(Added { row, is_new: true })
 }
 
 /// The entry for a version: all that it fixes, but for values of variables and the text itself.
-fn added(actor: &Actor, row: &VersionRow) -> Event {
+fn added(actor: &Actor, row: &VersionRow, declaration_sha256: Option<Digest>) -> Event {
     let settings = &row.settings;
     let variables: Vec<&str> = settings
         .environment
@@ -253,6 +261,10 @@ fn added(actor: &Actor, row: &VersionRow) -> Event {
             settings.limits.memory.map(|size| size.to_string()),
         )
         .detail("environment", variables)
+        .detail(
+            "declaration_sha256",
+            declaration_sha256.map(|digest| digest.to_string()),
+        )
 }
 
 /// A script was not added.
@@ -269,9 +281,9 @@ pub enum AddError {
     /// What no job could run.
     #[error("{0}; nothing was added")]
     Request(#[from] RequestError),
-    /// The header names other systems.
+    /// Its header or declaration names other systems.
     #[error(
-        "the script's header says that it is for {0}; leave the systems out, or name the same; nothing was added"
+        "the script says that it is for {0}; leave the systems out, or name the same; nothing was added"
     )]
     OtherSystems(String),
     /// Nothing is added to it any more.

@@ -7,7 +7,7 @@ use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::TenantId;
 
 use super::{ScriptName, VersionId};
-use crate::store::scripts::{self, Settings};
+use crate::store::scripts::{self, Settings, Text};
 use crate::store::{Connection, StoreError};
 
 /// A version that may run, with its text.
@@ -19,7 +19,18 @@ pub struct Chosen {
     pub script_sha256: Digest,
     /// What holds where the job does not ask for something else.
     pub settings: Settings,
-    script: Vec<u8>,
+    text: Text,
+}
+
+/// What a version adds to a request besides what a request can ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filled {
+    /// The version.
+    pub id: VersionId,
+    /// The systems that it is for; any where empty.
+    pub os: Vec<String>,
+    /// What its entry declares, as TOML.
+    pub declared: Option<String>,
 }
 
 /// The version that `script` means: the one it names, or the newest.
@@ -54,7 +65,7 @@ pub fn choose(
         id: version.id,
         script_sha256: version.script_sha256,
         settings: version.settings,
-        script: text,
+        text,
     })
 }
 
@@ -75,8 +86,8 @@ pub fn still_runs(conn: &Connection, tenant: TenantId, id: &VersionId) -> Result
 }
 
 impl Chosen {
-    /// Completes a request: its text, and what it leaves out. Gives the version, and the systems that it is for.
-    pub fn fill(self, request: &mut SubmitJob) -> (VersionId, Vec<String>) {
+    /// Completes a request: its text, and what it leaves out.
+    pub fn fill(self, request: &mut SubmitJob) -> Filled {
         let Settings {
             description: _,
             interpreter,
@@ -85,7 +96,7 @@ impl Chosen {
             limits,
             environment,
         } = self.settings;
-        request.script = Some(Base64(self.script));
+        request.script = Some(Base64(self.text.script));
         request.interpreter = request.interpreter.take().or(interpreter);
         request.run_as = request.run_as.take().or(run_as);
         request.limits.time = request.limits.time.or(limits.time);
@@ -107,7 +118,11 @@ impl Chosen {
             .collect();
         let given = std::mem::replace(&mut request.environment, kept);
         request.environment.extend(given);
-        (self.id, os)
+        Filled {
+            id: self.id,
+            os,
+            declared: self.text.declaration,
+        }
     }
 }
 

@@ -17,6 +17,6 @@ mod tests;
 
 pub use add::{AddError, Added, add};
 pub use archive::{ArchiveError, archive};
-pub use choose::{ChooseError, Chosen, choose, still_runs};
+pub use choose::{ChooseError, Chosen, Filled, choose, still_runs};
 pub use name::{InvalidScriptName, ScriptName, VersionId};
 pub use redact::{RedactError, Redaction, redact};

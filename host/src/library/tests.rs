@@ -197,6 +197,76 @@ async fn the_header_is_what_the_entry_shows() {
 }
 
 #[tokio::test]
+async fn an_entry_declares_the_parameters_of_a_script_without_a_header() {
+    let test = TestHost::new().await;
+    let machine = test.machine("web-1").await;
+    let (_session, mut inbox) = test.connect(&machine);
+    let tables = "[parameters.z]\ndefault = \"hunter2\"\nas = \"argument\"\n[parameters.a]\n[requires]\nos = [\"linux\"]\n";
+    let with = |tables: &str| AddScript {
+        parameters: Some(tables.to_owned()),
+        ..new("a", TEXT)
+    };
+    let row = added(&test, with(tables)).await.row;
+    let declared = row.declared.clone().expect("is there");
+    let names: Vec<_> = declared
+        .parameters
+        .iter()
+        .map(|one| one.name.as_str())
+        .collect();
+    assert_eq!(names, ["z", "a"], "in the order in which they are written");
+    assert_eq!(row.settings.os, ["linux"]);
+    assert!(!added(&test, with(tables)).await.is_new);
+
+    let job = submit(&test, &test.admin, by_name("a", None, "web-1"))
+        .await
+        .expect("is accepted");
+    match inbox.commands.try_recv() {
+        Ok(Command::Deliver(operation)) => {
+            assert_eq!(operation.submission.declared.as_deref(), Some(tables));
+        }
+        other => panic!("expected an operation, got {other:?}"),
+    }
+    assert_eq!(
+        added(&test, with("[parameters.z]\n")).await.row.id.version,
+        2
+    );
+    assert_eq!(added(&test, new("a", TEXT)).await.row.id.version, 3);
+
+    let stored = |job: JobId| {
+        let found = test
+            .host
+            .store
+            .read(|conn| crate::store::jobs::find(conn, test.tenant.id, job));
+        found.expect("reads").expect("is there").submission.declared
+    };
+    assert_eq!(stored(job).as_deref(), Some(tables));
+    redact(&test.host, &test.admin, "a", 1, NOW)
+        .await
+        .expect("erases");
+    assert_eq!(stored(job), None, "no job has a copy");
+
+    let header = "#!/bin/sh\n# /// sluice\n# ///\n";
+    for (text, tables, expected) in [
+        (header, "", "keep one of the two"),
+        ("#!/bin/sh\n:\n", "[parameters.a]\ntipe = 1\n", "line 2"),
+        ("#!/bin/sh\n:\n", &"#".repeat(1 << 20), "over the limit"),
+    ] {
+        let wrong = AddScript {
+            parameters: Some(tables.to_owned()),
+            ..new("b", text)
+        };
+        let error = add(&test.host, &test.admin, wrong, NOW)
+            .await
+            .expect_err(expected);
+        let error = error.to_string();
+        assert!(
+            error.contains(expected) && error.contains("nothing was added"),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_job_runs_the_version_it_names_or_else_the_newest() {
     let test = TestHost::new().await;
     let machine = test.machine("web-1").await;

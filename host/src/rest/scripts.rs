@@ -158,9 +158,13 @@ pub(super) async fn get_version(
         })
         .await?;
     let (row, text) = row.ok_or_else(|| no_version(&script, &version))?;
+    let (script, declaration) = text
+        .map(|text| (Base64(text.script), text.declaration))
+        .unzip();
     Ok(Answer(ScriptText {
         version: shown_version(&actor, row),
-        script: text.map(Base64),
+        script,
+        declaration: declaration.flatten(),
     }))
 }
 

@@ -80,7 +80,8 @@ pub struct JobLine {
     pub succeeded: u64,
 }
 
-/// Stores a job. The text of a script of the library is not copied: when it is erased there, no job has it either.
+/// Stores a job. The text of a script of the library, and what its entry declares, are not copied: when they are erased
+/// there, no job has them either.
 ///
 /// # Errors
 ///
@@ -90,6 +91,7 @@ pub fn insert(conn: &Connection, tenant: TenantId, job: &JobRow) -> Result<(), S
         None => codec::encode(&job.submission),
         Some(_) => codec::encode(&Submission {
             script: Vec::new(),
+            declared: None,
             ..job.submission.clone()
         }),
     };
@@ -147,7 +149,9 @@ pub fn find(conn: &Connection, tenant: TenantId, id: JobId) -> Result<Option<Job
     if let Some(job) = &mut job
         && let Some(stored) = &job.script
     {
-        job.submission.script = scripts::text(conn, tenant, stored)?.unwrap_or_default();
+        let text = scripts::text(conn, tenant, stored)?;
+        (job.submission.script, job.submission.declared) =
+            text.map_or_else(Default::default, |text| (text.script, text.declaration));
     }
     Ok(job)
 }

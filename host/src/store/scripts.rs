@@ -41,7 +41,7 @@ pub struct VersionRow {
     pub size: u64,
     /// What was added with the bytes.
     pub settings: Settings,
-    /// What the header declares; none once the text is erased.
+    /// What its header or entry declares; none once the text is erased.
     pub declared: Option<Declared>,
     /// When it was added.
     pub created: UnixMillis,
@@ -70,10 +70,19 @@ pub struct Settings {
     pub environment: Vec<Variable>,
 }
 
-/// What a header declares.
+/// What a version has that can be erased.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Text {
+    /// The bytes added.
+    pub script: Vec<u8>,
+    /// What the entry declares of it, as TOML; none where a header block does, or nothing.
+    pub declaration: Option<String>,
+}
+
+/// What a header or an entry declares.
 #[derive(Debug, Clone, PartialEq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Declared {
-    /// By name.
+    /// In their order.
     pub parameters: Vec<Parameter>,
     /// Of a machine, besides its system.
     pub requires: Requires,
@@ -119,15 +128,15 @@ pub fn insert_version(
     conn: &Connection,
     tenant: TenantId,
     row: &VersionRow,
-    script: &[u8],
+    text: &Text,
 ) -> Result<(), StoreError> {
     let settings = &row.settings;
     change(
         conn,
         "INSERT INTO script_versions (tenant, name, version, description, script_sha256, size, interpreter, os,
                                       run_as, time_limit, output_limit, memory_limit, environment, created,
-                                      created_by, declared, script)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                                      created_by, declared, declaration, script)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             tenant.to_string(),
             row.id.name.as_str(),
@@ -145,7 +154,8 @@ pub fn insert_version(
             row.created.0,
             &row.created_by,
             row.declared.as_ref().map(to_json).transpose()?,
-            script,
+            &text.declaration,
+            &text.script,
         ],
     )?;
     Ok(())
@@ -270,14 +280,40 @@ pub fn text(
     conn: &Connection,
     tenant: TenantId,
     id: &VersionId,
-) -> Result<Option<Vec<u8>>, StoreError> {
+) -> Result<Option<Text>, StoreError> {
     let text = first(
         conn,
-        "SELECT script FROM script_versions WHERE tenant = ? AND name = ? AND version = ?",
+        "SELECT script, declaration FROM script_versions WHERE tenant = ? AND name = ? AND version = ?",
         params![tenant.to_string(), id.name.as_str(), signed(id.version)],
-        |row| Ok(row.get::<_, Option<Vec<u8>>>("script")?),
+        |row| {
+            let declaration = row.get("declaration")?;
+            let script = row.get::<_, Option<Vec<u8>>>("script")?;
+            Ok(script.map(|script| Text {
+                script,
+                declaration,
+            }))
+        },
     )?;
     Ok(text.flatten())
+}
+
+/// What the entry of a version declares, without its text.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub fn declaration(
+    conn: &Connection,
+    tenant: TenantId,
+    id: &VersionId,
+) -> Result<Option<String>, StoreError> {
+    let declaration = first(
+        conn,
+        "SELECT declaration FROM script_versions WHERE tenant = ? AND name = ? AND version = ?",
+        params![tenant.to_string(), id.name.as_str(), signed(id.version)],
+        |row| Ok(row.get::<_, Option<String>>("declaration")?),
+    )?;
+    Ok(declaration.flatten())
 }
 
 /// Whether a version may run at this moment: its text is there, and its script is not archived.
@@ -329,7 +365,7 @@ pub fn erase(
     conn.pragma_update(None, "secure_delete", true)?;
     let erased = change(
         conn,
-        "UPDATE script_versions SET script = NULL, declared = NULL, redacted = ?, redacted_by = ?
+        "UPDATE script_versions SET script = NULL, declared = NULL, declaration = NULL, redacted = ?, redacted_by = ?
          WHERE tenant = ? AND name = ? AND version = ? AND redacted IS NULL",
         params![
             now.0,
@@ -419,6 +455,7 @@ mod tests {
     use crate::store::{Store, tenants};
 
     const NOW: UnixMillis = UnixMillis(1000);
+    const DECLARATION: &str = "[parameters.token]\ndefault = \"hunter3-hunter3\"\n";
 
     fn version_row(name: &ScriptName, version: u64, script: &[u8]) -> VersionRow {
         VersionRow {
@@ -468,7 +505,11 @@ mod tests {
                     archived_by: None,
                 };
                 insert(conn, tenant, &script_row)?;
-                insert_version(conn, tenant, &stored, &script)?;
+                let text = Text {
+                    script,
+                    declaration: Some(DECLARATION.to_owned()),
+                };
+                insert_version(conn, tenant, &stored, &text)?;
                 Ok::<_, StoreError>(tenant)
             })
             .await
@@ -483,7 +524,13 @@ mod tests {
         let found = store.read(|conn| version(conn, tenant, &id));
         assert_eq!(found.expect("reads"), Some(row));
         let text_of = |tenant| store.read(|conn| text(conn, tenant, &id)).expect("reads");
-        assert_eq!(text_of(tenant).as_deref(), Some(b"#!/bin/sh\n".as_slice()));
+        let stored = Text {
+            script: b"#!/bin/sh\n".to_vec(),
+            declaration: Some(DECLARATION.to_owned()),
+        };
+        assert_eq!(text_of(tenant), Some(stored));
+        let declaration = store.read(|conn| declaration(conn, tenant, &id));
+        assert_eq!(declaration.expect("reads").as_deref(), Some(DECLARATION));
         let other = TenantId::generate();
         assert_eq!(text_of(other), None);
         let runs = |tenant| store.read(|conn| may_run(conn, tenant, &id));
@@ -496,6 +543,8 @@ mod tests {
         let (_dir, store, _, _) = with_script(b"#!/bin/sh\n".to_vec()).await;
         for statement in [
             "UPDATE script_versions SET script = x'00'",
+            "UPDATE script_versions SET declaration = ''",
+            "UPDATE script_versions SET declaration = NULL",
             "UPDATE script_versions SET script_sha256 = ''",
             "UPDATE script_versions SET run_as = 'root'",
             "UPDATE script_versions SET version = 2",
@@ -524,9 +573,10 @@ mod tests {
                     .expect("lists")
                     .map(|entry| std::fs::read(entry.expect("an entry").path()).expect("reads"))
                     .any(|bytes| {
-                        bytes
-                            .windows(b"hunter2-hunter2".len())
-                            .any(|window| window == b"hunter2-hunter2")
+                        bytes.windows(b"hunter2-hunter2".len()).any(|window| {
+                            [b"hunter2-hunter2", b"hunter3-hunter3"]
+                                .contains(&window.try_into().expect("is as long"))
+                        })
                     })
             };
             assert!(holds());

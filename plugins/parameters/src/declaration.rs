@@ -1,4 +1,4 @@
-//! What the script's header says of one parameter.
+//! What the script declares of one parameter.
 
 use regex_lite::{Regex, RegexBuilder};
 use sluice_plugin_sdk::prelude::*;

@@ -54,7 +54,7 @@ impl Preparer for ParametersGate {
 fn plan(parameter: &Parameter, has_header: bool) -> Result<Option<Planned>, String> {
     if has_header && parameter.declared.is_empty() {
         return Err(
-            "is not declared in the script's header; declare it there, or leave it out".to_owned(),
+            "is not declared by the script; declare it in its header or its library entry, or leave it out".to_owned(),
         );
     }
     let declaration = Declaration::read(parameter)?;

@@ -12,20 +12,76 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use toml::Spanned;
 
 use crate::units::ByteSize;
 
-/// What a script's header block declares.
+/// The largest declaration of a library entry, in bytes.
+pub const MAX_DECLARED: usize = 64 << 10;
+
+/// What a script declares, in its header block or its entry in the library.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Header {
-    /// The parameters, by name.
+    /// The parameters.
     #[serde(default)]
-    pub parameters: BTreeMap<String, ParameterDeclaration>,
+    pub parameters: Parameters,
     /// What the machine must have.
     #[serde(default)]
     pub requires: Requirements,
+}
+
+/// The `[parameters.<name>]` tables, in the order in which they are written.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Parameters(Vec<(String, ParameterDeclaration)>);
+
+impl Parameters {
+    /// What is declared of the parameter `name`.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&ParameterDeclaration> {
+        self.iter()
+            .find(|(declared, _)| declared == name)
+            .map(|(_, declaration)| declaration)
+    }
+
+    /// Names and declarations, in their order.
+    pub fn iter(&self) -> std::slice::Iter<'_, (String, ParameterDeclaration)> {
+        self.0.iter()
+    }
+}
+
+impl<'p> IntoIterator for &'p Parameters {
+    type Item = &'p (String, ParameterDeclaration);
+    type IntoIter = std::slice::Iter<'p, (String, ParameterDeclaration)>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl IntoIterator for Parameters {
+    type Item = (String, ParameterDeclaration);
+    type IntoIter = std::vec::IntoIter<(String, ParameterDeclaration)>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl<'de> Deserialize<'de> for Parameters {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // A table of TOML has no order; where its keys are written has.
+        let tables = BTreeMap::<Spanned<String>, ParameterDeclaration>::deserialize(deserializer)?;
+        let mut tables: Vec<_> = tables.into_iter().collect();
+        tables.sort_by_key(|(name, _)| name.span().start);
+        Ok(Self(
+            tables
+                .into_iter()
+                .map(|(name, declaration)| (name.into_inner(), declaration))
+                .collect(),
+        ))
+    }
 }
 
 /// One `[parameters.<name>]` table.
@@ -101,7 +157,7 @@ pub enum As {
     /// As the variable `SLUICE_PARAM_<NAME>`.
     #[default]
     Env,
-    /// As an argument, in the order of the header block's names.
+    /// As an argument, in the order in which the parameters are declared.
     Argument,
     /// As a literal at `{{name}}`.
     Placeholder,
@@ -147,6 +203,23 @@ pub struct Requirements {
 }
 
 impl Header {
+    /// Reads the tables themselves, as a library entry has them.
+    ///
+    /// # Errors
+    ///
+    /// TOML that is not a header, with its line.
+    pub fn parse(tables: &str) -> Result<Self, HeaderError> {
+        toml::from_str(tables).map_err(|error: toml::de::Error| {
+            let at = error.span().map_or(0, |span| {
+                tables[..span.start.min(tables.len())].matches('\n').count()
+            });
+            HeaderError {
+                line: at + 1,
+                message: error.message().to_owned(),
+            }
+        })
+    }
+
     /// The header block of `script`, or none where it has none.
     ///
     /// # Errors
@@ -177,17 +250,10 @@ impl Header {
             })?;
             let body = body.strip_prefix(' ').unwrap_or(body);
             if body.trim_end() == "///" {
-                return toml::from_str(&block)
-                    .map(Some)
-                    .map_err(|error: toml::de::Error| {
-                        let at = error.span().map_or(0, |span| {
-                            block[..span.start.min(block.len())].matches('\n').count()
-                        });
-                        HeaderError {
-                            line: first + at,
-                            message: error.message().to_owned(),
-                        }
-                    });
+                return Self::parse(&block).map(Some).map_err(|error| HeaderError {
+                    line: first + error.line - 1,
+                    ..error
+                });
             }
             block.push_str(body);
             block.push('\n');
@@ -201,9 +267,9 @@ impl Header {
 
 /// A header block that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the script's header, line {line}: {message}")]
+#[error("line {line}: {message}")]
 pub struct HeaderError {
-    /// The script's line, counted from 1.
+    /// The line of the script, or of the tables, counted from 1.
     pub line: usize,
     /// What is wrong there.
     pub message: String,
@@ -217,9 +283,31 @@ mod tests {
     fn a_header_is_found_behind_the_interpreter_line() {
         let script = "#!/bin/bash\n# /// sluice\n# [parameters.path]\n# type = \"path\"\n# required = true\n#\n# [requires]\n# os = [\"linux\"]\n# disk = \"1GiB\"\n# ///\necho\n";
         let header = Header::find(script).expect("reads").expect("is there");
-        assert_eq!(header.parameters["path"].kind, ParameterType::Path);
-        assert!(header.parameters["path"].required);
+        let path = header.parameters.get("path").expect("is declared");
+        assert_eq!(path.kind, ParameterType::Path);
+        assert!(path.required);
         assert_eq!(header.requires.disk, Some(ByteSize(1 << 30)));
+    }
+
+    #[test]
+    fn parameters_keep_the_order_in_which_they_are_written() {
+        let tables =
+            "[parameters.zebra]\n[parameters.b]\nas = \"argument\"\n[requires]\n[parameters.a]\n";
+        let names = |header: Header| -> Vec<String> {
+            header
+                .parameters
+                .into_iter()
+                .map(|(name, _)| name)
+                .collect()
+        };
+        let header = Header::parse(tables).expect("reads");
+        assert_eq!(names(header), ["zebra", "b", "a"]);
+        let inline = "parameters = { z = { type = \"path\" }, a = {} }\nparameters.m.min = 1\n";
+        if let Ok(header) = Header::parse(inline) {
+            assert_eq!(names(header), ["z", "a", "m"]);
+        }
+        let dotted = "parameters.z.min = 1\nparameters.a.min = 1\nparameters.z.max = 2\n";
+        assert_eq!(names(Header::parse(dotted).expect("reads")), ["z", "a"]);
     }
 
     #[test]

@@ -15,6 +15,7 @@ fn submission(script: &str, parameters: &[(&str, &str)]) -> Submission {
     };
     Submission {
         script: script.as_bytes().to_vec(),
+        declared: None,
         interpreter: None,
         parameters: parameters.iter().map(variable).collect(),
         environment: vec![],

@@ -105,6 +105,46 @@ fn hostile_values_reach_python_byte_for_byte() {
 }
 
 #[test]
+fn values_stand_in_strings_and_documents_of_a_script_whose_entry_declares_them() {
+    let fleet = Fleet::builder().start();
+    let (text, tables) = (
+        fleet.folder().join("fill.sh"),
+        fleet.folder().join("fill.toml"),
+    );
+    let body = "#!/bin/bash\nprintf '%s|' \"<{{who}}>\" \"$@\"\ncat <<E\n{{who}} {{count}}\nE\n";
+    std::fs::write(&text, body).expect("writes");
+    let declared = "[parameters.zone]\nas = \"argument\"\n[parameters.area]\nas = \"argument\"\n\
+                    [parameters.who]\nas = \"placeholder\"\n[parameters.count]\ntype = \"integer\"\nas = \"placeholder\"\n";
+    std::fs::write(&tables, declared).expect("writes");
+    let (text, tables) = (text.display().to_string(), tables.display().to_string());
+    let added = fleet.sluice(&["script", "add", &text, "--parameters", &tables]);
+    assert_eq!(added.stdout, "fill@1\n", "{added:?}");
+    let run = |who: &str| {
+        let parameters = [
+            format!("who={who}"),
+            "count=3".into(),
+            "area=a".into(),
+            "zone=z".into(),
+        ];
+        let parameters = parameters
+            .iter()
+            .flat_map(|parameter| ["--param", parameter.as_str()]);
+        let base = ["run", "--script", "fill", "--on", "m1"];
+        fleet.sluice(&base.into_iter().chain(parameters).collect::<Vec<_>>())
+    };
+    let who = "it's \"$(id)\" `id`";
+    assert_eq!(run(who).stdout, format!("<{who}>|z|a|{who} 3\n"));
+    let refused = run("a\nE\nid");
+    assert_eq!(refused.code, 126, "{refused:?}");
+    assert!(
+        refused
+            .stderr
+            .contains("Blocked by parameters: the placeholder {{who}} stands in a here-document"),
+        "{refused:?}"
+    );
+}
+
+#[test]
 fn two_hundred_hostile_values_arrive_in_one_list() {
     let fleet = Fleet::builder().start();
     let values: Vec<String> = (0..200)

@@ -99,6 +99,7 @@ pub(super) fn operation(script: Vec<u8>) -> Operation {
         job: JobId::generate(),
         submission: Submission {
             script,
+            declared: None,
             interpreter: None,
             parameters: vec![],
             environment: vec![],

@@ -80,6 +80,27 @@ fn file(folder: &tempfile::TempDir, name: &str, text: &str) -> String {
 }
 
 #[test]
+fn the_parameters_of_a_script_without_a_header_come_from_a_file() {
+    let (host, folder) = (library(), tempfile::tempdir().expect("makes a directory"));
+    let script = file(&folder, "deploy.sh", "#!/bin/sh\n");
+    let tables = file(&folder, "deploy.toml", "[parameters.path]\n");
+    let added = host.sluice(&["script", "add", &script, "--parameters", &tables]);
+    assert_eq!(
+        ending(&added),
+        (Some(0), "deploy@1\n".to_owned(), String::new())
+    );
+    let asked = host
+        .asked_for("POST /v1/scripts")
+        .expect("was asked")
+        .json();
+    assert_eq!(asked["parameters"], json!("[parameters.path]\n"));
+    let missing = host.sluice(&["script", "add", &script, "--parameters", "/nowhere.toml"]);
+    let (code, stdout, stderr) = ending(&missing);
+    assert_eq!((code, stdout.as_str()), (Some(125), ""));
+    assert!(stderr.contains("/nowhere.toml"), "{stderr}");
+}
+
+#[test]
 fn a_script_is_added_under_the_name_of_its_file_with_what_is_asked_for() {
     let (host, folder) = (library(), tempfile::tempdir().expect("makes a directory"));
     let path = file(&folder, "deploy.sh", "#!/bin/sh\n");

@@ -1,47 +1,46 @@
 //! What a preparer planned becomes variables, arguments and literals. The runtime quotes, never the preparer.
 //!
-//! A literal is written only where the script's language has one way to read it: outside strings, comments and
-//! here-documents. Everywhere else the parameter has to come as a variable, and the refusal says so. `{{name}}` in a
-//! comment stays as it is.
+//! A literal is written for the language of the script and the position of its placeholder: as a word or expression, or
+//! into a string or here-document. Each language has a reader that follows a script as far as it is sure of it; where it
+//! is not, and where text is evaluated again, the placeholder is refused, and the refusal says so. `{{name}}` in a comment
+//! stays as it is.
+//!
+//! ```text
+//! script --Template--> own text, places --reader of the language--> positions --values--> literals --> what runs
+//! ```
 
 use sluice_gate_types::answer::{Destination, Planned};
 use sluice_gate_types::input::Value;
 use sluice_protocol::bundle::{Prepared, Source, Variable};
-use sluice_protocol::environment::parameter_variable;
+use sluice_protocol::environment::{MAX_ENVIRONMENT, parameter_variable};
 use sluice_protocol::script::{As, Language, MAX_SCRIPT};
 
+use self::position::{Position, Standing};
+use self::template::Template;
+
+mod javascript;
+mod literal;
+mod nesting;
+mod perl;
+mod position;
 mod python;
+mod ruby;
 mod shell;
+mod template;
 
 /// Renders the plan for this script.
 ///
 /// # Errors
 ///
 /// What keeps it from being rendered, for the operator: a name that the script does not declare, a destination other
-/// than the declared one, a NUL, a placeholder where no literal is safe.
+/// than the declared one, a NUL, a placeholder that nothing fills or where no literal is safe, two parameters with one
+/// variable, more than arguments, variables or scripts may have.
 pub fn render(source: &Source, given: &[Variable], plan: &[Planned]) -> Result<Prepared, String> {
     let mut prepared = Prepared::default();
-    let mut literals = Vec::new();
-    for planned in plan {
+    let mut filling = Vec::new();
+    for planned in in_order(source, plan)? {
         let name = &planned.name;
-        let destination = match &source.header {
-            Some(header) => match header
-                .parameters
-                .get(name)
-                .map(|declared| declared.delivery)
-            {
-                Some(As::Env) => Destination::Environment,
-                Some(As::Argument) => Destination::Argument,
-                Some(As::Placeholder) => Destination::Placeholder,
-                None => {
-                    return Err(format!(
-                        "the preparer set {name}, which the script does not declare"
-                    ));
-                }
-            },
-            None if given.iter().any(|given| given.name == *name) => Destination::Environment,
-            None => return Err(format!("the preparer set {name}, which was not given")),
-        };
+        let destination = destination(source, given, name)?;
         if planned.destination != destination {
             return Err(format!(
                 "the preparer sends {name} elsewhere than the script declares"
@@ -54,19 +53,115 @@ pub fn render(source: &Source, given: &[Variable], plan: &[Planned]) -> Result<P
         }
         match destination {
             Destination::Environment => {
+                let variable = parameter_variable(name);
+                if prepared
+                    .environment
+                    .iter()
+                    .any(|other| other.name == variable)
+                {
+                    return Err(format!(
+                        "{name} has the same variable {variable} as another parameter; rename one of them"
+                    ));
+                }
                 prepared.environment.push(Variable {
-                    name: parameter_variable(name),
+                    name: variable,
                     value: text,
                 });
             }
             Destination::Argument => prepared.arguments.push(text),
-            Destination::Placeholder => literals.push((name.as_str(), &planned.value)),
+            Destination::Placeholder => filling.push(planned),
         }
     }
-    if !literals.is_empty() {
-        prepared.script = Some(fill(source, &literals)?);
-    }
+    must_fit(&prepared)?;
+    prepared.script = fill(source, &filling, &placeholders(source)?)?;
     Ok(prepared)
+}
+
+/// The plan in the order in which the script declares its parameters: a preparer does not choose the order of arguments.
+fn in_order<'p>(source: &Source, plan: &'p [Planned]) -> Result<Vec<&'p Planned>, String> {
+    let Some(header) = &source.header else {
+        return Ok(plan.iter().collect());
+    };
+    let undeclared = |planned: &&Planned| header.parameters.get(&planned.name).is_none();
+    if let Some(planned) = plan.iter().find(undeclared) {
+        return Err(format!(
+            "the preparer set {}, which the script does not declare",
+            planned.name
+        ));
+    }
+    let mut ordered = Vec::with_capacity(plan.len());
+    for (name, _) in &header.parameters {
+        let mut of_name = plan.iter().filter(|planned| planned.name == *name);
+        ordered.extend(of_name.next());
+        if of_name.next().is_some() {
+            return Err(format!("the preparer set {name} twice"));
+        }
+    }
+    Ok(ordered)
+}
+
+/// Where a parameter goes, as the script declares it.
+fn destination(source: &Source, given: &[Variable], name: &str) -> Result<Destination, String> {
+    match &source.header {
+        Some(header) => match header
+            .parameters
+            .get(name)
+            .map(|declared| declared.delivery)
+        {
+            Some(As::Env) => Ok(Destination::Environment),
+            Some(As::Argument) => Ok(Destination::Argument),
+            Some(As::Placeholder) => Ok(Destination::Placeholder),
+            None => Err(format!(
+                "the preparer set {name}, which the script does not declare"
+            )),
+        },
+        None if given.iter().any(|given| given.name == *name) => Ok(Destination::Environment),
+        None => Err(format!("the preparer set {name}, which was not given")),
+    }
+}
+
+/// The parameters that are declared as placeholders. What is no name could not be told from the script around it.
+fn placeholders(source: &Source) -> Result<Vec<&str>, String> {
+    let parameters = source.header.iter().flat_map(|header| &header.parameters);
+    let names: Vec<_> = parameters
+        .filter(|(_, declared)| declared.delivery == As::Placeholder)
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let is_name = |name: &str| {
+        (1..=128).contains(&name.len())
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+    };
+    match names.iter().find(|name| !is_name(name)) {
+        Some(name) => Err(format!(
+            "{} is no name for a placeholder",
+            name.escape_debug()
+        )),
+        None => Ok(names),
+    }
+}
+
+/// What preparers add is bounded as what a job brings is.
+fn must_fit(prepared: &Prepared) -> Result<(), String> {
+    let variables = prepared
+        .environment
+        .iter()
+        .map(|variable| variable.name.len() + variable.value.len());
+    for (what, size) in [
+        ("variables", variables.sum::<usize>()),
+        (
+            "arguments",
+            prepared.arguments.iter().map(String::len).sum(),
+        ),
+    ] {
+        if size > MAX_ENVIRONMENT {
+            return Err(format!(
+                "the {what} of all parameters have more than {MAX_ENVIRONMENT} bytes"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The text of a value: booleans as true and false, lists as JSON.
@@ -74,220 +169,123 @@ fn text(value: &Value) -> Option<String> {
     Some(match value {
         Value::Boolean(v) => v.to_string(),
         Value::Integer(v) => v.to_string(),
-        Value::Decimal(v) => v.to_string(),
+        Value::Decimal(v) if v.is_finite() => v.to_string(),
         Value::Text(v) => v.clone(),
         Value::Texts(v) => serde_json::to_string(v).ok()?,
-        Value::Bytes(_) | Value::Secret(_) => return None,
+        Value::Decimal(_) | Value::Bytes(_) | Value::Secret(_) => return None,
     })
 }
 
-/// Where a placeholder stands, as far as a language tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Position {
-    /// Where a word or expression may stand.
-    Code,
-    /// In a comment, which nobody reads.
-    Comment,
-    /// Anywhere else, with the name of the place.
-    Other(&'static str),
-}
-
-/// Writes a value as a literal of one language; none where it has no form there.
-type Literal = fn(&Value) -> Option<String>;
-
-fn fill(source: &Source, literals: &[(&str, &Value)]) -> Result<String, String> {
-    let script = source.text.as_str();
-    let (positions, literal): (Vec<Position>, Literal) = match source.interpreter.language() {
-        Language::Shell => (shell::positions(script), shell::literal),
-        Language::Python => (python::positions(script), python::literal),
-        other => {
-            return Err(format!(
-                "placeholders in {} scripts are not implemented in this version; declare the parameters as = \"env\"",
-                other.as_str()
-            ));
-        }
+/// Writes the values at their placeholders.
+fn fill(
+    source: &Source,
+    planned: &[&Planned],
+    declared: &[&str],
+) -> Result<Option<String>, String> {
+    let template = Template::new(source.text.as_str(), declared);
+    if template.places.is_empty() {
+        return Ok(None);
+    }
+    let reading = Reading::of(source, &template)?;
+    let value = |name: &str| {
+        planned
+            .iter()
+            .find(|planned| planned.name == name)
+            .map(|planned| &planned.value)
     };
-    let mut filled = String::with_capacity(script.len());
-    let mut at = 0;
-    while let Some(found) = script[at..].find("{{").map(|offset| at + offset) {
-        let rest = &script[found + 2..];
-        let hit = literals.iter().find(|(name, _)| {
-            rest.strip_prefix(name)
-                .is_some_and(|rest| rest.starts_with("}}"))
-        });
-        let Some((name, value)) = hit else {
-            filled.push_str(&script[at..found + 2]);
-            at = found + 2;
-            continue;
+    let mut literals = Vec::with_capacity(template.places.len());
+    let mut size = template.text.len();
+    for (index, place) in template.places.iter().enumerate() {
+        let name = declared[place.name];
+        let literal = if reading.standing(index).position == Position::Comment {
+            template.text[place.start..place.end].to_owned()
+        } else {
+            let value = value(name).ok_or_else(|| {
+                format!("nothing fills the placeholder {{{{{name}}}}}; give a value, or declare a default")
+            })?;
+            reading
+                .literal(&template, index, value)
+                .map_err(|place| refusal(name, place))?
         };
-        let end = found + 2 + name.len() + 2;
-        filled.push_str(&script[at..found]);
-        match positions
-            .get(found)
-            .copied()
-            .unwrap_or(Position::Other("the end of the script"))
-        {
-            Position::Code => {
-                filled.push_str(&literal(value).ok_or_else(|| format!("{name} has no literal"))?)
-            }
-            Position::Comment => filled.push_str(&script[found..end]),
-            Position::Other(place) => {
-                return Err(format!(
-                    "the placeholder {{{{{name}}}}} stands in {place}, where no literal is safe; use ${}",
-                    parameter_variable(name)
-                ));
-            }
-        }
-        if filled.len() > MAX_SCRIPT {
+        size += literal.len();
+        if size > MAX_SCRIPT {
             return Err(format!(
                 "the script with its parameters is larger than {MAX_SCRIPT} bytes"
             ));
         }
-        at = end;
+        literals.push(literal);
     }
-    filled.push_str(&script[at..]);
-    Ok(filled)
+    if let Reading::Shell(reading) = &reading
+        && let Some(index) = reading.ended_early(&template, &literals)
+    {
+        let name = declared[template.places[index].name];
+        return Err(refusal(
+            name,
+            "a here-document that would end with a line of the value",
+        ));
+    }
+    Ok(Some(template.filled(&literals)))
+}
+
+fn refusal(name: &str, place: &str) -> String {
+    format!(
+        "the placeholder {{{{{name}}}}} stands in {place}, where no literal is safe; declare it as = \"env\" and use {}",
+        parameter_variable(name)
+    )
+}
+
+/// Where the placeholders of a script stand.
+enum Reading {
+    Shell(shell::Reading),
+    Other(Vec<Standing>, Literal),
+}
+
+/// Writes a value at a position; else the name of the place where it cannot stand.
+type Literal = fn(Position, &Value) -> Result<String, &'static str>;
+
+impl Reading {
+    fn of(source: &Source, template: &Template<'_>) -> Result<Self, String> {
+        let interpreter = source.interpreter.name();
+        Ok(match source.interpreter.language() {
+            Language::Shell => Self::Shell(shell::read(template, interpreter)),
+            Language::Python => Self::Other(python::read(template, interpreter), python::literal),
+            Language::Perl => Self::Other(perl::read(template), perl::literal),
+            Language::Ruby => Self::Other(ruby::read(template), ruby::literal),
+            Language::JavaScript => Self::Other(javascript::read(template), javascript::literal),
+            other => {
+                return Err(format!(
+                    "placeholders in {} scripts are not filled in this version, because nothing here reads that language well enough to quote for it; declare the parameters as = \"env\"",
+                    other.as_str()
+                ));
+            }
+        })
+    }
+
+    fn standing(&self, index: usize) -> Standing {
+        match self {
+            Self::Shell(reading) => reading.standings[index],
+            Self::Other(standings, _) => standings[index],
+        }
+    }
+
+    fn literal(
+        &self,
+        template: &Template<'_>,
+        index: usize,
+        value: &Value,
+    ) -> Result<String, &'static str> {
+        match self {
+            Self::Shell(reading) => reading.literal(template, index, value),
+            Self::Other(standings, literal) => {
+                let standing = standings[index];
+                match standing.evaluated {
+                    Some(reason) if !matches!(value, Value::Integer(_)) => Err(reason),
+                    _ => literal(standing.position, value),
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use sluice_protocol::bundle::{Compatibility, Limits, Submission};
-
-    use super::*;
-
-    fn source(script: &str) -> Source {
-        let submission = Submission {
-            script: script.as_bytes().to_vec(),
-            interpreter: None,
-            parameters: vec![],
-            environment: vec![],
-            attachments: vec![],
-            secrets: vec![],
-            run_as: None,
-            limits: Limits::default(),
-            compatibility: Compatibility::None,
-        };
-        Source::read(&submission).expect("reads")
-    }
-
-    fn rendered(body: &str, interpreter: &str, value: Value) -> Result<String, String> {
-        let head = format!(
-            "#!{interpreter}\n# /// sluice\n# [parameters.x]\n# as = \"placeholder\"\n# ///\n"
-        );
-        let source = source(&format!("{head}{body}"));
-        let plan = [Planned {
-            name: "x".to_owned(),
-            value,
-            destination: Destination::Placeholder,
-        }];
-        render(&source, &[], &plan)
-            .map(|prepared| prepared.script.expect("is filled")[head.len()..].to_owned())
-    }
-
-    fn shell(body: &str) -> Result<String, String> {
-        rendered(
-            body,
-            "/bin/bash",
-            Value::Text("a'b $(id)\n{{x}}".to_owned()),
-        )
-    }
-
-    #[test]
-    fn shell_literals_stand_where_words_stand() {
-        let literal = "'a'\\''b $(id)\n{{x}}'";
-        assert_eq!(shell("echo {{x}}"), Ok(format!("echo {literal}")));
-        assert_eq!(
-            shell("y={{x}}; z=$(echo {{x}})"),
-            Ok(format!("y={literal}; z=$(echo {literal})"))
-        );
-        assert_eq!(
-            shell("echo \"a\" {{x}} # {{x}} it's"),
-            Ok(format!("echo \"a\" {literal} # {{{{x}}}} it's"))
-        );
-        assert_eq!(
-            shell("cat <<E\nit's\nE\necho {{x}}"),
-            Ok(format!("cat <<E\nit's\nE\necho {literal}"))
-        );
-        assert_eq!(
-            shell("echo {{y}} a#b {{x}}"),
-            Ok(format!("echo {{{{y}}}} a#b {literal}"))
-        );
-    }
-
-    #[test]
-    fn shell_literals_are_refused_where_they_could_be_read_otherwise() {
-        for body in [
-            "echo \"{{x}}\"",
-            "echo '{{x}}'",
-            "echo $'{{x}}'",
-            "cat <<E\n{{x}}\nE\n",
-            "cat <<-'E F'\n\t{{x}}\n\tE F\n",
-            "echo ${{x}}",
-            "echo ${a:-{{x}}}",
-            "echo $(( {{x}} ))",
-            "echo `echo {{x}}`",
-            "echo \\{{x}}",
-            "echo \"$(echo \"{{x}}\")\"",
-            "(( {{x}} ))",
-        ] {
-            assert!(shell(body).is_err(), "{body}: {:?}", shell(body));
-        }
-    }
-
-    #[test]
-    fn python_literals_are_expressions() {
-        let python = |body: &str, value| rendered(body, "/usr/bin/python3", value);
-        let text = Value::Text("a'b\"\\\n\u{202e}".to_owned());
-        assert_eq!(
-            python("p({{x}})", text.clone()),
-            Ok("p('a\\'b\"\\\\\\x0a\\u202e')".to_owned())
-        );
-        assert_eq!(
-            python("p({{x}})", Value::Integer(-5)),
-            Ok("p((-5))".to_owned())
-        );
-        assert_eq!(
-            python("p({{x}})", Value::Boolean(true)),
-            Ok("p(True)".to_owned())
-        );
-        assert_eq!(
-            python("'''it's''' # {{x}}\n{{x}}", Value::Integer(1)),
-            Ok("'''it's''' # {{x}}\n(1)".to_owned())
-        );
-        for body in ["'{{x}}'", "f\"{{x}}\"", "'''\n{{x}}'''", "r'\\'{{x}}'"] {
-            assert!(python(body, text.clone()).is_err(), "{body}");
-        }
-    }
-
-    #[test]
-    fn a_plan_keeps_to_what_the_script_declares() {
-        let planned = |name: &str, destination| Planned {
-            name: name.to_owned(),
-            value: Value::Text("v".to_owned()),
-            destination,
-        };
-        let declared = source(
-            "#!/bin/sh\n# /// sluice\n# [parameters.a-b]\n# [parameters.c]\n# as = \"argument\"\n# ///\n:\n",
-        );
-        let plan = [
-            planned("a-b", Destination::Environment),
-            planned("c", Destination::Argument),
-        ];
-        let prepared = render(&declared, &[], &plan).expect("renders");
-        assert_eq!(prepared.environment[0].name, "SLUICE_PARAM_A_B");
-        assert_eq!(prepared.arguments, ["v"]);
-        for bad in [
-            planned("d", Destination::Environment),
-            planned("c", Destination::Environment),
-        ] {
-            assert!(render(&declared, &[], &[bad]).is_err());
-        }
-        let plain = source("#!/bin/sh\n:\n");
-        assert!(render(&plain, &[], &[planned("a", Destination::Environment)]).is_err());
-        let nul = Planned {
-            value: Value::Text("\0".to_owned()),
-            ..planned("c", Destination::Argument)
-        };
-        assert!(render(&declared, &[], &[nul]).is_err());
-    }
-}
+mod tests;

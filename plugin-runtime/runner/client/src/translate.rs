@@ -134,7 +134,7 @@ pub(crate) fn parameters(submission: &Submission, source: &Source) -> Vec<i::Par
         })
         .collect();
     for extra in &submission.parameters {
-        if !declared.is_some_and(|declared| declared.contains_key(&extra.name)) {
+        if !declared.is_some_and(|declared| declared.get(&extra.name).is_some()) {
             parameters.push(i::Parameter {
                 name: extra.name.clone(),
                 kind: "text".to_owned(),
@@ -189,7 +189,7 @@ pub(crate) fn job(source: &Source, given: &[i::Attribute]) -> Vec<i::Attribute> 
     given.iter().cloned().chain([declared]).collect()
 }
 
-/// What the script's header block requires; nothing where it has none.
+/// What the script requires; nothing where it declares nothing.
 pub(crate) fn requirements_of(source: &Source) -> Vec<i::Attribute> {
     let header = source.header.as_ref();
     header
@@ -197,7 +197,7 @@ pub(crate) fn requirements_of(source: &Source) -> Vec<i::Attribute> {
         .unwrap_or_default()
 }
 
-/// What the header block requires.
+/// What a declaration requires.
 fn requirements(requires: &Requirements) -> Vec<i::Attribute> {
     let mut attributes = Vec::new();
     let mut add = |key: &str, value: i::Value| {

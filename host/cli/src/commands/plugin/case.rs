@@ -198,6 +198,7 @@ fn trial(input: Input, folder: &Path) -> Result<Trial, String> {
     });
     let submission = Submission {
         script: script.into_bytes(),
+        declared: None,
         interpreter: input.interpreter,
         parameters: variables(input.parameters),
         environment: variables(input.environment),

@@ -19,13 +19,16 @@ use crate::{exit, output};
 pub(crate) struct AddArgs {
     /// The script: a file, or - for stdin. Its header declares parameters and requirements
     file: PathBuf,
+    /// The same tables in a file of their own, for a script without a header
+    #[arg(long, value_name = "FILE.toml")]
+    parameters: Option<PathBuf>,
     /// What it is called (the file's name without its ending where absent)
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// What it is for, on one line (as before where absent)
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
-    /// A system that it is for, where its header does not say; may be repeated
+    /// A system that it is for, where it does not say so itself; may be repeated
     #[arg(long, value_name = "linux|windows|macos", value_parser = os)]
     os: Vec<Os>,
     /// The interpreter and its flags; wins over the script's #! line
@@ -75,6 +78,11 @@ pub(super) async fn add(global: &Global, arguments: AddArgs) -> Result<u8, Error
         name,
         description: arguments.description,
         script: read_script(&arguments.file)?.into(),
+        parameters: arguments
+            .parameters
+            .as_deref()
+            .map(declaration)
+            .transpose()?,
         interpreter: arguments.interpreter,
         os: arguments.os,
         run_as: arguments.run_as,
@@ -92,6 +100,11 @@ pub(super) async fn add(global: &Global, arguments: AddArgs) -> Result<u8, Error
         output::print(&format!("{}@{}\n", version.name, version.version))?;
     }
     Ok(exit::SUCCESS)
+}
+
+/// The tables in a file. Whether they declare something is for the host to say.
+fn declaration(file: &Path) -> Result<String, Error> {
+    std::fs::read_to_string(file).map_err(Error::read(file))
 }
 
 /// The name that a file gives to its script; none for stdin, and for a name that is no text.
