@@ -327,6 +327,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_commit_is_on_disk_when_it_is_done() {
+        let (_dir, database) = temporary();
+        let settings = database.write(|c| {
+            let synchronous: i64 = c.pragma_query_value(None, "synchronous", |row| row.get(0))?;
+            let journal: String = c.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+            Ok::<_, Error>((synchronous, journal))
+        });
+        let settings = settings.await.expect("asks");
+        // 2 is FULL: the log is flushed after each transaction (<https://sqlite.org/pragma.html#pragma_synchronous>).
+        assert_eq!(settings, (2, "wal".to_owned()));
+    }
+
+    #[tokio::test]
     async fn a_change_that_fails_takes_nothing_else_with_it() {
         let (_dir, database) = temporary();
         let fails = database

@@ -46,6 +46,10 @@ impl GateEngine {
     /// # Errors
     ///
     /// Where the machine lacks what the settings need, for example address space for the pool.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place: the ticker is made with it"
+    )]
     pub fn new(allocation: Allocation, effort: Effort) -> wasmtime::Result<Self> {
         let engine = Engine::new(&config(allocation, effort))?;
         let weak = engine.weak();

@@ -28,5 +28,5 @@ pub use agent::{Agent, Machine};
 pub use eventually::eventually;
 pub use fleet::{Builder, Fleet, Output};
 pub use host::Host;
-pub use places::{binaries, is_root, plugins};
+pub use places::{binaries, installed, is_root, plugins};
 pub use script::{Outcome, Script, script};

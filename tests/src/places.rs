@@ -1,6 +1,6 @@
 //! Where things are.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Where the product's binaries are: `SLUICE_BINARIES`, or the folder of the test's own profile. `cargo xtask test` builds
@@ -16,7 +16,7 @@ pub fn binaries() -> PathBuf {
     }
     let own = std::env::current_exe().expect("the test has an executable");
     own.parent()
-        .and_then(std::path::Path::parent)
+        .and_then(Path::parent)
         .expect("target/<profile>/deps/<test>")
         .to_owned()
 }
@@ -42,6 +42,16 @@ pub fn plugins() -> PathBuf {
         .parent()
         .expect("target/<profile>")
         .join("plugins")
+}
+
+/// Whether this interpreter of scripts is there; says that the test is left out where it is not.
+#[must_use]
+pub fn installed(program: &str) -> bool {
+    let there = Path::new(program).exists();
+    if !there {
+        eprintln!("LEFT OUT: {program} is not installed");
+    }
+    there
 }
 
 /// Whether tests that need users and root's rights can run; says so where they cannot.

@@ -5,11 +5,16 @@
     reason = "starting tools and the product's programs is what this is for"
 )]
 
+mod as_user;
 mod bench;
 mod demo;
+mod left_out;
+mod mutate;
 mod plugins;
 mod steps;
 mod test;
+
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -32,11 +37,25 @@ enum Command {
     Test {
         /// Only tests whose names contain this
         filter: Option<String>,
+        /// Only the tests of the whole system, as this user (needs root): an agent without rights
+        #[arg(long, value_name = "USER")]
+        as_user: Option<String>,
     },
     /// Measure, and print ratios
     Bench {
         /// Only benches whose names contain this
         filter: Option<String>,
+    },
+    /// Break the code in the places that mutations.toml names, one at a time, and see that the test that guards each fails
+    Mutate {
+        /// Only rows whose file, test or words contain this
+        filter: Option<String>,
+        /// Also those that were caught before
+        #[arg(long)]
+        again: bool,
+        /// Begin no other batch of rows after so many minutes
+        #[arg(long, value_name = "N")]
+        minutes: Option<u64>,
     },
     /// Build, componentize and sign the shipped gates into target/plugins
     Plugins,
@@ -45,8 +64,16 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Demo { stay } => demo::run(stay),
-        Command::Test { filter } => test::run_tests(filter.as_deref()),
+        Command::Test { filter, as_user } => test::run_tests(filter.as_deref(), as_user.as_deref()),
         Command::Bench { filter } => bench::run(filter.as_deref()),
+        Command::Mutate {
+            filter,
+            again,
+            minutes,
+        } => {
+            let limit = minutes.map(|minutes| Duration::from_secs(60 * minutes));
+            mutate::run(filter.as_deref(), again, limit)
+        }
         Command::Plugins => plugins::make().map(drop),
     }
 }

@@ -1,68 +1,85 @@
 //! All tests that can run on this machine, after all set-up.
 
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
-use crate::plugins;
-use crate::steps::{cargo, headline, run};
+use crate::left_out::{LeftOut, of_output, of_report, show};
+use crate::steps::{cargo, headline, run, target};
+use crate::{as_user, plugins};
 
 /// Builds gates and binaries, then runs the tests: with cargo-nextest where it is installed, with `cargo test` otherwise.
-pub(crate) fn run_tests(filter: Option<&str>) -> Result<()> {
+/// With a user, only those of the whole system, as that user.
+pub(crate) fn run_tests(filter: Option<&str>, user: Option<&str>) -> Result<()> {
     headline("Building gates and binaries");
     plugins::make_with_binaries()?;
 
-    headline("Left out on this machine");
-    for (tool, what) in LEFT_OUT {
-        if !installed(tool) {
-            println!("   {what} ({tool} is not installed)");
-        }
-    }
-    if !is_root() {
-        println!("   everything that needs users, ownership or namespaces (not root)");
-    }
-
     headline("Tests");
-    let nextest = Command::new("cargo-nextest")
-        .arg("--version")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    let mut command = cargo();
-    if nextest.is_ok_and(|status| status.success()) {
-        command.args(["nextest", "run", "--workspace", "--no-fail-fast"]);
-        command.args(filter);
-        run(&mut command)?;
-        // nextest does not run documentation tests
-        let mut doctests = cargo();
-        doctests.args(["test", "--workspace", "--doc", "--quiet"]);
-        run(doctests.args(filter))
-    } else {
-        println!("   cargo-nextest is not installed: with cargo test");
-        command.args(["test", "--workspace", "--no-fail-fast"]);
-        run(command.args(filter))
+    let (tested, left_out) = match user {
+        Some(user) => as_user::run_tests(filter, user)?,
+        None if has_nextest() => with_nextest(filter)?,
+        None => {
+            println!("   cargo-nextest is not installed: with cargo test");
+            let mut tests = cargo();
+            tests.args(["test", "--workspace", "--no-fail-fast"]);
+            tests.args(filter).args(["--", "--show-output"]);
+            shown(&mut tests)?
+        }
+    };
+    show(&left_out);
+    tested
+}
+
+fn has_nextest() -> bool {
+    let mut nextest = Command::new("cargo-nextest");
+    nextest.arg("--version");
+    let status = nextest.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
+
+/// Whether all passed, and what was left out.
+pub(crate) type Tested = (Result<()>, BTreeSet<LeftOut>);
+
+fn with_nextest(filter: Option<&str>) -> Result<Tested> {
+    // Where `.config/nextest.toml` has it written.
+    let report = target().join("nextest/default/junit.xml");
+    // That of an earlier run says nothing about this one.
+    let _there_was_none = std::fs::remove_file(&report);
+    let mut tests = cargo();
+    tests.args(["nextest", "run", "--workspace", "--no-fail-fast"]);
+    let tested = run(tests.args(filter));
+    let report = match std::fs::read_to_string(&report) {
+        Ok(report) => report,
+        // It did not come to that.
+        Err(_) if tested.is_err() => return tested.map(|()| (Ok(()), BTreeSet::new())),
+        Err(error) => return Err(error).context("nextest wrote no report"),
+    };
+    let left_out = of_report(&report);
+    // nextest does not run documentation tests
+    let mut documentation = cargo();
+    documentation.args(["test", "--workspace", "--doc", "--quiet"]);
+    let documented = run(documentation.args(filter));
+    Ok((tested.and(documented), left_out))
+}
+
+/// Runs tests that show what they print, and shows it too.
+pub(crate) fn shown(tests: &mut Command) -> Result<Tested> {
+    let mut child = tests.stdout(Stdio::piped()).spawn()?;
+    let mut output = String::new();
+    let lines = BufReader::new(child.stdout.take().context("no output")?).lines();
+    for line in lines {
+        let line = line?;
+        println!("{line}");
+        output.push_str(&line);
+        output.push('\n');
     }
-}
-
-/// Interpreters, and what is not tested without them.
-const LEFT_OUT: &[(&str, &str)] = &[
-    ("ruby", "Ruby scripts"),
-    ("perl", "Perl scripts"),
-    ("node", "JavaScript scripts"),
-    ("zsh", "zsh scripts"),
-    ("pwsh", "PowerShell scripts"),
-    ("python3", "Python scripts"),
-];
-
-fn installed(tool: &str) -> bool {
-    ["/usr/local/bin", "/usr/bin", "/bin"]
-        .iter()
-        .any(|folder| std::path::Path::new(folder).join(tool).exists())
-}
-
-fn is_root() -> bool {
-    Command::new("id")
-        .arg("-u")
-        .output()
-        .is_ok_and(|output| output.stdout == b"0\n")
+    let status = child.wait()?;
+    let tested = if status.success() {
+        Ok(())
+    } else {
+        Err(anyhow::anyhow!("the tests failed ({status})"))
+    };
+    Ok((tested, of_output(&output)))
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use sluice_tests::{Fleet, eventually, is_root, script};
+use sluice_tests::{Fleet, eventually, installed, is_root, script};
 
 use crate::isolation::{is_running, process};
 
@@ -76,7 +76,7 @@ fn a_flood_of_output_costs_the_agent_no_memory_and_stops_nobody_else() {
 
 #[test]
 fn a_fork_bomb_ends_at_its_time_limit_and_others_run_beside_it() {
-    if !is_root() {
+    if !is_root() || !installed("/usr/bin/python3") {
         return;
     }
     let fleet = without_gates("[limits]\nprocesses = 64\ngrace = \"100ms\"\n");
@@ -105,7 +105,7 @@ fn a_fork_bomb_ends_at_its_time_limit_and_others_run_beside_it() {
 
 #[test]
 fn memory_over_the_limit_is_named_and_the_agent_lives_on() {
-    if !is_root() {
+    if !is_root() || !installed("/usr/bin/python3") {
         return;
     }
     let fleet = without_gates("");
@@ -211,6 +211,9 @@ fn condition(pid: u32) -> (PathBuf, PathBuf, Vec<u8>, Option<String>) {
 
 #[test]
 fn an_agent_is_after_many_operations_what_it_was_before() {
+    if !installed("/usr/bin/python3") {
+        return;
+    }
     let fleet = without_gates("");
     let file = fleet.folder().join("data");
     fs::write(&file, "attached\n").expect("writes");

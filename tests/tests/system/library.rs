@@ -310,7 +310,9 @@ fn a_folder_becomes_a_library() {
     ] {
         std::fs::write(folder.join(name), text).expect("writes");
     }
-    std::os::unix::fs::symlink("/etc/shadow", folder.join("link")).expect("makes a link");
+    let elsewhere = fleet.folder().join("elsewhere.sh");
+    std::fs::write(&elsewhere, "#!/bin/sh\necho elsewhere\n").expect("writes");
+    std::os::unix::fs::symlink(elsewhere, folder.join("link")).expect("makes a link");
     let folder_name = folder.to_str().expect("is text");
     let imported = fleet.sluice(&["script", "import", folder_name]);
     assert_eq!(imported.code, 1, "{imported:?}");

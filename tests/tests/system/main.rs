@@ -22,6 +22,7 @@ mod memory;
 mod outcomes;
 mod parameters;
 mod schedules;
+mod shipped;
 mod trust;
 mod users;
 mod workspace;

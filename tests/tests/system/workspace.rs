@@ -319,6 +319,24 @@ fn wasmtime_has_the_features_that_were_chosen_and_no_others() {
     );
 }
 
+#[test]
+fn calls_that_are_refused_everywhere_are_refused_where_clippy_has_a_list_of_its_own() {
+    let read = |file: &str| std::fs::read_to_string(root().join(file)).expect("reads");
+    let refused = |text: &str| {
+        let lines = text.lines().filter(|line| line.contains("{ path = "));
+        lines.map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    let everywhere = refused(&read("clippy.toml"));
+    assert!(!everywhere.is_empty());
+    for file in ["protocol/clippy.toml", "plugin-runtime/clippy.toml"] {
+        let missing: Vec<_> = everywhere
+            .difference(&refused(&read(file)))
+            .cloned()
+            .collect();
+        assert!(missing.is_empty(), "{file} lacks {missing:#?}");
+    }
+}
+
 /// Paths that a document tells the reader to make.
 const TO_BE_MADE: &[&str] = &["acme-words/", "target/"];
 

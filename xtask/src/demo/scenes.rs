@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 
+use super::processes::processes;
 use super::stage::{Ran, Stage};
 use crate::steps::headline;
 
@@ -18,30 +19,38 @@ pub(super) struct Scene {
 }
 
 impl Scene {
-    pub(super) fn play(&self, stage: &Stage) -> Result<()> {
+    /// Plays it and checks what came of it.
+    pub(super) fn play(&self, stage: &Stage) -> Result<Played> {
         headline(self.title);
         let folders = ["/usr/local/bin", "/usr/bin", "/bin"];
         if !folders
             .iter()
             .any(|folder| Path::new(folder).join(self.needs).exists())
         {
-            println!(
-                "   left out: {} is not installed in {}",
-                self.needs,
-                folders.join(", ")
-            );
-            return Ok(());
+            let why = format!("{} is not installed in {}", self.needs, folders.join(", "));
+            println!("   left out: {why}");
+            return Ok(Played::LeftOut(why));
         }
         let ran = stage.run(self.script, self.arguments)?;
         ran.show();
-        (self.check)(&ran)
+        (self.check)(&ran)?;
+        Ok(Played::AsExpected)
     }
 }
 
-/// A value that breaks out of scripts which paste parameters into their text.
+/// What became of a scene.
+pub(super) enum Played {
+    /// Every check held.
+    AsExpected,
+    /// It was not played, and why.
+    LeftOut(String),
+}
+
+/// A value that breaks out of scripts which paste parameters into their text. What it then touches is looked for by the
+/// script: nobody else sees the `/tmp` of a user who exists for one operation.
 macro_rules! hostile {
     () => {
-        "it's \"$(touch /tmp/owned)\" `id`; exit 1 #\\ ünï {{y}}"
+        "it's \"$(touch /tmp/owned-$$)\" `id`; exit 1 #\\ ünï {{y}}"
     };
 }
 
@@ -137,12 +146,8 @@ pub(super) fn all() -> Vec<Scene> {
             ],
             needs: "bash",
             check: |ran| {
-                succeeded(ran, &format!("42\n{HOSTILE}\n{HOSTILE}\n{HOSTILE}\n"))?;
-                ensure!(
-                    !Path::new("/tmp/owned").exists(),
-                    "a parameter was executed"
-                );
-                Ok(())
+                let values = format!("42\n{HOSTILE}\n{HOSTILE}\n{HOSTILE}\n");
+                succeeded(ran, &(values + "nothing was executed\n"))
             },
         },
         Scene {
@@ -204,10 +209,20 @@ pub(super) fn all() -> Vec<Scene> {
         },
         Scene {
             title: "A script that runs into its time limit, and leaves nothing behind",
-            script: "#!/bin/bash\ntrap '' TERM\nsetsid sleep 1000 &\nsleep 1000\n",
+            script: "#!/bin/bash\necho $$\ntrap '' TERM\nsetsid sleep 1000.$$ &\nsleep 1000.$$\n",
             arguments: &["--time-limit", "500ms"],
             needs: "bash",
-            check: |ran| ended(ran, "timed-out", "Time limit of 500ms reached", 124),
+            check: |ran| {
+                ended(ran, "timed-out", "Time limit of 500ms reached", 124)?;
+                let shell: u32 = ran.text("stdout").trim().parse()?;
+                let mark = format!("sleep 1000.{shell}");
+                let left: Vec<_> = processes()?
+                    .into_iter()
+                    .filter(|process| process.command == mark)
+                    .collect();
+                ensure!(left.is_empty(), "it left something behind: {left:?}");
+                Ok(())
+            },
         },
         Scene {
             title: "Output on both streams, kept apart",
@@ -239,4 +254,5 @@ const PARAMETERS: &str = r#"#!/bin/bash
 # as = "placeholder"
 # ///
 printf '%s\n' "$SLUICE_PARAM_COUNT" "$SLUICE_PARAM_V" "$1" {{x}}
+[ -e /tmp/owned-$$ ] || echo "nothing was executed"
 "#;

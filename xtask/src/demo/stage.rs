@@ -8,8 +8,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::prctl::set_child_subreaper;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
+use super::processes::descendants;
 use crate::plugins::NAMES;
 use crate::steps::{headline, target};
 
@@ -25,6 +29,18 @@ pub(super) struct Stage {
 
 /// A process that ends when this is dropped.
 struct Running(Child);
+
+impl Running {
+    /// Ends it as an init system does.
+    fn stop(&mut self, name: &str) -> Result<()> {
+        kill(Pid::from_raw(self.0.id().cast_signed()), Signal::SIGTERM)?;
+        let status = eventually(&format!("{name} ends after SIGTERM"), || {
+            Ok(self.0.try_wait()?)
+        })?;
+        ensure!(status.success(), "{name} ended with {status}");
+        Ok(())
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -43,6 +59,8 @@ const MACHINE: &str = "demo";
 
 impl Stage {
     pub(super) fn set_up(gates: &Path) -> Result<Self> {
+        // Whatever is left in the end is found among our children.
+        set_child_subreaper(true)?;
         let folder = tempfile::Builder::new().prefix("sluice-demo-").tempdir()?;
         // Scripts run below it as users of their own.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711))?;
@@ -123,22 +141,17 @@ impl Stage {
     }
 
     fn wait_for_machine(&self) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        loop {
-            let shown = self.sluice(&["machine", "show", MACHINE, "--json"])?;
-            let shown: Value = serde_json::from_str(&shown)?;
-            if shown["connected"] == true {
-                println!("   {MACHINE} is connected");
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                bail!(
-                    "the agent did not connect; see {}",
-                    self.folder.path().join("agent.log").display()
-                );
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        let log = self.folder.path().join("agent.log");
+        eventually(
+            &format!("the agent connects; see {}", log.display()),
+            || {
+                let shown = self.sluice(&["machine", "show", MACHINE, "--json"])?;
+                let shown: Value = serde_json::from_str(&shown)?;
+                Ok((shown["connected"] == true).then_some(()))
+            },
+        )?;
+        println!("   {MACHINE} is connected");
+        Ok(())
     }
 
     /// Runs a script through `sluice run --json`.
@@ -221,6 +234,21 @@ impl Stage {
         Ok(())
     }
 
+    /// Stops agent and host, and looks for what they and the scripts left behind: processes, and files where scripts run.
+    pub(super) fn stop(mut self) -> Result<()> {
+        self.agent.stop("the agent")?;
+        self.host.stop("the host")?;
+        let ended = eventually("every process that was started ends", || {
+            Ok(descendants()?.is_empty().then_some(()))
+        });
+        ended.with_context(|| format!("left behind: {:?}", descendants()))?;
+        let files: Vec<_> = fs::read_dir(self.folder.path().join("run"))?
+            .map(|entry| Ok(entry?.path()))
+            .collect::<Result<_>>()?;
+        ensure!(files.is_empty(), "scripts left files behind: {files:?}");
+        Ok(())
+    }
+
     fn sluice(&self, arguments: &[&str]) -> Result<String> {
         output(command(&self.api, &self.token).args(arguments))
     }
@@ -249,6 +277,20 @@ impl Ran {
                 text("message")
             );
         }
+    }
+}
+
+/// Asks again and again until there is an answer.
+fn eventually<T>(what: &str, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(answer) = ask()? {
+            return Ok(answer);
+        }
+        if Instant::now() > deadline {
+            bail!("waited 30 s in vain until {what}");
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
