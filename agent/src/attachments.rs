@@ -79,7 +79,8 @@ impl Blobs {
         let mut digest = Sha256::new();
         let mut buffer = vec![0; 64 << 10];
         loop {
-            let length = reader.read(&mut buffer).await?;
+            let read = reader.read(&mut buffer).await;
+            let length = read.map_err(BlobError::BrokenOff)?;
             if length == 0 {
                 break;
             }
@@ -188,10 +189,21 @@ pub enum BlobError {
         /// In bytes.
         size: u64,
     },
-    /// The link broke.
+    /// The link broke, or the host gave the stream up, before the first byte.
     #[error("it did not arrive: {0}")]
     Link(#[from] LinkError),
-    /// The disk, or the stream.
+    /// The same, later.
+    #[error("it broke off: {0}")]
+    BrokenOff(#[source] io::Error),
+    /// The disk.
     #[error("it cannot be kept: {0}")]
     Io(#[from] io::Error),
+}
+
+impl BlobError {
+    /// Whether asking again helps: nothing is wrong with the blob, it has only not arrived.
+    #[must_use]
+    pub const fn is_broken_off(&self) -> bool {
+        matches!(self, Self::Link(_) | Self::BrokenOff(_))
+    }
 }

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use sluice_database::rusqlite::{Connection, OptionalExtension as _, params};
 use sluice_protocol::digest::Digest;
+use sluice_protocol::ending::one_line;
 use sluice_protocol::ids::OperationId;
 use sluice_protocol::report::Report;
 
@@ -17,6 +18,15 @@ pub struct Event {
     name: &'static str,
     operation: Option<OperationId>,
     details: serde_json::Map<String, serde_json::Value>,
+}
+
+/// How much is kept of what a peer said, in characters.
+const LONGEST_QUOTE: usize = 300;
+
+/// What a peer said, as it may stand on the record and in a report: one line, and not too long.
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    one_line(text).chars().take(LONGEST_QUOTE).collect()
 }
 
 /// One entry of the chain.

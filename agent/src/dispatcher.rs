@@ -3,7 +3,6 @@
 //!
 //! Nothing here waits on behalf of the link: a link that breaks cuts nothing off half-way.
 
-use std::collections::HashSet;
 use std::collections::hash_map::{self, HashMap};
 use std::path::Path;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -11,6 +10,7 @@ use std::time::Duration;
 
 use sluice_protocol::causes::Causes;
 use sluice_protocol::digest::Digest;
+use sluice_protocol::ending::Ending;
 use sluice_protocol::ids::OperationId;
 use sluice_protocol::message::CloseCode;
 use sluice_protocol::message::operation::{Operation, Progress};
@@ -18,6 +18,7 @@ use sluice_protocol::report::Report;
 use sluice_shim::spool;
 use tokio::sync::watch;
 
+use crate::audit::{Event, quoted};
 use crate::clock::now;
 use crate::journal::Journal;
 use crate::ledger::{LedgerError, Passed, Step};
@@ -37,7 +38,8 @@ const LAST_RETRY: Duration = Duration::from_secs(60);
 pub(crate) struct Operations {
     /// Under way, or ended and not acknowledged.
     open: HashMap<OperationId, Entry>,
-    early_cancels: HashSet<OperationId>,
+    /// Who wanted an operation ended that has not arrived.
+    early_cancels: HashMap<OperationId, String>,
     /// How many operations under way use an attachment.
     blobs: HashMap<Digest, usize>,
 }
@@ -77,6 +79,43 @@ impl Agent {
         self.tell(id);
     }
 
+    /// Something came in that has an operation's id and cannot be read. The host learns so as the end of that operation,
+    /// again each time that it sends it. One that has been here is answered with what is known.
+    pub(crate) fn unreadable(self: &Arc<Self>, id: OperationId, reason: &str) {
+        let reason = quoted(reason);
+        tracing::warn!(operation = %id, reason, "an operation cannot be read");
+        if self.operations().open.contains_key(&id) {
+            return self.tell(id);
+        }
+        match self.ledger.knows(id) {
+            Ok(false) => {}
+            Ok(true) => return,
+            Err(error) => {
+                return tracing::error!(operation = %id, error = %Causes(&error), "nothing is said about the operation; the host will send it again");
+            }
+        }
+        let ending = Ending::Error(format!(
+            "this machine cannot read the operation, and has not started it: {reason}"
+        ));
+        let report = Report::without_process(ending, now());
+        let agent = Arc::clone(self);
+        tokio::spawn(async move {
+            let event = Event::of_ending(id, &report);
+            if let Err(error) = agent.ledger.record(event, now()).await {
+                return tracing::error!(operation = %id, error = %Causes(&error), "nothing is said about the operation; the host will send it again");
+            }
+            let Some(connection) = agent.link() else {
+                return;
+            };
+            let journal = Journal::default();
+            journal.push(Progress::Finished(Box::new(report)));
+            journal.accepted();
+            if let Err(error) = journal.tell(id, &connection).await {
+                tracing::info!(operation = %id, error = %Causes(&error), "the host will send the operation again");
+            }
+        });
+    }
+
     /// Somebody wants it ended.
     pub(crate) fn cancel(&self, id: OperationId, by: String) {
         let mut operations = self.operations();
@@ -89,7 +128,7 @@ impl Agent {
                 if operations.early_cancels.len() >= EARLY_CANCELS {
                     operations.early_cancels.clear();
                 }
-                operations.early_cancels.insert(id);
+                operations.early_cancels.insert(id, quoted(&by));
             }
         }
     }
@@ -101,7 +140,7 @@ impl Agent {
             match agent.ledger.acknowledge(id, audit_head).await {
                 Ok(true) => {}
                 Ok(false) => {
-                    tracing::warn!(operation = %id, "the host acknowledged what was not reported; nothing was changed");
+                    tracing::warn!(operation = %id, "the host acknowledged what no report waits here for; nothing was changed");
                     return;
                 }
                 Err(error) => {
@@ -196,10 +235,7 @@ impl Agent {
         let (id, journal) = (operation.operation, Journal::default());
         let canceled = {
             let mut operations = self.operations();
-            let early = operations
-                .early_cancels
-                .remove(&id)
-                .then(|| "an operator".to_owned());
+            let early = operations.early_cancels.remove(&id);
             let hash_map::Entry::Vacant(place) = operations.open.entry(id) else {
                 return;
             };

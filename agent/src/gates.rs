@@ -15,7 +15,7 @@ use sluice_protocol::report::Mode;
 use sluice_transport::agent::AgentConnection;
 use tokio::sync::{Mutex, watch};
 
-use crate::attachments::Blobs;
+use crate::attachments::{BlobError, Blobs};
 use crate::clock::now;
 use crate::config::{Config, RequiredGate};
 use crate::ledger::{Ledger, LedgerError};
@@ -82,14 +82,14 @@ impl Gates {
     ///
     /// # Errors
     ///
-    /// Where the ledger fails.
+    /// Where the ledger fails, or a component breaks off; then nothing has changed, and operations wait for the set.
     pub async fn take(
         &self,
-        set: GateSet,
+        set: &GateSet,
         ledger: &Ledger,
         blobs: &Blobs,
         connection: &AgentConnection,
-    ) -> Result<Vec<String>, LedgerError> {
+    ) -> Result<Vec<String>, TakeError> {
         // One at a time, and a set that was superseded while it waited changes nothing.
         let mut taken = self.taken.lock().await;
         if taken
@@ -98,8 +98,8 @@ impl Gates {
         {
             return Ok(Vec::new());
         }
-        let problems = self.set_up(&set, ledger, blobs, connection).await?;
-        *taken = Some(set);
+        let problems = self.set_up(set, ledger, blobs, connection).await?;
+        *taken = Some(set.clone());
         Ok(problems)
     }
 
@@ -107,13 +107,13 @@ impl Gates {
     ///
     /// # Errors
     ///
-    /// Where the ledger fails.
+    /// As [`Self::take`].
     pub async fn take_again(
         &self,
         ledger: &Ledger,
         blobs: &Blobs,
         connection: &AgentConnection,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<(), TakeError> {
         // A set that is being taken in under the old policy is there when the lock is had.
         let taken = self.taken.lock().await;
         if let Some(set) = taken.as_ref() {
@@ -131,7 +131,7 @@ impl Gates {
         ledger: &Ledger,
         blobs: &Blobs,
         connection: &AgentConnection,
-    ) -> Result<Vec<String>, LedgerError> {
+    ) -> Result<Vec<String>, TakeError> {
         let config = Arc::clone(&self.config.borrow());
         let trusted = trusted(set, &config, ledger).await?;
         let mut bound = Bound {
@@ -170,7 +170,13 @@ impl Gates {
                 .await
             {
                 Ok(gate) => bound.gates.push(gate),
-                Err(reason) => {
+                Err(Unbound::BrokenOff(source)) => {
+                    return Err(TakeError::BrokenOff {
+                        plugin: binding.plugin.clone(),
+                        source,
+                    });
+                }
+                Err(Unbound::Refused(reason)) => {
                     problems.push(format!("{}: {reason}", binding.plugin));
                     if binding.mode == Mode::Enforce {
                         let block = Block {
@@ -187,8 +193,8 @@ impl Gates {
         Ok(problems)
     }
 
-    /// The gates for an operation that the host checked with this revision. Waits for them where they are on their way, or
-    /// are being set up under a policy that was just read.
+    /// The gates for an operation that the host checked with this revision. Waits for them where they are on their way, are
+    /// being set up under a policy that was just read, or cannot come because there is no link.
     ///
     /// # Errors
     ///
@@ -198,6 +204,7 @@ impl Gates {
         &self,
         revision: u64,
         skip_scan: bool,
+        links: watch::Receiver<Option<AgentConnection>>,
     ) -> Result<Arc<Bound>, Ending> {
         let mut watched = self.bound.subscribe();
         let ready = watched.wait_for(|bound| {
@@ -205,13 +212,13 @@ impl Gates {
                 bound.revision >= revision && Arc::ptr_eq(&bound.config, &self.config.borrow())
             })
         });
-        let bound = match tokio::time::timeout(READY, ready).await {
-            Ok(Ok(bound)) => bound.clone(),
-            _ => None,
+        let bound = tokio::select! {
+            bound = ready => bound.ok().and_then(|bound| bound.clone()),
+            () = linked_for(READY, links) => None,
         };
         let bound = bound.ok_or_else(|| {
             Ending::Blocked(Block::machine_policy(format!(
-                "the gates of this operation (revision {revision}) were not ready within {} minutes; the agent's log says what they wait for",
+                "the gates of this operation (revision {revision}) were not ready within {} minutes of a link to the host; the agent's log says what they wait for",
                 READY.as_secs() / 60
             )))
         })?;
@@ -248,7 +255,7 @@ impl Gates {
         ledger: &Ledger,
         blobs: &Blobs,
         connection: &AgentConnection,
-    ) -> Result<BoundGate, String> {
+    ) -> Result<BoundGate, Unbound> {
         let digest = *binding.component.as_bytes();
         // Whoever may publish here is decided before a byte is fetched.
         let signed = signature::verify(&binding.signature, digest, trusted, now()).map_err(
@@ -260,10 +267,14 @@ impl Gates {
             },
         )?;
         refuse_downgrade(&signed, ledger).await?;
-        let path = blobs
+        let path = match blobs
             .ensure(connection, binding.component, binding.size)
             .await
-            .map_err(|error| error.to_string())?;
+        {
+            Ok(path) => path,
+            Err(error) if error.is_broken_off() => return Err(Unbound::BrokenOff(error)),
+            Err(error) => return Err(error.to_string().into()),
+        };
         let component = read_verified(&path, digest)?;
         let request = BindRequest {
             component,
@@ -278,11 +289,11 @@ impl Gates {
             .map_err(|error| error.to_string())?;
         check_statement(&gate, &signed.statement)?;
         if gate.manifest().id != binding.plugin {
-            return Err(format!(
+            return Err(Unbound::Refused(format!(
                 "the host says it is {}, its manifest {}",
                 binding.plugin,
                 gate.manifest().id
-            ));
+            )));
         }
         Ok(gate)
     }
@@ -335,6 +346,51 @@ impl Gates {
             ));
         }
         Ok(Some(gate))
+    }
+}
+
+/// A gate set was not taken in.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeError {
+    /// A component did not arrive whole. Asking again helps.
+    #[error("the component of {plugin} did not arrive")]
+    BrokenOff {
+        /// Of which plugin.
+        plugin: String,
+        /// How.
+        #[source]
+        source: BlobError,
+    },
+    /// What must be remembered is not.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// Why one gate is not bound.
+enum Unbound {
+    /// Its component has not arrived, for a reason that has nothing to do with it.
+    BrokenOff(BlobError),
+    /// It may not, or cannot, be asked: what is wrong, in one line.
+    Refused(String),
+}
+
+impl From<String> for Unbound {
+    fn from(reason: String) -> Self {
+        Self::Refused(reason)
+    }
+}
+
+/// Waits until there has been one and the same link for so long: a host that is there and does not bring the gates. While
+/// it is away they cannot come, and operations have a time limit of their own.
+async fn linked_for(time: Duration, mut links: watch::Receiver<Option<AgentConnection>>) {
+    loop {
+        let is_linked = links.borrow_and_update().is_some();
+        tokio::select! {
+            () = tokio::time::sleep(time), if is_linked => return,
+            changed = links.changed() => if changed.is_err() {
+                return;
+            },
+        }
     }
 }
 

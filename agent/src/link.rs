@@ -1,92 +1,134 @@
 //! The link to the host: connects, comes back, and carries messages between it and the supervisor.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use sluice_protocol::causes::Causes;
+use sluice_protocol::gates::GateSet;
 use sluice_protocol::message::CloseCode;
-use sluice_protocol::message::control::{FromAgent, FromHost, Hello};
-use sluice_transport::agent::{AgentConnection, connect};
-use sluice_transport::backoff::Backoff;
+use sluice_protocol::message::control::{Fact, FromAgent, FromHost, Hello};
+use sluice_transport::agent::{AgentConnection, Delivered, connect};
+use sluice_transport::backoff::{Backoff, CAP};
 use sluice_transport::control::{ControlReceiver, ControlSender};
 use sluice_transport::error::LinkError;
 use sluice_transport::identity::{AgentIdentity, MachineKey};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
-use crate::audit::Event;
+use crate::audit::{Event, quoted};
 use crate::clock::now;
 use crate::facts;
+use crate::gates::TakeError;
 use crate::supervisor::Agent;
 
 /// How often the certificate's age is looked at.
 const RENEWAL_CHECK: Duration = Duration::from_secs(3600);
 /// Half of the life of a machine's certificate.
 const HALF_LIFE: Duration = Duration::from_secs(15 * 24 * 3600);
+/// A link that has held for so long was a good one: the next attempt is as if it were the first. Whatever ends links sooner
+/// must not have them come back without a pause.
+const HELD: Duration = Duration::from_secs(10);
 
-/// Keeps a link up until the machine is revoked or `stop` is done.
+/// What one link leaves to the next.
+struct Kept {
+    identity: AgentIdentity,
+    /// The walls of the host's gate runner, once it has shown them.
+    walls: Option<Fact>,
+}
+
+/// Keeps a link up until the machine is revoked.
 ///
 /// # Errors
 ///
-/// Where coming back does not help: the machine is revoked, or its identity is not taken.
+/// Where coming back does not help: the machine is revoked.
 pub async fn keep(
     agent: &Arc<Agent>,
-    mut identity: AgentIdentity,
+    identity: AgentIdentity,
     addresses: &[String],
 ) -> Result<(), LinkError> {
+    let mut kept = Kept {
+        identity,
+        walls: None,
+    };
     let mut backoff = Backoff::new();
     loop {
-        let error = match connect(addresses, &identity, None).await {
-            Ok(connection) => match serve(agent, &connection, &mut identity, &mut backoff).await {
+        let error = match connect(addresses, &kept.identity, None).await {
+            Ok(connection) => match serve(agent, &connection, &mut kept, &mut backoff).await {
                 Ok(()) => LinkError::Closed,
                 Err(error) => error,
             },
             Err(error) => error,
         };
         agent.disconnected();
+        record(agent, &error).await;
         match error {
             LinkError::Revoked => return Err(error),
-            error => tracing::warn!(%error, "no link to the host; trying again"),
+            ref error => tracing::warn!(%error, "no link to the host; trying again"),
         }
-        tokio::time::sleep(backoff.next(rand())).await;
+        tokio::time::sleep(wait_after(&error, &mut backoff, rand())).await;
+    }
+}
+
+/// How long to wait for the next attempt, for 64 random bits.
+fn wait_after(error: &LinkError, backoff: &mut Backoff, random: u64) -> Duration {
+    match error {
+        // Whoever else has this identity does the same: the two must not push each other out all the time.
+        LinkError::Replaced => CAP / 2 + Backoff::longest().next(random) / 2,
+        _ => backoff.next(random),
+    }
+}
+
+/// Puts on the machine's own record what its owner should know of the host.
+async fn record(agent: &Agent, error: &LinkError) {
+    let event = match error {
+        LinkError::Violation { reason } => {
+            Event::new("host_protocol_violation", None).with("reason", quoted(reason))
+        }
+        LinkError::Replaced => Event::new("identity_used_elsewhere", None),
+        _ => return,
+    };
+    if let Err(error) = agent.ledger.record(event, now()).await {
+        tracing::error!(error = %Causes(&error), "what the host did is not on the record");
     }
 }
 
 async fn serve(
     agent: &Arc<Agent>,
     connection: &AgentConnection,
-    identity: &mut AgentIdentity,
+    kept: &mut Kept,
     backoff: &mut Backoff,
 ) -> Result<(), LinkError> {
-    let (welcome, control) = connection.open_control(hello(agent).await).await?;
-    backoff.reset();
+    let hello = hello(agent, kept.walls.clone());
+    let (welcome, control) = connection.open_control(hello).await?;
+    let since = Instant::now();
     tracing::info!(host = %connection.remote(), tenant = welcome.identity.tenant, name = welcome.identity.name, "connected");
     agent.connected(connection.clone(), welcome.identity);
     let (sender, receiver) = control.split();
     let (outgoing, queue) = mpsc::channel(16);
-    let (expires, request) = (identity.expires(), identity.key().request());
+    let Kept { identity, walls } = kept;
+    let request = identity.key().request();
     let request = request
         .inspect_err(|error| tracing::error!(%error, "the certificate cannot be renewed"))
         .ok();
+    let (renewals, expires) = watch::channel(identity.expires());
     let result = tokio::select! {
         result = send(sender, queue) => result,
-        result = receive(agent, connection, receiver, &outgoing, identity) => result,
+        result = receive(agent, connection, receiver, &outgoing, identity, &renewals) => result,
         result = operations(agent, connection) => result,
-        result = renew(&outgoing, expires, request) => result,
+        result = renew(&outgoing, expires, request, RENEWAL_CHECK) => result,
+        () = tell_walls(agent, &outgoing, walls) => Ok(()),
         error = connection.closed() => Err(error),
     };
+    if since.elapsed() >= HELD {
+        backoff.reset();
+    }
     connection
         .close(CloseCode::Stopping, "the link is set up anew")
         .await;
     result
 }
 
-async fn hello(agent: &Agent) -> Hello {
-    let mut facts = facts::of_machine();
-    match agent.gates.walls().await {
-        Ok(walls) => facts.push(facts::text("gates.walls", walls.join(","))),
-        Err(error) => {
-            tracing::error!(%error, "gates cannot run on this machine; every operation will be blocked")
-        }
-    }
+/// What there is to say at once: the host does not wait long for it.
+fn hello(agent: &Agent, walls: Option<Fact>) -> Hello {
     let ledger_head = match agent.ledger.audit_head() {
         Ok(head) => Some(head),
         Err(error) => {
@@ -97,10 +139,32 @@ async fn hello(agent: &Agent) -> Hello {
     Hello {
         versions: sluice_transport::SUPPORTED_VERSIONS.to_vec(),
         software: env!("CARGO_PKG_VERSION").to_owned(),
-        facts,
+        facts: facts(walls),
         open: agent.open_ids(),
         ledger_head,
     }
+}
+
+fn facts(walls: Option<Fact>) -> Vec<Fact> {
+    facts::of_machine().into_iter().chain(walls).collect()
+}
+
+/// Finds out which walls the gate runner has, which may take long, and tells the host. Never done: it is a part of the link
+/// that does not end it.
+async fn tell_walls(agent: &Agent, outgoing: &mpsc::Sender<FromAgent>, known: &mut Option<Fact>) {
+    if known.is_none() {
+        match agent.gates.walls().await {
+            Ok(walls) => {
+                *known = Some(facts::text("gates.walls", walls.join(",")));
+                // Fails where the link is no more; the next `Hello` says it.
+                let _over = outgoing.send(FromAgent::Facts(facts(known.clone()))).await;
+            }
+            Err(error) => {
+                tracing::error!(%error, "gates cannot run on this machine; every operation will be blocked")
+            }
+        }
+    }
+    std::future::pending().await
 }
 
 async fn send(
@@ -115,7 +179,10 @@ async fn send(
 
 async fn operations(agent: &Arc<Agent>, connection: &AgentConnection) -> Result<(), LinkError> {
     loop {
-        agent.arrived(connection.next_operation().await?);
+        match connection.next_operation().await? {
+            Delivered::Operation(operation) => agent.arrived(*operation),
+            Delivered::Unreadable { operation, reason } => agent.unreadable(operation, &reason),
+        }
     }
 }
 
@@ -125,6 +192,7 @@ async fn receive(
     mut receiver: ControlReceiver<FromHost>,
     outgoing: &mpsc::Sender<FromAgent>,
     identity: &mut AgentIdentity,
+    expires: &watch::Sender<SystemTime>,
 ) -> Result<(), LinkError> {
     loop {
         match receiver.receive().await? {
@@ -139,29 +207,13 @@ async fn receive(
                 operation,
                 audit_head,
             } => agent.acknowledged(operation, audit_head),
-            FromHost::Gates(set) => {
-                let (agent, connection, outgoing) =
-                    (Arc::clone(agent), connection.clone(), outgoing.clone());
-                // Compiling takes seconds; the link goes on meanwhile.
-                tokio::spawn(async move {
-                    let revision = set.revision;
-                    match agent
-                        .gates
-                        .take(*set, &agent.ledger, &agent.blobs, &connection)
-                        .await
-                    {
-                        Ok(problems) => {
-                            problems.iter().for_each(|problem| {
-                                tracing::error!(revision, problem, "a gate cannot be used")
-                            });
-                            let _ = outgoing
-                                .send(FromAgent::GatesReady { revision, problems })
-                                .await;
-                        }
-                        Err(error) => tracing::error!(%error, "the gates cannot be taken in"),
-                    }
-                });
-            }
+            // Compiling takes seconds; the link goes on meanwhile.
+            FromHost::Gates(set) => drop(tokio::spawn(take_gates(
+                Arc::clone(agent),
+                connection.clone(),
+                outgoing.clone(),
+                *set,
+            ))),
             FromHost::Renewed { chain } => {
                 let chain: Vec<Vec<u8>> = chain
                     .into_iter()
@@ -170,6 +222,7 @@ async fn receive(
                 let event = match renewed(agent, identity, &chain) {
                     Ok(renewed) => {
                         *identity = renewed;
+                        expires.send_replace(identity.expires());
                         Event::new("certificate_renewed", None)
                     }
                     Err(error) => {
@@ -184,6 +237,45 @@ async fn receive(
                 if let Err(error) = agent.ledger.record(event, now()).await {
                     tracing::error!(%error, "a renewal is not on the record");
                 }
+            }
+        }
+    }
+}
+
+/// Takes a gate set in and tells the host how that went. Where a component breaks off it is asked for again; when the link
+/// is no more, the next one brings the set anew.
+async fn take_gates(
+    agent: Arc<Agent>,
+    connection: AgentConnection,
+    outgoing: mpsc::Sender<FromAgent>,
+    set: GateSet,
+) {
+    let (revision, mut backoff) = (set.revision, Backoff::new());
+    loop {
+        match agent
+            .gates
+            .take(&set, &agent.ledger, &agent.blobs, &connection)
+            .await
+        {
+            Ok(problems) => {
+                for problem in &problems {
+                    tracing::error!(revision, problem, "a gate cannot be used");
+                }
+                let _over = outgoing
+                    .send(FromAgent::GatesReady { revision, problems })
+                    .await;
+                return;
+            }
+            Err(error @ TakeError::BrokenOff { .. }) => {
+                tracing::info!(revision, error = %Causes(&error), "the gates are taken in again; operations wait");
+                tokio::select! {
+                    _ = connection.closed() => return,
+                    () = tokio::time::sleep(backoff.next(rand())) => {}
+                }
+            }
+            Err(error) => {
+                tracing::error!(revision, error = %Causes(&error), "the gates cannot be taken in");
+                return;
             }
         }
     }
@@ -204,18 +296,21 @@ fn renewed(
     Ok(renewed)
 }
 
-/// Asks for a new certificate when half of this one's life of 30 days is over, and again until there is one: it is for the
-/// next connection.
+/// Asks for a new certificate when half of this one's life of 30 days is over, and again at every look until there is one,
+/// which is for the next connection.
 async fn renew(
     outgoing: &mpsc::Sender<FromAgent>,
-    expires: SystemTime,
+    expires: watch::Receiver<SystemTime>,
     request: Option<Vec<u8>>,
+    every: Duration,
 ) -> Result<(), LinkError> {
     let Some(request) = request else {
         return std::future::pending().await;
     };
     loop {
+        // Read anew each time: by now there may be a new one.
         let left = expires
+            .borrow()
             .duration_since(SystemTime::now())
             .unwrap_or_default();
         if left < HALF_LIFE {
@@ -224,14 +319,65 @@ async fn renew(
                 return Ok(());
             }
         }
-        tokio::time::sleep(RENEWAL_CHECK).await;
+        tokio::time::sleep(every).await;
     }
 }
 
-fn rand() -> u64 {
+/// 64 bits that nobody else has.
+pub(crate) fn rand() -> u64 {
     let mut bytes = [0; 8];
     match aws_lc_rs::rand::fill(&mut bytes) {
         Ok(()) => u64::from_le_bytes(bytes),
         Err(_) => u64::from(std::process::id()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(5);
+    const OFTEN: Duration = Duration::from_millis(5);
+
+    async fn asked(queue: &mut mpsc::Receiver<FromAgent>) -> bool {
+        let message = tokio::time::timeout(20 * OFTEN, queue.recv()).await;
+        matches!(message, Ok(Some(FromAgent::Renew { .. })))
+    }
+
+    #[tokio::test]
+    async fn a_certificate_is_asked_for_until_it_comes_and_not_again_afterwards() {
+        let day = Duration::from_secs(24 * 3600);
+        let (renewed, expires) = watch::channel(SystemTime::now() + 14 * day);
+        let (outgoing, mut queue) = mpsc::channel(1);
+        let asking =
+            tokio::spawn(async move { renew(&outgoing, expires, Some(vec![1]), OFTEN).await });
+        for _ in 0..3 {
+            let message = tokio::time::timeout(SOON, queue.recv()).await;
+            assert!(
+                matches!(message, Ok(Some(FromAgent::Renew { .. }))),
+                "{message:?}"
+            );
+        }
+        renewed.send_replace(SystemTime::now() + 30 * day);
+        // At most one is in the queue, one waits for a place, and one was about to.
+        for _ in 0..3 {
+            asked(&mut queue).await;
+        }
+        assert!(!asked(&mut queue).await && !asking.is_finished());
+        renewed.send_replace(SystemTime::now() + 14 * day);
+        assert!(asked(&mut queue).await, "half of its life is over again");
+    }
+
+    #[test]
+    fn whoever_was_replaced_stays_away_for_at_least_half_a_minute() {
+        let mut backoff = Backoff::new();
+        for random in [0, u64::MAX] {
+            let wait = wait_after(&LinkError::Replaced, &mut backoff, random);
+            assert!((CAP / 2..=CAP).contains(&wait), "{wait:?}");
+        }
+        assert_eq!(
+            wait_after(&LinkError::Busy, &mut backoff, 0),
+            Duration::ZERO
+        );
     }
 }

@@ -221,7 +221,11 @@ async fn check(
         Source::read(&operation.submission).map_err(|error| Ending::Error(error.to_string()))?;
     let bound = agent
         .gates
-        .for_operation(operation.gates_revision, operation.skip_security_scan)
+        .for_operation(
+            operation.gates_revision,
+            operation.skip_security_scan,
+            agent.links(),
+        )
         .await?;
     let config = &bound.config;
     let source = Arc::new(source);
@@ -341,11 +345,7 @@ async fn fetch_attachments(
         ))
     };
     for attachment in &operation.submission.attachments {
-        let connection = agent.connection().await;
-        let fetched = agent
-            .blobs
-            .ensure(&connection, attachment.sha256, attachment.size)
-            .await;
+        let fetched = agent.fetch(attachment.sha256, attachment.size).await;
         fetched.map_err(|error| failed(&attachment.name, &error))?;
     }
     agent

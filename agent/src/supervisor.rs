@@ -4,21 +4,23 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use sluice_protocol::causes::Causes;
+use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::OperationId;
 use sluice_protocol::message::control::Identity;
 use sluice_transport::agent::AgentConnection;
+use sluice_transport::backoff::Backoff;
 use sluice_transport::identity::MachineIdentity;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 
-use crate::attachments::Blobs;
+use crate::attachments::{BlobError, Blobs};
 use crate::audit::Event;
 use crate::clock::now;
 use crate::config::{self, Config};
 use crate::dispatcher::Operations;
 use crate::exec::spawn::Launcher;
 use crate::exec::versions::Versions;
-use crate::gates::Gates;
+use crate::gates::{Gates, TakeError};
 use crate::ledger::Ledger;
 use crate::link;
 use crate::state::StateDirectory;
@@ -186,6 +188,26 @@ impl Agent {
         }
     }
 
+    /// Has a blob here, verified. Where it breaks off it is asked for again, over the next link or after a moment over the
+    /// same one, for as long as the caller waits.
+    ///
+    /// # Errors
+    ///
+    /// Where the host does not have it, or has something else, or it cannot be kept.
+    pub(crate) async fn fetch(&self, sha256: Digest, size: u64) -> Result<PathBuf, BlobError> {
+        let mut backoff = Backoff::new();
+        loop {
+            let connection = self.connection().await;
+            match self.blobs.ensure(&connection, sha256, size).await {
+                Err(error) if error.is_broken_off() => {
+                    tracing::info!(blob = %sha256, %error, "a blob is asked for again");
+                    tokio::time::sleep(backoff.next(link::rand())).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
     /// Has a shim wait ready, in the background.
     pub fn prepare_spare(&self) {
         let launcher = self.launcher.clone();
@@ -194,6 +216,11 @@ impl Agent {
                 tracing::warn!(error = %Causes(&error), "no shim waits ready; the next operation starts one");
             }
         });
+    }
+
+    /// Which link there is, as it changes.
+    pub(crate) fn links(&self) -> watch::Receiver<Option<AgentConnection>> {
+        self.link.subscribe()
     }
 
     /// The link of the moment, if there is one.
@@ -234,16 +261,7 @@ impl Agent {
                     "the configuration was read again; limits.parallel takes effect at the next start"
                 );
                 let agent = Arc::clone(self);
-                tokio::spawn(async move {
-                    let connection = agent.connection().await;
-                    if let Err(error) = agent
-                        .gates
-                        .take_again(&agent.ledger, &agent.blobs, &connection)
-                        .await
-                    {
-                        tracing::error!(error = %Causes(&error), "the gates cannot be set up again; operations wait");
-                    }
-                });
+                tokio::spawn(async move { agent.take_gates_again().await });
                 Event::new("config_reloaded", None)
             }
             Err(error) => {
@@ -253,6 +271,23 @@ impl Agent {
         };
         if let Err(error) = self.ledger.record(event, now()).await {
             tracing::error!(error = %Causes(&error), "the reload is not on the record");
+        }
+    }
+
+    /// Sets the gates up under the policy of the moment, over whatever link there is.
+    async fn take_gates_again(&self) {
+        let mut backoff = Backoff::new();
+        loop {
+            let connection = self.connection().await;
+            let taken = self
+                .gates
+                .take_again(&self.ledger, &self.blobs, &connection);
+            let Err(error) = taken.await else { return };
+            tracing::error!(error = %Causes(&error), "the gates cannot be set up again; operations wait");
+            if !matches!(error, TakeError::BrokenOff { .. }) {
+                return;
+            }
+            tokio::time::sleep(backoff.next(link::rand())).await;
         }
     }
 

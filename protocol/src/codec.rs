@@ -72,6 +72,12 @@ pub fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T, Decode
     }
 }
 
+/// What can be read of a message that is none of this version: fields that `T` does not have are passed over, and so is
+/// whatever follows. Nothing may be done with it but to answer.
+pub(crate) fn decode_leniently<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    ciborium::de::from_reader_with_recursion_limit(bytes, MAX_DEPTH).ok()
+}
+
 /// A value could not be written as CBOR.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the value has no CBOR form: {0}")]

@@ -76,12 +76,22 @@ impl Machine {
     /// Where the binary was not built.
     #[must_use]
     pub fn start(&self) -> Agent {
+        self.start_from(&binaries())
+    }
+
+    /// The same with the programs in another folder.
+    ///
+    /// # Panics
+    ///
+    /// Where they are not there.
+    #[must_use]
+    pub fn start_from(&self, programs: &Path) -> Agent {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
             .open(&self.log)
             .expect("opens a log");
-        let mut command = supervised("sluice-agent");
+        let mut command = supervised(&programs.join("sluice-agent"));
         command
             .arg("run")
             .arg("--state")

@@ -12,7 +12,7 @@ use crate::eventually::{eventually, eventually_or};
 use crate::host::{Host, init};
 use crate::places::binaries;
 use crate::script::{Outcome, Script};
-use crate::template::{copy, template};
+use crate::template::{copy, prepare, template};
 
 /// A fleet of real processes. They end with it.
 #[derive(Debug)]
@@ -125,14 +125,7 @@ impl Fleet {
     /// Where the folder cannot be written.
     #[must_use]
     pub fn machine(&self, name: &str, policy: &str) -> Machine {
-        let machine = Machine::prepare(self.folder.path(), name, policy);
-        fs::create_dir_all(machine.state.join("gates")).expect("makes a folder");
-        fs::set_permissions(&machine.state, fs::Permissions::from_mode(0o700))
-            .expect("changes the mode");
-        let compiled = template().join("gates");
-        copy(&compiled, &machine.state.join("gates/host"));
-        copy(&compiled, &machine.state.join("gates/owner"));
-        machine
+        prepare(self.folder.path(), name, policy)
     }
 
     /// The fleet's folder.

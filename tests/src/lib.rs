@@ -18,6 +18,7 @@
 
 mod agent;
 mod eventually;
+pub mod fake;
 mod fleet;
 mod host;
 mod places;

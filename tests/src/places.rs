@@ -23,11 +23,11 @@ pub fn binaries() -> PathBuf {
 
 /// One of the product's programs, started as some supervisors and flock(1) do: with a descriptor 3 that nobody asked for.
 #[must_use]
-pub(crate) fn supervised(program: &str) -> Command {
+pub(crate) fn supervised(program: &Path) -> Command {
     let mut command = Command::new("/bin/sh");
     command
         .args(["-c", r#"exec 3</dev/null; exec "$0" "$@""#])
-        .arg(binaries().join(program));
+        .arg(program);
     command
 }
 

@@ -1,6 +1,7 @@
 //! A set-up host with the shipped gates bound, and the gates compiled on both sides: made once, copied by every fleet.
 
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -40,6 +41,18 @@ pub(crate) fn template() -> PathBuf {
         fs::rename(work.path(), &path).expect("moves");
     }
     path
+}
+
+/// A machine's folder, with the gates compiled, and nothing enrolled. `policy` is `agent.toml` without `script_tempdir`.
+pub(crate) fn prepare(root: &Path, name: &str, policy: &str) -> Machine {
+    let machine = Machine::prepare(root, name, policy);
+    fs::create_dir_all(machine.state.join("gates")).expect("makes a folder");
+    fs::set_permissions(&machine.state, fs::Permissions::from_mode(0o700))
+        .expect("changes the mode");
+    let compiled = template().join("gates");
+    copy(&compiled, &machine.state.join("gates/host"));
+    copy(&compiled, &machine.state.join("gates/owner"));
+    machine
 }
 
 /// Copies a folder with modes and owners.

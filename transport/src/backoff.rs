@@ -23,6 +23,12 @@ impl Backoff {
         Self { failures: 0 }
     }
 
+    /// So many attempts have failed that the bound grows no more.
+    #[must_use]
+    pub const fn longest() -> Self {
+        Self { failures: u32::MAX }
+    }
+
     /// Another attempt has failed: how long to wait, for 64 random bits. Between nothing and the bound.
     pub fn next(&mut self, random: u64) -> Duration {
         let bound = self.bound();

@@ -123,10 +123,9 @@ impl AsyncRead for BlobReader {
         ready!(AsyncRead::poll_read(Pin::new(&mut self.stream), cx, buf))?;
         let read = (buf.filled().len() - before) as u64;
         if read == 0 && self.remaining > 0 {
-            return Poll::Ready(Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "the host sent less than it said",
-            )));
+            // A host whose blob ends early resets the stream.
+            let violation = self.link.violation("a blob is shorter than the host said");
+            return Poll::Ready(Err(io::Error::other(violation)));
         }
         match self.remaining.checked_sub(read) {
             Some(remaining) => {

@@ -185,10 +185,23 @@ impl Receiver {
         &mut self,
         limit: usize,
     ) -> Result<Option<T>, LinkError> {
+        let Some(body) = self.body_within(limit).await? else {
+            return Ok(None);
+        };
+        let decoded = decode(self.kind, &body);
+        decoded
+            .map(Some)
+            .map_err(|error| self.link.violation(error))
+    }
+
+    /// The bytes of the next message, or none where the peer has finished the stream.
+    async fn body_within(&mut self, limit: usize) -> Result<Option<Vec<u8>>, LinkError> {
         loop {
             let missing = self.missing(limit)?;
             if missing == 0 {
-                return self.take().map(Some);
+                let mut frame = std::mem::take(&mut self.frame);
+                frame.drain(..LENGTH);
+                return Ok(Some(frame));
             }
             // Never more than the frame: bytes that follow the last one are not ours.
             match self
@@ -214,13 +227,23 @@ impl Receiver {
         &mut self,
         limit: usize,
     ) -> Result<T, LinkError> {
-        match self.receive_within(limit).await? {
-            Some(message) => Ok(message),
-            None => Err(self.link.violation(format_args!(
-                "a {:?} stream ended before its message",
-                self.kind
-            ))),
-        }
+        self.receive_within(limit)
+            .await?
+            .ok_or_else(|| self.none_came())
+    }
+
+    /// The bytes of a message that must come.
+    pub(crate) async fn expect_body(&mut self, limit: usize) -> Result<Vec<u8>, LinkError> {
+        self.body_within(limit)
+            .await?
+            .ok_or_else(|| self.none_came())
+    }
+
+    fn none_came(&self) -> LinkError {
+        self.link.violation(format_args!(
+            "a {:?} stream ended before its message",
+            self.kind
+        ))
     }
 
     /// Nothing more may come.
@@ -249,13 +272,6 @@ impl Receiver {
         Ok(LENGTH + length - self.frame.len())
     }
 
-    fn take<T: Serialize + DeserializeOwned>(&mut self) -> Result<T, LinkError> {
-        let frame = std::mem::take(&mut self.frame);
-        let body = frame.get(LENGTH..).unwrap_or_default();
-        let _span = tracing::trace_span!("decode", kind = ?self.kind, bytes = body.len()).entered();
-        codec::decode(body).map_err(|error| self.link.violation(error))
-    }
-
     pub(crate) const fn link(&self) -> &Link {
         &self.link
     }
@@ -264,6 +280,15 @@ impl Receiver {
     pub(crate) fn into_raw(self) -> (quinn::RecvStream, Link) {
         (self.stream, self.link)
     }
+}
+
+/// The message that these bytes are, on a stream of this kind.
+pub(crate) fn decode<T: Serialize + DeserializeOwned>(
+    kind: StreamKind,
+    body: &[u8],
+) -> Result<T, codec::DecodeError> {
+    let _span = tracing::trace_span!("decode", ?kind, bytes = body.len()).entered();
+    codec::decode(body)
 }
 
 /// Reads what a stream that the peer has opened is for, its first byte. What is not allowed here closes the connection,

@@ -19,7 +19,8 @@ pub const HANDSHAKE_TIME_LIMIT: Duration = Duration::from_secs(10);
 /// For one address, before the next one is tried.
 pub const CONNECT_TIME_LIMIT: Duration = Duration::from_secs(5);
 
-/// From the end of the handshake to `Hello`, and from `Hello` to `Welcome`.
+/// From the end of the handshake to `Hello`, and from `Hello` to `Welcome`. Whoever needs longer is sent away and may come
+/// back: a slow link is no violation.
 pub const CONTROL_TIME_LIMIT: Duration = Duration::from_secs(10);
 
 /// From a stream's opening to its first message. As long as the idle limit: packets of it may be lost.
@@ -27,6 +28,9 @@ pub const FIRST_MESSAGE_TIME_LIMIT: Duration = Duration::from_secs(30);
 
 /// Everything about one enrollment, from the end of the handshake to the close.
 pub const ENROLL_TIME_LIMIT: Duration = Duration::from_secs(15);
+
+/// Of that, until the request is here. It is one message, and its sender has it ready.
+pub const ENROLL_REQUEST_TIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// Handshakes that a host works on at a time. Each costs about a millisecond of a core (two signatures, one key
 /// exchange); more would only wait for each other. Over it, connections are refused.
@@ -36,11 +40,31 @@ pub const MAX_HANDSHAKES: usize = 256;
 /// so that a flood from forged addresses costs a host no signature.
 pub const RETRY_AT: usize = 64;
 
+/// Handshakes of one source (an IPv4 address, an IPv6 network of 56 bits) at a time: an eighth of all, so that one that
+/// begins many and ends none keeps nobody else out. Many machines may stand behind one address; at 50 ms each this is still
+/// 600 a second.
+pub const MAX_HANDSHAKES_OF_SOURCE: usize = 32;
+
+/// With so many of one source under way, its peers must show their address first, so that nobody uses up what is another's
+/// by forging its address.
+pub const RETRY_AT_OF_SOURCE: usize = 8;
+
 /// Connections of one host. At 40 KiB for an idle one this is 2 GiB.
 pub const MAX_CONNECTIONS: usize = 50_000;
 
 /// Enrollments that a host works on at a time: each is a write to its database.
 pub const MAX_ENROLLMENTS: usize = 32;
+
+/// Of those, of one source.
+pub const MAX_ENROLLMENTS_OF_SOURCE: usize = 4;
+
+/// How often one source may try to enroll in vain at once. Tokens cannot be guessed; this keeps the audit log, which has
+/// each refusal, for those who look into it. Whoever is let in has tried for nothing, so that a site behind one address
+/// enrolls as many machines as it likes.
+pub const ENROLLMENT_TRIES: u32 = 10;
+
+/// How soon one of those tries is given back.
+pub const ENROLLMENT_TRY_EVERY: Duration = Duration::from_secs(6);
 
 /// Streams whose first message is here, and that the program has not yet taken.
 pub const QUEUED_STREAMS: usize = 16;
@@ -56,8 +80,8 @@ const AGENT_UNIDIRECTIONAL: u32 = 64;
 /// answered with `CloseCode::Protocol` and not by silence.
 const HOST_BIDIRECTIONAL: u32 = 1;
 
-/// Streams that a host may have open towards an agent, one way: operations. With those that wait in the queue this bounds
-/// what an agent keeps in memory to twice 4 times the longest operation.
+/// Streams that a host may have open towards an agent, one way: operations. With those that wait to be taken this bounds
+/// what the transport keeps of them in memory to twice 4 times the longest one; what the program takes is its own to bound.
 pub(crate) const HOST_UNIDIRECTIONAL: u32 = 4;
 
 /// What a peer may send on one stream before it was read. Frames are taken out as they come, so that this bounds the

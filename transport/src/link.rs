@@ -30,8 +30,25 @@ pub(crate) struct Link {
     connection: quinn::Connection,
     alpn: &'static [u8],
     peer: Side,
-    /// Why this side closed the connection, if it was for the peer's fault.
-    violation: Arc<OnceLock<String>>,
+    /// Why this side closed the connection, if it was for something that the peer did or did not do.
+    fault: Arc<OnceLock<Fault>>,
+}
+
+/// Why this side closed a connection.
+#[derive(Debug)]
+struct Fault {
+    code: CloseCode,
+    reason: String,
+}
+
+impl Fault {
+    fn error(&self) -> LinkError {
+        let reason = self.reason.clone();
+        match self.code {
+            CloseCode::Protocol => LinkError::Violation { reason },
+            _ => LinkError::Lost { reason },
+        }
+    }
 }
 
 /// A stream that the peer has opened, before its first byte.
@@ -47,7 +64,7 @@ impl Link {
             connection,
             alpn,
             peer,
-            violation: Arc::default(),
+            fault: Arc::default(),
         }
     }
 
@@ -107,13 +124,38 @@ impl Link {
 
     /// Closes the connection for something that the peer did.
     pub(crate) fn violation(&self, what: impl Display) -> LinkError {
+        let reason = what.to_string();
+        self.close_for(Fault {
+            code: CloseCode::Protocol,
+            reason,
+        })
+    }
+
+    /// Closes the connection for something that the peer did not do in time. Its network may be slow: that is nobody's
+    /// fault, and it may come back.
+    pub(crate) fn too_slow(&self, what: &str) -> LinkError {
+        self.close_for(Fault {
+            code: CloseCode::Busy,
+            reason: what.to_owned(),
+        })
+    }
+
+    /// What the peer did that this side has closed the connection for.
+    pub(crate) fn violated(&self) -> Option<&str> {
+        let fault = self.fault.get()?;
+        (fault.code == CloseCode::Protocol).then_some(fault.reason.as_str())
+    }
+
+    /// Closes the connection unless it is closed already, and says why it is.
+    fn close_for(&self, fault: Fault) -> LinkError {
         if self.connection.close_reason().is_some() {
             return self.reason();
         }
-        let reason = self.violation.get_or_init(|| what.to_string()).clone();
-        tracing::warn!(remote = %self.remote(), %reason, "closing a connection whose peer broke the protocol");
-        self.close(CloseCode::Protocol, &reason);
-        LinkError::Violation { reason }
+        // Before the close, so that whoever wakes up for that finds it.
+        let fault = self.fault.get_or_init(|| fault);
+        tracing::warn!(remote = %self.remote(), reason = fault.reason, "closing a connection for what its peer did or did not do");
+        self.close(fault.code, &fault.reason);
+        fault.error()
     }
 
     /// Closes the connection. The first close counts.
@@ -140,10 +182,8 @@ impl Link {
     }
 
     pub(crate) fn lost(&self, error: &ConnectionError) -> LinkError {
-        match (error, self.violation.get()) {
-            (ConnectionError::LocallyClosed, Some(reason)) => LinkError::Violation {
-                reason: reason.clone(),
-            },
+        match (error, self.fault.get()) {
+            (ConnectionError::LocallyClosed, Some(fault)) => fault.error(),
             _ => connection_error(error, &self.remote().to_string()),
         }
     }

@@ -14,11 +14,9 @@ use tokio::sync::{mpsc, watch};
 
 use crate::store::tenants::Tenant;
 
-/// What the rest of the host asks of a connection's task.
+/// What the rest of the host has a connection's task say, beside operations.
 #[derive(Debug)]
 pub enum Command {
-    /// Send an operation, which is recorded as delivered.
-    Deliver(Box<Operation>),
     /// The gates have changed.
     Gates(Box<GateSet>),
     /// Name or tags have changed.
@@ -54,6 +52,7 @@ pub struct Session {
     /// Tells this connection from the one before it.
     generation: u64,
     commands: mpsc::Sender<Command>,
+    deliveries: mpsc::Sender<Box<Operation>>,
     closing: watch::Sender<Option<Closing>>,
 }
 
@@ -63,9 +62,13 @@ pub type Closing = (CloseCode, &'static str);
 /// The connection's task's end of a session.
 #[derive(Debug)]
 pub struct Inbox {
-    /// What it is asked for.
+    /// What it is asked to say.
     pub commands: mpsc::Receiver<Command>,
-    closing: watch::Receiver<Option<Closing>>,
+    /// Operations to send, which are recorded as delivered. In a queue of their own: a machine that is slow to take them is
+    /// told to end one all the same.
+    pub deliveries: mpsc::Receiver<Box<Operation>>,
+    /// Whether and why it is to be closed; see [`Self::closing`].
+    pub closing: watch::Receiver<Option<Closing>>,
 }
 
 impl Inbox {
@@ -83,27 +86,32 @@ impl Inbox {
             }
         }
     }
-
-    /// The two halves, for two tasks.
-    #[must_use]
-    pub fn split(self) -> (mpsc::Receiver<Command>, watch::Receiver<Option<Closing>>) {
-        (self.commands, self.closing)
-    }
 }
 
-/// How many commands may wait for a connection. A machine that is slower than that is closed, comes back, and gets what
-/// it missed from the store.
+/// How many commands, and how many operations, may wait for a connection. A machine that is slower than that is closed,
+/// comes back, and gets what it missed from the store.
 const COMMANDS: usize = 1024;
 
 impl Session {
-    /// Asks the connection's task for something. What cannot be handed over is not lost: the store has it, and the
+    /// Asks the connection's task to say something. What cannot be handed over is not lost: the store has it, and the
     /// machine gets it when it is back.
     pub fn send(&self, command: Command) {
         if self.commands.try_send(command).is_err() {
-            tracing::debug!(machine = %self.machine, "a command met a connection that is gone or stuck");
-            // The next connection starts from what the store has.
-            self.close(CloseCode::Busy, "too much is waiting; come back");
+            self.give_up();
         }
+    }
+
+    /// Asks the connection's task for an operation's delivery. What cannot be handed over is not lost, as above.
+    pub fn deliver(&self, operation: Box<Operation>) {
+        if self.deliveries.try_send(operation).is_err() {
+            self.give_up();
+        }
+    }
+
+    /// What should be sent meets a connection that is gone or stuck. The next one starts from what the store has.
+    fn give_up(&self) {
+        tracing::debug!(machine = %self.machine, "a machine's connection is gone or stuck");
+        self.close(CloseCode::Busy, "too much is waiting; come back");
     }
 
     /// Has the connection closed, at once.
@@ -111,10 +119,17 @@ impl Session {
         self.closing.send_replace(Some((code, reason)));
     }
 
-    /// Asks the connection's task for something, and waits while it is busy.
+    /// As [`Self::send`], and waits while the connection is busy.
     pub async fn send_wait(&self, command: Command) {
         if self.commands.send(command).await.is_err() {
             tracing::debug!(machine = %self.machine, "a command met a connection that is gone");
+        }
+    }
+
+    /// As [`Self::deliver`], and waits while the connection is busy.
+    pub async fn deliver_wait(&self, operation: Box<Operation>) {
+        if self.deliveries.send(operation).await.is_err() {
+            tracing::debug!(machine = %self.machine, "an operation met a connection that is gone");
         }
     }
 }
@@ -131,6 +146,7 @@ impl Presence {
     /// it lost the old one without either side noticing.
     pub fn join(&self, tenant: Tenant, machine: MachineId) -> (Session, Inbox) {
         let (commands, receiver) = mpsc::channel(COMMANDS);
+        let (deliveries, operations) = mpsc::channel(COMMANDS);
         let (closing, closed) = watch::channel(None);
         let generation = self.generation.fetch_add(1, Ordering::Relaxed);
         let session = Session {
@@ -138,6 +154,7 @@ impl Presence {
             machine,
             generation,
             commands,
+            deliveries,
             closing,
         };
         let replaced = self.lock().insert(machine, session.clone());
@@ -151,6 +168,7 @@ impl Presence {
             session,
             Inbox {
                 commands: receiver,
+                deliveries: operations,
                 closing: closed,
             },
         )
@@ -213,10 +231,10 @@ mod tests {
     async fn a_new_connection_replaces_the_old_and_the_old_cannot_take_it_out() {
         let presence = Presence::default();
         let (tenant, machine) = (tenant(), MachineId::generate());
-        let (old, old_inbox) = presence.join(tenant.clone(), machine);
+        let (old, mut old_inbox) = presence.join(tenant.clone(), machine);
         let (new, _new_commands) = presence.join(tenant, machine);
-        let (_, mut closing) = old_inbox.split();
-        assert_eq!(Inbox::closing(&mut closing).await.0, CloseCode::Replaced);
+        let closing = Inbox::closing(&mut old_inbox.closing).await;
+        assert_eq!(closing.0, CloseCode::Replaced);
         presence.leave(&old);
         assert_eq!(
             presence.get(machine).map(|session| session.generation),

@@ -52,7 +52,7 @@ pub(super) async fn deliver_to_all(
             continue;
         };
         match &operation.message {
-            Some(message) => session.send(Command::Deliver(Box::new(message.clone()))),
+            Some(message) => session.deliver(Box::new(message.clone())),
             None => came = true,
         }
     }
@@ -136,7 +136,7 @@ async fn deliver_one(
             })
             .await?;
     if is_ours {
-        session.send(Command::Deliver(Box::new(message)));
+        session.deliver(Box::new(message));
     }
     Ok(())
 }
@@ -272,7 +272,7 @@ pub async fn deliver_pending(
             jobs::find(conn, session.tenant.id, operation.job)
         })?;
         if let Some(message) = job.and_then(|job| message(&job, &operation)) {
-            session.send_wait(Command::Deliver(Box::new(message))).await;
+            session.deliver_wait(Box::new(message)).await;
         }
     }
     for (operation, by) in pending.cancel {

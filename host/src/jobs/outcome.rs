@@ -90,10 +90,6 @@ fn write(
         return Ok((Outcome::Acknowledge { audit_head }, None));
     };
     if operation.machine != Some(machine.id) {
-        let event = Event::by_agent(EventKind::MachineProtocolViolation, &machine.name)
-            .of_operation(id)
-            .detail("reason", "reported an operation of another machine");
-        audit::append(conn, tenant, now, [event])?;
         return Ok((
             Outcome::Violation("a machine reported an operation of another"),
             None,

@@ -26,8 +26,8 @@ fn succeeded(stdout: u64) -> Report {
 }
 
 fn delivered(inbox: &mut Inbox) -> Box<Operation> {
-    match inbox.commands.try_recv() {
-        Ok(Command::Deliver(operation)) => operation,
+    match inbox.deliveries.try_recv() {
+        Ok(operation) => operation,
         other => panic!("expected an operation, got {other:?}"),
     }
 }
@@ -284,10 +284,12 @@ async fn a_report_by_another_machine_breaks_the_protocol_and_changes_nothing() {
     let outcome = store_report(&test.host, &other, operation, succeeded(0), NOW)
         .await
         .expect("answers");
-    assert!(matches!(outcome, Outcome::Violation(_)));
+    assert_eq!(
+        outcome,
+        Outcome::Violation("a machine reported an operation of another")
+    );
     let result = test.result(operation);
     assert_eq!((result.state, result.output), (State::Delivered, None));
-    assert_eq!(test.count_audited("machine_protocol_violation").await, 1);
     for ending in [Ending::MachineNotFound, Ending::AgentNotConnected] {
         let report = Report::without_process(ending, NOW.to_wire());
         let outcome = store_report(&test.host, &machine, operation, report, NOW)
@@ -468,13 +470,13 @@ async fn a_revoked_machine_is_closed_and_what_it_had_is_ended() {
     let test = TestHost::new().await;
     let machine = test.machine("web-1").await;
     let queued = test.submit("web-1", |_| ()).await;
-    let (session, inbox) = test.connect(&machine);
+    let (session, mut inbox) = test.connect(&machine);
     let sent = test.submit("web-1", |_| ()).await;
     fleet::revoke(&test.host, &test.admin, "web-1", NOW)
         .await
         .expect("revokes");
-    let (_, mut closing) = inbox.split();
-    assert_eq!(Inbox::closing(&mut closing).await.0, CloseCode::Revoked);
+    let closing = Inbox::closing(&mut inbox.closing).await;
+    assert_eq!(closing.0, CloseCode::Revoked);
     assert_eq!(test.operation(queued).state, State::Canceled);
     assert_eq!(test.operation(sent).state, State::Interrupted);
     test.host.presence.leave(&session);
@@ -582,7 +584,7 @@ async fn a_repeated_request_sends_what_was_not_delivered() {
     submit_again(&test).await;
     for inbox in [&mut inbox, &mut other] {
         assert!(
-            inbox.commands.try_recv().is_err(),
+            inbox.deliveries.try_recv().is_err(),
             "what is to be canceled is not sent again"
         );
     }
@@ -607,7 +609,7 @@ async fn what_cannot_be_delivered_to_one_machine_is_delivered_to_the_others() {
         (test.connect(&one), test.connect(&two));
     assert_eq!(submit_again(&test).await, job);
     assert_eq!(delivered(&mut other).job, job);
-    assert!(inbox.commands.try_recv().is_err());
+    assert!(inbox.deliveries.try_recv().is_err());
     assert_eq!(test.operations(job)[0].state, State::Queued);
 }
 
@@ -874,7 +876,7 @@ async fn a_script_for_another_system_is_not_sent() {
         operation.message.as_deref(),
         Some("Script not supported on target environment: Linux")
     );
-    assert!(inbox.commands.try_recv().is_err());
+    assert!(inbox.deliveries.try_recv().is_err());
 }
 
 #[tokio::test]

@@ -46,10 +46,8 @@ async fn submit(test: &TestHost, actor: &Actor, request: SubmitJob) -> Result<Jo
 }
 
 fn delivered(inbox: &mut Inbox) -> String {
-    match inbox.commands.try_recv() {
-        Ok(Command::Deliver(operation)) => {
-            String::from_utf8(operation.submission.script).expect("is text")
-        }
+    match inbox.deliveries.try_recv() {
+        Ok(operation) => String::from_utf8(operation.submission.script).expect("is text"),
         other => panic!("expected an operation, got {other:?}"),
     }
 }
@@ -220,10 +218,8 @@ async fn an_entry_declares_the_parameters_of_a_script_without_a_header() {
     let job = submit(&test, &test.admin, by_name("a", None, "web-1"))
         .await
         .expect("is accepted");
-    match inbox.commands.try_recv() {
-        Ok(Command::Deliver(operation)) => {
-            assert_eq!(operation.submission.declared.as_deref(), Some(tables));
-        }
+    match inbox.deliveries.try_recv() {
+        Ok(operation) => assert_eq!(operation.submission.declared.as_deref(), Some(tables)),
         other => panic!("expected an operation, got {other:?}"),
     }
     assert_eq!(
@@ -325,7 +321,7 @@ async fn a_job_takes_what_it_leaves_out_from_the_version() {
     submit(&test, &test.admin, request)
         .await
         .expect("is accepted");
-    let Ok(Command::Deliver(sent)) = inbox.commands.try_recv() else {
+    let Ok(sent) = inbox.deliveries.try_recv() else {
         panic!("nothing was sent");
     };
     let sent = sent.submission;
@@ -703,7 +699,7 @@ async fn what_the_library_says_about_systems_is_decided_on_the_host() {
         message().await.as_deref(),
         Some("Script not supported on target environment: Linux")
     );
-    assert!(inbox.commands.try_recv().is_err(), "nothing was sent");
+    assert!(inbox.deliveries.try_recv().is_err(), "nothing was sent");
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod blob;
 mod enroll;
 mod progress;
 mod session;
+mod violations;
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use sluice_transport::host::{Arrival, HostEndpoint};
 use sluice_transport::identity::Authority;
 use tokio_util::task::TaskTracker;
 
+use self::violations::Violations;
 use crate::host::SharedHost;
 
 /// What connections need beyond the host's shared parts.
@@ -23,6 +25,7 @@ use crate::host::SharedHost;
 pub struct Link {
     host: SharedHost,
     authority: Authority,
+    violations: Arc<Violations>,
     tasks: TaskTracker,
 }
 
@@ -39,6 +42,7 @@ impl Link {
         Self {
             host,
             authority,
+            violations: Arc::default(),
             tasks: TaskTracker::new(),
         }
     }

@@ -80,10 +80,9 @@ async fn store(
                         })
                         .await
                 }
+                // The session ends with it, and puts it on the record.
                 Outcome::Violation(reason) => {
-                    host.metrics.violation();
-                    tracing::warn!(machine = machine.name, %operation, reason, "protocol violation");
-                    connection.close(CloseCode::Protocol, reason);
+                    connection.violation(&format!("{reason} ({operation})"));
                 }
             }
             Ok(())

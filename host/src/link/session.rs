@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! known and not revoked? -> Hello -> join (the older connection is replaced) -> Welcome, Gates -> what it is owed
-//!      then, each in its own task: control in, commands out, progress and blobs in; the first that ends, ends all
+//!      then side by side: control in and out, operations out, progress and blobs in; the first that ends, ends all
 //! ```
 
 use std::time::SystemTime;
@@ -11,6 +11,7 @@ use sluice_protocol::causes::Causes;
 use sluice_protocol::ids::OperationId;
 use sluice_protocol::message::CloseCode;
 use sluice_protocol::message::control::{Fact, FromAgent, FromHost, Hello, Welcome};
+use sluice_protocol::message::operation::Operation;
 use sluice_transport::control::{ControlReceiver, ControlSender, ControlStream};
 use sluice_transport::error::LinkError;
 use sluice_transport::host::{DeliverError, FromMachine, HostConnection};
@@ -18,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Link, blob, progress};
+use super::{Link, blob, progress, violations};
 use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;
 use crate::fleet::{self, Command, Inbox, Session};
@@ -39,7 +40,12 @@ const PROBLEM: usize = 500;
 /// Serves a connection to its end.
 pub(super) async fn serve(link: &Link, connection: HostConnection) {
     let remote = connection.remote();
-    match session(link, &connection).await {
+    let ended = session(link, &connection).await;
+    // However it has ended: a machine that comes back at once does not hide what it did.
+    if let Some(reason) = connection.violated() {
+        violations::record(link, connection.machine(), remote, reason).await;
+    }
+    match ended {
         Ok(()) => tracing::debug!(%remote, "a machine's connection has ended"),
         Err(SessionError::NotServed(reason)) => {
             tracing::info!(%remote, reason, "a machine was turned away");
@@ -82,7 +88,11 @@ async fn session(link: &Link, connection: &HostConnection) -> Result<(), Session
     remember(host, &machine, &hello).await?;
 
     let (sender, receiver) = control.split();
-    let (commands, mut closing) = inbox.split();
+    let Inbox {
+        commands,
+        deliveries,
+        mut closing,
+    } = inbox;
     let owed = {
         let (host, session, open) = (host.clone(), session.clone(), hello.open);
         AbortOnDropHandle::new(tokio::spawn(
@@ -90,7 +100,8 @@ async fn session(link: &Link, connection: &HostConnection) -> Result<(), Session
         ))
     };
     let result = tokio::select! {
-        ended = commands_out(host, connection, commands, sender) => ended,
+        ended = control_out(commands, sender) => ended,
+        ended = operations_out(host, connection, deliveries) => ended,
         ended = control_in(link, &machine, &session, receiver) => ended,
         ended = streams_in(link, &machine, &session, connection) => ended,
         (code, reason) = Inbox::closing(&mut closing) => {
@@ -206,42 +217,14 @@ async fn owed(host: &SharedHost, session: &Session, open: &[OperationId]) {
     }
 }
 
-/// What the rest of the host asks of this connection.
-async fn commands_out(
-    host: &SharedHost,
-    connection: &HostConnection,
+/// What the rest of the host has to say on the control stream. Operations are sent beside it, so that it never waits for a
+/// machine that is slow to take them.
+async fn control_out(
     mut commands: mpsc::Receiver<Command>,
     mut control: ControlSender<FromHost>,
 ) -> Result<(), SessionError> {
-    let mut deliveries = JoinSet::new();
     while let Some(command) = commands.recv().await {
-        while deliveries.len() >= DELIVERIES {
-            deliveries.join_next().await;
-        }
-        while deliveries.try_join_next().is_some() {}
         let message = match command {
-            Command::Deliver(operation) => {
-                let (host, connection) = (host.clone(), connection.clone());
-                deliveries.spawn(async move {
-                    // What was on its way here when a lockdown began is sent again when that is lifted.
-                    match host.store.read(lockdown::current) {
-                        Ok(None) => {}
-                        Ok(Some(_)) => return,
-                        Err(error) => {
-                            tracing::error!(operation = %operation.operation, error = %Causes(&error), "an operation is not sent, because it is not known whether there is a lockdown");
-                            return;
-                        }
-                    }
-                    match connection.deliver(&operation).await {
-                        Ok(()) => host.events.notify(operation.job),
-                        // It counts as delivered, and the machine gets it when it is back.
-                        Err(DeliverError::NotSent(error) | DeliverError::Unknown(error)) => {
-                            tracing::info!(operation = %operation.operation, %error, "an operation did not arrive; it is sent again");
-                        }
-                    }
-                });
-                continue;
-            }
             Command::Gates(gates) => FromHost::Gates(gates),
             Command::Identity(identity) => FromHost::Identity(identity),
             Command::Cancel { operation, by } => FromHost::Cancel { operation, by },
@@ -257,6 +240,43 @@ async fn commands_out(
         control.send(&message).await?;
     }
     Ok(())
+}
+
+/// Operations for the machine, a few at a time.
+async fn operations_out(
+    host: &SharedHost,
+    connection: &HostConnection,
+    mut operations: mpsc::Receiver<Box<Operation>>,
+) -> Result<(), SessionError> {
+    let mut under_way = JoinSet::new();
+    while let Some(operation) = operations.recv().await {
+        while under_way.len() >= DELIVERIES {
+            under_way.join_next().await;
+        }
+        while under_way.try_join_next().is_some() {}
+        let (host, connection) = (host.clone(), connection.clone());
+        under_way.spawn(async move { deliver(&host, &connection, &operation).await });
+    }
+    Ok(())
+}
+
+async fn deliver(host: &SharedHost, connection: &HostConnection, operation: &Operation) {
+    // What was on its way here when a lockdown began is sent again when that is lifted.
+    match host.store.read(lockdown::current) {
+        Ok(None) => {}
+        Ok(Some(_)) => return,
+        Err(error) => {
+            tracing::error!(operation = %operation.operation, error = %Causes(&error), "an operation is not sent, because it is not known whether there is a lockdown");
+            return;
+        }
+    }
+    match connection.deliver(operation).await {
+        Ok(()) => host.events.notify(operation.job),
+        // It counts as delivered, and the machine gets it when it is back.
+        Err(DeliverError::NotSent(error) | DeliverError::Unknown(error)) => {
+            tracing::info!(operation = %operation.operation, %error, "an operation did not arrive; it is sent again");
+        }
+    }
 }
 
 /// What the machine says on the control stream.

@@ -12,7 +12,7 @@ use sluice_protocol::message::control::{FromAgent, FromHost, Hello};
 use sluice_protocol::message::enroll::{Enroll, Request, Token};
 use sluice_protocol::message::operation::{Chunk, Operation, OutputStream, Progress};
 use sluice_protocol::report::{Exit, Report, StreamEnd};
-use sluice_transport::agent::{self, AgentConnection};
+use sluice_transport::agent::{self, AgentConnection, Delivered};
 use sluice_transport::control::ControlStream;
 use sluice_transport::error::LinkError;
 use sluice_transport::identity::{AgentIdentity, MachineKey};
@@ -27,7 +27,7 @@ use crate::jobs;
 use crate::operators::{self, Actor, BearerToken};
 use crate::plugins;
 use crate::server::{Options, Server};
-use crate::store::{blobs, operations};
+use crate::store::{self, blobs, operations};
 use crate::testing::request;
 
 /// Nothing here takes long.
@@ -147,6 +147,44 @@ impl Fleet {
         .expect("is accepted")
     }
 
+    /// Waits until there are as many violations on the record as there should be, and gives their reasons and counts.
+    async fn violations(&self, expected: usize) -> Vec<(String, u64)> {
+        let store = &self.server.host().store;
+        let deadline = tokio::time::Instant::now() + SOON;
+        loop {
+            let tenant = &self.admin.tenant;
+            let entries = store
+                .read(|conn| store::audit::list(conn, tenant.id, &tenant.name, 0, 1000))
+                .expect("reads");
+            let found: Vec<_> = entries
+                .iter()
+                .filter(|entry| entry.event == "machine_protocol_violation")
+                .map(|entry| {
+                    let details = &entry.details;
+                    assert_eq!(entry.source, "agent");
+                    assert_eq!(details["address"], "127.0.0.1");
+                    let reason = details["reason"].as_str().expect("is a text").to_owned();
+                    (reason, details["count"].as_u64().expect("is a number"))
+                })
+                .collect();
+            if found.len() >= expected {
+                return found;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{entries:#?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// How many violations were counted.
+    fn counted(&self) -> String {
+        let page = self.server.host().metrics.render(0, &[]);
+        let mut lines = page.lines();
+        lines
+            .find_map(|line| line.strip_prefix("sluice_protocol_violations_total "))
+            .expect("is counted")
+            .to_owned()
+    }
+
     fn state(&self, job: JobId) -> State {
         self.server
             .host()
@@ -200,9 +238,10 @@ fn succeeded(stdout: u64) -> Report {
 }
 
 async fn next(connection: &AgentConnection) -> Operation {
-    soon(connection.next_operation())
-        .await
-        .expect("an operation")
+    match soon(connection.next_operation()).await {
+        Ok(Delivered::Operation(operation)) => *operation,
+        other => panic!("expected an operation, got {other:?}"),
+    }
 }
 
 async fn report(connection: &AgentConnection, operation: OperationId, progress: Vec<Progress>) {
@@ -374,6 +413,96 @@ async fn whoever_reports_another_machines_operation_is_cut_off() {
         LinkError::Accused { .. }
     ));
     assert_eq!(fleet.state(job), State::Delivered);
+    let (reason, count) = fleet.violations(1).await.swap_remove(0);
+    assert!(
+        reason.contains("an operation of another") && reason.contains(&operation.to_string()),
+        "{reason}"
+    );
+    assert_eq!((count, fleet.counted().as_str()), (1, "1"));
+}
+
+#[tokio::test]
+async fn a_machine_that_breaks_the_protocol_is_on_the_record_once_a_minute_and_counted_each_time() {
+    let fleet = Fleet::start().await;
+    let (one, other) = (fleet.enroll("web-1").await, fleet.enroll("web-2").await);
+    // What no program of ours says: something after the end of an operation.
+    let misbehave = async |identity: &AgentIdentity| {
+        let (connection, _control) = fleet.greet(identity, &[]).await;
+        let progress = vec![
+            Progress::Finished(Box::new(succeeded(0))),
+            Progress::Checking,
+        ];
+        report(&connection, OperationId::generate(), progress).await;
+        let error = soon(connection.closed()).await;
+        assert!(matches!(error, LinkError::Accused { .. }), "{error:?}");
+    };
+    for _ in 0..3 {
+        misbehave(&one).await;
+    }
+    misbehave(&other).await;
+    let found = fleet.violations(2).await;
+    let expected = ("progress after the end of an operation".to_owned(), 1);
+    assert_eq!(found, [expected.clone(), expected]);
+    // The session ends after the machine's end of the connection.
+    let deadline = tokio::time::Instant::now() + SOON;
+    while fleet.counted() != "4" {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "{}",
+            fleet.counted()
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(fleet.violations(2).await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_machine_that_takes_no_operations_is_told_to_end_one_all_the_same() {
+    let fleet = Fleet::start().await;
+    let identity = fleet.enroll("web-1").await;
+    let (connection, mut control) = fleet.greet(&identity, &[]).await;
+    // More than are sent to one machine at once, and than its carrier takes before the program does.
+    let mut jobs = Vec::new();
+    for _ in 0..60 {
+        jobs.push(fleet.submit("web-1").await);
+    }
+    let first = next(&connection).await;
+    assert_eq!(first.job, jobs[0]);
+    jobs::cancel(
+        fleet.server.host(),
+        &fleet.admin,
+        first.job,
+        UnixMillis::now(),
+    )
+    .await
+    .expect("cancels");
+    assert_eq!(
+        soon(control.receive()).await,
+        Ok(FromHost::Cancel {
+            operation: first.operation,
+            by: "admin".to_owned()
+        })
+    );
+    // A report is acknowledged meanwhile, too.
+    report(
+        &connection,
+        first.operation,
+        vec![Progress::Finished(Box::new(succeeded(0)))],
+    )
+    .await;
+    assert!(matches!(
+        soon(control.receive()).await,
+        Ok(FromHost::Acknowledge { operation, .. }) if operation == first.operation
+    ));
+    // And all of the others were only waiting. In whatever order: each has a stream of its own.
+    let mut rest = Vec::new();
+    for _ in 1..jobs.len() {
+        rest.push(next(&connection).await.job);
+    }
+    rest.sort();
+    jobs.remove(0);
+    jobs.sort();
+    assert_eq!(rest, jobs);
 }
 
 #[tokio::test]

@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::fleet::Command;
 use crate::operators::{BearerToken, Permission};
 use crate::testing::TestHost;
 
@@ -902,8 +901,8 @@ async fn what_a_client_asked_for_is_done_also_when_it_does_not_wait() {
     // One poll is enough for the route to begin; then the client is gone, and so is the answer's future.
     let answer = router(test.host.clone()).oneshot(request).now_or_never();
     assert!(answer.is_none(), "it could not be answered yet");
-    let sent = tokio::time::timeout(Duration::from_secs(5), inbox.commands.recv()).await;
-    assert!(matches!(sent, Ok(Some(Command::Deliver(_)))), "{sent:?}");
+    let sent = tokio::time::timeout(Duration::from_secs(5), inbox.deliveries.recv()).await;
+    assert!(matches!(sent, Ok(Some(_))), "{sent:?}");
 }
 
 #[tokio::test]

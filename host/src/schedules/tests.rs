@@ -566,12 +566,12 @@ async fn under_lockdown_nothing_is_made_or_delivered_and_schedules_miss_their_ru
         jobs::submit(&test.host, &test.admin, request("web-2"), key, now)
     };
     let again = keyed(NOW).await.expect("is accepted");
-    inbox.commands.try_recv().expect("was delivered");
+    inbox.deliveries.try_recv().expect("was delivered");
     let mut ending = hourly("h");
     ending.overlap = OnOverlap::Cancel;
     let row = added(&test, ending).await;
     look_at(&test, hours(1)).await;
-    inbox.commands.try_recv().expect("was delivered");
+    inbox.deliveries.try_recv().expect("was delivered");
     jobs::lock_down(
         &test.host,
         &test.admin,
@@ -597,14 +597,14 @@ async fn under_lockdown_nothing_is_made_or_delivered_and_schedules_miss_their_ru
         .expect("looks");
     assert!(owed.deliver.is_empty(), "{owed:?}");
     assert_eq!(keyed(hours(2)).await.expect("is the same"), again);
-    assert!(other.commands.try_recv().is_err() && inbox.commands.try_recv().is_err());
+    assert!(other.deliveries.try_recv().is_err() && inbox.deliveries.try_recv().is_err());
     assert_eq!(test.operation(queued).state, State::Queued);
     assert_eq!(test.operation(running).cancel_by, None, "it goes on");
 
     jobs::lift_lockdown(&test.host, &test.admin, hours(2))
         .await
         .expect("lifts");
-    other.commands.try_recv().expect("is delivered now");
+    other.deliveries.try_recv().expect("is delivered now");
     for job in [queued, again] {
         assert_eq!(test.operation(job).state, State::Delivered);
     }
@@ -648,7 +648,7 @@ async fn halt_ends_everything_of_one_tenant_and_lockdown_with_cancel_that_of_all
     for _ in 0..150 {
         queued.push(test.submit("web-2", |_| ()).await);
     }
-    inbox.commands.try_recv().expect("was delivered");
+    inbox.deliveries.try_recv().expect("was delivered");
     let halted = jobs::halt(&test.host, &test.admin, NOW).await;
     assert_eq!(halted.expect("halts"), 151);
     for job in queued {

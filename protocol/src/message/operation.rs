@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::Submission;
+use crate::codec;
 use crate::digest::Digest;
 use crate::ids::{JobId, OperationId};
 use crate::report::Report;
@@ -33,6 +34,19 @@ pub struct Operation {
     pub submitted_at: String,
     /// Signed statements over bundle, targets, user and not-after. Empty in this version, and refused otherwise.
     pub authorizations: Vec<Authorization>,
+}
+
+impl Operation {
+    /// The id of an operation that cannot be decoded: of a map whose `operation` is an id, whatever else is in it. For the
+    /// answer that it gets, and for nothing else.
+    #[must_use]
+    pub fn id_of_unreadable(bytes: &[u8]) -> Option<OperationId> {
+        #[derive(Deserialize)]
+        struct Head {
+            operation: OperationId,
+        }
+        codec::decode_leniently::<Head>(bytes).map(|head| head.operation)
+    }
 }
 
 /// A signed statement. No version writes one yet.
@@ -93,4 +107,49 @@ pub const MAX_CHUNK: usize = 256 << 10;
 pub enum OutputStream {
     Stdout,
     Stderr,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operation_that_cannot_be_read_has_an_id_where_there_is_one() {
+        let id = OperationId::generate();
+        let map = |entries: &[(&str, ciborium::Value)]| {
+            let entries = entries
+                .iter()
+                .map(|(key, value)| ((*key).into(), value.clone()))
+                .collect();
+            codec::encode(&ciborium::Value::Map(entries)).expect("encodes")
+        };
+        let value = ciborium::Value::serialized(&id).expect("has a form");
+        let later = ciborium::Value::Map(vec![("deep".into(), vec![1_u8, 2].into())]);
+        for readable in [
+            map(&[("operation", value.clone())]),
+            map(&[("operation", value.clone()), ("later", later.clone())]),
+            map(&[("later", later), ("operation", value.clone())]),
+            [map(&[("operation", value.clone())]), vec![0]].concat(),
+        ] {
+            assert!(codec::decode::<Operation>(&readable).is_err());
+            assert_eq!(Operation::id_of_unreadable(&readable), Some(id));
+        }
+        let twice = map(&[("operation", value.clone()), ("operation", value)]);
+        let deep = vec![0x81; 1000];
+        for unreadable in [
+            &b""[..],
+            b"hello",
+            &map(&[]),
+            &map(&[("operation", "x".into())]),
+            &twice,
+            &twice[..10],
+            &deep,
+        ] {
+            assert_eq!(
+                Operation::id_of_unreadable(unreadable),
+                None,
+                "{unreadable:?}"
+            );
+        }
+    }
 }

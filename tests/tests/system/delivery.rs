@@ -12,7 +12,12 @@ use crate::isolation::is_running;
 
 /// Where a script that runs as `nobody` can leave a trace.
 pub(crate) fn traces(fleet: &Fleet) -> PathBuf {
-    let folder = fleet.folder().join("traces");
+    traces_in(fleet.folder())
+}
+
+/// The same, in a folder that users may pass through.
+pub(crate) fn traces_in(folder: &Path) -> PathBuf {
+    let folder = folder.join("traces");
     fs::create_dir(&folder).expect("makes a folder");
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).expect("changes the mode");
     folder
@@ -38,7 +43,8 @@ pub(crate) fn until_away(fleet: &Fleet) {
     });
 }
 
-fn starts(folder: &Path) -> usize {
+/// How often a script was started that leaves a line in `starts`.
+pub(crate) fn starts(folder: &Path) -> usize {
     fs::read_to_string(folder.join("starts"))
         .unwrap_or_default()
         .lines()

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use sluice_protocol::codec::DecodeError;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::OperationId;
 use sluice_protocol::message::blob::{Answer, Request};
@@ -17,10 +18,25 @@ use tokio::time::timeout;
 use crate::blob::BlobReader;
 use crate::control::ControlStream;
 use crate::error::LinkError;
-use crate::frame::{Receiver, Sender, stream_kind};
+use crate::frame::{self, Receiver, Sender, stream_kind};
 use crate::limits::{self, HOST_UNIDIRECTIONAL, priority};
 use crate::link::{Link, LinkStats, Opened};
 use crate::progress::ProgressSender;
+
+/// What a host has sent to be run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Delivered {
+    /// An operation.
+    Operation(Box<Operation>),
+    /// An operation that this version cannot read, or that has no place in the protocol. It is the host's to end; nothing
+    /// else on the link has to suffer for it.
+    Unreadable {
+        /// Which.
+        operation: OperationId,
+        /// What is wrong with it. May quote it.
+        reason: String,
+    },
+}
 
 /// A link to the host. A cheap handle; when the last one is dropped, the connection is closed with
 /// `CloseCode::Stopping`.
@@ -31,7 +47,7 @@ pub struct AgentConnection(Arc<Inner>);
 struct Inner {
     link: Link,
     endpoint: quinn::Endpoint,
-    operations: Mutex<mpsc::Receiver<Operation>>,
+    operations: Mutex<mpsc::Receiver<Delivered>>,
     /// `Hello` was sent.
     greeted: AtomicBool,
     /// `Welcome` was received: other streams may be opened.
@@ -79,7 +95,7 @@ impl AgentConnection {
             }
         };
         let Ok(opened) = timeout(limits::CONTROL_TIME_LIMIT, opening).await else {
-            return Err(link.violation("no `Welcome` in time"));
+            return Err(link.too_slow("no `Welcome` in time"));
         };
         let (welcome, control) = opened?;
         if !versions.contains(&welcome.version) {
@@ -99,9 +115,9 @@ impl AgentConnection {
     /// # Errors
     ///
     /// Where the connection is no more.
-    pub async fn next_operation(&self) -> Result<Operation, LinkError> {
+    pub async fn next_operation(&self) -> Result<Delivered, LinkError> {
         match self.0.operations.lock().await.recv().await {
-            Some(operation) => Ok(operation),
+            Some(delivered) => Ok(delivered),
             None => Err(self.0.link.closed().await),
         }
     }
@@ -197,7 +213,7 @@ pub(super) async fn flush(endpoint: &quinn::Endpoint) {
 
 /// Takes in everything that the host opens, until the connection is no more. Operations may come before `Welcome`, which
 /// travels on a stream of its own; they wait.
-async fn accept_all(link: Link, found: mpsc::Sender<Operation>) {
+async fn accept_all(link: Link, found: mpsc::Sender<Delivered>) {
     let mut reading = JoinSet::new();
     loop {
         tokio::select! {
@@ -209,8 +225,8 @@ async fn accept_all(link: Link, found: mpsc::Sender<Operation>) {
                 Err(_) => return,
             },
             Some(done) = reading.join_next() => match done {
-                Ok(Ok(operation)) => {
-                    if found.send(operation).await.is_err() {
+                Ok(Ok(delivered)) => {
+                    if found.send(delivered).await.is_err() {
                         return;
                     }
                 }
@@ -222,7 +238,7 @@ async fn accept_all(link: Link, found: mpsc::Sender<Operation>) {
 }
 
 /// The one message of an operation's stream. No time limit: it may be long, and the host may be far.
-async fn operation(link: &Link, stream: Opened) -> Result<Operation, LinkError> {
+async fn operation(link: &Link, stream: Opened) -> Result<Delivered, LinkError> {
     match stream {
         Opened::Bidirectional(_, mut receive) => {
             stream_kind(link, &mut receive, Direction::Bidirectional).await?;
@@ -232,9 +248,23 @@ async fn operation(link: &Link, stream: Opened) -> Result<Operation, LinkError> 
             // Of this direction `Operation` alone is allowed.
             let kind = stream_kind(link, &mut receive, Direction::Unidirectional).await?;
             let mut receiver = Receiver::new(link, receive, kind);
-            let operation = receiver.expect(kind.max_frame()).await?;
+            let body = receiver.expect_body(kind.max_frame()).await?;
             receiver.expect_end().await?;
-            Ok(operation)
+            delivered(&body).map_err(|error| link.violation(error))
         }
+    }
+}
+
+/// What the frame of an operation's stream is. One of a version to come has an id as well; what has none is no operation.
+fn delivered(body: &[u8]) -> Result<Delivered, DecodeError> {
+    match frame::decode(StreamKind::Operation, body) {
+        Ok(operation) => Ok(Delivered::Operation(Box::new(operation))),
+        Err(error) => match Operation::id_of_unreadable(body) {
+            Some(operation) => Ok(Delivered::Unreadable {
+                operation,
+                reason: error.to_string(),
+            }),
+            None => Err(error),
+        },
     }
 }

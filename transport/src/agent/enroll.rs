@@ -29,6 +29,11 @@ pub enum EnrollError {
     /// No host was reached, or not the one that the token is for. The token was not sent to another, and is not used up.
     #[error("cannot reach the host that the token is for")]
     Link(#[source] LinkError),
+    /// The host has not looked at the request.
+    #[error(
+        "the host takes no more enrollments from this address at the moment; the token is not used up: try again in a minute"
+    )]
+    Busy,
     /// The connection broke after the request was sent: whether the token is used up is unknown.
     #[error(
         "the host did not answer; check with `sluice machine list` whether the machine is there, or use a new token"
@@ -72,6 +77,7 @@ pub async fn enroll(token: &Token, request: &Request) -> Result<Enrollment, Enro
         Ok(Ok(Answer::Refused { reason })) => Err(EnrollError::Refused {
             reason: sluice_protocol::ending::one_line(&reason),
         }),
+        Ok(Err(LinkError::Busy)) => Err(EnrollError::Busy),
         Ok(Err(error)) => Err(EnrollError::Unanswered(error)),
         Err(_) => Err(EnrollError::Unanswered(LinkError::Lost {
             reason: "no answer in time".to_owned(),

@@ -5,5 +5,5 @@ mod connection;
 mod enroll;
 
 pub use connect::connect;
-pub use connection::AgentConnection;
+pub use connection::{AgentConnection, Delivered};
 pub use enroll::{EnrollError, Enrollment, enroll};

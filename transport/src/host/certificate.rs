@@ -25,6 +25,7 @@ struct Current {
     machines: Arc<CertifiedKey>,
     /// The root too, for those who know its fingerprint alone.
     enrollment: Arc<CertifiedKey>,
+    issued_at: SystemTime,
     renew_at: SystemTime,
 }
 
@@ -38,10 +39,11 @@ impl HostCertificates {
         })
     }
 
-    fn current(&self) -> Current {
-        let now = SystemTime::now();
+    /// The certificate to show at `now`.
+    fn current(&self, now: SystemTime) -> Current {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if now >= current.renew_at {
+        // One from the future was issued by a clock that was wrong; nobody would take it before its time.
+        if now >= current.renew_at || now < current.issued_at {
             match issue(&self.authority, self.host, now) {
                 Ok(renewed) => *current = renewed,
                 // The old one is still good for as long again.
@@ -73,13 +75,14 @@ fn issue(authority: &Authority, host: HostId, now: SystemTime) -> Result<Current
     Ok(Current {
         machines: Arc::new(CertifiedKey::new(chain, Arc::clone(&key))),
         enrollment: Arc::new(CertifiedKey::new(whole, key)),
+        issued_at: now,
         renew_at: now + life / 2,
     })
 }
 
 impl ResolvesServerCert for HostCertificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let current = self.current();
+        let current = self.current(SystemTime::now());
         let enrolls = hello
             .alpn()
             .is_some_and(|mut offered| offered.any(|alpn| alpn == ALPN_ENROLL));
@@ -96,5 +99,38 @@ impl fmt::Debug for HostCertificates {
         f.debug_struct("HostCertificates")
             .field("host", &self.host)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::identity::verify::CertificateFacts;
+
+    #[test]
+    fn a_host_has_a_good_certificate_whatever_its_clock_did() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let authority = Authority::create(&folder.path().join("authority")).expect("makes one");
+        let certificates = HostCertificates::new(authority, HostId::generate()).expect("issues");
+        let (now, day) = (SystemTime::now(), Duration::from_secs(24 * 3600));
+        let ends = |now| {
+            let shown = certificates.current(now).machines;
+            let leaf = shown.cert.first().expect("a leaf");
+            let ends = CertificateFacts::read(leaf).expect("a certificate").expires;
+            ends.duration_since(now).unwrap_or_default()
+        };
+        for (clock, least) in [
+            (now, 29 * day),
+            (now + 14 * day, 15 * day),
+            (now + 16 * day, 29 * day),
+            (now + 1000 * day, 29 * day),
+            // Somebody has put it right: what was issued in the meantime is good in three years.
+            (now + 17 * day, 29 * day),
+        ] {
+            let left = ends(clock);
+            assert!((least..=31 * day).contains(&left), "{left:?} at {clock:?}");
+        }
     }
 }

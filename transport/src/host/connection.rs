@@ -140,6 +140,18 @@ impl HostConnection {
         sender.delivered().await.map_err(DeliverError::Unknown)
     }
 
+    /// Closes the connection because of what the machine said: something that only whoever knows its operations can find
+    /// fault with. As where the transport does, it ends with [`LinkError::Violation`] here.
+    pub fn violation(&self, what: &str) {
+        self.0.link.violation(what);
+    }
+
+    /// What the machine did that the connection was closed for, whoever found it. May quote the machine.
+    #[must_use]
+    pub fn violated(&self) -> Option<&str> {
+        self.0.link.violated()
+    }
+
     /// Closes the connection. The reason is for people, one line.
     pub fn close(&self, code: CloseCode, reason: &str) {
         self.0.link.close(code, reason);

@@ -1,7 +1,7 @@
 //! The socket of a host, and what happens to a connection until it is somebody's.
 //!
 //! ```text
-//! incoming -> (refused: too many) -> (retry: show your address) -> handshake, within a time limit
+//! incoming -> (retry: show your address) -> (refused: too many) -> handshake, within a time limit
 //!    sluice/1         a valid machine certificate, or closed          -> Arrival::Machine
 //!    sluice-enroll/1  one request, on the one stream, in time         -> Arrival::Enrollment
 //! ```
@@ -16,13 +16,14 @@ use rustls::pki_types::CertificateDer;
 use rustls::server::NoServerSessionStorage;
 use sluice_protocol::ids::HostId;
 use sluice_protocol::message::{ALPN, ALPN_ENROLL, CloseCode, Side};
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::certificate::HostCertificates;
 use super::connection::HostConnection;
-use super::enrollment::{self, EnrollConnection};
+use super::enrollment::{EnrollConnection, Enrollments};
+use super::sources::{Place, Places, Source};
 use crate::identity::verify::{CertificateFacts, MachineVerifier};
 use crate::identity::{Authority, crypto_provider, machine_of};
 use crate::limits;
@@ -148,42 +149,43 @@ pub(crate) fn server_config(
 }
 
 async fn accept_all(endpoint: quinn::Endpoint, found: mpsc::Sender<Arrival>) {
-    let handshakes = Arc::new(Semaphore::new(limits::MAX_HANDSHAKES));
-    let enrollments = Arc::new(Semaphore::new(limits::MAX_ENROLLMENTS));
+    let handshakes = Places::new(limits::MAX_HANDSHAKES, limits::MAX_HANDSHAKES_OF_SOURCE);
+    let enrollments = Enrollments::new();
     while let Some(incoming) = endpoint.accept().await {
-        let under_way = limits::MAX_HANDSHAKES - handshakes.available_permits();
-        let permit = Arc::clone(&handshakes).try_acquire_owned();
-        let (Ok(permit), true) = (
-            permit,
-            endpoint.open_connections() < limits::MAX_CONNECTIONS,
-        ) else {
-            incoming.refuse();
-            continue;
-        };
-        if under_way >= limits::RETRY_AT
-            && !incoming.remote_address_validated()
-            && incoming.may_retry()
+        let source = Source::of(incoming.remote_address());
+        let (all, own) = handshakes.taken(source);
+        let is_claimed = !incoming.remote_address_validated() && incoming.may_retry();
+        if all < limits::MAX_HANDSHAKES
+            && (all >= limits::RETRY_AT || own >= limits::RETRY_AT_OF_SOURCE)
+            && is_claimed
         {
             if incoming.retry().is_err() {
                 tracing::debug!("a connection could not be asked to retry");
             }
             continue;
         }
+        let place = handshakes
+            .take(source)
+            .filter(|_| endpoint.open_connections() < limits::MAX_CONNECTIONS);
+        let Some(place) = place else {
+            incoming.refuse();
+            continue;
+        };
         tokio::spawn(handshake(
             incoming,
-            permit,
-            Arc::clone(&enrollments),
+            place,
+            enrollments.clone(),
             found.clone(),
         ));
     }
 }
 
-/// From the first packet to an arrival. The permit is held until a machine was taken by the program: a host that does
-/// not keep up takes in no more.
+/// From the first packet to an arrival. The place is held until a machine was taken by the program: a host that does not
+/// keep up takes in no more.
 async fn handshake(
     incoming: quinn::Incoming,
-    permit: OwnedSemaphorePermit,
-    enrollments: Arc<Semaphore>,
+    place: Place,
+    enrollments: Enrollments,
     found: mpsc::Sender<Arrival>,
 ) {
     let remote = incoming.remote_address();
@@ -197,8 +199,9 @@ async fn handshake(
         machine(connection).map(Arrival::Machine)
     } else {
         // The one other ALPN: rustls has refused the rest.
-        drop(permit);
-        enrollment::arrive(Link::new(connection, ALPN_ENROLL, Side::Agent), enrollments)
+        drop(place);
+        enrollments
+            .arrive(Link::new(connection, ALPN_ENROLL, Side::Agent))
             .await
             .map(Arrival::Enrollment)
     };

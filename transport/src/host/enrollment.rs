@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use sluice_protocol::message::enroll::{Answer, Request};
 use sluice_protocol::message::{CloseCode, Direction, StreamKind};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
+use super::sources::{Place, Places, Source, Tries};
 use crate::error::LinkError;
 use crate::frame::{Receiver, Sender, stream_kind};
 use crate::limits;
@@ -21,7 +21,8 @@ pub struct EnrollConnection {
     sender: Option<Sender>,
     link: Link,
     deadline: Instant,
-    _permit: OwnedSemaphorePermit,
+    place: Place,
+    tries: Arc<Tries>,
 }
 
 impl EnrollConnection {
@@ -46,6 +47,9 @@ impl EnrollConnection {
         let Some(mut sender) = self.sender.take() else {
             return Err(LinkError::Misuse("a second answer"));
         };
+        if matches!(answer, Answer::Enrolled(_)) {
+            self.tries.give_back(self.place.source());
+        }
         let answered = async {
             sender.send(answer).await?;
             sender.finish()?;
@@ -68,37 +72,65 @@ impl Drop for EnrollConnection {
     }
 }
 
-/// Waits for the request. None where it does not come, or is not what is allowed here.
-pub(super) async fn arrive(link: Link, enrollments: Arc<Semaphore>) -> Option<EnrollConnection> {
-    let Ok(permit) = enrollments.try_acquire_owned() else {
-        link.close(
-            CloseCode::Busy,
-            "too many enrollments at a time; try again later",
-        );
-        return None;
-    };
-    let deadline = Instant::now() + limits::ENROLL_TIME_LIMIT;
-    let (sender, request) = match timeout_at(deadline, request(&link)).await {
-        Ok(Ok(request)) => request,
-        Ok(Err(error)) => {
-            tracing::info!(remote = %link.remote(), %error, "an enrollment failed");
-            // Does nothing where that is why it has failed.
-            link.violation("an enrollment that was given up");
+/// The enrollments of a host. A cheap handle.
+#[derive(Debug, Clone)]
+pub(super) struct Enrollments {
+    places: Arc<Places>,
+    tries: Arc<Tries>,
+}
+
+impl Enrollments {
+    pub(super) fn new() -> Self {
+        Self {
+            places: Places::new(limits::MAX_ENROLLMENTS, limits::MAX_ENROLLMENTS_OF_SOURCE),
+            tries: Arc::default(),
+        }
+    }
+
+    /// Waits for the request. None where it does not come, or is not what is allowed here, or there are too many.
+    pub(super) async fn arrive(&self, link: Link) -> Option<EnrollConnection> {
+        let source = Source::of(link.remote());
+        let Some(place) = self.places.take(source) else {
+            link.close(
+                CloseCode::Busy,
+                "too many enrollments at a time; try again later",
+            );
+            return None;
+        };
+        let now = Instant::now();
+        if !self.tries.take(source, now.into_std()) {
+            tracing::info!(remote = %link.remote(), "too many enrollments of one address came to nothing");
+            link.close(
+                CloseCode::Busy,
+                "too many enrollments from here came to nothing; try again in a minute",
+            );
             return None;
         }
-        Err(_) => {
-            link.close(CloseCode::Busy, "no request came in time");
-            return None;
-        }
-    };
-    tokio::spawn(watch(link.clone(), deadline));
-    Some(EnrollConnection {
-        request,
-        sender: Some(sender),
-        link,
-        deadline,
-        _permit: permit,
-    })
+        let request = timeout(limits::ENROLL_REQUEST_TIME_LIMIT, request(&link)).await;
+        let (sender, request) = match request {
+            Ok(Ok(request)) => request,
+            Ok(Err(error)) => {
+                tracing::info!(remote = %link.remote(), %error, "an enrollment failed");
+                // Does nothing where that is why it has failed.
+                link.violation("an enrollment that was given up");
+                return None;
+            }
+            Err(_) => {
+                link.too_slow("no request came in time");
+                return None;
+            }
+        };
+        let deadline = now + limits::ENROLL_TIME_LIMIT;
+        tokio::spawn(watch(link.clone(), deadline));
+        Some(EnrollConnection {
+            request,
+            sender: Some(sender),
+            link,
+            deadline,
+            place,
+            tries: Arc::clone(&self.tries),
+        })
+    }
 }
 
 /// The one request, on the one stream.
@@ -115,9 +147,9 @@ async fn request(link: &Link) -> Result<(Sender, Request), LinkError> {
                 return Err(link.violation("a stream of the wrong direction"));
             }
         };
-        let request = Receiver::new(link, receive, kind)
-            .expect(StreamKind::Enroll.max_frame())
-            .await?;
+        let mut receiver = Receiver::new(link, receive, kind);
+        let request = receiver.expect(StreamKind::Enroll.max_frame()).await?;
+        receiver.expect_end().await?;
         Ok((
             Sender::answer(link, send, kind, limits::priority::CONTROL),
             request,
@@ -137,7 +169,8 @@ async fn watch(link: Link, deadline: Instant) {
             one_stream(&link);
         }
         Ok(Err(_closed)) => {}
-        Err(_) => link.close(CloseCode::Busy, "the enrollment took too long"),
+        // Not `Busy`, which says that nothing has happened: the request may have been answered.
+        Err(_) => link.close(CloseCode::Done, "the enrollment took too long"),
     }
 }
 

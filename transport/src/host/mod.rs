@@ -4,6 +4,7 @@ mod certificate;
 mod connection;
 mod endpoint;
 mod enrollment;
+mod sources;
 mod streams;
 
 pub use connection::{DeliverError, FromMachine, HostConnection};

@@ -37,7 +37,7 @@ pub(super) async fn accept_all(
             return;
         }
         Err(_) => {
-            link.violation("no `Hello` in time");
+            link.too_slow("no `Hello` in time");
             return;
         }
     }
@@ -110,7 +110,7 @@ async fn first_message(link: Link, stream: Opened) -> Option<FromMachine> {
     {
         Ok(read) => read.ok(),
         Err(_) => {
-            link.violation("a stream without a first message");
+            link.too_slow("a stream without a first message");
             None
         }
     }

@@ -5,12 +5,12 @@ use sluice_protocol::ids::{MachineId, OperationId, TenantId, TokenId};
 use sluice_protocol::message::CloseCode;
 use sluice_protocol::message::control::{FromAgent, FromHost};
 use sluice_protocol::message::enroll::{Answer, Request, Token};
-use sluice_protocol::message::operation::Progress;
+use sluice_protocol::message::operation::{Operation, Progress};
 use tokio::io::AsyncReadExt as _;
 
 use super::fixture::{Fixture, Pair, new_authority, new_identity, soon};
 use super::messages;
-use crate::agent::{EnrollError, connect, enroll};
+use crate::agent::{AgentConnection, Delivered, EnrollError, connect, enroll};
 use crate::blob::{BlobError, BlobResponder};
 use crate::error::LinkError;
 use crate::host::{Arrival, DeliverError, FromMachine, HostConnection};
@@ -28,6 +28,13 @@ async fn next_blob(host: &HostConnection) -> BlobResponder {
     match soon("a stream", host.next()).await {
         Ok(FromMachine::Blob(blob)) => blob,
         other => panic!("expected a blob request, got {other:?}"),
+    }
+}
+
+async fn next_operation(agent: &AgentConnection) -> Operation {
+    match soon("an operation", agent.next_operation()).await {
+        Ok(Delivered::Operation(operation)) => *operation,
+        other => panic!("expected an operation, got {other:?}"),
     }
 }
 
@@ -57,12 +64,9 @@ async fn every_message_arrives_as_it_was_sent() {
     }
     for size in [1, 100_000, 7 << 20] {
         let operation = messages::operation(vec![b'x'; size]);
-        let (delivered, received) = soon("an operation", async {
-            tokio::join!(host.deliver(&operation), agent.next_operation())
-        })
-        .await;
+        let (delivered, received) = tokio::join!(host.deliver(&operation), next_operation(&agent));
         delivered.expect("is delivered");
-        assert!(received == Ok(operation), "of {size} bytes");
+        assert!(received == operation, "of {size} bytes");
     }
     let operation = OperationId::generate();
     let mut sender = agent.open_progress(operation).await.expect("opens");
@@ -194,11 +198,7 @@ async fn a_stream_that_is_dropped_is_never_taken_for_a_whole_one() {
     let mut received = Vec::new();
     let (delivered, ()) = tokio::join!(host.deliver(&last), async {
         while received.last() != Some(&last) {
-            received.push(
-                soon("an operation", agent.next_operation())
-                    .await
-                    .expect("arrives"),
-            );
+            received.push(next_operation(&agent).await);
         }
     });
     delivered.expect("is delivered");

@@ -5,6 +5,8 @@ mod exchange;
 mod fixture;
 mod frames;
 mod hosts;
+mod limits;
 mod messages;
 mod raw;
 mod streams;
+mod turns;

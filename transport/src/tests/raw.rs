@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream};
@@ -57,13 +58,31 @@ impl ResolvesServerCert for Shown {
     }
 }
 
-/// Connects as a client. The endpoint must live as long as the connection.
+/// An address of this machine that no other test has: what one source may ask of a host is limited.
+pub(super) fn own_address() -> SocketAddr {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let [_, a, b, c] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    // 127.0.0.0/8 is this machine (RFC 6890). The tests of a process are few enough for one of 127.128.0.0/9 each.
+    SocketAddr::from(([127, 128 | a, b, c], 0))
+}
+
+/// Connects as a client, from an address of its own. The endpoint must live as long as the connection.
 pub(super) async fn client(
     authority: &Authority,
     address: SocketAddr,
     alpn: &[u8],
     shown: Option<Shown>,
 ) -> Result<(Endpoint, Connection), ConnectionError> {
+    let config = client_config(authority, alpn, shown);
+    connect(own_address(), config, address).await
+}
+
+/// What a client says in its handshake.
+pub(super) fn client_config(
+    authority: &Authority,
+    alpn: &[u8],
+    shown: Option<Shown>,
+) -> quinn::ClientConfig {
     let root = CertificateDer::from(authority.root_der().to_vec());
     let builder = rustls::ClientConfig::builder_with_provider(crypto_provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -76,8 +95,16 @@ pub(super) async fn client(
     };
     tls.alpn_protocols = vec![alpn.to_vec()];
     let crypto = QuicClientConfig::try_from(tls).expect("a configuration");
-    let endpoint = Endpoint::client(LOOPBACK).expect("binds");
-    let config = quinn::ClientConfig::new(Arc::new(crypto));
+    quinn::ClientConfig::new(Arc::new(crypto))
+}
+
+/// Connects from `local`. The endpoint must live as long as the connection.
+pub(super) async fn connect(
+    local: SocketAddr,
+    config: quinn::ClientConfig,
+    address: SocketAddr,
+) -> Result<(Endpoint, Connection), ConnectionError> {
+    let endpoint = Endpoint::client(local).expect("binds");
     let connecting = endpoint
         .connect_with(config, address, HOST_SERVER_NAME)
         .expect("starts");
