@@ -86,8 +86,9 @@ impl Versions {
     /// that one is looked at now, for the next operation.
     pub async fn of(&self, interpreter: &Interpreter) -> Option<String> {
         let mut looking = self.0.looking.subscribe();
-        // Where that takes too long the version is not known.
-        let _waited = tokio::time::timeout(PATIENCE, looking.wait_for(|looks| *looks == 0)).await;
+        // Where that takes too long the version is not known. What is waited for is a lock on the number, not to be kept.
+        let over = async { looking.wait_for(|looks| *looks == 0).await.map(drop) };
+        let _known_or_not = tokio::time::timeout(PATIENCE, over).await;
         let path = &interpreter.path;
         let there = Stamp::of(path)?;
         match self.known().get(path) {

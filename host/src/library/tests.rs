@@ -5,11 +5,13 @@ use sluice_api_types::script::{AddScript, Os, ScriptRef};
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::State;
 use sluice_protocol::ids::JobId;
+use sluice_protocol::message::control::{Fact, FactValue};
 use sluice_protocol::units::{ByteSize, Span};
 
 use super::*;
 use crate::clock::UnixMillis;
 use crate::fleet::{Command, Inbox};
+use crate::jobs::Machine;
 use crate::jobs::{self, SubmitError};
 use crate::operators::{Actor, Permission};
 use crate::store::{operations, scripts};
@@ -43,6 +45,20 @@ fn by_name(name: &str, version: Option<u64>, machine: &str) -> SubmitJob {
 
 async fn submit(test: &TestHost, actor: &Actor, request: SubmitJob) -> Result<JobId, SubmitError> {
     jobs::submit(&test.host, actor, request, None, NOW).await
+}
+
+/// What the machine has said of itself.
+async fn runs_linux(test: &TestHost, machine: &Machine) {
+    let id = machine.id;
+    let facts = [Fact {
+        key: "os.family".to_owned(),
+        value: FactValue::Text("linux".to_owned()),
+    }];
+    test.host
+        .store
+        .write(move |conn| crate::store::machines::set_facts(conn, id, &facts))
+        .await
+        .expect("stores");
 }
 
 fn delivered(inbox: &mut Inbox) -> String {
@@ -199,6 +215,7 @@ async fn an_entry_declares_the_parameters_of_a_script_without_a_header() {
     let test = TestHost::new().await;
     let machine = test.machine("web-1").await;
     let (_session, mut inbox) = test.connect(&machine);
+    runs_linux(&test, &machine).await;
     let tables = "[parameters.z]\ndefault = \"hunter2\"\nas = \"argument\"\n[parameters.a]\n[requires]\nos = [\"linux\"]\n";
     let with = |tables: &str| AddScript {
         parameters: Some(tables.to_owned()),
@@ -686,15 +703,7 @@ async fn what_the_library_says_about_systems_is_decided_on_the_host() {
             "Script not supported on target environment: the machine has not said yet which system it runs"
         )
     );
-    let facts = [sluice_protocol::message::control::Fact {
-        key: "os.family".to_owned(),
-        value: sluice_protocol::message::control::FactValue::Text("linux".to_owned()),
-    }];
-    test.host
-        .store
-        .write(move |conn| crate::store::machines::set_facts(conn, machine.id, &facts))
-        .await
-        .expect("stores");
+    runs_linux(&test, &machine).await;
     assert_eq!(
         message().await.as_deref(),
         Some("Script not supported on target environment: Linux")

@@ -1,8 +1,9 @@
 //! Big bytes for a machine: only those that an open operation or a binding of this very machine names.
 
-use std::io::SeekFrom;
+use std::io::{ErrorKind, SeekFrom};
 
 use sluice_protocol::digest::Digest;
+use sluice_protocol::message::blob::Request;
 use sluice_transport::blob::BlobResponder;
 use tokio::io::AsyncSeekExt as _;
 
@@ -25,16 +26,17 @@ pub(super) async fn serve(link: &Link, machine: &Machine, responder: BlobRespond
     let sent = match size {
         None => {
             tracing::info!(machine = machine.name, blob = %request.sha256, "a machine asked for a blob that is not its to have");
-            responder
-                .not_found()
-                .await
-                .map_err(|error| error.to_string())
+            not_found(responder).await
         }
-        Some(size) => match open(link, machine, request.sha256, request.offset).await {
-            Ok(file) => responder
+        Some(size) => match open(link, machine, &request, size).await {
+            Ok(Some(file)) => responder
                 .found(size, file)
                 .await
                 .map_err(|error| error.to_string()),
+            Ok(None) => {
+                tracing::error!(blob = %request.sha256, "the file of a blob is gone or has another size; what needs it fails until it is uploaded again");
+                not_found(responder).await
+            }
             Err(error) => Err(error.to_string()),
         },
     };
@@ -43,20 +45,41 @@ pub(super) async fn serve(link: &Link, machine: &Machine, responder: BlobRespond
     }
 }
 
+async fn not_found(responder: BlobResponder) -> Result<(), String> {
+    let answered = responder.not_found().await;
+    answered.map_err(|error| error.to_string())
+}
+
+/// The file of a blob, at the offset that was asked for; none where it is not what was stored. Asking again would not help
+/// the machine then, while any other error may pass.
 async fn open(
     link: &Link,
     machine: &Machine,
-    sha256: Digest,
-    offset: u64,
-) -> Result<tokio::fs::File, BlobError> {
-    let mut file = link.host.blobs.file(machine.tenant.id, sha256).await?;
-    file.seek(SeekFrom::Start(offset))
+    request: &Request,
+    size: u64,
+) -> Result<Option<tokio::fs::File>, BlobError> {
+    let failed = |source| BlobError::Io {
+        path: request.sha256.to_string().into(),
+        source,
+    };
+    let mut file = match link
+        .host
+        .blobs
+        .file(machine.tenant.id, request.sha256)
         .await
-        .map_err(|source| BlobError::Io {
-            path: sha256.to_string().into(),
-            source,
-        })?;
-    Ok(file)
+    {
+        Err(BlobError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            return Ok(None);
+        }
+        opened => opened?,
+    };
+    if file.metadata().await.map_err(failed)?.len() != size {
+        return Ok(None);
+    }
+    file.seek(SeekFrom::Start(request.offset))
+        .await
+        .map_err(failed)?;
+    Ok(Some(file))
 }
 
 /// The size of a blob that the machine may have.

@@ -219,8 +219,7 @@ fn an_attachment_that_was_changed_since_the_gates_saw_it_stops_the_start() {
 fn a_variable_that_names_a_folder_of_ours_is_there_once() {
     let machine = Machine::new();
     std::fs::write(machine.path().join("blob"), "").unwrap();
-    let mut spec =
-        machine.script("tr '\\0' '\\n' < /proc/self/environ | grep -c ^A=; echo ${A##*/}");
+    let mut spec = machine.script("tr '\\0' '\\n' < /proc/$$/environ | grep -c ^A=; echo ${A##*/}");
     spec.environment.push(Variable {
         name: "A".into(),
         value: "/elsewhere".into(),

