@@ -280,7 +280,7 @@ pub fn one_line(text: &str) -> String {
     text.chars()
         .map(|c| match c {
             '\n' | '\r' | '\t' => ' ',
-            c if c.is_control() || is_bidirectional_control(c) => '\u{fffd}',
+            c if c.is_control() || is_bidirectional_control(c) || is_invisible(c) => '\u{fffd}',
             c => c,
         })
         .collect()
@@ -288,7 +288,16 @@ pub fn one_line(text: &str) -> String {
 
 /// The characters that reorder what a reader sees (Unicode Technical Report 36; "Trojan Source", CVE-2021-42574).
 pub(crate) const fn is_bidirectional_control(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// What breaks a line elsewhere than in a terminal, and what takes no place: two texts that look the same should be the
+/// same (Unicode Technical Standard 39, section 3.1).
+const fn is_invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{2028}' | '\u{2029}' | '\u{200b}' | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}'
+    )
 }
 
 #[cfg(test)]
@@ -309,6 +318,17 @@ mod tests {
                 "{word} is not documented"
             );
         }
+    }
+
+    #[test]
+    fn a_line_has_nothing_that_a_reader_does_not_see() {
+        for hidden in [
+            '\u{7}', '\u{61c}', '\u{200b}', '\u{202e}', '\u{2028}', '\u{2029}', '\u{feff}', '\u{e0041}',
+        ] {
+            assert_eq!(one_line(&format!("a{hidden}b")), "a\u{fffd}b", "{hidden:?}");
+        }
+        // A joiner is a part of words and pictures.
+        assert_eq!(one_line("a\u{200d}\u{e4} \u{1f600}"), "a\u{200d}\u{e4} \u{1f600}");
     }
 
     #[test]

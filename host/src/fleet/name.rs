@@ -3,7 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// The name of a machine: plain characters alone, so that two names that look the same are the same.
+use sluice_protocol::ids::MachineId;
+
+/// The name of a machine: plain characters alone, so that two names that look the same are the same, and never what an id
+/// looks like, so that whoever names a machine by its id gets that one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct MachineName(String);
 
@@ -22,6 +25,8 @@ impl MachineName {
         let plain = plain.trim_matches(|c: char| !c.is_ascii_alphanumeric());
         Self(if plain.is_empty() {
             "machine".to_owned()
+        } else if is_like_an_id(plain) {
+            format!("machine-{plain}")
         } else {
             plain.to_owned()
         })
@@ -30,7 +35,10 @@ impl MachineName {
     /// The same name with a number behind it.
     #[must_use]
     pub fn numbered(&self, number: u32) -> Self {
-        Self(format!("{}-{number}", self.0))
+        let number = format!("-{number}");
+        let mut name = self.0.clone();
+        name.truncate(LONGEST - number.len());
+        Self(name + &number)
     }
 
     /// The text.
@@ -47,6 +55,11 @@ pub(crate) fn is_plain_name(text: &str) -> bool {
         && text.starts_with(|c: char| c.is_ascii_alphanumeric())
 }
 
+/// In any spelling: nobody should have to look closely.
+fn is_like_an_id(text: &str) -> bool {
+    text.to_ascii_lowercase().parse::<MachineId>().is_ok()
+}
+
 fn is_plain(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')
 }
@@ -61,7 +74,7 @@ impl FromStr for MachineName {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
-        if is_plain_name(text) {
+        if is_plain_name(text) && !is_like_an_id(text) {
             Ok(Self(text.to_owned()))
         } else {
             Err(InvalidName(text.to_owned()))
@@ -71,7 +84,7 @@ impl FromStr for MachineName {
 
 /// The text is no name for a machine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{} is no name for a machine (1 to {LONGEST} letters, digits and - _ ., the first a letter or digit)", .0.escape_debug())]
+#[error("{} is no name for a machine (1 to {LONGEST} letters, digits and - _ ., the first a letter or digit, and not like an id)", .0.escape_debug())]
 pub struct InvalidName(String);
 
 #[cfg(test)]
@@ -95,6 +108,8 @@ mod tests {
             "a\n",
             "a\u{202e}",
             &"a".repeat(121),
+            "019362f0-1b5c-7c3e-8a53-9d2a2f0c5b11",
+            "019362F0-1B5C-7C3E-8A53-9D2A2F0C5B11",
         ] {
             assert!(name.parse::<MachineName>().is_err(), "{name:?}");
         }
@@ -108,10 +123,17 @@ mod tests {
             ("--", "machine"),
             ("my pc\n", "my-pc"),
             ("\u{202e}x", "x"),
+            (
+                "019362f0-1b5c-7c3e-8a53-9d2a2f0c5b11",
+                "machine-019362f0-1b5c-7c3e-8a53-9d2a2f0c5b11",
+            ),
         ] {
             assert_eq!(MachineName::from_wish(wish).as_str(), name);
             assert!(name.parse::<MachineName>().is_ok());
         }
-        assert!(MachineName::from_wish(&"ä".repeat(500)).as_str().len() <= LONGEST);
+        let longest = MachineName::from_wish(&"a".repeat(500));
+        assert_eq!(longest.as_str().len(), LONGEST);
+        let numbered = longest.numbered(4_000_000_000);
+        assert_eq!(numbered.as_str().parse().as_ref(), Ok(&numbered));
     }
 }

@@ -112,6 +112,11 @@ pub enum CreateTokenError {
     /// The audit log could not tell the two apart.
     #[error("there is a token for {0} already; revoke it first, or choose another name")]
     Taken(String),
+    /// Whoever loses a token for an hour should not have lost one for ever.
+    #[error(
+        "a token cannot be good for longer than the one that makes it, which ends at {0}; ask for an earlier end, or have somebody else make it"
+    )]
+    Outlives(UnixMillis),
     /// No randomness.
     #[error(transparent)]
     Random(#[from] random::NoRandomness),

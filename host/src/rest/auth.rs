@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::extract::{ConnectInfo, FromRequestParts, Query};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use utoipa::Modify;
@@ -17,7 +17,14 @@ use crate::operators::{Actor, AuthenticationError, BearerToken, Denied, Permissi
 use crate::store::StoreError;
 use crate::store::tenants::{self, Tenant};
 
-/// The operator of a request. A handler that takes this serves nobody else.
+/// What every route takes, also one without a query of its own: done in the operator's tenant, it would be done to another
+/// than was meant.
+#[derive(serde::Deserialize)]
+struct MeantFor {
+    tenant: Option<String>,
+}
+
+/// The operator of a request, which is for nobody else and for no tenant but theirs.
 #[derive(Debug)]
 pub(super) struct Operator(pub(super) Actor);
 
@@ -42,7 +49,12 @@ impl FromRequestParts<SharedHost> for Operator {
             }
         };
         match authenticated {
-            Ok(actor) => Ok(Self(actor)),
+            Ok(actor) => {
+                let Query(meant) = Query::<MeantFor>::try_from_uri(&parts.uri)
+                    .map_err(|error| Refusal::invalid(error.body_text()))?;
+                own_tenant(&actor, meant.tenant.as_deref())?;
+                Ok(Self(actor))
+            }
             Err(AuthenticationError::Store(error)) => Err(error.into()),
             Err(error) => {
                 let tenant = match &error {

@@ -318,7 +318,9 @@ impl From<EnrollError> for Refusal {
 impl From<CreateTokenError> for Refusal {
     fn from(error: CreateTokenError) -> Self {
         match error {
-            CreateTokenError::Name(_) => Self::invalid(error.to_string()),
+            CreateTokenError::Name(_) | CreateTokenError::Outlives(_) => {
+                Self::invalid(error.to_string())
+            }
             CreateTokenError::Taken(_) => {
                 Self::new(StatusCode::CONFLICT, "token-name-taken", error.to_string())
             }

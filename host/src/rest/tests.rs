@@ -437,6 +437,7 @@ async fn what_is_anothers_is_answered_as_what_is_not_there() {
         "/v1/machines?tenant=default",
         "/v1/audit?tenant=default",
         "/v1/schedules?tenant=default",
+        "/v1/whoami?tenant=default",
     ] {
         let got = send(&test, Method::GET, path, Some(&stranger), Body::empty()).await;
         assert_eq!(
@@ -690,6 +691,30 @@ async fn a_key_makes_a_request_safe_to_repeat() {
     // Those of schedules' runs are nobody's to take.
     let taken = post_with("schedule:x:1", job("x")).await;
     assert_eq!(taken.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn a_token_makes_none_that_outlives_it() {
+    let test = TestHost::new().await;
+    let made = async |by: Option<&BearerToken>, name: &str, expires: Option<&str>| {
+        let body = json!({"name": name, "permissions": ["Administer"], "expires": expires});
+        let body = body.to_string();
+        match by {
+            Some(_) => send(&test, Method::POST, "/v1/tokens", by, body).await,
+            None => ask(&test, Method::POST, "/v1/tokens", serde_json::from_str(&body).expect("is JSON")).await,
+        }
+    };
+    let hour = made(None, "hour", Some("1h")).await;
+    assert_eq!(hour.status, StatusCode::CREATED);
+    let hour = hour.json();
+    let hour = BearerToken::presented(hour["token"].as_str().expect("a token"));
+    for expires in [None, Some("2h")] {
+        let got = made(Some(&hour), "longer", expires).await;
+        assert_eq!(got.refused(), (400, "invalid-request".to_owned()), "{expires:?}");
+    }
+    let shorter = made(Some(&hour), "shorter", Some("30m")).await;
+    assert_eq!(shorter.status, StatusCode::CREATED);
+    assert_eq!(test.count_audited("token_created").await, 2);
 }
 
 #[tokio::test]

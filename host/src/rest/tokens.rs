@@ -51,6 +51,11 @@ pub(super) async fn create_token(
         let (row, token) = host
             .store
             .write(move |conn| {
+                let maker = tokens::find(conn, asked.tenant.id, asked.token)?;
+                let end = maker.and_then(|maker| maker.expires);
+                if let Some(end) = end.filter(|end| expires.is_none_or(|asked| asked > *end)) {
+                    return Err(CreateTokenError::Outlives(end));
+                }
                 let (row, token) =
                     operators::create(conn, asked.tenant.id, &name, &permissions, expires, now)?;
                 let words: Vec<&str> = row

@@ -78,7 +78,8 @@ pub fn find(
     )
 }
 
-/// The machine that is not revoked and has this name, or else this id.
+/// The machine that is not revoked and has this id, or else this name. Nothing that looks like an id is a name
+/// (`fleet/name.rs`).
 ///
 /// # Errors
 ///
@@ -89,18 +90,17 @@ pub fn find_live(
     name_or_id: &str,
 ) -> Result<Option<MachineRow>, StoreError> {
     // Two lookups: asked for both at once, SQLite would walk through all machines of the tenant.
-    let named = first(
-        conn,
-        "SELECT * FROM machines WHERE tenant = ? AND name = ? AND revoked IS NULL",
-        params![tenant.to_string(), name_or_id],
-        read,
-    )?;
-    if named.is_some() {
-        return Ok(named);
+    if name_or_id.parse::<MachineId>().is_ok() {
+        return first(
+            conn,
+            "SELECT * FROM machines WHERE tenant = ? AND id = ? AND revoked IS NULL",
+            params![tenant.to_string(), name_or_id],
+            read,
+        );
     }
     first(
         conn,
-        "SELECT * FROM machines WHERE tenant = ? AND id = ? AND revoked IS NULL",
+        "SELECT * FROM machines WHERE tenant = ? AND name = ? AND revoked IS NULL",
         params![tenant.to_string(), name_or_id],
         read,
     )

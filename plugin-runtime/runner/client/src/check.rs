@@ -2,8 +2,10 @@
 
 use std::collections::HashSet;
 
-use sluice_gate_types::answer::{Answer, CallError, Check, Decision, Finding, Prepared, Span};
-use sluice_gate_types::input::{Attribute, Bundle};
+use sluice_gate_types::answer::{
+    Answer, CallError, Check, Decision, Finding, Prepared, SettingsProblem, Span,
+};
+use sluice_gate_types::input::{Attribute, Bundle, Origin};
 use sluice_gate_types::manifest::Manifest;
 use sluice_protocol::ending::one_line;
 
@@ -12,16 +14,20 @@ const MAX_CHECKS: usize = 200;
 const MAX_VALUES: usize = 500;
 const MAX_REASONS: usize = 200;
 const MAX_ATTRIBUTES: usize = 20;
+/// Settings that a guest may call wrong.
+const MAX_PROBLEMS: usize = 20;
 /// Characters of a text that people read; more are cut.
 const MAX_TEXT: usize = 500;
+/// Messages that are told in one sentence; of more only the number is.
+const MAX_TOLD: usize = 20;
 
-/// Checks `answer` and makes its texts inert: one line, no control characters, bounded.
+/// Checks what a gate answered and makes its texts inert, those of an error too: one line, no control characters, bounded.
 pub(crate) fn check(
-    answer: Answer,
+    answered: Result<Answer, CallError>,
     manifest: &Manifest,
     bundle: Option<&Bundle>,
 ) -> Result<Answer, CallError> {
-    match answer {
+    match answered.map_err(inert_error)? {
         Answer::Checks(checks) => checks_of(checks).map(Answer::Checks),
         Answer::Prepared(prepared) => prepared_of(prepared).map(Answer::Prepared),
         Answer::Findings(findings) => findings_of(findings, manifest, bundle).map(Answer::Findings),
@@ -94,6 +100,41 @@ pub(crate) fn inert(text: &str) -> String {
         text.push('…');
     }
     text
+}
+
+/// What is said of a gate that failed may quote it.
+pub(crate) fn inert_error(error: CallError) -> CallError {
+    match error {
+        CallError::InvalidSettings(problems) => CallError::InvalidSettings(
+            problems
+                .iter()
+                .take(MAX_PROBLEMS)
+                .map(|problem| SettingsProblem {
+                    key: inert(&problem.key),
+                    message: inert(&problem.message),
+                })
+                .collect(),
+        ),
+        CallError::Unsupported(text) => CallError::Unsupported(inert(&text)),
+        CallError::Internal(text) => CallError::Internal(inert(&text)),
+        CallError::Trap(text) => CallError::Trap(inert(&text)),
+        CallError::TooLarge(text) => CallError::TooLarge(inert(&text)),
+        CallError::Contract(text) => CallError::Contract(inert(&text)),
+        CallError::Instantiation(text) => CallError::Instantiation(inert(&text)),
+        CallError::Runner(text) => CallError::Runner(inert(&text)),
+        error @ (CallError::Deadline(_) | CallError::Fuel(_) | CallError::Memory(_)) => error,
+    }
+}
+
+/// Messages of gates as one sentence. Each is bounded, and so is their number: they go into a report, and gates may be many.
+pub(crate) fn told(messages: &[String]) -> String {
+    let shown = &messages[..messages.len().min(MAX_TOLD)];
+    let left = messages.len() - shown.len();
+    let mut told = shown.join("; ");
+    if left > 0 {
+        told.push_str(&format!("; and {left} more"));
+    }
+    told
 }
 
 fn checks_of(checks: Vec<Check>) -> Result<Vec<Check>, CallError> {
@@ -178,8 +219,10 @@ fn findings_of(
                 inert(&finding.subject)
             ));
         }
+        // Whatever a gate says of where it knows something from: to a policy it is a claim.
         let attributes = finding.attributes.into_iter().map(|attribute| Attribute {
             key: inert(&attribute.key),
+            origin: Origin::HostClaim,
             ..attribute
         });
         checked.push(Finding {
@@ -210,4 +253,94 @@ fn decision_of(decision: Decision) -> Result<Decision, CallError> {
         verdict: decision.verdict,
         reasons: reasons.collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_gate_types::answer::{Confidence, Severity};
+    use sluice_gate_types::input::{Script, Value};
+
+    use super::*;
+
+    const LONG: usize = 1 << 20;
+
+    fn manifest() -> Manifest {
+        let text = include_str!("../../../../plugins/scanner/plugin.toml");
+        Manifest::parse(text).expect("parses")
+    }
+
+    fn bundle() -> Bundle {
+        Bundle {
+            script: Script {
+                interpreter: "sh".to_owned(),
+                flags: Vec::new(),
+                language: "shell".to_owned(),
+                text: ":\n".to_owned(),
+            },
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            attachments: Vec::new(),
+            secrets: Vec::new(),
+            run_as: "ephemeral".to_owned(),
+            limits: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_a_gate_adds_to_a_finding_is_a_claim_whatever_it_says() {
+        let manifest = manifest();
+        for origin in [
+            Origin::Machine,
+            Origin::Owner,
+            Origin::Signed,
+            Origin::HostClaim,
+        ] {
+            let finding = Finding {
+                rule: manifest.rules[0].id.clone(),
+                severity: Severity::Low,
+                confidence: Confidence::Low,
+                message: "m".to_owned(),
+                primary: None,
+                related: Vec::new(),
+                subject: "script".to_owned(),
+                remediation: None,
+                attributes: vec![Attribute::new("user", Value::Text("root".to_owned()), origin)],
+            };
+            let answer = Ok(Answer::Findings(vec![finding]));
+            let checked = check(answer, &manifest, Some(&bundle()));
+            let Ok(Answer::Findings(findings)) = checked else {
+                panic!("{checked:?}");
+            };
+            assert_eq!(findings[0].attributes[0].origin, Origin::HostClaim);
+        }
+    }
+
+    #[test]
+    fn the_words_of_a_gate_that_fails_are_one_short_line() {
+        let words = || format!("a\x1b[2Jb\n{}", "x".repeat(LONG));
+        let problem = || SettingsProblem {
+            key: words(),
+            message: words(),
+        };
+        for error in [
+            CallError::Unsupported(words()),
+            CallError::Internal(words()),
+            CallError::Trap(words()),
+            CallError::Instantiation(words()),
+            CallError::InvalidSettings((0..1000).map(|_| problem()).collect()),
+        ] {
+            let text = check(Err(error), &manifest(), None)
+                .expect_err("is an error")
+                .to_string();
+            assert!(text.len() < 32 << 10, "{}", text.len());
+            assert!(!text.contains(char::is_control), "{text}");
+        }
+    }
+
+    #[test]
+    fn many_messages_are_told_in_one_sentence_that_says_how_many_more_there_are() {
+        let messages: Vec<_> = (0..MAX_TOLD + 2).map(|n| n.to_string()).collect();
+        assert_eq!(told(&messages[..2]), "0; 1");
+        assert!(told(&messages).ends_with("; 19; and 2 more"));
+    }
 }

@@ -20,6 +20,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
 
 use crate::cache::{Cache, Entry, Key};
+use crate::check;
 use crate::component::Component;
 use crate::memory_file::{Content, MemoryFile, Space, SpaceError};
 use crate::process::{Gone, Process, Start, compile, gate_user};
@@ -346,7 +347,7 @@ async fn snapshotted(
         Ok(Response::Snapshot(Ok(length))) => space
             .seal(length, Content::Component)
             .map_err(BindError::from),
-        Ok(Response::Snapshot(Err(error))) => return Err(BindError::Call(error)),
+        Ok(Response::Snapshot(Err(error))) => return Err(BindError::Call(check::inert_error(error))),
         Ok(_) => Err(BindError::other_question()),
         Err(gone) => {
             return Err(BindError::Call(

@@ -174,9 +174,8 @@ async fn stage<'a>(
                         "gate log"
                     );
                 }
-                let answer = called.answer.clone().and_then(|answer| {
-                    check::check(answer, gate.manifest(), bundle.map(|(seen, _)| seen))
-                });
+                let bundle_seen = bundle.map(|(seen, _)| seen);
+                let answer = check::check(called.answer.clone(), gate.manifest(), bundle_seen);
                 let receipt = receipt(gate, &answered, &answer, bundle.map(|(_, digest)| digest));
                 Answered {
                     gate,
@@ -295,7 +294,7 @@ fn environment(
     if unmet.is_empty() {
         Ok(enforced)
     } else {
-        Err(Ending::Unsupported(unmet.join("; ")))
+        Err(Ending::Unsupported(check::told(&unmet)))
     }
 }
 
@@ -325,7 +324,7 @@ fn plan(
                     .iter()
                     .map(|problem| format!("{}: {}", problem.parameter, problem.message))
                     .collect();
-                return refuse(reasons.join("; "));
+                return refuse(check::told(&reasons));
             }
             Answer::Prepared(Plan::Planned(values)) => {
                 for planned in values {
@@ -442,10 +441,9 @@ fn policy(answered: Vec<Answered<'_>>, evaluation: &mut Evaluation) -> Result<()
 fn reasons(decision: &a::Decision) -> String {
     match decision.reasons.as_slice() {
         [] => "no reason given".to_owned(),
-        reasons => reasons
-            .iter()
-            .map(|reason| reason.message.as_str())
-            .collect::<Vec<_>>()
-            .join("; "),
+        reasons => {
+            let messages: Vec<_> = reasons.iter().map(|reason| reason.message.clone()).collect();
+            check::told(&messages)
+        }
     }
 }

@@ -114,9 +114,7 @@ pub async fn ask(gate: &BoundGate, trial: &Trial) -> Tried {
         }
     };
     let called = gate.call(&encoded).await;
-    let answer = called
-        .answer
-        .and_then(|answer| check::check(answer, gate.manifest(), Some(&bundle)))
+    let answer = check::check(called.answer, gate.manifest(), Some(&bundle))
         .map(|answer| match answer {
             Answer::Checks(checks) => TriedAnswer::Checks(checks),
             Answer::Prepared(prepared) => TriedAnswer::Prepared(prepared),
