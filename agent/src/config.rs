@@ -65,6 +65,8 @@ pub struct Limits {
     pub open_files: u64,
     pub parallel: usize,
     pub grace: Span,
+    pub spool: ByteSize,
+    pub spool_reserve: ByteSize,
 }
 
 /// `[interpreters]`
@@ -166,6 +168,8 @@ impl Default for Limits {
             open_files: 1024,
             parallel: 4,
             grace: Span::seconds(5),
+            spool: ByteSize::mib(1024),
+            spool_reserve: ByteSize::mib(32),
         }
     }
 }

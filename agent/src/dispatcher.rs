@@ -13,6 +13,7 @@ use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::Ending;
 use sluice_protocol::ids::OperationId;
 use sluice_protocol::message::CloseCode;
+use sluice_protocol::message::control::StoredOutput;
 use sluice_protocol::message::operation::{Operation, Progress};
 use sluice_protocol::report::Report;
 use sluice_shim::spool;
@@ -23,7 +24,9 @@ use crate::clock::now;
 use crate::journal::Journal;
 use crate::ledger::{LedgerError, Passed, Step};
 use crate::operation;
+use crate::policy::output_limit;
 use crate::supervisor::Agent;
+use crate::telling::{self, Told};
 
 /// How many cancellations are remembered of operations that have not arrived: messages on different streams may overtake
 /// each other.
@@ -48,6 +51,18 @@ struct Entry {
     /// In memory while it is under way.
     journal: Option<Journal>,
     canceled: watch::Sender<Option<String>>,
+    /// What the host had of its output when the link of the moment came up.
+    told: Told,
+}
+
+impl Entry {
+    fn new(journal: Option<Journal>, canceled: Option<String>) -> Self {
+        Self {
+            journal,
+            canceled: watch::Sender::new(canceled),
+            told: Told::default(),
+        }
+    }
 }
 
 /// How an operation came to be under way.
@@ -108,9 +123,11 @@ impl Agent {
                 return;
             };
             let journal = Journal::default();
-            journal.push(Progress::Finished(Box::new(report)));
+            journal.ended(report);
             journal.accepted();
-            if let Err(error) = journal.tell(id, &connection).await {
+            let (nothing, spool) = (Told::default(), agent.spool(id));
+            let _place = agent.places.of_one_that_ended().await;
+            if let Err(error) = telling::tell(&journal, id, &connection, nothing, &spool).await {
                 tracing::info!(operation = %id, error = %Causes(&error), "the host will send the operation again");
             }
         });
@@ -157,9 +174,28 @@ impl Agent {
         });
     }
 
-    /// Ids of operations that the host has not acknowledged.
+    /// Ids of operations that the host has not acknowledged, the oldest first.
     pub(crate) fn open_ids(&self) -> Vec<OperationId> {
-        self.operations().open.keys().copied().collect()
+        let mut ids: Vec<_> = self.operations().open.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// What the host has of the output of open operations, as it says. It is believed: what it says too much, it does not
+    /// get.
+    pub(crate) fn host_has(&self, stored: &[StoredOutput]) {
+        let mut operations = self.operations();
+        for entry in operations.open.values_mut() {
+            entry.told = Told::default();
+        }
+        for output in stored {
+            if let Some(entry) = operations.open.get_mut(&output.operation) {
+                entry.told = Told {
+                    stdout: output.stdout,
+                    stderr: output.stderr,
+                };
+            }
+        }
     }
 
     /// Takes up what an earlier agent left open, and sweeps what it left of others.
@@ -173,12 +209,9 @@ impl Agent {
                 Step::Accepted => self.begin(open.operation, Origin::Accepted),
                 Step::Started(passed) => self.begin(open.operation, Origin::Started(passed)),
                 Step::Finished => {
-                    let entry = Entry {
-                        journal: None,
-                        canceled: watch::Sender::new(None),
-                    };
                     let id = open.operation.operation;
-                    self.operations().open.insert(id, entry);
+                    self.spools.ended(id, None);
+                    self.operations().open.insert(id, Entry::new(None, None));
                 }
             }
         }
@@ -206,23 +239,27 @@ impl Agent {
         };
         let agent = Arc::clone(self);
         tokio::spawn(async move {
-            let journal = match agent.journal(id) {
+            let Some((journal, told)) = agent.under_way(id) else {
+                return;
+            };
+            let _place = match &journal {
+                Some(journal) => agent.places.of_one_under_way(journal).await,
+                None => agent.places.of_one_that_ended().await,
+            };
+            // Not earlier: it may have a large report, and others wait for a place too.
+            let journal = match journal
+                .map_or_else(|| agent.journal_of_ended(id), |journal| Ok(Some(journal)))
+            {
                 Ok(Some(journal)) => journal,
                 Ok(None) => return,
                 Err(error) => {
-                    tracing::error!(operation = %id, error = %format!("{error:#}"), "the operation's progress cannot be told");
+                    tracing::error!(operation = %id, error = %Causes(&error), "the operation's report cannot be told");
                     return;
                 }
             };
-            match journal.tell(id, &connection).await {
-                // From here on the ledger and the spool tell it.
-                Ok(()) => {
-                    if let Some(entry) = agent.operations().open.get_mut(&id) {
-                        entry.journal = None;
-                    }
-                    // Not earlier: it would take processor time from what is on the way to the host.
-                    agent.prepare_spare();
-                }
+            match telling::tell(&journal, id, &connection, told, &agent.spool(id)).await {
+                // Not earlier: it would take processor time from what is on the way to the host.
+                Ok(()) => agent.prepare_spare(),
                 Err(error) => {
                     tracing::info!(operation = %id, error = %Causes(&error), "the progress will be told again")
                 }
@@ -239,10 +276,7 @@ impl Agent {
             let hash_map::Entry::Vacant(place) = operations.open.entry(id) else {
                 return;
             };
-            let entry = place.insert(Entry {
-                journal: Some(journal.clone()),
-                canceled: watch::Sender::new(early),
-            });
+            let entry = place.insert(Entry::new(Some(journal.clone()), early));
             let canceled = entry.canceled.subscribe();
             for attachment in &operation.submission.attachments {
                 *operations.blobs.entry(attachment.sha256).or_default() += 1;
@@ -263,6 +297,9 @@ impl Agent {
                 }
                 Origin::Started(passed) => {
                     journal.accepted();
+                    let asked = &operation.submission.limits;
+                    let output = output_limit(asked, &agent.config().limits);
+                    agent.spools.adopt(id, output);
                     operation::adopt(&agent, &operation, *passed, &journal, canceled).await
                 }
             };
@@ -301,11 +338,15 @@ impl Agent {
     /// told: the next agent would have it judged anew, and might start what is known as ended.
     async fn conclude(self: &Arc<Self>, id: OperationId, report: Report, journal: &Journal) {
         let told_early = report.started_at.is_some();
-        let finished = || Progress::Finished(Box::new(report.clone()));
+        if told_early {
+            self.spools.ended(id, journal.spool_size());
+        } else {
+            self.spools.removed(id);
+        }
         let mut wait = FIRST_RETRY;
         let mut handed_over = self.ledger.finish(id, &report, now()).await;
         if told_early {
-            journal.push(finished());
+            journal.ended(report.clone());
         }
         loop {
             let written = match handed_over {
@@ -313,8 +354,7 @@ impl Agent {
                 Err(error) => Err(error),
             };
             match written {
-                Ok(()) if told_early => return,
-                Ok(()) => return journal.push(finished()),
+                Ok(()) => break,
                 Err(error @ LedgerError::NotAccepted(_)) => {
                     tracing::error!(operation = %id, error = %Causes(&error), "the operation was not taken in; the host will send it again");
                     journal.abandon();
@@ -328,6 +368,13 @@ impl Agent {
                     handed_over = self.ledger.finish(id, &report, now()).await;
                 }
             }
+        }
+        if !told_early {
+            journal.ended(report);
+        }
+        // Who tells it now goes on with it; from here on the ledger and the spool have it all.
+        if let Some(entry) = self.operations().open.get_mut(&id) {
+            entry.journal = None;
         }
     }
 
@@ -357,24 +404,20 @@ impl Agent {
         }
     }
 
-    fn journal(&self, id: OperationId) -> anyhow::Result<Option<Journal>> {
-        match self.operations().open.get(&id) {
-            Some(Entry {
-                journal: Some(journal),
-                ..
-            }) => return Ok(Some(journal.clone())),
-            Some(_) => {}
-            None => return Ok(None),
-        }
-        let report = self.ledger.report(id)?;
-        report
-            .map(|report| Journal::of_ended(report, &self.spool(id)))
-            .transpose()
-            .map_err(Into::into)
+    /// An open operation: its journal, while it is under way, and what the host has of its output.
+    fn under_way(&self, id: OperationId) -> Option<(Option<Journal>, Told)> {
+        let operations = self.operations();
+        let entry = operations.open.get(&id)?;
+        Some((entry.journal.clone(), entry.told))
+    }
+
+    fn journal_of_ended(&self, id: OperationId) -> Result<Option<Journal>, LedgerError> {
+        Ok(self.ledger.report(id)?.map(Journal::of_ended))
     }
 
     fn remove_spool(&self, id: OperationId) {
         self.remove_spool_at(&self.spool(id));
+        self.spools.removed(id);
     }
 
     fn remove_spool_at(&self, spool: &Path) {

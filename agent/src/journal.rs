@@ -1,28 +1,39 @@
-//! What is told to the host about one operation, in order, from the first word on.
+//! What happens to one operation while it is under way, for whoever tells the host.
 //!
-//! While an operation runs its journal is in memory, and every link that comes up is told all of it. When it has ended,
-//! the journal is made again from the ledger and the spool for each link, until the host acknowledges.
+//! Steps and the report are in here, and of the output only the beginning: the rest is read in the spool when it is told
+//! (see `telling`). When the end of the operation is on disk and nobody is telling it, the journal goes; it is made again
+//! from the ledger.
 
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sluice_protocol::ids::OperationId;
-use sluice_protocol::message::operation::{Chunk, MAX_CHUNK, OutputStream, Progress};
-use sluice_protocol::report::{Report, StreamEnd};
-use sluice_shim::event::{Event, Stream};
-use sluice_transport::agent::AgentConnection;
-use sluice_transport::error::LinkError;
+use sluice_protocol::message::operation::{Chunk, Progress};
+use sluice_protocol::report::Report;
+use sluice_shim::event::INLINE;
 use tokio::sync::{Notify, watch};
 
-/// The journal of one operation.
+/// The journal of one operation. A cheap handle.
 #[derive(Debug, Clone, Default)]
 pub struct Journal(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    entries: Mutex<Vec<Arc<Progress>>>,
+    entries: Mutex<Entries>,
     fate: watch::Sender<Fate>,
     more: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    /// Everything but the report, in order.
+    list: Vec<Arc<Progress>>,
+    /// Bytes of output among them.
+    output: usize,
+    /// What follows of the output is in the spool.
+    spooled: bool,
+    /// The report, once it has ended. Nothing follows.
+    finished: Option<Arc<Progress>>,
+    /// How much the spool takes on disk, as far as the shim told it.
+    spool_size: Option<u64>,
 }
 
 /// Whether the operation is on disk. Nothing is told before it is.
@@ -35,14 +46,83 @@ enum Fate {
     Abandoned,
 }
 
+/// What a journal has that was not told yet.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    /// In order.
+    pub(crate) entries: Vec<Arc<Progress>>,
+    /// More output is, or may come to be, in the spool.
+    pub(crate) spooled: bool,
+    /// The report, once the operation has ended.
+    pub(crate) finished: Option<Arc<Progress>>,
+}
+
+impl News {
+    /// The report, once the operation has ended.
+    pub(crate) fn report(&self) -> Option<&Report> {
+        match self.finished.as_deref() {
+            Some(Progress::Finished(report)) => Some(report),
+            _ => None,
+        }
+    }
+}
+
 impl Journal {
-    /// Adds an entry and wakes whoever tells it.
-    pub fn push(&self, progress: Progress) {
-        self.0
-            .entries
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(Arc::new(progress));
+    /// The journal of an operation that has ended.
+    #[must_use]
+    pub fn of_ended(report: Report) -> Self {
+        let journal = Self::default();
+        journal.push(Progress::Accepted);
+        if let Some(started_at) = report.started_at {
+            journal.push(Progress::Running { started_at });
+            journal.spooled();
+        }
+        journal.ended(report);
+        journal.accepted();
+        journal
+    }
+
+    /// Adds a step.
+    pub fn push(&self, step: Progress) {
+        self.entries().list.push(Arc::new(step));
+        self.0.more.notify_waiters();
+    }
+
+    /// Adds output, or leaves it to the spool where there was enough of it.
+    pub fn output(&self, chunk: Chunk) {
+        {
+            let mut entries = self.entries();
+            entries.output = entries.output.saturating_add(chunk.bytes.len());
+            if entries.spooled || entries.output > INLINE {
+                entries.spooled = true;
+            } else {
+                entries.list.push(Arc::new(Progress::Output(chunk)));
+            }
+        }
+        self.0.more.notify_waiters();
+    }
+
+    /// What follows of the output is in the spool alone.
+    pub fn spooled(&self) {
+        self.entries().spooled = true;
+        self.0.more.notify_waiters();
+    }
+
+    /// How much the spool takes on disk, in bytes.
+    pub fn spool_takes(&self, size: u64) {
+        self.entries().spool_size = Some(size);
+    }
+
+    /// What [`Self::spool_takes`] said.
+    #[must_use]
+    pub fn spool_size(&self) -> Option<u64> {
+        self.entries().spool_size
+    }
+
+    /// The operation has ended. Nothing follows its report.
+    pub fn ended(&self, report: Report) {
+        let finished = Progress::Finished(Box::new(report));
+        self.entries().finished = Some(Arc::new(finished));
         self.0.more.notify_waiters();
     }
 
@@ -56,176 +136,56 @@ impl Journal {
         self.0.fate.send_replace(Fate::Abandoned);
     }
 
-    /// The journal of an operation that has ended.
-    ///
-    /// # Errors
-    ///
-    /// Where the spool cannot be read.
-    pub fn of_ended(report: Report, spool: &Path) -> Result<Self, sluice_shim::spool::SpoolError> {
-        let journal = Self::default();
-        journal.push(Progress::Accepted);
-        if let Some(started_at) = report.started_at {
-            journal.push(Progress::Running { started_at });
-            let mut offsets = Offsets::default();
-            for event in sluice_shim::spool::read_events(spool)? {
-                offsets
-                    .take(&event)
-                    .into_iter()
-                    .for_each(|chunk| journal.push(Progress::Output(chunk)));
-            }
-        }
-        journal.push(Progress::Finished(Box::new(report)));
-        journal.accepted();
-        Ok(journal)
-    }
-
-    /// Tells everything from the first entry to the report; nothing of an operation that could not be taken in.
-    ///
-    /// # Errors
-    ///
-    /// Where the link breaks; the next one is told all again.
-    pub async fn tell(
-        &self,
-        operation: OperationId,
-        connection: &AgentConnection,
-    ) -> Result<(), LinkError> {
-        if !self.is_accepted().await {
-            return Ok(());
-        }
-        let mut stream = connection.open_progress(operation).await?;
-        let mut told = 0;
-        loop {
-            let more = self.0.more.notified();
-            tokio::pin!(more);
-            more.as_mut().enable();
-            let entries = self.after(told);
-            for entry in &entries {
-                stream.send(entry).await?;
-                if matches!(**entry, Progress::Finished(_)) {
-                    return stream.finish().await;
-                }
-            }
-            told += entries.len();
-            if entries.is_empty() {
-                more.await;
-            }
-        }
-    }
-}
-
-impl Journal {
     /// Waits until the operation is on disk. False where it never will be.
-    async fn is_accepted(&self) -> bool {
+    pub(crate) async fn is_accepted(&self) -> bool {
         let mut fate = self.0.fate.subscribe();
         let known = fate.wait_for(|fate| *fate != Fate::Pending).await;
         known.is_ok_and(|fate| *fate == Fate::Accepted)
     }
 
-    /// The entries after the first `told`.
-    fn after(&self, told: usize) -> Vec<Arc<Progress>> {
-        let entries = self
-            .0
+    /// What there is after the first `told` entries; waits until there is something.
+    pub(crate) async fn news(&self, told: usize) -> News {
+        self.once(|| {
+            let news = self.after(told);
+            let any = !news.entries.is_empty() || news.spooled || news.finished.is_some();
+            any.then_some(news)
+        })
+        .await
+    }
+
+    /// Waits until the operation has ended.
+    pub(crate) async fn has_ended(&self) {
+        self.once(|| self.entries().finished.as_ref().map(drop))
+            .await;
+    }
+
+    /// What there is after the first `told` entries now.
+    pub(crate) fn after(&self, told: usize) -> News {
+        let entries = self.entries();
+        News {
+            entries: entries.list.get(told..).unwrap_or_default().to_vec(),
+            spooled: entries.spooled,
+            finished: entries.finished.clone(),
+        }
+    }
+
+    /// Waits until `look` finds something.
+    async fn once<T>(&self, look: impl Fn() -> Option<T>) -> T {
+        loop {
+            let more = self.0.more.notified();
+            tokio::pin!(more);
+            more.as_mut().enable();
+            if let Some(found) = look() {
+                return found;
+            }
+            more.await;
+        }
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.0
             .entries
             .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        entries[told..].to_vec()
-    }
-}
-
-/// Counts what was kept and lost of both streams while events go by.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Offsets {
-    stdout: StreamEnd,
-    stderr: StreamEnd,
-}
-
-impl Offsets {
-    /// Takes an event in; gives its output in pieces that fit into messages.
-    pub fn take(&mut self, event: &Event) -> Vec<Chunk> {
-        match event {
-            Event::Output { stream, bytes } => {
-                let end = self.stream(*stream);
-                let mut chunks = Vec::new();
-                for piece in bytes.chunks(MAX_CHUNK) {
-                    chunks.push(Chunk {
-                        stream: name(*stream),
-                        offset: end.kept,
-                        bytes: piece.to_vec(),
-                    });
-                    end.kept += piece.len() as u64;
-                    if end.lost == 0 {
-                        end.head = end.kept;
-                    }
-                }
-                chunks
-            }
-            Event::Lost { stream, bytes } => {
-                self.stream(*stream).lost += bytes;
-                Vec::new()
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    /// Where stdout and stderr end.
-    #[must_use]
-    pub const fn ends(&self) -> (StreamEnd, StreamEnd) {
-        (self.stdout, self.stderr)
-    }
-
-    const fn stream(&mut self, stream: Stream) -> &mut StreamEnd {
-        match stream {
-            Stream::Stdout => &mut self.stdout,
-            Stream::Stderr => &mut self.stderr,
-        }
-    }
-}
-
-const fn name(stream: Stream) -> OutputStream {
-    match stream {
-        Stream::Stdout => OutputStream::Stdout,
-        Stream::Stderr => OutputStream::Stderr,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn offsets_count_what_was_kept_and_where_the_gap_is() {
-        let mut offsets = Offsets::default();
-        let output = |stream, length: usize| Event::Output {
-            stream,
-            bytes: vec![b'x'; length].into(),
-        };
-        assert_eq!(
-            offsets.take(&output(Stream::Stdout, MAX_CHUNK + 1)).len(),
-            2
-        );
-        offsets.take(&output(Stream::Stderr, 3));
-        offsets.take(&Event::Lost {
-            stream: Stream::Stdout,
-            bytes: 7,
-        });
-        let tail = offsets.take(&output(Stream::Stdout, 2));
-        let kept = MAX_CHUNK as u64 + 3;
-        assert_eq!(tail[0].offset, kept - 2);
-        assert_eq!(
-            offsets.ends().0,
-            StreamEnd {
-                kept,
-                lost: 7,
-                head: kept - 2
-            }
-        );
-        assert_eq!(
-            offsets.ends().1,
-            StreamEnd {
-                kept: 3,
-                lost: 0,
-                head: 3
-            }
-        );
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -12,9 +12,10 @@
 //! - [`attachments`]: blobs that are fetched and verified.
 //! - `described`: whether what a shim is to run is what the gates saw.
 //! - `outcome`: from the shim's events to a report.
+//! - [`spools`]: how much disk output takes.
 //! - [`exec`]: users, interpreters, environment, and the shim.
 //! - [`ledger`], [`audit`]: what must survive, and what is on the record.
-//! - [`journal`], [`link`]: what is told to the host, and how.
+//! - [`journal`], `telling`, [`link`]: what is told to the host, and how.
 //! - [`enroll`], [`state`]: how a machine joins, and where it keeps things.
 //! - [`supervisor`]: starts and stops the parts.
 
@@ -34,5 +35,7 @@ pub mod link;
 pub mod operation;
 mod outcome;
 pub mod policy;
+pub mod spools;
 pub mod state;
 pub mod supervisor;
+mod telling;

@@ -101,7 +101,7 @@ async fn serve(
     let (welcome, control) = connection.open_control(hello).await?;
     let since = Instant::now();
     tracing::info!(host = %connection.remote(), tenant = welcome.identity.tenant, name = welcome.identity.name, "connected");
-    agent.connected(connection.clone(), welcome.identity);
+    agent.connected(connection.clone(), welcome);
     let (sender, receiver) = control.split();
     let (outgoing, queue) = mpsc::channel(16);
     let Kept { identity, walls } = kept;

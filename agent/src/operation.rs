@@ -230,6 +230,9 @@ async fn check(
     let config = &bound.config;
     let source = Arc::new(source);
     let (permitted, facts) = owners_policy(agent, operation, &source, config).await?;
+    agent
+        .spools
+        .reserve(operation.operation, permitted.limits.output, &config.limits)?;
     let texts = fetch_attachments(agent, operation).await?;
     let input = Input {
         submission: &operation.submission,

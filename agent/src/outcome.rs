@@ -1,18 +1,19 @@
 //! From what the shim tells to the report of an operation.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sluice_protocol::causes::Causes;
 use sluice_protocol::ending::{Block, Ending, Signal};
-use sluice_protocol::message::operation::Progress;
-use sluice_protocol::report::{Context, Exit, LimitHit, Report};
+use sluice_protocol::message::operation::{Chunk, OutputStream, Progress};
+use sluice_protocol::report::{Context, Exit, LimitHit, Report, StreamEnd};
 use sluice_protocol::units::Span;
-use sluice_shim::event::{self, End, Event, Stage};
+use sluice_shim::event::{self, End, Ends, Event, Stage, Stream};
+use sluice_shim::kept;
 
 use crate::clock::now;
 use crate::exec::spawn::Operation as Running;
 use crate::exec::spool::{self, FollowError, Follower};
-use crate::journal::{Journal, Offsets};
+use crate::journal::Journal;
 use crate::ledger::Passed;
 use crate::operation::{Canceled, somebody};
 
@@ -27,6 +28,13 @@ impl Events {
         match self {
             Self::Live(running) => running.next().await,
             Self::Adopted(follower, _) => follower.next().await,
+        }
+    }
+
+    fn spool(&self) -> &Path {
+        match self {
+            Self::Live(running) => running.spool(),
+            Self::Adopted(_, spool) => spool,
         }
     }
 
@@ -51,7 +59,7 @@ pub(crate) async fn follow(
     passed: &Passed,
 ) -> Report {
     let mut report = Report::without_process(Ending::Interrupted, now());
-    let mut offsets = Offsets::default();
+    let mut ends = None;
     let mut asked: Option<String> = None;
     loop {
         let event = tokio::select! {
@@ -64,8 +72,8 @@ pub(crate) async fn follow(
         };
         match event {
             Ok(Some(event)) => {
-                for chunk in offsets.take(&event) {
-                    journal.push(Progress::Output(chunk));
+                if let Event::Exited(outcome) = &event {
+                    ends = Some(outcome.output);
                 }
                 take_event(&mut report, event, journal, asked.as_deref(), passed);
             }
@@ -80,9 +88,37 @@ pub(crate) async fn follow(
             }
         }
     }
-    (report.stdout, report.stderr) = offsets.ends();
+    if report.started_at.is_some() {
+        let ends = match ends {
+            Some(ends) => ends,
+            None => ends_in(source.spool(), &mut report.notes).await,
+        };
+        (report.stdout, report.stderr) = (end(ends.stdout), end(ends.stderr));
+    }
     report.finished_at = report.finished_at.max(now());
     report
+}
+
+/// What became of the output where the shim did not come to say it.
+async fn ends_in(spool: &Path, notes: &mut Vec<String>) -> Ends {
+    let spool = spool.to_owned();
+    // Where blocking is allowed: all of it is read.
+    let found = tokio::task::spawn_blocking(move || kept::ends(&spool)).await;
+    let problem = match found {
+        Ok(Ok(ends)) => return ends,
+        Ok(Err(error)) => Causes(&error).to_string(),
+        Err(error) => error.to_string(),
+    };
+    notes.push(format!("how much the script wrote is not known: {problem}"));
+    Ends::default()
+}
+
+const fn end(of: event::StreamEnd) -> StreamEnd {
+    StreamEnd {
+        kept: of.written.saturating_sub(of.lost),
+        lost: of.lost,
+        head: of.head,
+    }
 }
 
 fn take_event(
@@ -108,8 +144,20 @@ fn take_event(
                 started_at: started.at.0,
             });
         }
+        Event::Output { stream, at, bytes } => journal.output(Chunk {
+            stream: match stream {
+                Stream::Stdout => OutputStream::Stdout,
+                Stream::Stderr => OutputStream::Stderr,
+            },
+            offset: at,
+            bytes: bytes.into_vec(),
+        }),
+        Event::Spooled => journal.spooled(),
         Event::Note { text } => report.notes.push(text),
-        Event::Exited(outcome) => take_outcome(report, outcome, canceled_by, passed.time_limit),
+        Event::Exited(outcome) => {
+            journal.spool_takes(outcome.spooled);
+            take_outcome(report, outcome, canceled_by, passed.time_limit);
+        }
         Event::Failed { stage, reason } => {
             report.started_at = None;
             report.ending = match (stage, canceled_by) {
@@ -120,7 +168,7 @@ fn take_event(
                 (_, _) => Ending::Error(reason),
             };
         }
-        Event::Prepared(_) | Event::Output { .. } | Event::Lost { .. } => {}
+        Event::Prepared(_) | Event::HeadFull(_) | Event::TailAt { .. } => {}
     }
 }
 

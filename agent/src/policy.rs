@@ -9,7 +9,7 @@ use sluice_protocol::environment::{check_request, check_run};
 use sluice_protocol::message::operation::Operation;
 use sluice_shim::spec;
 
-use crate::config::Config;
+use crate::config::{Config, Limits as Ceilings};
 use crate::exec::interpreter::{self, Interpreter};
 use crate::exec::users::{self, RunAs};
 
@@ -124,6 +124,13 @@ fn check_attachments(submission: &Submission) -> Result<(), Ending> {
     Ok(())
 }
 
+/// How many bytes of its output an operation keeps.
+pub(crate) fn output_limit(asked: &Asked, ceiling: &Ceilings) -> u64 {
+    asked
+        .output
+        .map_or_else(|| Asked::OUTPUT.min(ceiling.output).0, |size| size.0)
+}
+
 fn limits(submission: &Submission, config: &Config) -> Result<spec::Limits, Ending> {
     let (asked, ceiling) = (&submission.limits, &config.limits);
     if let Some(time) = asked.time.filter(|time| *time > ceiling.time) {
@@ -148,9 +155,7 @@ fn limits(submission: &Submission, config: &Config) -> Result<spec::Limits, Endi
             |time| time.as_duration(),
         ),
         grace: ceiling.grace.as_duration(),
-        output: asked
-            .output
-            .map_or_else(|| Asked::OUTPUT.min(ceiling.output).0, |size| size.0),
+        output: output_limit(asked, ceiling),
         memory: Some(
             asked
                 .memory

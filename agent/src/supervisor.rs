@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use sluice_protocol::causes::Causes;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::OperationId;
-use sluice_protocol::message::control::Identity;
+use sluice_protocol::message::control::{Identity, Welcome};
 use sluice_transport::agent::AgentConnection;
 use sluice_transport::backoff::Backoff;
 use sluice_transport::identity::MachineIdentity;
@@ -23,7 +23,9 @@ use crate::exec::versions::Versions;
 use crate::gates::{Gates, TakeError};
 use crate::ledger::Ledger;
 use crate::link;
+use crate::spools::Spools;
 use crate::state::StateDirectory;
+use crate::telling::Places;
 
 /// What the parts of an agent share.
 pub struct Agent {
@@ -41,12 +43,15 @@ pub struct Agent {
     pub launcher: Launcher,
     /// Of interpreters.
     pub versions: Versions,
+    /// How much disk output takes.
+    pub spools: Spools,
     config: watch::Sender<Arc<Config>>,
     config_path: Option<PathBuf>,
     slots: Semaphore,
     link: watch::Sender<Option<AgentConnection>>,
     identity: RwLock<Identity>,
     pub(crate) operations: Mutex<Operations>,
+    pub(crate) places: Places,
 }
 
 /// Runs the agent until it is told to stop.
@@ -69,6 +74,7 @@ pub async fn run(state: StateDirectory, config_path: Option<PathBuf>) -> anyhow:
         blobs: Blobs::new(state.path("blobs")),
         launcher,
         versions,
+        spools: Spools::new(state.path("spool")),
         slots,
         config,
         config_path,
@@ -80,6 +86,7 @@ pub async fn run(state: StateDirectory, config_path: Option<PathBuf>) -> anyhow:
             url: String::new(),
         }),
         operations: Mutex::default(),
+        places: Places::default(),
         state,
     });
     agent.prepare_workspace()?;
@@ -229,8 +236,9 @@ impl Agent {
     }
 
     /// A link is up: it is told about every open operation.
-    pub(crate) fn connected(self: &Arc<Self>, connection: AgentConnection, identity: Identity) {
-        self.renamed(identity);
+    pub(crate) fn connected(self: &Arc<Self>, connection: AgentConnection, welcome: Welcome) {
+        self.renamed(welcome.identity);
+        self.host_has(&welcome.stored);
         self.link.send_replace(Some(connection));
         for id in self.open_ids() {
             self.tell(id);

@@ -34,7 +34,7 @@ impl Metrics {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A piece of output was dropped, because the machine sent more than it may.
+    /// A piece of output came beyond its operation's limit, so that older ones were dropped, or it was.
     pub fn output_dropped(&self) {
         self.output_dropped.fetch_add(1, Ordering::Relaxed);
     }

@@ -93,6 +93,26 @@ pub struct StreamEnd {
     pub head: u64,
 }
 
+impl StreamEnd {
+    /// How many bytes the script wrote.
+    #[must_use]
+    pub const fn written(self) -> u64 {
+        self.kept.saturating_add(self.lost)
+    }
+
+    /// The places of the lost bytes, counted from the beginning of the stream.
+    #[must_use]
+    pub const fn gap(self) -> std::ops::Range<u64> {
+        self.head..self.head.saturating_add(self.lost)
+    }
+}
+
+/// What stands at the place of bytes that are lost, wherever output is shown.
+#[must_use]
+pub fn lost_marker(bytes: u64) -> String {
+    format!("\n[... {bytes} bytes lost ...]\n")
+}
+
 /// The context that a script ran in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -34,19 +34,25 @@ pub enum Event {
     Prepared(Prepared),
     /// The child has its user, limits and directory, and is told to start the interpreter now.
     Started(Started),
-    /// Bytes as they were read.
+    /// Bytes as they were read. On standard output only the first [`INLINE`]: see [`Event::Spooled`].
     Output {
         /// From which stream.
         stream: Stream,
+        /// How many bytes of that stream the script wrote before these.
+        at: u64,
         /// The bytes; a UTF-8 character is never split between two of these unless the script wrote it so.
         bytes: ByteBuf,
     },
-    /// Bytes of a stream that are missing between what came before and what follows.
-    Lost {
-        /// Of which stream.
-        stream: Stream,
-        /// How many.
-        bytes: u64,
+    /// On standard output alone, at most once: what follows of the output is in the spool and not here.
+    Spooled,
+    /// In the spool alone, at most once: what follows of the output is kept as long as it is among the last bytes.
+    HeadFull(HeadFull),
+    /// In the spool alone, first in each file of the tail: how much each stream had before it.
+    TailAt {
+        /// Bytes of standard output.
+        stdout: u64,
+        /// Bytes of standard error.
+        stderr: u64,
     },
     /// Something a person should know: a fallback, or something that could not be cleaned.
     Note {
@@ -183,6 +189,22 @@ impl fmt::Display for Confinement {
     }
 }
 
+/// The most output that goes to an agent with the events, in bytes. Nobody who is slow makes a shim or an agent keep more
+/// than this of it in memory.
+pub const INLINE: usize = 64 * 1024;
+
+/// What is kept for good, and how much of what follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeadFull {
+    /// Bytes of standard output that are kept for good.
+    pub stdout: u64,
+    /// Bytes of standard error that are kept for good.
+    pub stderr: u64,
+    /// How many of the bytes that follow are kept, of both streams together: the last ones.
+    pub rest: u64,
+}
+
 /// One of the two output streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -211,8 +233,10 @@ pub struct Outcome {
     pub limit_hit: Option<LimitHit>,
     /// Processes of it, besides the script's own, that had to be killed.
     pub survivors_killed: u32,
-    /// Bytes missing in the middle of its output.
-    pub lost: LostBytes,
+    /// What became of its output.
+    pub output: Ends,
+    /// How many bytes the spool takes on disk.
+    pub spooled: u64,
     /// Processor time and memory.
     pub usage: Usage,
 }
@@ -262,21 +286,53 @@ impl fmt::Display for LimitHit {
     }
 }
 
-/// Output bytes that were not kept, for each stream.
+/// Where both output streams end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct LostBytes {
-    /// Of standard output.
-    pub stdout: u64,
-    /// Of standard error.
-    pub stderr: u64,
+#[expect(missing_docs, reason = "the words say it")]
+pub struct Ends {
+    pub stdout: StreamEnd,
+    pub stderr: StreamEnd,
 }
 
-impl LostBytes {
-    /// Of both.
+impl Ends {
+    /// Of streams of which nothing was lost, with how much was written.
     #[must_use]
-    pub fn total(self) -> u64 {
-        self.stdout + self.stderr
+    pub const fn whole([stdout, stderr]: [u64; 2]) -> Self {
+        Self {
+            stdout: StreamEnd::whole(stdout),
+            stderr: StreamEnd::whole(stderr),
+        }
+    }
+
+    /// Bytes of both that are lost.
+    #[must_use]
+    pub const fn lost(self) -> u64 {
+        self.stdout.lost + self.stderr.lost
+    }
+}
+
+/// What became of one stream: `head` bytes are kept, then `lost` are not, and those after them are, up to `written`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamEnd {
+    /// Bytes that the script wrote.
+    pub written: u64,
+    /// Bytes before the gap; all of them where nothing was lost.
+    pub head: u64,
+    /// Bytes of the gap.
+    pub lost: u64,
+}
+
+impl StreamEnd {
+    /// Of a stream of which nothing was lost.
+    #[must_use]
+    pub const fn whole(written: u64) -> Self {
+        Self {
+            written,
+            head: written,
+            lost: 0,
+        }
     }
 }
 

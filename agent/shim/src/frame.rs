@@ -92,6 +92,7 @@ mod tests {
         let events = [
             Event::Output {
                 stream: Stream::Stderr,
+                at: 7,
                 bytes: ByteBuf::from(vec![0, 255, 10]),
             },
             Event::Note { text: "é".into() },

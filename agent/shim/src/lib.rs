@@ -12,12 +12,15 @@
 //!    \_ anything wrong before exec: clean -> [Failed], and no process of the operation ever ran the script
 //! ```
 //!
-//! The shim has one thread and no runtime: it forks, and what forks must be small (see `child`).
+//! The shim has no runtime, and one thread until the script was let go: it forks, and what forks must be small (see
+//! `child`). After that a second one flushes the spool to disk (see `flush`).
 //!
 //! Modules in reading order: what goes in, what comes out, the story, then its parts.
 
 pub mod event;
+pub mod event_file;
 pub mod frame;
+pub mod kept;
 pub mod order;
 pub mod spec;
 pub mod spool;
@@ -29,11 +32,13 @@ mod child;
 mod confinement;
 mod containment;
 mod ephemeral;
+mod flush;
 mod journal;
 mod output;
 mod pace;
 mod privileges;
 mod processes;
+mod record;
 mod supervise;
 mod tree;
 mod workspace;

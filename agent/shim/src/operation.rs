@@ -123,7 +123,8 @@ fn perform(
         }
     };
     if let Some(events) = spool.events() {
-        journal.attach(events);
+        // Output comes when the spool is at its place.
+        journal.attach(&spec.spool, events);
     }
     let mut notes = Vec::new();
     let containment = groups.limit(&spec.limits, &mut notes);
@@ -271,6 +272,7 @@ impl Scene<'_> {
             containment,
             ephemeral_uid: user.ephemeral_uid(),
             limits: &spec.limits,
+            spool: &spec.spool,
         };
         Ok(supervise(running, self.journal, self.notes))
     }

@@ -1,7 +1,7 @@
 //! How often the output is looked at. No I/O, and no clock: the time is an argument.
 //!
-//! Each read becomes an event, in the spool and in the agent's memory. A script that writes byte by byte would make
-//! millions of them; it is read in rests, during which its bytes gather in the pipe. Others never notice: rests come only
+//! Each read becomes an event in the spool. A script that writes byte by byte would make millions of them; it is read in
+//! rests, during which its bytes gather in the pipe. Others never notice: rests come only
 //! after many small reads.
 
 use std::time::{Duration, Instant};

@@ -3,12 +3,13 @@
 //! ```text
 //! <spool>/lock     flock held by the shim for its life; its pid as text
 //! <spool>/events   frames (see `frame`), made O_EXCL: an operation starts at most once
+//! <spool>/tail-*   frames with output that is over its limit (see `record`, and [`crate::kept`])
 //! ```
 //! A shim makes both in a directory beside that (`spare-<pid>-<time>`), and puts it there when its operation starts: nothing
 //! may be there then. What a shim that was killed before has left is in the directory beside ([`recover_spares`]).
 //!
 //! An agent that starts again calls [`state`] for each spool of an operation that its ledger has as started:
-//! running (then [`wait`] and [`read_events`]), ended, or given up. A spool without events whose shim is not running is
+//! running (then [`wait`] and [`events`]), ended, or given up. A spool without events whose shim is not running is
 //! [`abandon`]ed, so that a shim that comes late finds it taken and starts nothing.
 
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -24,7 +25,8 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Pid, Uid, mkdir};
 
 use crate::event::{Event, Prepared, Stage, UnixMillis};
-use crate::frame::{self, Decoder};
+use crate::event_file::EventFile;
+use crate::frame;
 use crate::{containment, processes, workspace};
 
 /// Why a spool cannot be used.
@@ -74,16 +76,19 @@ pub fn state(spool: &Path) -> Result<State, SpoolError> {
     if is_running(spool)? {
         return Ok(State::Running);
     }
-    let events = read_events(spool)?;
-    // A file that is there and tells nothing was torn: whether something ran is not known.
-    if events.is_empty() && spool.join("events").exists() {
-        return Ok(State::Broken);
+    let mut file = events(spool);
+    let (mut prepared, mut last) = (false, None);
+    while let Some(event) = file.next_event()? {
+        prepared |= matches!(event, Event::Prepared(_));
+        last = Some(event.is_last());
     }
-    Ok(match events.last() {
-        Some(last) if last.is_last() => State::Ended,
+    Ok(match last {
+        // A file that is there and tells nothing was torn: whether something ran is not known.
+        None if spool.join("events").exists() => State::Broken,
+        Some(true) => State::Ended,
         // `Prepared` comes before the child is told to go, so without it nothing ran. (Events are not flushed to disk
         // before the start: after a restart of the machine only the agent's ledger tells, see [`recover`].)
-        _ if events.iter().any(|e| matches!(e, Event::Prepared(_))) => State::Broken,
+        _ if prepared => State::Broken,
         _ => State::NotStarted,
     })
 }
@@ -145,24 +150,10 @@ pub fn cancel(spool: &Path) -> Result<bool, SpoolError> {
     }
 }
 
-/// The events so far. What was torn by a crash at the end of the file is left out.
-///
-/// # Errors
-/// The file cannot be read (a missing one is no events).
-pub fn read_events(spool: &Path) -> Result<Vec<Event>, SpoolError> {
-    let path = spool.join("events");
-    let bytes = match std::fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(io("read", &path, e)),
-    };
-    let mut decoder = Decoder::default();
-    decoder.push(&bytes);
-    let mut events = Vec::new();
-    while let Ok(Some(event)) = decoder.next_event() {
-        events.push(event);
-    }
-    Ok(events)
+/// The events so far, and those to come. What was torn by a crash at the end of the file is left out.
+#[must_use]
+pub fn events(spool: &Path) -> EventFile {
+    EventFile::new(spool.join("events"))
 }
 
 /// Takes a spool that no shim has, for good: a shim that was told to start this operation and comes late finds the
@@ -204,7 +195,8 @@ pub fn recover(
 }
 
 fn end_prepared(spool: &Path, notes: &mut Vec<String>) -> Result<(), SpoolError> {
-    for event in read_events(spool)? {
+    let mut file = events(spool);
+    while let Some(event) = file.next_event()? {
         let Event::Prepared(Prepared {
             workspace,
             device,
@@ -381,13 +373,51 @@ pub(crate) fn open(spool: &Path) -> Result<Opened, SpoolError> {
     lock.set_len(0)
         .and_then(|()| write!(lock, "{}", std::process::id()))
         .map_err(|e| io("write", &path, e))?;
+    let events = make_events(spool)?;
+    Ok(Opened { lock, events })
+}
+
+/// Makes the events, which are made once.
+pub(crate) fn make_events(spool: &Path) -> Result<File, SpoolError> {
     let path = spool.join("events");
     match private().create_new(true).append(true).open(&path) {
-        Ok(events) => Ok(Opened { lock, events }),
+        Ok(events) => Ok(events),
         Err(e) if e.kind() == ErrorKind::AlreadyExists => Err(SpoolError::Taken(path)),
         Err(e) => Err(io("make", &path, e)),
     }
 }
+
+/// Makes a file of the tail, for the shim that owns the spool.
+pub(crate) fn make_tail(spool: &Path, number: u64) -> std::io::Result<File> {
+    private()
+        .create_new(true)
+        .append(true)
+        .open(tail(spool, number))
+}
+
+/// Removes one whose output is not kept any more.
+pub(crate) fn remove_tail(spool: &Path, number: u64) -> std::io::Result<()> {
+    std::fs::remove_file(tail(spool, number))
+}
+
+/// The numbers of the files of the tail that are there, in no order.
+pub(crate) fn tail_numbers(spool: &Path) -> std::io::Result<Vec<u64>> {
+    let mut numbers = Vec::new();
+    for entry in std::fs::read_dir(spool)? {
+        let name = entry?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix(TAIL));
+        numbers.extend(number.and_then(|number| number.parse::<u64>().ok()));
+    }
+    Ok(numbers)
+}
+
+/// Where a file of the tail is.
+pub(crate) fn tail(spool: &Path, number: u64) -> PathBuf {
+    spool.join(format!("{TAIL}{number}"))
+}
+
+/// How the names of the files begin that output over its limit is in.
+const TAIL: &str = "tail-";
 
 fn private() -> OpenOptions {
     let mut options = OpenOptions::new();

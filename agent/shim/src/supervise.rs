@@ -16,6 +16,7 @@
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
@@ -25,11 +26,11 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use nix::unistd::{Pid, read};
-use serde_bytes::ByteBuf;
 
 use crate::containment::Containment;
-use crate::event::{End, Event, LimitHit, Outcome, Stream, UnixMillis, Usage};
+use crate::event::{End, Ends, LimitHit, Outcome, Stream, UnixMillis, Usage};
 use crate::journal::Journal;
+use crate::kept;
 use crate::output::Capture;
 use crate::pace::Pace;
 use crate::processes::{self, Reaped};
@@ -55,6 +56,7 @@ pub(crate) struct Running<'a> {
     pub(crate) containment: &'a Containment,
     pub(crate) ephemeral_uid: Option<u32>,
     pub(crate) limits: &'a Limits,
+    pub(crate) spool: &'a Path,
 }
 
 /// Runs until every process is gone and all output that is kept has been emitted.
@@ -84,7 +86,7 @@ pub(crate) fn supervise(
         grace: running.limits.grace,
     };
     supervisor.run(journal, notes);
-    supervisor.finish(started, journal)
+    supervisor.finish(started, running.spool, journal, notes)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -253,9 +255,12 @@ impl Supervisor<'_> {
     fn wait(&mut self, journal: &mut Journal, buffer: &mut [u8]) {
         let now = Instant::now();
         let rest = self.pace.rests_until(now);
-        let wakes_at = self.phase.wakes_at().unwrap_or(now);
-        let left = rest
-            .map_or(wakes_at, |until| until.min(wakes_at))
+        let wakes_at = [self.phase.wakes_at(), rest, journal.flushes_at()];
+        let left = wakes_at
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(now)
             .saturating_duration_since(now);
         // Rounded up to the clock of poll, or the loop would spin through the last millisecond.
         let timeout =
@@ -291,6 +296,7 @@ impl Supervisor<'_> {
         if ready[0] {
             self.take_signals();
         }
+        journal.flush(now);
     }
 
     fn read(&mut self, stream: Stream, journal: &mut Journal, buffer: &mut [u8]) {
@@ -301,8 +307,7 @@ impl Supervisor<'_> {
             Ok(0) | Err(_) => *slot = None,
             Ok(length) => {
                 self.pace.read(length);
-                let now = self.capture.push(stream, &buffer[..length]);
-                emit_output(journal, stream, now);
+                journal.output(self.capture.push(stream, &buffer[..length]));
             }
         }
     }
@@ -345,25 +350,22 @@ impl Supervisor<'_> {
         self.killed.extend(members);
     }
 
-    fn finish(mut self, started: Instant, journal: &mut Journal) -> Outcome {
+    fn finish(
+        mut self,
+        started: Instant,
+        spool: &Path,
+        journal: &mut Journal,
+        notes: &mut Vec<String>,
+    ) -> Outcome {
         let duration = started.elapsed();
-        let (head, tail) = self.capture.finish();
-        for (stream, bytes) in head {
-            emit_output(journal, stream, bytes);
-        }
-        for (stream, bytes) in [
-            (Stream::Stdout, tail.lost.stdout),
-            (Stream::Stderr, tail.lost.stderr),
-        ] {
-            if bytes > 0 {
-                journal.emit(&Event::Lost { stream, bytes });
-            }
-        }
-        for (stream, bytes) in tail.pieces {
-            for piece in bytes.chunks(PIECE) {
-                emit_output(journal, stream, piece.to_vec());
-            }
-        }
+        journal.output(self.capture.finish());
+        let (head, written) = (self.capture.head(), self.capture.written());
+        let output = kept::ends_of(spool, head, written).unwrap_or_else(|error| {
+            notes.push(format!(
+                "how much of the output is kept is not known: {error}"
+            ));
+            Ends::whole(written)
+        });
         self.killed.remove(&self.pid.as_raw());
         let end = self.status.map_or(End::Unkillable, end);
         // A process that a write limit ends has no counter, but a signal of its own; a shell passes it on as 128 + n.
@@ -376,7 +378,7 @@ impl Supervisor<'_> {
             .containment
             .limit_hit()
             .or(file_size.then_some(LimitHit::FileSize))
-            .or((tail.lost.total() > 0).then_some(LimitHit::Output));
+            .or((output.lost() > 0).then_some(LimitHit::Output));
         Outcome {
             at: UnixMillis::now(),
             duration,
@@ -386,18 +388,10 @@ impl Supervisor<'_> {
             canceled: self.canceled,
             limit_hit,
             survivors_killed: u32::try_from(self.killed.len()).unwrap_or(u32::MAX),
-            lost: tail.lost,
+            output,
+            spooled: journal.spooled(),
             usage: usage(),
         }
-    }
-}
-
-fn emit_output(journal: &mut Journal, stream: Stream, bytes: Vec<u8>) {
-    if !bytes.is_empty() {
-        journal.emit(&Event::Output {
-            stream,
-            bytes: ByteBuf::from(bytes),
-        });
     }
 }
 

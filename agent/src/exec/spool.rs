@@ -1,13 +1,14 @@
 //! Picking up an operation whose shim outlived an agent, or whose pipe ended early.
 
-use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sluice_protocol::causes::Causes;
 use sluice_shim::event::{Event, Stage};
-use sluice_shim::frame::{Decoder, FrameError};
+use sluice_shim::event_file::EventFile;
+use sluice_shim::frame::FrameError;
 use sluice_shim::spool::{self, SpoolError, State};
+use tokio::task::JoinHandle;
 
 /// How often the events of a running shim are looked at.
 const LOOK: Duration = Duration::from_millis(50);
@@ -56,11 +57,29 @@ pub struct Follower {
     shim: Option<(PathBuf, u32)>,
     /// The machine was restarted since: what the spool does not tell is not known.
     restarted: bool,
-    offset: u64,
-    decoder: Decoder,
-    skip: usize,
+    /// None while they are read, and after they could not be.
+    events: Option<Events>,
+    /// A look at them that was begun. Who stopped waiting for it has it go on, and what it finds is found by the next.
+    looking: Option<JoinHandle<Result<Looked, SpoolError>>>,
     ended: bool,
-    damaged: bool,
+}
+
+/// What a look at the events found.
+#[derive(Debug)]
+struct Looked {
+    events: Events,
+    event: Option<Event>,
+    /// The shim was alive before.
+    running: bool,
+}
+
+/// The events, without those that were seen and without the output.
+#[derive(Debug)]
+struct Events {
+    file: EventFile,
+    skip: usize,
+    /// It was said that there is output.
+    spooled: bool,
 }
 
 /// Follows an operation from its first event. For an agent that starts again, for each operation that its ledger has as
@@ -90,11 +109,13 @@ impl Follower {
             operation: operation.to_owned(),
             shim: None,
             restarted: false,
-            offset: 0,
-            decoder: Decoder::default(),
-            skip: 0,
+            events: Some(Events {
+                file: spool::events(spool),
+                skip: 0,
+                spooled: false,
+            }),
+            looking: None,
             ended: false,
-            damaged: false,
         }
     }
 
@@ -103,9 +124,11 @@ impl Follower {
         self.shim = Some((spools, shim));
     }
 
-    /// Leaves out events that were seen already.
+    /// Leaves out the events that were seen already, output not counted.
     pub(crate) fn skip(&mut self, seen: usize) {
-        self.skip = seen;
+        if let Some(events) = &mut self.events {
+            events.skip = seen;
+        }
     }
 
     /// Where the events are.
@@ -113,57 +136,42 @@ impl Follower {
         &self.spool
     }
 
-    /// The next event; `None` after the last.
+    /// The next event; `None` after the last. Of the output it says only that there is some: [`Event::Spooled`], once.
     ///
     /// # Errors
     /// [`FollowError::Interrupted`] when there will be no last event.
     pub async fn next(&mut self) -> Result<Option<Event>, FollowError> {
         while !self.ended {
-            // The order matters: what was written before the shim ended is read after it was seen to have ended.
-            let running = self.blocking(spool::is_running).await?;
-            let more = self.read_more()?;
-            while let Some(event) = self.next_event() {
+            let looking = match (&mut self.looking, self.events.take()) {
+                (Some(looking), _) => looking,
+                (none, Some(events)) => none.insert(look(&self.spool, events)),
+                (None, None) => break,
+            };
+            let looked = looking.await;
+            self.looking = None;
+            let Looked {
+                events,
+                event,
+                running,
+            } = self.done(looked)?;
+            self.events = Some(events);
+            if let Some(event) = event {
                 self.ended = event.is_last();
-                if self.skip == 0 {
-                    return Ok(Some(event));
-                }
-                self.skip -= 1;
-            }
-            // What a shim wrote before it ended may be more than one look reads.
-            if !running
-                && !self.ended
-                && !more
-                && let Some(event) = self.without_shim().await?
-            {
                 return Ok(Some(event));
             }
-            if !more {
-                tokio::time::sleep(LOOK).await;
+            if !running && let Some(event) = self.without_shim().await? {
+                return Ok(Some(event));
             }
+            tokio::time::sleep(LOOK).await;
         }
         Ok(None)
-    }
-
-    /// The next event that was read. After a torn one, which only a crash leaves, there is no other.
-    fn next_event(&mut self) -> Option<Event> {
-        if self.damaged {
-            return None;
-        }
-        match self.decoder.next_event() {
-            Ok(event) => event,
-            Err(error) => {
-                tracing::warn!(spool = %self.spool.display(), error = %Causes(&error), "the events are damaged; what follows is not read");
-                self.damaged = true;
-                None
-            }
-        }
     }
 
     /// There is no shim and no last event. None where a shim came after all, as one may that was told to start and has not
     /// got to it.
     async fn without_shim(&mut self) -> Result<Option<Event>, FollowError> {
         let state = self.blocking(spool::state).await?;
-        if state == State::Running || (state == State::Ended && !self.damaged) {
+        if state == State::Running || (state == State::Ended && !self.is_damaged()) {
             return Ok(None);
         }
         if state == State::NotStarted && !self.restarted {
@@ -194,6 +202,13 @@ impl Follower {
         Err(FollowError::Interrupted { notes })
     }
 
+    /// Whether there is something among the events that is none.
+    fn is_damaged(&self) -> bool {
+        self.events
+            .as_ref()
+            .is_none_or(|events| events.file.is_damaged())
+    }
+
     /// Ends and removes what a shim of ours that was killed had made ready.
     async fn recover_spare(&self) {
         let Some((spools, shim)) = self.shim.clone() else {
@@ -212,36 +227,56 @@ impl Follower {
         }
     }
 
-    /// Reads on. True where there was something.
-    fn read_more(&mut self) -> Result<bool, FollowError> {
-        let failed = |source| FollowError::Read {
-            path: self.spool.clone(),
-            source,
-        };
-        let mut file = match std::fs::File::open(self.spool.join("events")) {
-            Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(failed(error)),
-        };
-        let mut bytes = Vec::new();
-        file.seek(SeekFrom::Start(self.offset))
-            .and_then(|_| file.take(1024 * 1024).read_to_end(&mut bytes))
-            .map_err(failed)?;
-        self.offset += bytes.len() as u64;
-        self.decoder.push(&bytes);
-        Ok(!bytes.is_empty())
-    }
-
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Path) -> Result<T, SpoolError> + Send + 'static,
     ) -> Result<T, FollowError> {
         let path = self.spool.clone();
-        let done = tokio::task::spawn_blocking(move || work(&path)).await;
+        self.done(tokio::task::spawn_blocking(move || work(&path)).await)
+    }
+
+    fn done<T>(
+        &self,
+        done: Result<Result<T, SpoolError>, tokio::task::JoinError>,
+    ) -> Result<T, FollowError> {
         done.map_err(|source| FollowError::Read {
             path: self.spool.clone(),
             source: source.into(),
         })?
         .map_err(FollowError::Spool)
+    }
+}
+
+/// Looks for the next event, where blocking is allowed.
+fn look(spool: &Path, mut events: Events) -> JoinHandle<Result<Looked, SpoolError>> {
+    let spool = spool.to_owned();
+    tokio::task::spawn_blocking(move || {
+        // The order matters: what was written before the shim ended is read after it was seen to have ended.
+        let running = spool::is_running(&spool)?;
+        let event = events.next()?;
+        Ok(Looked {
+            events,
+            event,
+            running,
+        })
+    })
+}
+
+impl Events {
+    /// The next one that is there.
+    fn next(&mut self) -> Result<Option<Event>, SpoolError> {
+        while let Some(event) = self.file.next_event()? {
+            match event {
+                Event::Output { .. } | Event::HeadFull(_) => {
+                    if !std::mem::replace(&mut self.spooled, true) {
+                        return Ok(Some(Event::Spooled));
+                    }
+                }
+                // Who has seen the last one does not come here.
+                event if self.skip == 0 || event.is_last() => return Ok(Some(event)),
+                _ => self.skip -= 1,
+            }
+        }
+        Ok(None)
     }
 }

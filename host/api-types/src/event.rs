@@ -32,7 +32,8 @@ pub struct StateEvent {
     pub state: State,
 }
 
-/// A piece of output.
+/// A piece of output. Bytes between two pieces of a stream are lost. A piece without bytes says that the stream went on up
+/// to there, and that those bytes are lost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct OutputEvent {
     /// Of which operation.
@@ -43,7 +44,7 @@ pub struct OutputEvent {
     /// `stdout` or `stderr`.
     #[schema(value_type = String)]
     pub stream: OutputStream,
-    /// How many bytes of the stream came before.
+    /// How many bytes of the stream the script wrote before.
     pub offset: u64,
     /// The bytes.
     pub data: Base64,

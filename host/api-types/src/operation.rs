@@ -1,5 +1,8 @@
 //! `/v1/operations`: a job's run on one machine, with everything that is known about it.
 
+use std::fmt;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::{State, Status};
@@ -162,6 +165,49 @@ impl OperationResult {
     }
 }
 
+/// The header of an answer with output that says where bytes are lost: see [`Gaps`]. It is there where some are.
+pub const LOST: &str = "sluice-lost";
+
+/// Where bytes are lost in stored output: `<stored bytes before>=<lost bytes>`, separated by commas. What is lost behind
+/// the last stored byte is in the answer without bytes, which is the last one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Gaps(pub Vec<(u64, u64)>);
+
+impl fmt::Display for Gaps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, (before, lost)) in self.0.iter().enumerate() {
+            let comma = if number > 0 { "," } else { "" };
+            write!(f, "{comma}{before}={lost}")?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Gaps {
+    type Err = InvalidGaps;
+
+    fn from_str(text: &str) -> Result<Self, InvalidGaps> {
+        let gap = |part: &str| {
+            let (before, lost) = part.split_once('=')?;
+            Some((before.parse().ok()?, lost.parse().ok()?))
+        };
+        let gaps = text.split(',').map(|part| gap(part).ok_or(InvalidGaps));
+        Ok(Self(gaps.collect::<Result<_, _>>()?))
+    }
+}
+
+/// The text is no [`Gaps`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidGaps;
+
+impl fmt::Display for InvalidGaps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{LOST} does not say where bytes are lost")
+    }
+}
+
+impl std::error::Error for InvalidGaps {}
+
 /// Query of `GET /v1/operations/{operation}/output`. The answer is the stored bytes of one stream.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, utoipa::IntoParams,
@@ -173,7 +219,7 @@ pub struct OutputQuery {
     #[param(value_type = String)]
     #[schema(value_type = String)]
     pub stream: sluice_protocol::message::operation::OutputStream,
-    /// Where to start; 0 where absent.
+    /// How many of the stored bytes to leave out; 0 where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offset: Option<u64>,
     /// How many bytes at most; the rest where absent.
@@ -248,6 +294,16 @@ mod tests {
             serde_json::from_value::<OperationResult>(json).expect("reads"),
             result
         );
+    }
+
+    #[test]
+    fn gaps_are_read_as_they_are_written() {
+        let gaps = Gaps(vec![(0, 1), (5, u64::MAX)]);
+        assert_eq!(gaps.to_string(), "0=1,5=18446744073709551615");
+        assert_eq!(gaps.to_string().parse(), Ok(gaps));
+        for text in ["", "5", "5=", "=5", "5=1,", "5=-1", "5=1;6=1"] {
+            assert_eq!(text.parse::<Gaps>(), Err(InvalidGaps), "{text}");
+        }
     }
 
     #[test]

@@ -7,10 +7,12 @@ use sluice_api_types::event::{OutputEvent, StateEvent};
 use sluice_api_types::operation::OperationResult;
 use sluice_protocol::ending::State;
 use sluice_protocol::ids::{JobId, OperationId};
+use sluice_protocol::message::operation::OutputStream;
 
-use super::{Subscription, operation_result};
+use super::{Subscription, ends_that_are_lost, operation_result};
 use crate::host::SharedHost;
 use crate::store::operations::{self, Step};
+use crate::store::output::Piece;
 use crate::store::tenants::Tenant;
 use crate::store::{Connection, Extent, StoreError, jobs, output};
 
@@ -179,6 +181,20 @@ fn tell(
     if may_have_output(step) {
         output_of(conn, step, seen, found)?;
     }
+    let result = if step.state.is_terminal() {
+        operation_result(conn, tenant, step.id)?
+    } else {
+        None
+    };
+    if result
+        .as_ref()
+        .is_some_and(|result| result.output_truncated)
+    {
+        // Nothing comes behind a gap at the end of a stream: a piece without bytes says that there is one.
+        for (stream, written) in ends_that_are_lost(conn, tenant, step.id)? {
+            found.push(piece(step, stream, written, Vec::new()));
+        }
+    }
     if seen.state != Some(step.state) {
         found.push(Followed::State(StateEvent {
             operation: step.id,
@@ -186,10 +202,7 @@ fn tell(
             state: step.state,
         }));
     }
-    if step.state.is_terminal() {
-        let result = operation_result(conn, tenant, step.id)?;
-        found.extend(result.map(|result| Followed::Result(Box::new(result))));
-    }
+    found.extend(result.map(|result| Followed::Result(Box::new(result))));
     seen.state = Some(step.state);
     Ok(())
 }
@@ -203,18 +216,22 @@ fn output_of(
     loop {
         let pieces = output::pieces(conn, step.id, seen.piece, PIECES)?;
         let last = pieces.len() < PIECES as usize;
-        for piece in pieces {
-            seen.piece = piece.id;
-            found.push(Followed::Output(OutputEvent {
-                operation: step.id,
-                machine: step.machine_name.clone(),
-                stream: piece.chunk.stream,
-                offset: piece.chunk.offset,
-                data: piece.chunk.bytes.into(),
-            }));
+        for Piece { id, chunk } in pieces {
+            seen.piece = id;
+            found.push(piece(step, chunk.stream, chunk.offset, chunk.bytes));
         }
         if last {
             return Ok(());
         }
     }
+}
+
+fn piece(step: &Step, stream: OutputStream, offset: u64, bytes: Vec<u8>) -> Followed {
+    Followed::Output(OutputEvent {
+        operation: step.id,
+        machine: step.machine_name.clone(),
+        stream,
+        offset,
+        data: bytes.into(),
+    })
 }

@@ -37,5 +37,5 @@ pub use outcome::{Machine, Outcome, store_report};
 pub use progress::{store_output, store_step};
 pub(crate) use request::DEFAULT_EXPIRY;
 pub use request::{Order, RequestError, Selection};
-pub use result::{job, operation_result};
+pub use result::{ends_that_are_lost, job, operation_result};
 pub use submit::{Checked, SubmitError, check, submit};

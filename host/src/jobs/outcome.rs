@@ -3,6 +3,7 @@
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::Ending;
 use sluice_protocol::ids::{MachineId, OperationId};
+use sluice_protocol::message::operation::OutputStream;
 use sluice_protocol::report::Report;
 
 use crate::audit::{self, Event, EventKind};
@@ -10,7 +11,7 @@ use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::store::operations::{self, From, OperationRow};
 use crate::store::tenants::Tenant;
-use crate::store::{self, Connection, StoreError, jobs};
+use crate::store::{self, Connection, StoreError, jobs, output};
 
 /// The machine that a connection belongs to, by its certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +103,15 @@ fn write(
         report,
     };
     if operations::end(conn, id, From::Open, report)? {
+        for (stream, end) in [
+            (OutputStream::Stdout, report.stdout),
+            (OutputStream::Stderr, report.stderr),
+        ] {
+            // What was told while it was not known that it would be lost.
+            if end.lost > 0 {
+                output::cut(conn, id, stream, end.gap())?;
+            }
+        }
         let events = events_of_end(
             &Event::by_agent(EventKind::ScriptExecuted, &machine.name),
             &ended,

@@ -80,9 +80,13 @@ pub async fn store_output(
             move |conn| piece(conn, &machine, operation, &chunk),
             move |stored| match stored {
                 Ok(Some((job, Kept::Stored))) => host_after.events.notify(job),
+                Ok(Some((job, Kept::MadeRoom))) => {
+                    host_after.metrics.output_dropped();
+                    host_after.events.notify(job);
+                }
                 Ok(Some((_, Kept::Dropped))) => {
                     host_after.metrics.output_dropped();
-                    tracing::debug!(%operation, "a piece of output was dropped: over the limit, or after a gap");
+                    tracing::debug!(%operation, "a piece of output was dropped: no stream has a place for it");
                 }
                 Ok(Some((_, Kept::Known)) | None) => {}
                 Err(error) => tracing::error!(%operation, %error, "a piece of output could not be stored; the result will say that it is lost"),

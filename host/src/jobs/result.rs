@@ -6,8 +6,8 @@ use sluice_api_types::job::{Job, OperationSummary};
 use sluice_api_types::operation::OperationResult;
 use sluice_protocol::ending::Ending;
 use sluice_protocol::ids::{JobId, OperationId};
-use sluice_protocol::message::operation::OutputStream;
-use sluice_protocol::report::{Exit, Report, StreamEnd};
+use sluice_protocol::message::operation::{Chunk, OutputStream};
+use sluice_protocol::report::{Exit, Report, StreamEnd, lost_marker};
 
 use crate::clock::UnixMillis;
 use crate::store::jobs;
@@ -145,111 +145,95 @@ fn fill_report(result: &mut OperationResult, report: Report) {
     result.notes.extend(report.notes);
 }
 
-/// Joins the pieces of both streams. Where the middle of one was cut, head and tail are joined by a line that says so.
+/// Joins the pieces of both streams. Where bytes are missing, what is around them is joined by a line that says so.
 fn fill_output(
     result: &mut OperationResult,
     pieces: &[Piece],
     ends: Option<(StreamEnd, StreamEnd)>,
 ) {
-    let (stdout_end, stderr_end) = ends.unzip();
     let mut both = Vec::new();
-    let mut stdout = Joined::new(stdout_end);
-    let mut stderr = Joined::new(stderr_end);
+    let (mut stdout, mut stderr) = (Joined::default(), Joined::default());
     for piece in pieces {
         let stream = match piece.chunk.stream {
             OutputStream::Stdout => &mut stdout,
             OutputStream::Stderr => &mut stderr,
         };
-        both.extend_from_slice(&stream.push(&piece.chunk.bytes));
+        stream.push(&piece.chunk, &mut both);
     }
-    both.extend_from_slice(&stdout.finish());
-    both.extend_from_slice(&stderr.finish());
-    result.output_lost_bytes = stdout.lost + stderr.lost;
-    result.output_truncated = result.output_lost_bytes > 0;
-    for (name, stream) in [("stdout", &stdout), ("stderr", &stderr)] {
-        if stream.missing > 0 {
-            result.notes.push(format!(
-                "{} bytes of {name} did not reach the host",
-                stream.missing
-            ));
+    for (name, stream, end) in [
+        ("stdout", &mut stdout, ends.map(|ends| ends.0)),
+        ("stderr", &mut stderr, ends.map(|ends| ends.1)),
+    ] {
+        let Some(end) = end else { continue };
+        stream.skip_to(end.written(), &mut both);
+        let missing = stream.lost.saturating_sub(end.lost);
+        if missing > 0 {
+            result
+                .notes
+                .push(format!("{missing} bytes of {name} did not reach the host"));
         }
     }
+    result.output_lost_bytes = stdout.lost.saturating_add(stderr.lost);
+    result.output_truncated = result.output_lost_bytes > 0;
     (result.output, result.output_base64) = text(both);
     (result.stdout, result.stdout_base64) = text(stdout.bytes);
     (result.stderr, result.stderr_base64) = text(stderr.bytes);
 }
 
 /// One stream as it is put together.
+#[derive(Default)]
 struct Joined {
     bytes: Vec<u8>,
-    /// Stored bytes so far, the marker not counted.
+    /// How much of the stream is in it, or lost.
     position: u64,
-    end: Option<StreamEnd>,
-    marked: bool,
     lost: u64,
-    /// Bytes that the machine kept, and that the host has not.
-    missing: u64,
 }
 
 impl Joined {
-    fn new(end: Option<StreamEnd>) -> Self {
-        Self {
-            bytes: Vec::new(),
-            position: 0,
-            end,
-            marked: false,
-            lost: end.map_or(0, |end| end.lost),
-            missing: 0,
+    /// Adds a piece, to what both streams have too.
+    fn push(&mut self, piece: &Chunk, both: &mut Vec<u8>) {
+        self.skip_to(piece.offset, both);
+        both.extend_from_slice(&piece.bytes);
+        self.bytes.extend_from_slice(&piece.bytes);
+        self.position = self.position.saturating_add(piece.bytes.len() as u64);
+    }
+
+    /// Bytes up to this place are lost.
+    fn skip_to(&mut self, position: u64, both: &mut Vec<u8>) {
+        let lost = position.saturating_sub(self.position);
+        if lost > 0 {
+            let marker = lost_marker(lost);
+            both.extend_from_slice(marker.as_bytes());
+            self.bytes.extend_from_slice(marker.as_bytes());
+            self.lost = self.lost.saturating_add(lost);
+            self.position = position;
         }
     }
+}
 
-    /// Adds a piece, and gives what was added, with the marker where it falls into the piece.
-    fn push(&mut self, piece: &[u8]) -> Vec<u8> {
-        let mut added = Vec::with_capacity(piece.len());
-        let split = self
-            .gap()
-            .and_then(|head| head.checked_sub(self.position))
-            .and_then(|at| usize::try_from(at).ok());
-        match split.filter(|at| *at < piece.len()) {
-            Some(at) => {
-                added.extend_from_slice(&piece[..at]);
-                added.extend_from_slice(&self.mark());
-                added.extend_from_slice(&piece[at..]);
-            }
-            None => added.extend_from_slice(piece),
-        }
-        self.position += piece.len() as u64;
-        self.bytes.extend_from_slice(&added);
-        added
-    }
-
-    /// Adds what comes behind the last piece.
-    fn finish(&mut self) -> Vec<u8> {
-        let Some(end) = self.end else {
-            return Vec::new();
-        };
-        self.missing = end.kept.saturating_sub(self.position);
-        self.lost += self.missing;
-        let added = if self.lost > 0 && !self.marked {
-            self.mark()
-        } else {
-            Vec::new()
-        };
-        self.bytes.extend_from_slice(&added);
-        added
-    }
-
-    /// Where the marker goes, as long as it has not been set.
-    fn gap(&self) -> Option<u64> {
-        self.end
-            .filter(|end| end.lost > 0 && !self.marked)
-            .map(|end| end.head)
-    }
-
-    fn mark(&mut self) -> Vec<u8> {
-        self.marked = true;
-        format!("\n[... {} bytes lost ...]\n", self.lost).into_bytes()
-    }
+/// The streams of an operation that has ended of which the last bytes are lost, and how long they were.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub fn ends_that_are_lost(
+    conn: &Connection,
+    tenant: &Tenant,
+    id: OperationId,
+) -> Result<Vec<(OutputStream, u64)>, StoreError> {
+    let Some(report) = operations::reports(conn, tenant.id, id)?.report else {
+        return Ok(Vec::new());
+    };
+    let stored = output::lengths(conn, id)?;
+    let ends = [
+        (OutputStream::Stdout, report.stdout),
+        (OutputStream::Stderr, report.stderr),
+    ];
+    Ok(ends
+        .map(|(stream, end)| (stream, end.written()))
+        .into_iter()
+        .filter(|(stream, written)| *written > stored.of(*stream))
+        .collect())
 }
 
 /// Bytes as text, and as base64 too where the text is not all of it.
@@ -269,12 +253,11 @@ fn text(bytes: Vec<u8>) -> (Option<String>, Option<String>) {
 #[cfg(test)]
 mod tests {
     use sluice_protocol::ending::State;
-    use sluice_protocol::message::operation::Chunk;
 
     use super::*;
 
     fn joined(
-        pieces: &[(OutputStream, &[u8])],
+        pieces: &[(OutputStream, u64, &[u8])],
         ends: Option<(StreamEnd, StreamEnd)>,
     ) -> OperationResult {
         let mut result = OperationResult::pending(
@@ -286,11 +269,11 @@ mod tests {
         );
         let pieces: Vec<Piece> = pieces
             .iter()
-            .map(|(stream, bytes)| Piece {
+            .map(|(stream, offset, bytes)| Piece {
                 id: 1,
                 chunk: Chunk {
                     stream: *stream,
-                    offset: 0,
+                    offset: *offset,
                     bytes: bytes.to_vec(),
                 },
             })
@@ -307,7 +290,11 @@ mod tests {
     fn both_streams_keep_the_order_in_which_they_were_read() {
         use OutputStream::{Stderr, Stdout};
         let result = joined(
-            &[(Stdout, b"a\n"), (Stderr, b"b\n"), (Stdout, b"c\n")],
+            &[
+                (Stdout, 0, b"a\n"),
+                (Stderr, 0, b"b\n"),
+                (Stdout, 2, b"c\n"),
+            ],
             Some((end(4, 0, 4), end(2, 0, 2))),
         );
         assert_eq!(result.output.as_deref(), Some("a\nb\nc\n"));
@@ -323,19 +310,18 @@ mod tests {
     fn head_and_tail_are_joined_by_what_is_missing() {
         use OutputStream::Stdout;
         let expected = "head\n[... 10 bytes lost ...]\ntail";
-        for pieces in [
-            &[(Stdout, b"headtail".as_slice())][..],
-            &[(Stdout, b"head"), (Stdout, b"tail")],
-        ] {
-            let result = joined(pieces, Some((end(8, 10, 4), end(0, 0, 0))));
-            assert_eq!(result.stdout.as_deref(), Some(expected));
-            assert_eq!(result.output.as_deref(), Some(expected));
-            assert_eq!(
-                (result.output_truncated, result.output_lost_bytes),
-                (true, 10)
-            );
-        }
-        let result = joined(&[(Stdout, b"head")], Some((end(4, 10, 4), end(0, 0, 0))));
+        let result = joined(
+            &[(Stdout, 0, b"head"), (Stdout, 14, b"tail")],
+            Some((end(8, 10, 4), end(0, 0, 0))),
+        );
+        assert_eq!(result.stdout.as_deref(), Some(expected));
+        assert_eq!(result.output.as_deref(), Some(expected));
+        assert_eq!(
+            (result.output_truncated, result.output_lost_bytes),
+            (true, 10)
+        );
+        assert_eq!(result.notes, Vec::<String>::new());
+        let result = joined(&[(Stdout, 0, b"head")], Some((end(4, 10, 4), end(0, 0, 0))));
         assert_eq!(
             result.stdout.as_deref(),
             Some("head\n[... 10 bytes lost ...]\n")
@@ -345,8 +331,15 @@ mod tests {
     #[test]
     fn what_did_not_reach_the_host_counts_as_lost() {
         let result = joined(
-            &[(OutputStream::Stdout, b"ab")],
-            Some((end(5, 0, 5), end(0, 0, 0))),
+            &[
+                (OutputStream::Stdout, 0, b"ab"),
+                (OutputStream::Stdout, 4, b"e"),
+            ],
+            Some((end(6, 0, 6), end(0, 0, 0))),
+        );
+        assert_eq!(
+            result.stdout.as_deref(),
+            Some("ab\n[... 2 bytes lost ...]\ne\n[... 1 bytes lost ...]\n")
         );
         assert_eq!(result.output_lost_bytes, 3);
         assert!(
@@ -358,7 +351,7 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_text_are_there_twice() {
-        let result = joined(&[(OutputStream::Stdout, b"a\xff")], None);
+        let result = joined(&[(OutputStream::Stdout, 0, b"a\xff")], None);
         assert_eq!(result.stdout.as_deref(), Some("a\u{fffd}"));
         assert_eq!(result.stdout_base64.as_deref(), Some("Yf8="));
         assert_eq!(result.stderr.as_deref(), Some(""));

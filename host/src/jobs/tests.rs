@@ -303,13 +303,13 @@ async fn a_report_by_another_machine_breaks_the_protocol_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn output_that_comes_again_is_stored_once_and_too_much_is_dropped() {
+async fn output_that_comes_again_is_stored_once_and_the_report_says_what_of_it_counts() {
     let test = TestHost::new().await;
     let machine = test.machine("web-1").await;
     let (_session, _inbox) = test.connect(&machine);
     let operation = test.operation(
         test.submit("web-1", |request| {
-            request.limits.output = Some(ByteSize(1000))
+            request.limits.output = Some(ByteSize(20))
         })
         .await,
     );
@@ -328,13 +328,8 @@ async fn output_that_comes_again_is_stored_once_and_too_much_is_dropped() {
         chunk(OutputStream::Stderr, 0, b"E"),
         chunk(OutputStream::Stdout, 0, b"abcd"),
         chunk(OutputStream::Stdout, 1, b"bc"),
-        chunk(OutputStream::Stdout, 9, b"gap"),
-        chunk(
-            OutputStream::Stdout,
-            4,
-            &vec![b'x'; usize::try_from(operation.output_limit).expect("small")],
-        ),
-        chunk(OutputStream::Stdout, 4, b"e"),
+        chunk(OutputStream::Stdout, 4, b"efghijklmnop"),
+        chunk(OutputStream::Stdout, 20, b"uvwxyz"),
     ];
     for piece in pieces {
         store_output(&test.host, &machine, operation.id, piece)
@@ -345,21 +340,37 @@ async fn output_that_comes_again_is_stored_once_and_too_much_is_dropped() {
     let result = test.result(operation.id);
     assert_eq!(
         (result.stdout.as_deref(), result.stderr.as_deref()),
-        (Some("abcde"), Some("E"))
+        (
+            Some("abcdefghijklmnop\n[... 4 bytes lost ...]\nuvwxyz"),
+            Some("E")
+        )
     );
-    assert_eq!(result.output.as_deref(), Some("abcEde"));
-    assert!(
-        test.host
-            .metrics
-            .render(0, &[])
-            .contains("sluice_output_dropped_total 2")
+    let page = test.host.metrics.render(0, &[]);
+    assert!(page.contains("sluice_output_dropped_total 1"), "{page}");
+    let report = Report {
+        stdout: StreamEnd {
+            kept: 18,
+            lost: 9,
+            head: 9,
+        },
+        stderr: StreamEnd {
+            kept: 1,
+            lost: 0,
+            head: 1,
+        },
+        ..succeeded(0)
+    };
+    store_report(&test.host, &machine, operation.id, report, NOW)
+        .await
+        .expect("stores");
+    let result = test.result(operation.id);
+    // Two bytes were dropped on the way, and the last one did not come.
+    assert_eq!(
+        result.output.as_deref(),
+        Some("abcEdefghi\n[... 11 bytes lost ...]\nuvwxyz\n[... 1 bytes lost ...]\n")
     );
-    let range = test
-        .host
-        .store
-        .read(|conn| crate::store::output::range(conn, operation.id, OutputStream::Stdout, 1, 3))
-        .expect("reads");
-    assert_eq!(range, b"bcd");
+    assert_eq!(result.output_lost_bytes, 12);
+    assert_eq!(result.notes, ["3 bytes of stdout did not reach the host"]);
 }
 
 #[tokio::test]
@@ -846,6 +857,41 @@ async fn a_follower_sees_everything_once_whenever_it_comes() {
             .expect("reads")
             .is_none()
     );
+}
+
+#[tokio::test]
+async fn a_follower_learns_of_a_gap_at_the_end_of_a_stream() {
+    let test = TestHost::new().await;
+    let machine = test.machine("web-1").await;
+    let (_session, _inbox) = test.connect(&machine);
+    let job = test.submit("web-1", |_| ()).await;
+    let operation = test.operation(job).id;
+    let running = store_step(
+        &test.host,
+        &machine,
+        operation,
+        State::Running,
+        Some(NOW),
+        NOW,
+    );
+    running.await.expect("stores");
+    let piece = chunk(OutputStream::Stdout, 0, b"a\n");
+    store_output(&test.host, &machine, operation, piece)
+        .await
+        .expect("stores");
+    store_report(&test.host, &machine, operation, succeeded(7), NOW)
+        .await
+        .expect("stores");
+    let mut follower = Follower::new(test.host.clone(), test.tenant.clone(), job)
+        .expect("reads")
+        .expect("is there");
+    let mut seen = Vec::new();
+    while let Some(followed) = follower.next().await.expect("reads") {
+        if let Followed::Output(event) = followed {
+            seen.push((event.offset, event.data.0));
+        }
+    }
+    assert_eq!(seen, [(0, b"a\n".to_vec()), (7, Vec::new())]);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use sluice_protocol::causes::Causes;
 use sluice_protocol::ids::OperationId;
 use sluice_protocol::message::CloseCode;
-use sluice_protocol::message::control::{Fact, FromAgent, FromHost, Hello, Welcome};
+use sluice_protocol::message::control::{Fact, FromAgent, FromHost, Hello, MAX_STORED, Welcome};
 use sluice_protocol::message::operation::Operation;
 use sluice_transport::control::{ControlReceiver, ControlSender, ControlStream};
 use sluice_transport::error::LinkError;
@@ -26,10 +26,9 @@ use crate::fleet::{self, Command, Inbox, Session};
 use crate::host::SharedHost;
 use crate::jobs::{self, Machine};
 use crate::plugins;
-use crate::store::lockdown;
 use crate::store::machines::{self, MachineRow};
 use crate::store::tenants::{self, Tenant};
-use crate::store::{self, Connection, StoreError};
+use crate::store::{self, Connection, StoreError, lockdown, output};
 
 /// How many operations are on their way to one machine at once.
 const DELIVERIES: usize = 32;
@@ -181,6 +180,7 @@ async fn welcome(
                 &link.host.addresses.api,
             )?,
             audit_head: store::audit::head(conn, machine.tenant.id)?.1,
+            stored: output::stored_of_machine(conn, machine.tenant.id, machine.id, MAX_STORED)?,
         };
         let gates = plugins::of_machine(conn, &machine.tenant, machine.id)?;
         Ok::<_, SessionError>((welcome, gates))

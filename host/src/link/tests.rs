@@ -8,7 +8,7 @@ use sluice_api_types::job::AttachmentRef;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::{Ending, State};
 use sluice_protocol::ids::{JobId, OperationId};
-use sluice_protocol::message::control::{FromAgent, FromHost, Hello};
+use sluice_protocol::message::control::{FromAgent, FromHost, Hello, StoredOutput};
 use sluice_protocol::message::enroll::{Enroll, Request, Token};
 use sluice_protocol::message::operation::{Chunk, Operation, OutputStream, Progress};
 use sluice_protocol::report::{Exit, Report, StreamEnd};
@@ -382,6 +382,65 @@ async fn what_a_machine_has_not_got_is_sent_again_and_what_it_has_is_not() {
         later,
         "the first is not sent again"
     );
+}
+
+#[tokio::test]
+async fn a_machine_that_comes_back_hears_what_output_the_host_has_of_its_own_operations() {
+    let fleet = Fleet::start().await;
+    let (identity, other) = (fleet.enroll("web-1").await, fleet.enroll("web-2").await);
+    let (connection, mut control) = fleet.greet(&identity, &[]).await;
+    fleet.submit("web-1").await;
+    fleet.submit("web-1").await;
+    let (running, waiting) = (next(&connection).await, next(&connection).await);
+    let output = |stream, offset, bytes: &[u8]| {
+        Progress::Output(Chunk {
+            stream,
+            offset,
+            bytes: bytes.to_vec(),
+        })
+    };
+    let progress = vec![
+        Progress::Accepted,
+        Progress::Running { started_at: 1 },
+        output(OutputStream::Stdout, 0, b"hi"),
+        output(OutputStream::Stderr, 10, b"oh"),
+    ];
+    report(&connection, running.operation, progress).await;
+    report(&connection, waiting.operation, vec![Progress::Accepted]).await;
+    let stored = StoredOutput {
+        operation: running.operation,
+        stdout: 2,
+        stderr: 12,
+    };
+    let mut told = Vec::new();
+    let deadline = tokio::time::Instant::now() + SOON;
+    while told != [stored] {
+        assert!(tokio::time::Instant::now() < deadline, "{told:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let again = fleet.connect(&identity).await.expect("connects");
+        let (welcome, _control) = soon(again.open_control(hello(&[running.operation])))
+            .await
+            .expect("is welcome");
+        told = welcome.stored;
+    }
+    let elsewhere = fleet.connect(&other).await.expect("connects");
+    let (welcome, _control) = soon(elsewhere.open_control(hello(&[running.operation])))
+        .await
+        .expect("is welcome");
+    assert_eq!(welcome.stored, []);
+    let (connection, mut control_again) = fleet.greet(&identity, &[running.operation]).await;
+    let ended = vec![Progress::Finished(Box::new(succeeded(2)))];
+    report(&connection, running.operation, ended).await;
+    assert!(matches!(
+        soon(control_again.receive()).await,
+        Ok(FromHost::Acknowledge { .. })
+    ));
+    assert!(control.receive().await.is_err(), "it was replaced");
+    let again = fleet.connect(&identity).await.expect("connects");
+    let (welcome, _control) = soon(again.open_control(hello(&[])))
+        .await
+        .expect("is welcome");
+    assert_eq!(welcome.stored, [], "what has ended is not wanted again");
 }
 
 #[tokio::test]

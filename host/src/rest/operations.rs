@@ -2,8 +2,8 @@
 
 use axum::extract::State;
 use axum::http::header;
-use axum::response::{IntoResponse, Response};
-use sluice_api_types::operation::{OperationResult, OutputQuery};
+use axum::response::{AppendHeaders, IntoResponse, Response};
+use sluice_api_types::operation::{Gaps, LOST, OperationResult, OutputQuery};
 use sluice_protocol::ids::OperationId;
 
 use super::Refusal;
@@ -34,7 +34,10 @@ pub(super) async fn get_operation(
 /// Bytes of one of an operation's output streams, as they are stored.
 #[utoipa::path(
     get, path = "/v1/operations/{operation}/output", params(("operation" = String, Path), OutputQuery),
-    responses((status = 200, content_type = "application/octet-stream", body = Vec<u8>))
+    responses((
+        status = 200, content_type = "application/octet-stream", body = Vec<u8>,
+        headers(("sluice-lost" = String, description = "Where bytes are lost, if some are: `<stored bytes before>=<lost bytes>`, separated by commas. What is lost behind the last stored byte is in the answer without bytes."))
+    ))
 )]
 pub(super) async fn get_output(
     State(host): State<SharedHost>,
@@ -42,14 +45,19 @@ pub(super) async fn get_output(
     Path(operation): Path,
     Query(query): Query<OutputQuery>,
 ) -> Result<Response, Refusal> {
-    let (tenant, id) = (actor.tenant.id, id(&operation)?);
+    let (tenant, id) = (actor.tenant, id(&operation)?);
     let length = query.length.unwrap_or(MOST).min(MOST);
-    let bytes = host
+    let stored = host
         .store
         .scan(move |conn| {
-            operations::find(conn, tenant, id)?
-                .map(|_| output::range(conn, id, query.stream, query.offset.unwrap_or(0), length))
-                .transpose()
+            let Some(_) = operations::find(conn, tenant.id, id)? else {
+                return Ok(None);
+            };
+            let ends = jobs::ends_that_are_lost(conn, &tenant, id)?;
+            let written = ends.into_iter().find(|(stream, _)| *stream == query.stream);
+            let skip = query.offset.unwrap_or(0);
+            let written = written.map(|(_, written)| written);
+            output::range(conn, id, query.stream, skip, length, written).map(Some)
         })
         .await?
         .ok_or_else(|| none(&operation))?;
@@ -59,7 +67,9 @@ pub(super) async fn get_output(
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::CACHE_CONTROL, "no-store"),
     ];
-    Ok((headers, bytes).into_response())
+    let gaps = Gaps(stored.lost);
+    let lost = (!gaps.0.is_empty()).then(|| [(LOST, gaps.to_string())]);
+    Ok((headers, lost.map(AppendHeaders), stored.bytes).into_response())
 }
 
 fn id(text: &str) -> Result<OperationId, Refusal> {

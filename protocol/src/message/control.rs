@@ -88,6 +88,24 @@ pub struct Welcome {
     pub identity: Identity,
     /// The head of the tenant's audit chain.
     pub audit_head: Digest,
+    /// Output that the host has of operations of this machine that have not ended: it needs not be told again. Of what is
+    /// not in the list the host has nothing. At most [`MAX_STORED`].
+    pub stored: Vec<StoredOutput>,
+}
+
+/// The most operations whose output a `Welcome` speaks of. What is left out is told again, and stored once.
+pub const MAX_STORED: usize = 4096;
+
+/// How far a host has the output of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredOutput {
+    /// Which.
+    pub operation: OperationId,
+    /// It has standard output up to this many bytes from its beginning, as far as the machine told it.
+    pub stdout: u64,
+    /// The same of standard error.
+    pub stderr: u64,
 }
 
 /// What a machine is called. For people and for scripts' variables; who it *is* comes from its certificate.

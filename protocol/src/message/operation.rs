@@ -84,13 +84,14 @@ pub enum Progress {
     Finished(Box<Report>),
 }
 
-/// A piece of one output stream.
+/// A piece of one output stream. Pieces of a stream come in order; bytes between two of them are lost, as are those that the
+/// report says so of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Chunk {
     /// Which stream.
     pub stream: OutputStream,
-    /// How many bytes of that stream were kept before this piece.
+    /// How many bytes of that stream the script wrote before this piece.
     pub offset: u64,
     /// At most [`MAX_CHUNK`].
     #[serde(with = "serde_bytes")]

@@ -101,6 +101,7 @@ impl FakeLink {
                 url: "https://sluice.example.com".to_owned(),
             },
             audit_head: Digest::of(b"audit"),
+            stored: Vec::new(),
         }
     }
 

@@ -24,6 +24,7 @@ mod landscape;
 mod library;
 mod memory;
 mod outcomes;
+mod output;
 mod parameters;
 mod schedules;
 mod shipped;

@@ -5,7 +5,7 @@ use std::fs;
 use sluice_tests::{Fleet, script};
 
 /// A line of `/proc/<pid>/status`, in KiB.
-fn kib(pid: u32, key: &str) -> u64 {
+pub(crate) fn kib(pid: u32, key: &str) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
     let line = text.lines().find(|line| line.starts_with(key));
     let number = line.and_then(|line| line.split_whitespace().nth(1));

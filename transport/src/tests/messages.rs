@@ -8,7 +8,7 @@ use sluice_protocol::ending::Ending;
 use sluice_protocol::gates::GateSet;
 use sluice_protocol::ids::{JobId, OperationId, TokenId};
 use sluice_protocol::message::control::{
-    Fact, FactValue, FromAgent, FromHost, Hello, Identity, Welcome,
+    Fact, FactValue, FromAgent, FromHost, Hello, Identity, StoredOutput, Welcome,
 };
 use sluice_protocol::message::enroll::{Answer, Enroll, Enrolled, Request};
 use sluice_protocol::message::operation::{Chunk, MAX_CHUNK, Operation, OutputStream, Progress};
@@ -170,6 +170,13 @@ pub(super) fn welcome() -> Welcome {
         time: 1_795_000_000_000,
         identity: identity(),
         audit_head: Digest::of(b"audit"),
+        stored: vec![StoredOutput {
+            operation: "01a1fe67-495c-73cb-8c37-7177ccd52adb"
+                .parse()
+                .expect("is an id"),
+            stdout: u64::MAX,
+            stderr: 0,
+        }],
     }
 }
 

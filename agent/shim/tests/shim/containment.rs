@@ -8,7 +8,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sluice_shim::event::{ContainmentKind, End, LimitHit, Stream};
 
-use crate::harness::{Machine, collect, eventually, nobody, processes_with, root, run, spawn};
+use crate::harness::{
+    Machine, collect, eventually, nobody, processes_with, root, run, spawn, spooled,
+};
 
 /// A child in the background, one in its own session, a double fork and one under nohup; all ignore what they can. Each
 /// is a `sleep` of a number that no other test uses. A stopped one is among them.
@@ -106,7 +108,7 @@ fn a_script_that_obeys_sigterm_ends_by_itself_within_the_grace() {
     spec.limits.grace = Duration::from_secs(10);
     let child = spawn(&spec);
     eventually("the script runs", || {
-        let events = sluice_shim::spool::read_events(&spec.spool).unwrap();
+        let events = spooled(&spec.spool);
         events
             .iter()
             .any(|e| matches!(e, sluice_shim::event::Event::Output { .. }))

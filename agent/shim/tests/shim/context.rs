@@ -9,7 +9,9 @@ use sluice_shim::event::{Event, Stage};
 use sluice_shim::spec::{Attachment, Content, Secret, User, Variable};
 use sluice_shim::{FIRST_UID, LAST_UID, spool};
 
-use crate::harness::{Machine, blob, collect, eventually, nobody, root, run, spawn, spawn_from};
+use crate::harness::{
+    Machine, blob, collect, eventually, nobody, root, run, spawn, spawn_from, spooled,
+};
 
 fn status(text: &str) -> HashMap<String, String> {
     text.lines()
@@ -286,7 +288,7 @@ fn a_secret_is_in_no_command_line_and_in_no_environment() {
     }];
     let child = spawn(&spec);
     eventually("the script has it", || {
-        let events = spool::read_events(&spec.spool).unwrap();
+        let events = spooled(&spec.spool);
         events.iter().any(
             |e| matches!(e, Event::Output { bytes, .. } if bytes.as_slice() == secret.as_bytes()),
         )

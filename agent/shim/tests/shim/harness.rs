@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use nix::unistd::{Gid, Uid};
 use serde_bytes::ByteBuf;
 use sha2::{Digest as _, Sha256};
-use sluice_shim::event::{Event, Outcome, Stage, Started, Stream};
+use sluice_shim::event::{Ends, Event, Outcome, Stage, Started, Stream};
 use sluice_shim::frame::Decoder;
+use sluice_shim::kept::{Found, Piece, Reader};
 use sluice_shim::order;
 use sluice_shim::spec::{Attachments, Content, Limits, Profile, Script, Spec, User, Variable};
 
@@ -32,6 +33,16 @@ impl Machine {
 
     pub(crate) fn workspaces(&self) -> PathBuf {
         self.path().join("run")
+    }
+
+    /// What output and events take in the spool.
+    pub(crate) fn spooled_bytes(&self) -> u64 {
+        let entries = std::fs::read_dir(self.path().join("spool")).unwrap();
+        let files = entries.map(|entry| entry.unwrap());
+        files
+            .filter(|file| file.file_name() != "lock")
+            .map(|file| file.metadata().unwrap().len())
+            .sum()
     }
 
     /// A spec for a bash script that runs as whoever runs the test.
@@ -173,8 +184,42 @@ fn started(shim: &mut Command, spec: &Spec) -> Child {
     child
 }
 
+/// Runs it to its end, and reads what the spool has of its output.
 pub(crate) fn run(spec: &Spec) -> Report {
-    collect(spawn(spec))
+    let mut report = collect(spawn(spec));
+    if let Some(Event::Exited(outcome)) = report.events.last() {
+        report.kept = Some(kept(&spec.spool, outcome.output));
+    }
+    report
+}
+
+/// The pieces of output that a spool keeps: those before and behind the gap of each stream.
+fn kept(spool: &Path, ends: Ends) -> Vec<Piece> {
+    let mut reader = Reader::new(spool);
+    let mut pieces = Vec::new();
+    loop {
+        let piece = match reader.next_piece().unwrap() {
+            Found::Piece(piece) => piece,
+            Found::Gone => continue,
+            Found::Nothing => return pieces,
+        };
+        let end = match piece.stream {
+            Stream::Stdout => ends.stdout,
+            Stream::Stderr => ends.stderr,
+        };
+        let bytes = (piece.at..)
+            .zip(&piece.bytes)
+            .filter(|(at, _)| *at < end.head || *at >= end.head + end.lost)
+            .map(|(_, byte)| *byte)
+            .collect();
+        pieces.push(Piece { bytes, ..piece });
+    }
+}
+
+/// The events of a spool so far.
+pub(crate) fn spooled(spool: &Path) -> Vec<Event> {
+    let mut file = sluice_shim::spool::events(spool);
+    std::iter::from_fn(|| file.next_event().unwrap()).collect()
 }
 
 pub(crate) fn collect(mut child: Child) -> Report {
@@ -214,7 +259,10 @@ pub(crate) fn processes_with(text: &str) -> Vec<i32> {
 
 #[derive(Debug)]
 pub(crate) struct Report {
+    /// As they were told live.
     pub(crate) events: Vec<Event>,
+    /// From the spool, where that was read.
+    kept: Option<Vec<Piece>>,
 }
 
 impl Report {
@@ -228,7 +276,15 @@ impl Report {
             "{events:?}"
         );
         assert!(events.last().unwrap().is_last(), "{events:?}");
-        Self { events }
+        Self { events, kept: None }
+    }
+
+    /// What a spool has of an operation that did not come to its end.
+    pub(crate) fn of_spool(spool: &Path, ends: Ends) -> Self {
+        Self {
+            events: spooled(spool),
+            kept: Some(kept(spool, ends)),
+        }
     }
 
     pub(crate) fn outcome(&self) -> &Outcome {
@@ -256,9 +312,14 @@ impl Report {
         started.unwrap_or_else(|| panic!("did not start: {:?}", self.events))
     }
 
+    /// What is kept of a stream.
     pub(crate) fn bytes(&self, of: Stream) -> Vec<u8> {
+        if let Some(kept) = &self.kept {
+            let of = kept.iter().filter(|piece| piece.stream == of);
+            return of.flat_map(|piece| piece.bytes.clone()).collect();
+        }
         let output = |e: &Event| {
-            if let Event::Output { stream, bytes } = e {
+            if let Event::Output { stream, bytes, .. } = e {
                 (*stream == of).then(|| bytes.to_vec())
             } else {
                 None

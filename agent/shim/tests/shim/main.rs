@@ -11,5 +11,6 @@ mod cleaning;
 mod confinement;
 mod containment;
 mod context;
+mod keeping;
 mod outcome;
 mod spooling;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sluice_shim::event::{End, Event, LimitHit, Stage, Stream};
 use sluice_shim::spec::Variable;
 
-use crate::harness::{Machine, collect, eventually, run, spawn};
+use crate::harness::{Machine, collect, eventually, run, spawn, spooled};
 
 #[test]
 fn both_streams_are_exact_and_apart() {
@@ -58,7 +58,7 @@ fn output_is_passed_on_while_the_script_runs() {
     let child = spawn(&machine.script("echo first; while [ ! -e \"$GO\" ]; do sleep 0.01; done"));
     let spool = machine.path().join("spool");
     eventually("the first line is in the spool", || {
-        let events = sluice_shim::spool::read_events(&spool).unwrap();
+        let events = spooled(&spool);
         events
             .iter()
             .any(|e| matches!(e, Event::Output { bytes, .. } if bytes.as_slice() == b"first\n"))
@@ -96,10 +96,8 @@ fn output_over_the_limit_keeps_head_and_tail_and_counts_the_rest() {
         "{kept}"
     );
     assert_eq!(report.stderr(), "oops\n");
-    assert_eq!(kept.len() as u64 + outcome.lost.stdout, 700_000);
-    assert_eq!(outcome.lost.stderr, 0);
-    let gap = report.events.iter().position(|e| matches!(e, Event::Lost { stream: Stream::Stdout, bytes } if *bytes == outcome.lost.stdout));
-    assert!(gap.is_some());
+    assert_eq!(kept.len() as u64 + outcome.output.stdout.lost, 700_000);
+    assert_eq!(outcome.output.stderr.lost, 0);
 }
 
 #[test]
@@ -119,11 +117,12 @@ fn a_flood_costs_a_bounded_amount() {
     spec.limits.output = 65536;
     let report = run(&spec);
     assert_eq!(report.bytes(Stream::Stdout).len(), 65536);
-    assert_eq!(report.outcome().lost.stdout, 300_000_000 - 65536);
-    let spooled = std::fs::metadata(machine.path().join("spool/events"))
-        .unwrap()
-        .len();
-    assert!(spooled < 2 * 65536, "{spooled}");
+    assert_eq!(report.outcome().output.stdout.lost, 300_000_000 - 65536);
+    let on_disk = machine.spooled_bytes();
+    let counted = report.outcome().spooled;
+    // All but the last event.
+    assert!(counted <= on_disk && on_disk < counted + 1000);
+    assert!(on_disk < 2 * 65536 + (1 << 20), "{on_disk}");
 }
 
 #[test]
@@ -192,18 +191,19 @@ fn two_floods_without_a_line_end_stay_apart_and_cost_a_bounded_amount() {
     let (out, err) = (report.bytes(Stream::Stdout), report.bytes(Stream::Stderr));
     assert!(out.iter().all(|byte| *byte == b'o') && err.iter().all(|byte| *byte == b'e'));
     assert_eq!(out.len() + err.len(), 65536);
-    let lost = report.outcome().lost;
+    let ends = report.outcome().output;
     assert_eq!(
         (
-            out.len() as u64 + lost.stdout,
-            err.len() as u64 + lost.stderr
+            out.len() as u64 + ends.stdout.lost,
+            err.len() as u64 + ends.stderr.lost
         ),
         (EACH, EACH)
     );
-    let spooled = std::fs::metadata(machine.path().join("spool/events"))
-        .unwrap()
-        .len();
-    assert!(spooled < 2 * 65536, "{spooled}");
+    let on_disk = machine.spooled_bytes();
+    let counted = report.outcome().spooled;
+    // All but the last event.
+    assert!(counted <= on_disk && on_disk < counted + 1000);
+    assert!(on_disk < 2 * 65536 + (1 << 20), "{on_disk}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use nix::unistd::Pid;
 use sluice_shim::event::{End, Event, Stage, Stream};
 use sluice_shim::spool::{self, State};
 
-use crate::harness::{Machine, collect, describe, eventually, processes_with, run, spawn};
+use crate::harness::{Machine, collect, describe, eventually, processes_with, run, spawn, spooled};
 
 #[test]
 fn an_agent_that_dies_does_not_disturb_the_script_and_the_spool_has_it_all() {
@@ -23,7 +23,7 @@ fn an_agent_that_dies_does_not_disturb_the_script_and_the_spool_has_it_all() {
     spool::wait(&spec.spool).unwrap();
     assert_eq!(spool::state(&spec.spool).unwrap(), State::Ended);
     child.wait().unwrap();
-    let events = spool::read_events(&spec.spool).unwrap();
+    let events = spooled(&spec.spool);
     let Some(Event::Exited(outcome)) = events.last() else {
         panic!("{events:?}")
     };
@@ -64,10 +64,7 @@ fn a_script_that_writes_byte_by_byte_does_not_fill_the_spool_with_events() {
 fn the_spool_and_the_live_events_are_the_same() {
     let machine = Machine::new();
     let report = machine.run("echo a; echo b >&2");
-    assert_eq!(
-        spool::read_events(&machine.path().join("spool")).unwrap(),
-        report.events
-    );
+    assert_eq!(spooled(&machine.path().join("spool")), report.events);
 }
 
 #[test]
@@ -102,8 +99,7 @@ fn a_killed_shim_takes_the_script_with_it_and_the_rest_can_be_recovered() {
     ));
     let mut child = spawn(&spec);
     eventually("it is up", || {
-        spool::read_events(&spec.spool)
-            .unwrap()
+        spooled(&spec.spool)
             .iter()
             .any(|e| matches!(e, Event::Output { .. }))
             && processes_with(&marker).len() == 2
@@ -118,7 +114,7 @@ fn a_killed_shim_takes_the_script_with_it_and_the_rest_can_be_recovered() {
     let notes = spool::recover(&spec.spool, &spec.workspace_base, &spec.operation).unwrap();
     assert_eq!(notes, Vec::<String>::new());
     assert_eq!(std::fs::read_dir(machine.workspaces()).unwrap().count(), 0);
-    let events = spool::read_events(&spec.spool).unwrap();
+    let events = spooled(&spec.spool);
     let contained = events
         .iter()
         .any(|e| matches!(e, Event::Prepared(p) if !p.cgroups.is_empty()));
@@ -187,7 +183,9 @@ fn what_a_shim_made_that_is_killed_before_the_word_to_start_is_found_and_removed
 fn is_ready(machine: &Machine) -> bool {
     std::fs::read_dir(machine.path())
         .unwrap()
-        .filter_map(|entry| spool::read_events(&entry.unwrap().path()).ok())
-        .flatten()
+        .flat_map(|entry| {
+            let mut file = spool::events(&entry.unwrap().path());
+            std::iter::from_fn(move || file.next_event().ok().flatten())
+        })
         .any(|event| matches!(event, Event::Prepared(_)))
 }

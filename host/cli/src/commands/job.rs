@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 use sluice_api_types::job::{Canceled, HaltJobs, Job, JobSummary};
-use sluice_api_types::operation::OperationResult;
+use sluice_api_types::operation::{Gaps, InvalidGaps, LOST, OperationResult};
 use sluice_protocol::ids::OperationId;
 use sluice_protocol::message::operation::OutputStream;
 use sluice_protocol::report::CheckStatus;
@@ -308,9 +308,10 @@ async fn copy(
         OutputStream::Stderr => "stderr",
     };
     let (id, length) = (operation.to_string(), PIECE.to_string());
-    let mut offset = 0;
+    // How many stored bytes were written, and where in the stream that is.
+    let (mut stored, mut offset) = (0, 0);
     loop {
-        let at = u64::to_string(&offset);
+        let at = u64::to_string(&stored);
         let query = [
             ("stream", Some(name)),
             ("offset", Some(at.as_str())),
@@ -321,16 +322,38 @@ async fn copy(
             .query(&query)
             .send()
             .await?;
+        let gaps = gaps(&response)?;
         let bytes = response
             .bytes()
             .await
             .map_err(|error| Error::Answer(error.to_string()))?;
+        let mut before = 0;
+        for (at, lost) in gaps.0 {
+            let at = usize::try_from(at).unwrap_or(usize::MAX);
+            let piece = bytes.get(before..at).unwrap_or_default();
+            console.output(operation, machine, stream, offset, piece);
+            before += piece.len();
+            offset = offset
+                .saturating_add(piece.len() as u64)
+                .saturating_add(lost);
+        }
+        let piece = &bytes[before..];
+        console.output(operation, machine, stream, offset, piece);
+        offset += piece.len() as u64;
         if bytes.is_empty() {
             return Ok(());
         }
-        console.output(operation, machine, stream, offset, &bytes);
-        offset += bytes.len() as u64;
+        stored += bytes.len() as u64;
     }
+}
+
+/// Where an answer with output says that bytes are lost.
+fn gaps(response: &reqwest::Response) -> Result<Gaps, Error> {
+    let Some(lost) = response.headers().get(LOST) else {
+        return Ok(Gaps::default());
+    };
+    let gaps = lost.to_str().ok().and_then(|lost| lost.parse().ok());
+    gaps.ok_or_else(|| Error::Answer(InvalidGaps.to_string()))
 }
 
 async fn cancel(global: &Global, job: &str) -> Result<u8, Error> {

@@ -6,6 +6,7 @@ use std::io::{IsTerminal as _, Write};
 use sluice_protocol::ending::one_line;
 use sluice_protocol::ids::OperationId;
 use sluice_protocol::message::operation::OutputStream;
+use sluice_protocol::report::lost_marker;
 
 use crate::output::{Inert, LinePrefixer};
 
@@ -84,7 +85,8 @@ impl<Out: Write, Err: Write> Console<Out, Err> {
         }
     }
 
-    /// Writes what is new in a piece of output that starts at `offset` of its stream.
+    /// Writes what is new in a piece of output that starts at `offset` of its stream. Where it starts behind what was
+    /// written, the bytes between are lost, and a line says so.
     pub(crate) fn output(
         &mut self,
         operation: OperationId,
@@ -102,10 +104,18 @@ impl<Out: Write, Err: Write> Console<Out, Err> {
                 ..Stream::default()
             });
         let known = usize::try_from(state.offset.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let Some(new) = bytes.get(known..).filter(|new| !new.is_empty()) else {
+        let new = bytes.get(known..).unwrap_or_default();
+        let lost = offset.saturating_sub(state.offset);
+        if new.is_empty() && lost == 0 {
             return;
+        }
+        state.offset = state.offset.max(offset.saturating_add(bytes.len() as u64));
+        let marker = if lost > 0 {
+            lost_marker(lost).into_bytes()
+        } else {
+            Vec::new()
         };
-        state.offset = offset.saturating_add(bytes.len() as u64);
+        let new = &[&marker, new].concat();
         let is_terminal = match stream {
             OutputStream::Stdout => self.stdout.is_terminal,
             OutputStream::Stderr => self.stderr.is_terminal,
@@ -207,6 +217,25 @@ mod tests {
             );
         }
         assert_eq!(written(&console).0, "abcdefg");
+    }
+
+    #[test]
+    fn what_is_lost_is_said_where_it_is_missing() {
+        let operation = OperationId::generate();
+        let mut console = console(false, false);
+        for (offset, bytes) in [(0, "head"), (14, "tail"), (18, ""), (20, ""), (20, "")] {
+            console.output(
+                operation,
+                "a",
+                OutputStream::Stdout,
+                offset,
+                bytes.as_bytes(),
+            );
+        }
+        assert_eq!(
+            written(&console).0,
+            "head\n[... 10 bytes lost ...]\ntail\n[... 2 bytes lost ...]\n"
+        );
     }
 
     #[test]
