@@ -44,8 +44,6 @@ fn read_machine() -> Vec<Fact> {
     if let Ok(count) = std::thread::available_parallelism() {
         facts.push(integer("cpu.count", count.get() as u64));
     }
-    // Found out by trying, as operations will.
-    facts.push(text("containment", sluice_shim::containment().to_string()));
     facts
 }
 

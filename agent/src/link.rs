@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::audit::{Event, quoted};
 use crate::clock::now;
+use crate::exec::containment;
 use crate::facts;
 use crate::gates::TakeError;
 use crate::supervisor::Agent;
@@ -139,14 +140,16 @@ fn hello(agent: &Agent, walls: Option<Fact>) -> Hello {
     Hello {
         versions: sluice_transport::SUPPORTED_VERSIONS.to_vec(),
         software: env!("CARGO_PKG_VERSION").to_owned(),
-        facts: facts(walls),
+        facts: facts(agent, walls),
         open: agent.open_ids(),
         ledger_head,
     }
 }
 
-fn facts(walls: Option<Fact>) -> Vec<Fact> {
-    facts::of_machine().into_iter().chain(walls).collect()
+fn facts(agent: &Agent, walls: Option<Fact>) -> Vec<Fact> {
+    let held = containment::facts(&agent.containment);
+    let machine = facts::of_machine().into_iter();
+    machine.chain(held).chain(walls).collect()
 }
 
 /// Finds out which walls the gate runner has, which may take long, and tells the host. Never done: it is a part of the link
@@ -157,7 +160,9 @@ async fn tell_walls(agent: &Agent, outgoing: &mpsc::Sender<FromAgent>, known: &m
             Ok(walls) => {
                 *known = Some(facts::text("gates.walls", walls.join(",")));
                 // Fails where the link is no more; the next `Hello` says it.
-                let _over = outgoing.send(FromAgent::Facts(facts(known.clone()))).await;
+                let _over = outgoing
+                    .send(FromAgent::Facts(facts(agent, known.clone())))
+                    .await;
             }
             Err(error) => {
                 tracing::error!(%error, "gates cannot run on this machine; every operation will be blocked")

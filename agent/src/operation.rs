@@ -29,8 +29,8 @@ use crate::clock::now;
 use crate::config::Config;
 use crate::described::is_what_was_seen;
 use crate::exec::environment::{self, Locale, Names};
-use crate::exec::spool;
 use crate::exec::users::RunAs;
+use crate::exec::{containment, spool};
 use crate::facts;
 use crate::journal::Journal;
 use crate::ledger::Passed;
@@ -306,10 +306,12 @@ async fn owners_policy(
         Arc::clone(config),
     );
     let workspace = agent.workspace_base(&config);
+    let held = containment::facts(&agent.containment);
     tokio::task::spawn_blocking(move || {
         let permitted = permit(&operation, &source, &config)?;
         let requires = source.header.as_ref().map(|header| &header.requires);
         let mut facts = facts::live(requires, &workspace);
+        facts.extend(held);
         facts.push(facts::text("interpreter.name", source.interpreter.name()));
         facts.push(facts::text("run-as", permitted.user.name()));
         Ok((permitted, facts))

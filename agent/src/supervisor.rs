@@ -7,6 +7,7 @@ use sluice_protocol::causes::Causes;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::OperationId;
 use sluice_protocol::message::control::{Identity, Welcome};
+use sluice_shim::Found;
 use sluice_transport::agent::AgentConnection;
 use sluice_transport::backoff::Backoff;
 use sluice_transport::identity::MachineIdentity;
@@ -18,6 +19,7 @@ use crate::audit::Event;
 use crate::clock::now;
 use crate::config::{self, Config};
 use crate::dispatcher::Operations;
+use crate::exec::containment;
 use crate::exec::spawn::Launcher;
 use crate::exec::versions::Versions;
 use crate::gates::{Gates, TakeError};
@@ -41,6 +43,8 @@ pub struct Agent {
     pub blobs: Blobs,
     /// Starts shims.
     pub launcher: Launcher,
+    /// How they hold operations together.
+    pub containment: Found,
     /// Of interpreters.
     pub versions: Versions,
     /// How much disk output takes.
@@ -64,6 +68,7 @@ pub async fn run(state: StateDirectory, config_path: Option<PathBuf>) -> anyhow:
     let _lock = state.lock()?;
     let (identity, addresses) = state.identity()?;
     let launcher = Launcher::beside_this_program(state.path("spool"))?;
+    let containment = containment::establish(&launcher).await;
     let slots = Semaphore::new(config.limits.parallel);
     let versions = Versions::start(config.interpreters.allowed.clone());
     let config = watch::Sender::new(Arc::new(config));
@@ -73,6 +78,7 @@ pub async fn run(state: StateDirectory, config_path: Option<PathBuf>) -> anyhow:
         gates: Gates::new(&state, config.subscribe())?,
         blobs: Blobs::new(state.path("blobs")),
         launcher,
+        containment,
         versions,
         spools: Spools::new(state.path("spool")),
         slots,

@@ -323,12 +323,22 @@ mod tests {
     #[test]
     fn a_line_has_nothing_that_a_reader_does_not_see() {
         for hidden in [
-            '\u{7}', '\u{61c}', '\u{200b}', '\u{202e}', '\u{2028}', '\u{2029}', '\u{feff}', '\u{e0041}',
+            '\u{7}',
+            '\u{61c}',
+            '\u{200b}',
+            '\u{202e}',
+            '\u{2028}',
+            '\u{2029}',
+            '\u{feff}',
+            '\u{e0041}',
         ] {
             assert_eq!(one_line(&format!("a{hidden}b")), "a\u{fffd}b", "{hidden:?}");
         }
         // A joiner is a part of words and pictures.
-        assert_eq!(one_line("a\u{200d}\u{e4} \u{1f600}"), "a\u{200d}\u{e4} \u{1f600}");
+        assert_eq!(
+            one_line("a\u{200d}\u{e4} \u{1f600}"),
+            "a\u{200d}\u{e4} \u{1f600}"
+        );
     }
 
     #[test]

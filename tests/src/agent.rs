@@ -76,7 +76,7 @@ impl Machine {
     /// Where the binary was not built.
     #[must_use]
     pub fn start(&self) -> Agent {
-        self.start_from(&binaries())
+        self.start_with(&binaries(), "")
     }
 
     /// The same with the programs in another folder.
@@ -86,12 +86,28 @@ impl Machine {
     /// Where they are not there.
     #[must_use]
     pub fn start_from(&self, programs: &Path) -> Agent {
+        self.start_with(programs, "")
+    }
+
+    /// The same, in mounts of its own and after some commands of a shell: in another cgroup, or without any.
+    ///
+    /// # Panics
+    ///
+    /// Where the binary was not built.
+    #[must_use]
+    pub fn start_apart(&self, commands: &str) -> Agent {
+        let apart =
+            format!(r#"exec unshare --mount /bin/sh -ec '{commands}; exec "$0" "$@"' "$0" "$@""#);
+        self.start_with(&binaries(), &apart)
+    }
+
+    fn start_with(&self, programs: &Path, commands: &str) -> Agent {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
             .open(&self.log)
             .expect("opens a log");
-        let mut command = supervised(&programs.join("sluice-agent"));
+        let mut command = supervised(&programs.join("sluice-agent"), commands);
         command
             .arg("run")
             .arg("--state")

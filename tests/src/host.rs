@@ -64,7 +64,7 @@ impl Host {
             .append(true)
             .open(data.with_extension("log"))
             .expect("opens a log");
-        let mut process = supervised(&binaries().join("sluice-host"))
+        let mut process = supervised(&binaries().join("sluice-host"), "")
             .arg("serve")
             .arg("--data")
             .arg(data)

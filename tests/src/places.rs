@@ -21,12 +21,14 @@ pub fn binaries() -> PathBuf {
         .to_owned()
 }
 
-/// One of the product's programs, started as some supervisors and flock(1) do: with a descriptor 3 that nobody asked for.
+/// One of the product's programs, started as some supervisors and flock(1) do: with a descriptor 3 that nobody asked for,
+/// and after these commands, which may start it themselves.
 #[must_use]
-pub(crate) fn supervised(program: &Path) -> Command {
+pub(crate) fn supervised(program: &Path, commands: &str) -> Command {
     let mut command = Command::new("/bin/sh");
     command
-        .args(["-c", r#"exec 3</dev/null; exec "$0" "$@""#])
+        .arg("-c")
+        .arg(format!("exec 3</dev/null; {commands}\nexec \"$0\" \"$@\""))
         .arg(program);
     command
 }

@@ -31,6 +31,7 @@ use nix::sys::socket::sockopt::ReceiveTimeout;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::time::{TimeVal, TimeValLike};
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{
     ForkResult, Gid, Pid, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, fork, pipe2,
     read, setsid,
@@ -38,7 +39,7 @@ use nix::unistd::{
 use serde::{Deserialize, Serialize};
 
 use crate::confinement::Confined;
-use crate::containment::Containment;
+use crate::containment::{Containment, Controller};
 use crate::event::{Confinement, Stage};
 use crate::privileges;
 use crate::spec::{Limits, Profile};
@@ -65,6 +66,8 @@ pub(crate) struct Plan<'a> {
 /// The child's report before it is let go.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Ready {
+    /// It is in the unified group, where there is one.
+    pub(crate) entered: bool,
     pub(crate) cwd: PathBuf,
     pub(crate) confinement: Confinement,
     pub(crate) notes: Vec<String>,
@@ -105,7 +108,7 @@ impl Child {
         .map_err(setup("limit the time for setting up"))?;
         let (stdout, childs_stdout) = pipe2(OFlag::O_CLOEXEC).map_err(setup("make a pipe"))?;
         let (stderr, childs_stderr) = pipe2(OFlag::O_CLOEXEC).map_err(setup("make a pipe"))?;
-        let (side, in_group) = split(containment.unified()).map_err(setup("fork"))?;
+        let (side, cloned) = split(containment.unified()).map_err(setup("fork"))?;
         match side {
             ForkResult::Parent { child } => Ok(Self {
                 pid: child,
@@ -115,11 +118,9 @@ impl Child {
             }),
             ForkResult::Child => {
                 drop(control);
-                if !in_group && let Some(group) = containment.unified() {
-                    enter_by_procs(group);
-                }
+                let entered = cloned || containment.unified().is_some_and(enters_by_procs);
                 let ends = [childs_stdout, childs_stderr];
-                let Err(error) = become_script(plan, containment, &ends, &childs_control);
+                let Err(error) = become_script(plan, containment, entered, &ends, &childs_control);
                 report(&childs_control, &Err(error));
                 // SAFETY: `_exit` ends this process at once and runs no code of the shim's (no destructors, no
                 // handlers), which is what the copy of another process must do.
@@ -234,15 +235,32 @@ fn split(group: Option<&Path>) -> nix::Result<(ForkResult, bool)> {
     unsafe { fork() }.map(|side| (side, false))
 }
 
-fn enter_by_procs(group: &Path) {
-    // Failing is not fatal: the process tree is followed as well, and the kind of containment loses nothing by it.
-    let _tree_is_killed_too = std::fs::write(group.join("cgroup.procs"), "0");
+/// Failing is not fatal: the process tree is followed as well, and resource limits stand in. But the result says so.
+fn enters_by_procs(group: &Path) -> bool {
+    std::fs::write(group.join("cgroup.procs"), "0").is_ok()
+}
+
+/// Whether the kernel lets processes into the unified group: one is made, and ends at once.
+pub(crate) fn can_enter(group: &Path) -> bool {
+    match split(Some(group)) {
+        Ok((ForkResult::Parent { child }, cloned)) => {
+            let status = waitpid(child, None);
+            cloned || matches!(status, Ok(WaitStatus::Exited(_, 0)))
+        }
+        Ok((ForkResult::Child, cloned)) => {
+            let entered = cloned || enters_by_procs(group);
+            // SAFETY: as at the end of `Child::fork`.
+            unsafe { libc::_exit(i32::from(!entered)) }
+        }
+        Err(_) => false,
+    }
 }
 
 /// The child's way to the script. Returns only what went wrong.
 fn become_script(
     plan: &Plan<'_>,
     containment: &Containment,
+    entered: bool,
     [stdout, stderr]: &[OwnedFd; 2],
     control: &OwnedFd,
 ) -> Result<std::convert::Infallible, ChildError> {
@@ -255,7 +273,8 @@ fn become_script(
             .map_err(|e| ChildError::setup("enter a cgroup", e))?;
     }
     let mut confinement = plan.confined.set_apart(&mut notes)?;
-    limit_resources(plan, containment)?;
+    let limited = |controller| containment.limits(controller, entered);
+    limit_resources(plan.limits, limited, &mut notes)?;
     // An agent that the kernel is told to spare does not hand that on.
     let _best_effort = File::options()
         .write(true)
@@ -291,6 +310,7 @@ fn become_script(
     report(
         control,
         &Ok(Ready {
+            entered,
             cwd,
             confinement,
             notes,
@@ -362,33 +382,60 @@ fn close_others_at_exec() -> Result<(), ChildError> {
     }
 }
 
-fn limit_resources(plan: &Plan<'_>, containment: &Containment) -> Result<(), ChildError> {
-    let limits = plan.limits;
-    let mut set = vec![
-        (Resource::RLIMIT_CORE, Some(0)),
+/// The kernel's own sign that nothing is to be dumped: where cores are piped to a program (core(5), `core_pattern`) it takes
+/// no notice of any other limit, and that program would get the memory of a script that crashes.
+const NO_CORE: u64 = 1;
+
+fn limit_resources(
+    limits: &Limits,
+    limited: impl Fn(Controller) -> bool,
+    notes: &mut Vec<String>,
+) -> Result<(), ChildError> {
+    let instead = |controller, value: Option<u64>| value.filter(|_| !limited(controller));
+    let time = limits.cpu_percent.map(|percent| {
+        let share = limits.time.as_millis() * u128::from(percent);
+        u64::try_from(share.div_ceil(100 * 1000)).unwrap_or(u64::MAX)
+    });
+    for (resource, value) in [
+        (Resource::RLIMIT_CORE, Some(NO_CORE)),
         (Resource::RLIMIT_FSIZE, limits.file_size),
         (Resource::RLIMIT_NOFILE, limits.open_files),
-    ];
-    if !containment.limits_memory() {
-        set.push((Resource::RLIMIT_DATA, limits.memory));
-    }
-    // Counts all processes of the uid, and does nothing for root: second best.
-    if !containment.limits_processes() {
-        set.push((Resource::RLIMIT_NPROC, limits.processes));
-    }
-    for (resource, value) in set {
+        (
+            Resource::RLIMIT_DATA,
+            instead(Controller::Memory, limits.memory),
+        ),
+        // Counts all processes of the uid, and does nothing for root: second best.
+        (
+            Resource::RLIMIT_NPROC,
+            instead(Controller::Processes, limits.processes),
+        ),
+        // As much as its share of all its time would be.
+        (Resource::RLIMIT_CPU, instead(Controller::Cpu, time)),
+    ] {
         let Some(value) = value else { continue };
         let failed = |e| ChildError::setup(&format!("set {resource:?}"), e);
-        let (_, hard) = getrlimit(resource).map_err(failed)?;
-        // Only root may raise a hard limit; a lower one that is there already is as good.
-        let value = if Uid::effective().is_root() {
-            value
-        } else {
-            value.min(hard)
-        };
-        setrlimit(resource, value, value).map_err(failed)?;
+        // A second more, as the kernel would send SIGKILL instead of SIGXCPU.
+        let most = value.saturating_add(u64::from(resource == Resource::RLIMIT_CPU));
+        match setrlimit(resource, value, most) {
+            // A hard limit that may not be raised (by a user, or by a root without CAP_SYS_RESOURCE) is lower, and so as
+            // good.
+            Err(Errno::EPERM) => {
+                let (_, hard) = getrlimit(resource).map_err(failed)?;
+                setrlimit(resource, value.min(hard), most.min(hard)).map_err(failed)?;
+                if resource == Resource::RLIMIT_CORE && cores_are_piped() {
+                    notes.push("the memory of a script that crashes goes to the program that collects cores here, as the limit that tells the kernel otherwise may not be set".into());
+                }
+            }
+            result => result.map_err(failed)?,
+        }
     }
     Ok(())
+}
+
+/// To a program, or to a socket of one.
+fn cores_are_piped() -> bool {
+    std::fs::read("/proc/sys/kernel/core_pattern")
+        .is_ok_and(|pattern| pattern.starts_with(b"|") || pattern.starts_with(b"@"))
 }
 
 /// The home directory, or `/` with a note.

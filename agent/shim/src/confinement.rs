@@ -32,7 +32,7 @@ pub(crate) struct Confined<'a> {
     pub(crate) hidden: &'a [PathBuf],
     /// Its own directory, which it keeps wherever that is.
     pub(crate) workspace: &'a Path,
-    /// Bytes for each of the temporary directories; half of the memory where absent.
+    /// Bytes for the temporary directories together; half of the memory where absent.
     pub(crate) temporary: Option<u64>,
 }
 

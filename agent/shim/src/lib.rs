@@ -43,19 +43,20 @@ mod supervise;
 mod tree;
 mod workspace;
 
-pub use containment::available as containment;
+pub use containment::{Controller, Found, TRY_OUT, Whereabouts, settle};
 pub use ephemeral::{FIRST_UID, LAST_UID};
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// The program: a server that forks a shim whenever the agent asks (`serve DIRECTORY`), or one shim. The directory is that
-/// of all spools, in which a shim makes ready.
+/// The program: a server that forks a shim whenever the agent asks (`serve DIRECTORY`), a look at what cgroups there are for
+/// operations ([`TRY_OUT`]), or one shim. The directory is that of all spools, in which a shim makes ready.
 #[must_use]
 pub fn run() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     match (arguments.next(), arguments.next()) {
         (Some(word), Some(spools)) if word == SERVE => fork_server::serve(PathBuf::from(spools)),
+        (Some(word), None) if word == TRY_OUT => containment::try_out(),
         (spools, _) => operation::run(spools.map(PathBuf::from)),
     }
 }

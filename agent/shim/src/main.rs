@@ -1,5 +1,5 @@
-//! The program `sluice-shim`. What to do is read from standard input; its argument (see [`sluice_shim::run`])
-//! only says where to make ready.
+//! The program `sluice-shim`. What to do is read from standard input; its arguments (see [`sluice_shim::run`]) only say
+//! where to make ready, that it is to fork shims, or that nothing but the cgroups of this machine is to be tried.
 
 use std::process::ExitCode;
 

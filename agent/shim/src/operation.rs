@@ -247,6 +247,8 @@ impl Scene<'_> {
         };
         let ready = child.ready().map_err(|error| gone(error.into()))?;
         *private_tmp = ready.confinement.private_tmp;
+        self.notes
+            .extend(containment.shortcomings(&spec.limits, ready.entered));
         self.notes.extend(ready.notes);
         self.may_start().map_err(gone)?;
         self.journal.emit(&Event::Started(Started {
@@ -256,7 +258,7 @@ impl Scene<'_> {
             gids: user.gids(),
             cwd: ready.cwd,
             interpreter: spec.interpreter.clone(),
-            containment: containment.kind(),
+            containment: containment.kind(ready.entered),
             confinement: ready.confinement,
         }));
         child.go().map_err(|error| gone(error.into()))?;

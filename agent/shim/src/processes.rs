@@ -2,10 +2,11 @@
 
 #![allow(
     unsafe_code,
-    reason = "asking for the priority of a user's processes has no safe form"
+    reason = "asking for the priority of a user's processes, and descriptors of processes, have no safe form"
 )]
 
 use std::collections::{BTreeSet, HashMap};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -15,33 +16,58 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+/// A process that was looked at. Its number may be somebody else's as soon as it has ended; number and start together never
+/// are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Seen {
+    pub(crate) pid: i32,
+    /// In ticks since the machine was started.
+    started: u64,
+}
+
+impl Seen {
+    /// The process that has this number now. None for one that is not there or is a zombie.
+    pub(crate) fn now(pid: i32) -> Option<Self> {
+        let stat = Stat::read(pid).filter(Stat::is_alive)?;
+        Some(Self {
+            pid,
+            started: stat.started,
+        })
+    }
+}
+
 /// Living descendants of a process. As it is a child subreaper, nothing that the script started can leave this tree.
-pub(crate) fn descendants(of: u32) -> BTreeSet<i32> {
-    let mut children: HashMap<u32, Vec<i32>> = HashMap::new();
+pub(crate) fn descendants(of: u32) -> BTreeSet<Seen> {
+    let mut children: HashMap<u32, Vec<Seen>> = HashMap::new();
     for pid in all() {
-        if let Some(stat) = Stat::read(pid) {
-            children.entry(stat.parent).or_default().push(pid);
+        // A zombie has no descendants: they went to the reaper.
+        if let Some(stat) = Stat::read(pid).filter(Stat::is_alive) {
+            let started = stat.started;
+            let seen = Seen { pid, started };
+            children.entry(stat.parent).or_default().push(seen);
         }
     }
     let mut found = BTreeSet::new();
     let mut open = vec![of];
     while let Some(parent) = open.pop() {
-        for &pid in children.get(&parent).map_or(&[][..], Vec::as_slice) {
-            // A zombie has no descendants: they went to the reaper. It is kept out of the result by `is_alive`.
-            if found.insert(pid) {
-                open.push(pid.unsigned_abs());
-            }
+        for seen in children.remove(&parent).into_iter().flatten() {
+            open.push(seen.pid.unsigned_abs());
+            found.insert(seen);
         }
     }
-    found.retain(|pid| is_alive(*pid));
     found
 }
 
 /// Living processes of a uid.
-pub(crate) fn of_uid(uid: u32) -> BTreeSet<i32> {
+pub(crate) fn of_uid(uid: u32) -> BTreeSet<Seen> {
+    let is_of = |pid: i32| {
+        std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|process| process.uid() == uid)
+    };
+    // Asked again when it is known which process it is.
     all()
-        .filter(|pid| std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|meta| meta.uid() == uid))
-        .filter(|pid| is_alive(*pid))
+        .filter(|pid| is_of(*pid))
+        .filter_map(Seen::now)
+        .filter(|seen| is_of(seen.pid))
         .collect()
 }
 
@@ -67,11 +93,45 @@ pub(crate) fn kill_all_of(uid: u32) {
     }
 }
 
-/// Sends a signal to each; one that is gone meanwhile is what was wanted.
-pub(crate) fn signal(pids: &BTreeSet<i32>, signal: Signal) {
-    for pid in pids {
-        let _gone = kill(Pid::from_raw(*pid), signal);
+/// Sends a signal to each; one that is gone meanwhile is what was wanted, and who has its number now gets nothing.
+pub(crate) fn signal(processes: &BTreeSet<Seen>, signal: Signal) {
+    for seen in processes {
+        // Whoever has the number now is held on to before it is asked who that is.
+        let held = hold(seen.pid);
+        if Stat::read(seen.pid).is_none_or(|stat| stat.started != seen.started) {
+            continue;
+        }
+        match held {
+            Ok(held) => send(&held, signal),
+            Err(Errno::ESRCH) => {}
+            // Not in this container. That nothing is left behind comes first.
+            Err(_) => {
+                let _gone = kill(Pid::from_raw(seen.pid), signal);
+            }
+        }
     }
+}
+
+/// A descriptor of a process, which stays that process's when its number is given to another one.
+fn hold(pid: i32) -> nix::Result<OwnedFd> {
+    // SAFETY: pidfd_open(2) takes numbers.
+    let held = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    let held = RawFd::try_from(held).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the descriptor is new, so nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(held) })
+}
+
+fn send(process: &OwnedFd, signal: Signal) {
+    // SAFETY: pidfd_send_signal(2) takes numbers, and no information about the sender.
+    let _gone = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            process.as_raw_fd(),
+            signal as libc::c_int,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
 }
 
 /// What waiting for any child came to.
@@ -125,12 +185,15 @@ pub(crate) fn signal_name(number: i32) -> String {
 
 /// False for one that is not there or is a zombie.
 pub(crate) fn is_alive(pid: i32) -> bool {
-    Stat::read(pid).is_some_and(|stat| !matches!(stat.state, b'Z' | b'X'))
+    Stat::read(pid).is_some_and(|stat| stat.is_alive())
 }
 
 struct Stat {
     state: u8,
     parent: u32,
+    threads: u32,
+    /// In ticks since the machine was started.
+    started: u64,
 }
 
 impl Stat {
@@ -138,10 +201,23 @@ impl Stat {
         let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
         // `pid (name) state ppid ...`: the name may have anything in it, parentheses too.
         let after = text.iter().rposition(|b| *b == b')')? + 2;
-        let mut fields = text.get(after..)?.split(|b| *b == b' ');
-        let state = *fields.next()?.first()?;
-        let parent = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
-        Some(Self { state, parent })
+        let mut fields = std::str::from_utf8(text.get(after..)?).ok()?.split(' ');
+        let state = *fields.next()?.as_bytes().first()?;
+        let parent = fields.next()?.parse().ok()?;
+        // The 20th and the 22nd of all, proc(5).
+        let threads = fields.nth(15)?.parse().ok()?;
+        let started = fields.nth(1)?.parse().ok()?;
+        Some(Self {
+            state,
+            parent,
+            threads,
+            started,
+        })
+    }
+
+    /// A process whose first thread has ended looks like a zombie, and lives on while it has others.
+    fn is_alive(&self) -> bool {
+        !matches!(self.state, b'Z' | b'X') || self.threads > 1
     }
 }
 
@@ -160,8 +236,29 @@ fn all() -> impl Iterator<Item = i32> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
     use super::*;
     use crate::ephemeral::LAST_UID;
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "there must be somebody to kill")]
+    fn who_got_the_number_of_a_process_that_has_ended_is_not_killed_in_its_place() {
+        let mut child = std::process::Command::new("/bin/sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let seen = Seen::now(child.id().cast_signed()).unwrap();
+        let ended_before = Seen {
+            started: seen.started - 1,
+            ..seen
+        };
+        signal(&[ended_before].into(), Signal::SIGKILL);
+        // Signals come in the order in which they are sent.
+        signal(&[seen].into(), Signal::SIGTERM);
+        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGTERM));
+        assert_eq!(Seen::now(seen.pid), None);
+    }
 
     #[test]
     fn a_uid_is_used_while_a_process_of_it_lives() {

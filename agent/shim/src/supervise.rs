@@ -33,7 +33,7 @@ use crate::journal::Journal;
 use crate::kept;
 use crate::output::Capture;
 use crate::pace::Pace;
-use crate::processes::{self, Reaped};
+use crate::processes::{self, Reaped, Seen};
 use crate::spec::Limits;
 
 /// For processes that the script leaves behind while they hold its output, such as `> >(tee log)` at its end.
@@ -204,7 +204,7 @@ struct Supervisor<'a> {
     cancel_asked: bool,
     timed_out: bool,
     canceled: bool,
-    killed: BTreeSet<i32>,
+    killed: BTreeSet<Seen>,
     signals: &'a SignalFd,
     containment: &'a Containment,
     ephemeral_uid: Option<u32>,
@@ -237,8 +237,9 @@ impl Supervisor<'_> {
                 }
                 Act::Kill => self.kill(),
                 Act::GiveUp => {
+                    let members = self.members();
                     let left: Vec<String> =
-                        self.members().iter().map(ToString::to_string).collect();
+                        members.iter().map(|seen| seen.pid.to_string()).collect();
                     notes.push(format!(
                         "the kernel does not let go of process {}, which was killed",
                         left.join(", ")
@@ -334,7 +335,7 @@ impl Supervisor<'_> {
         }
     }
 
-    fn members(&self) -> BTreeSet<i32> {
+    fn members(&self) -> BTreeSet<Seen> {
         let mut members = processes::descendants(std::process::id());
         members.extend(self.containment.members());
         if let Some(uid) = self.ephemeral_uid {
@@ -366,7 +367,7 @@ impl Supervisor<'_> {
             ));
             Ends::whole(written)
         });
-        self.killed.remove(&self.pid.as_raw());
+        self.killed.retain(|seen| seen.pid != self.pid.as_raw());
         let end = self.status.map_or(End::Unkillable, end);
         // A process that a write limit ends has no counter, but a signal of its own; a shell passes it on as 128 + n.
         let file_size = match &end {

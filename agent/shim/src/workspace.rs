@@ -15,13 +15,13 @@ use std::ffi::CString;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::NixPath;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, openat, renameat, renameat2};
-use nix::sys::stat::{Mode, fchmod, mkdirat};
+use nix::sys::stat::{Mode, fchmod, mkdirat, umask};
 use nix::unistd::{Gid, Uid, fchown, mkdir, mkdtemp};
 use sha2::{Digest, Sha256};
 
@@ -450,12 +450,9 @@ fn give(fd: impl AsFd, owner: Option<(Uid, Gid)>, path: &Path) -> Result<(), Wor
 /// The base without links, after checking that no other user can change the way to it. The last component is made.
 fn checked_base(base: &Path, as_root: bool) -> Result<PathBuf, WorkspaceError> {
     let mode = if as_root { 0o711 } else { 0o700 };
-    match DirBuilder::new().mode(mode).create(base) {
-        // The umask of the shim is narrow.
-        Ok(()) => std::fs::set_permissions(base, PermissionsExt::from_mode(mode))
-            .map_err(|e| fail("make", base, e))?,
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-        Err(e) => return Err(fail("make", base, e)),
+    match make_base(base, mode) {
+        Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(fail("make", base, e)),
+        _ => {}
     }
     let base = base.canonicalize().map_err(|e| fail("resolve", base, e))?;
     let me = Uid::effective().as_raw();
@@ -472,6 +469,15 @@ fn checked_base(base: &Path, as_root: bool) -> Result<PathBuf, WorkspaceError> {
         }
     }
     Ok(base)
+}
+
+/// With its final mode from the start, though the umask of the shim is narrow: another shim may look at it at any moment.
+#[expect(clippy::disallowed_methods, reason = "the shim has one thread")]
+fn make_base(base: &Path, mode: u32) -> std::io::Result<()> {
+    let before = umask(Mode::from_bits_truncate(0o022));
+    let made = DirBuilder::new().mode(mode).create(base);
+    umask(before);
+    made
 }
 
 fn variable(name: &str, path: &Path) -> Variable {

@@ -1,12 +1,14 @@
 //! Starting scripts: who runs them, with what, and the shim that owns them.
 //!
 //! The modules in the order an operation meets them:
+//! [`containment`] finds out at the start how they will be held together,
 //! [`users`] resolves the requested user against the machine owner's list, [`interpreter`] finds the program and checks
 //! its flags, [`versions`] knows how new it is, [`environment`] composes the variables, [`spawn`] gives all of it to a shim and streams what it reports,
 //! and [`spool`] picks up an operation whose shim outlived an agent.
 //!
 //! Nothing here forks the agent, whose memory would make that dear: shims are forked by a small process of their own.
 
+pub mod containment;
 pub mod environment;
 pub mod interpreter;
 pub mod spawn;

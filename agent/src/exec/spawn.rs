@@ -1,17 +1,20 @@
 //! Giving an operation to a shim, and what it reports.
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use sluice_gate_client::program::{self, ProgramError};
+use sluice_shim::Found;
 use sluice_shim::event::Event;
 use sluice_shim::frame::Decoder;
 use sluice_shim::order;
 use sluice_shim::spec::{self, Spec};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
+use tokio::process::Command;
 use tokio::sync::Mutex;
 
 use super::fork_server::{ForkServer, Shim};
@@ -19,6 +22,8 @@ use crate::exec::spool::{FollowError, Follower};
 
 /// How long a spare may take to read a description.
 const HAND_OVER: Duration = Duration::from_secs(30);
+/// How long a shim may take to find out what it can do.
+const TRIAL: Duration = Duration::from_secs(10);
 
 /// Why no shim took the operation. No script was started.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +43,9 @@ pub enum LaunchError {
     /// The shim ended before it had read everything.
     #[error("the shim did not take the operation")]
     HandOver(#[source] std::io::Error),
+    /// It was to try what it can, and did not say.
+    #[error("the shim does not say what it can do here")]
+    Trial(#[source] std::io::Error),
 }
 
 /// Starts shims. One spare waits ready, so that an operation does not wait for a process to be made.
@@ -112,6 +120,29 @@ impl Launcher {
             spare: Mutex::default(),
             server: Mutex::default(),
         }))
+    }
+
+    /// Has a shim find out how operations are held together on this machine.
+    ///
+    /// # Errors
+    /// It cannot be started, or does not say within ten seconds.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "exec is one of the places that start processes (ARCHITECTURE.md)"
+    )]
+    pub async fn try_out(&self) -> Result<Found, LaunchError> {
+        let shim = Command::new(&self.0.shim)
+            .arg(sluice_shim::TRY_OUT)
+            .env_clear()
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output();
+        let output = tokio::time::timeout(TRIAL, shim)
+            .await
+            .map_err(|_| LaunchError::Trial(std::io::ErrorKind::TimedOut.into()))?
+            .map_err(LaunchError::Trial)?;
+        Found::from_bytes(&output.stdout)
+            .map_err(|error| LaunchError::Trial(std::io::Error::other(error.to_string())))
     }
 
     /// Makes a shim that waits for an operation, unless there is one, and makes ready meanwhile. It ends by itself when the

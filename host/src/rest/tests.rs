@@ -701,7 +701,15 @@ async fn a_token_makes_none_that_outlives_it() {
         let body = body.to_string();
         match by {
             Some(_) => send(&test, Method::POST, "/v1/tokens", by, body).await,
-            None => ask(&test, Method::POST, "/v1/tokens", serde_json::from_str(&body).expect("is JSON")).await,
+            None => {
+                ask(
+                    &test,
+                    Method::POST,
+                    "/v1/tokens",
+                    serde_json::from_str(&body).expect("is JSON"),
+                )
+                .await
+            }
         }
     };
     let hour = made(None, "hour", Some("1h")).await;
@@ -710,7 +718,11 @@ async fn a_token_makes_none_that_outlives_it() {
     let hour = BearerToken::presented(hour["token"].as_str().expect("a token"));
     for expires in [None, Some("2h")] {
         let got = made(Some(&hour), "longer", expires).await;
-        assert_eq!(got.refused(), (400, "invalid-request".to_owned()), "{expires:?}");
+        assert_eq!(
+            got.refused(),
+            (400, "invalid-request".to_owned()),
+            "{expires:?}"
+        );
     }
     let shorter = made(Some(&hour), "shorter", Some("30m")).await;
     assert_eq!(shorter.status, StatusCode::CREATED);

@@ -173,6 +173,17 @@ fn what_will_hold_processes_together_is_known_before_anything_runs() {
     let outcome = fleet.run(&script("#!/bin/sh\n:\n"));
     outcome.expect("succeeded", "Script executed successfully");
     assert_eq!(outcome.text("containment"), known);
+    let limits = shown["facts"]["containment.limits"].as_str();
+    let noted = outcome.json["notes"]
+        .to_string()
+        .matches("controller can be used here")
+        .count();
+    let held = limits
+        .expect("is a text")
+        .split(',')
+        .filter(|limit| *limit != "none")
+        .count();
+    assert_eq!(held + noted, 3, "{limits:?}: {outcome:#?}");
     // Those of its gate runner it tells when they stand.
     let walls = eventually("the walls are known", || {
         let shown = fleet.list(&["machine", "show", "m1"]).swap_remove(0);

@@ -10,6 +10,7 @@ mod audit;
 mod bad_input;
 mod broken_links;
 mod confinement;
+mod containment;
 mod delivery;
 mod duplicates;
 mod gates;

@@ -4,6 +4,7 @@
 //! mounted here, by the shim or by a script of root, stays here and ends with the operation.
 
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -88,30 +89,48 @@ pub(super) fn set_apart(
     Ok(())
 }
 
+/// One file system for all of them, so that together they hold no more than the operation may have in memory: where no
+/// controller counts what is in them, nothing else limits it.
 fn cover_shared(wanted: &Confined<'_>, covered: &mut Vec<PathBuf>) -> Result<(), ChildError> {
-    let size = wanted
-        .temporary
-        .map_or_else(|| "50%".to_owned(), |bytes| bytes.to_string());
-    let options = format!("mode=1777,size={size}");
     for directory in SHARED_DIRECTORIES {
-        // One that is a link to another (as /var/tmp to /tmp) is covered with it.
-        let Ok(real) = Path::new(directory).canonicalize() else {
-            continue;
-        };
-        if covered.contains(&real) {
-            continue;
+        // One that is a link to another, or into it (as /var/tmp to /tmp), is covered with it.
+        if let Ok(real) = Path::new(directory).canonicalize()
+            && !covered.iter().any(|place| real.starts_with(place))
+        {
+            covered.push(real);
         }
-        mount(
-            Some("tmpfs"),
-            &real,
-            Some("tmpfs"),
-            MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
-            Some(options.as_str()),
-        )
-        .map_err(|e| ChildError::setup(&format!("mount on {directory}"), e))?;
-        covered.push(real);
+    }
+    let Some(first) = covered.first() else {
+        return Ok(());
+    };
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let options = shared_options(wanted.temporary);
+    mount(Some("tmpfs"), first, Some("tmpfs"), flags, Some(&*options))
+        .map_err(|e| ChildError::setup(&format!("mount on {}", first.display()), e))?;
+    // The place that all of it is in meanwhile comes last.
+    for (number, place) in covered.iter().enumerate().rev() {
+        let part = first.join(number.to_string());
+        std::fs::create_dir(&part)
+            .and_then(|()| std::fs::set_permissions(&part, PermissionsExt::from_mode(0o1777)))
+            .map_err(|e| ChildError::setup(&format!("make {}", part.display()), e))?;
+        mount(Some(&part), place, NONE, MsFlags::MS_BIND, NONE)
+            .map_err(|e| ChildError::setup(&format!("mount on {}", place.display()), e))?;
     }
     Ok(())
+}
+
+/// Files take memory of the kernel besides what is in them: there may be one for each page.
+fn shared_options(bytes: Option<u64>) -> String {
+    const PAGE: u64 = 4096;
+    // For the directories themselves, also under the smallest limit. (No size at all would be no limit.)
+    const FEWEST: u64 = 64;
+    match bytes {
+        Some(bytes) => {
+            let files = (bytes / PAGE).max(FEWEST);
+            format!("mode=755,size={},nr_inodes={files}", bytes.max(PAGE))
+        }
+        None => "mode=755,size=50%".to_owned(),
+    }
 }
 
 /// Covers directories with empty ones and files with nothing; whether all are. What does not exist needs no cover. Only
@@ -168,4 +187,20 @@ fn show(workspace: &OwnedFd, place: &Path) -> Result<(), Errno> {
     made.map_err(|e| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
     let source = format!("/proc/self/fd/{}", workspace.as_raw_fd());
     mount(Some(source.as_str()), place, NONE, MsFlags::MS_BIND, NONE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn temporary_files_have_a_limit_whatever_the_limit_of_memory_is() {
+        for (bytes, options) in [
+            (Some(0), "mode=755,size=4096,nr_inodes=64"),
+            (Some(64 << 20), "mode=755,size=67108864,nr_inodes=16384"),
+            (None, "mode=755,size=50%"),
+        ] {
+            assert_eq!(shared_options(bytes), options);
+        }
+    }
 }

@@ -41,20 +41,28 @@ fn elsewhere() -> tempfile::TempDir {
 }
 
 /// Runs it where the kernel has none of these calls.
-fn without(calls: &[libc::c_long], errno: libc::c_int, spec: &Spec) -> Report {
-    let (calls, spec) = (calls.to_vec(), spec.clone());
-    let limited = move || {
+pub(crate) fn without(calls: &[libc::c_long], errno: libc::c_int, spec: &Spec) -> Report {
+    without_while(calls, errno, || run(spec))
+}
+
+/// What is done then, and whoever is started by it, finds none of these calls.
+pub(crate) fn without_while<T: Send>(
+    calls: &[libc::c_long],
+    errno: libc::c_int,
+    work: impl FnOnce() -> T + Send,
+) -> T {
+    let limited = || {
         let filter = SeccompFilter::new(
-            calls.into_iter().map(|call| (call, vec![])).collect(),
+            calls.iter().map(|call| (*call, vec![])).collect(),
             SeccompAction::Allow,
             SeccompAction::Errno(errno.unsigned_abs()),
             std::env::consts::ARCH.try_into().unwrap(),
         );
         let program: seccompiler::BpfProgram = filter.unwrap().try_into().unwrap();
         seccompiler::apply_filter(&program).unwrap();
-        run(&spec)
+        work()
     };
-    thread::spawn(limited).join().unwrap()
+    thread::scope(|scope| scope.spawn(limited).join().unwrap())
 }
 
 #[test]

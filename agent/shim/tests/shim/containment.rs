@@ -9,12 +9,13 @@ use nix::unistd::Pid;
 use sluice_shim::event::{ContainmentKind, End, LimitHit, Stream};
 
 use crate::harness::{
-    Machine, collect, eventually, nobody, processes_with, root, run, spawn, spooled,
+    Cgroups, Machine, collect, eventually, nobody, processes_with, root, run, spawn, spawn_from,
+    spooled, where_cgroups_are,
 };
 
 /// A child in the background, one in its own session, a double fork and one under nohup; all ignore what they can. Each
 /// is a `sleep` of a number that no other test uses. A stopped one is among them.
-const TREE: &str = r#"
+pub(crate) const TREE: &str = r#"
 trap '' TERM HUP INT
 sleep $1.1 &
 setsid bash -c "trap '' TERM HUP; sleep $1.2; sleep $1.2" &
@@ -26,12 +27,12 @@ echo ready
 "#;
 
 /// A number of seconds that no other test, and no earlier run, sleeps for.
-fn marker(test: u32) -> String {
+pub(crate) fn marker(test: u32) -> String {
     format!("7{}{test}", std::process::id())
 }
 
 /// Processes that an operation left behind. They are ended here, so that a test that fails leaves none.
-fn left(mark: &str) -> Vec<i32> {
+pub(crate) fn left(mark: &str) -> Vec<i32> {
     let left = processes_with(mark);
     for pid in &left {
         let _gone = kill(Pid::from_raw(*pid), Signal::SIGKILL);
@@ -389,4 +390,60 @@ fn a_script_that_fills_its_temporary_directory_runs_into_its_own_limit() {
     }
     assert_eq!(full.stdout(), "", "{full:?}");
     assert_eq!(fill(8).stdout(), "all\n", "the next one has its own");
+}
+
+#[test]
+fn all_temporary_directories_together_hold_no_more_than_the_memory_limit_and_files_without_end_neither()
+ {
+    // Where nothing but the file system limits them.
+    where_cgroups_are(Cgroups::Missing, || {
+        let machine = Machine::new();
+        let mut spec = machine.ephemeral(
+            "for d in /tmp /var/tmp /dev/shm; do head -c 24M /dev/zero > $d/fill && echo all; done
+            rm /*/fill /*/*/fill; i=0
+            while : > /dev/shm/$i; do i=$((i + 1)); [ $i -lt 20000 ] || echo without end; done
+            stat -c '%n %a' /tmp /var/tmp /dev/shm; ls -A /var/tmp",
+        );
+        spec.limits.memory = Some(64 * 1024 * 1024);
+        let report = run(&spec);
+        if !report.started().confinement.private_tmp {
+            return eprintln!(
+                "LEFT OUT: mounts are not allowed here: {:?}",
+                report.notes()
+            );
+        }
+        let modes = "/tmp 1777\n/var/tmp 1777\n/dev/shm 1777\n";
+        assert_eq!(report.stdout(), format!("all\nall\n{modes}"), "{report:?}");
+    });
+}
+
+#[test]
+fn a_script_that_crashes_leaves_its_memory_to_nobody() {
+    let machine = Machine::new();
+    let report = machine.run("grep core /proc/self/limits; kill -SEGV $$");
+    // One byte, and not none: a kernel that pipes cores to a program asks for nothing else.
+    let words: Vec<_> = report
+        .stdout()
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(words, ["Max", "core", "file", "size", "1", "1", "bytes"]);
+    assert!(
+        matches!(&report.outcome().end, End::Signal { name, core_dumped: false, .. } if name == "SEGV"),
+        "{report:?}"
+    );
+}
+
+#[test]
+fn a_limit_above_one_that_may_not_be_raised_is_that_one() {
+    let machine = Machine::new();
+    let mut spec = machine.script("ulimit -Hn; ulimit -Sn");
+    spec.limits.open_files = Some(4096);
+    let unable = if root("giving a capability up") {
+        "exec setpriv --bounding-set=-sys_resource --inh-caps=-all \"$0\""
+    } else {
+        "exec \"$0\""
+    };
+    let report = collect(spawn_from(&format!("ulimit -n 512; {unable}"), &spec));
+    assert_eq!(report.stdout(), "512\n512\n", "{report:?}");
 }

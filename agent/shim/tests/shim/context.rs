@@ -10,7 +10,7 @@ use sluice_shim::spec::{Attachment, Content, Secret, User, Variable};
 use sluice_shim::{FIRST_UID, LAST_UID, spool};
 
 use crate::harness::{
-    Machine, blob, collect, eventually, nobody, root, run, spawn, spawn_from, spooled,
+    Machine, blob, collect, eventually, installed, nobody, root, run, spawn, spawn_from, spooled,
 };
 
 fn status(text: &str) -> HashMap<String, String> {
@@ -99,6 +99,29 @@ fn two_ephemeral_users_at_a_time_are_two() {
     uids.sort_unstable();
     uids.dedup();
     assert_eq!(uids.len(), 8);
+}
+
+#[test]
+fn a_base_that_another_shim_makes_at_the_same_time_is_as_it_should_be() {
+    if !root("other users") || !installed("/usr/bin/strace") {
+        return;
+    }
+    let machine = Machine::new();
+    let [mut first, mut second] = ["first", "second"].map(|name| {
+        let mut spec = machine.script("echo ran");
+        (spec.operation, spec.spool) = (name.into(), machine.path().join(name));
+        spec
+    });
+    (first.user, second.user) = (nobody(), nobody());
+    // Whatever the first one would still do to the base, it does half a second later.
+    let slowly = "exec /usr/bin/strace -qq -o /dev/null -e trace=?chmod,fchmodat \
+                  -e inject=?chmod,fchmodat:delay_enter=500000 \"$0\"";
+    let running = spawn_from(slowly, &first);
+    eventually("the first one makes the base", || {
+        machine.workspaces().exists()
+    });
+    assert_eq!(run(&second).stdout(), "ran\n");
+    assert_eq!(collect(running).stdout(), "ran\n");
 }
 
 #[test]

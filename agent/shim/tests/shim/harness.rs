@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid};
 use serde_bytes::ByteBuf;
 use sha2::{Digest as _, Sha256};
@@ -150,6 +152,80 @@ pub(crate) fn installed(program: &str) -> bool {
     there
 }
 
+/// What the machine's cgroups look like.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Cgroups {
+    /// One unified hierarchy, and nothing else.
+    Unified,
+    /// None at all.
+    Missing,
+}
+
+/// Runs a test where the cgroups look like this to itself and to all that it starts. Says where that cannot be had.
+pub(crate) fn where_cgroups_are(cgroups: Cgroups, test: impl FnOnce() + Send) {
+    if !root("mounting cgroups") {
+        return;
+    }
+    // Mounts are a thread's own, and end with it and its children.
+    std::thread::scope(|scope| {
+        let run = scope.spawn(move || {
+            let none: Option<&str> = None;
+            let kind = match cgroups {
+                Cgroups::Unified => "cgroup2",
+                Cgroups::Missing => "tmpfs",
+            };
+            let mounted = unshare(CloneFlags::CLONE_NEWNS)
+                .and_then(|()| mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none))
+                .and_then(|()| mount(none, CGROUP, Some(kind), MsFlags::empty(), none));
+            match mounted {
+                Ok(()) => test(),
+                Err(errno) => eprintln!("LEFT OUT: {kind} cannot be mounted here: {errno}"),
+            }
+        });
+        if let Err(panic) = run.join() {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+pub(crate) const CGROUP: &str = "/sys/fs/cgroup";
+
+/// A group of the test's own in the hierarchy that is mounted there; removed with all in it.
+pub(crate) struct Group(pub(crate) PathBuf);
+
+impl Group {
+    pub(crate) fn make(name: &str) -> Self {
+        let group = Path::new(CGROUP).join(format!("sluice-test-{name}-{}", std::process::id()));
+        std::fs::create_dir(&group).unwrap();
+        Self(group)
+    }
+
+    /// As processes in it see its path.
+    pub(crate) fn name(&self) -> String {
+        format!("/{}", self.0.file_name().unwrap().to_str().unwrap())
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _older_kernels = std::fs::write(self.0.join("cgroup.kill"), "1");
+        let until = Instant::now() + Duration::from_secs(5);
+        while self.0.exists() && Instant::now() < until {
+            remove_groups(&self.0);
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+fn remove_groups(group: &Path) {
+    for entry in std::fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            remove_groups(&entry.path());
+        }
+    }
+    let _not_empty_yet = std::fs::remove_dir(group);
+}
+
 pub(crate) fn spawn(spec: &Spec) -> Child {
     started(&mut Command::new(env!("CARGO_BIN_EXE_sluice-shim")), spec)
 }
@@ -266,6 +342,14 @@ pub(crate) struct Report {
 }
 
 impl Report {
+    /// What a spool has of an operation that is not over.
+    pub(crate) fn so_far(spool: &Path) -> Self {
+        Self {
+            events: spooled(spool),
+            kept: None,
+        }
+    }
+
     pub(crate) fn read(bytes: &[u8]) -> Self {
         let mut decoder = Decoder::default();
         decoder.push(bytes);
@@ -310,6 +394,18 @@ impl Report {
             }
         });
         started.unwrap_or_else(|| panic!("did not start: {:?}", self.events))
+    }
+
+    /// The cgroups that were made for it.
+    pub(crate) fn cgroups(&self) -> &[PathBuf] {
+        let prepared = self.events.iter().find_map(|e| {
+            if let Event::Prepared(prepared) = e {
+                Some(prepared)
+            } else {
+                None
+            }
+        });
+        &prepared.unwrap().cgroups
     }
 
     /// What is kept of a stream.

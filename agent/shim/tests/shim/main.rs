@@ -7,6 +7,7 @@
 
 mod harness;
 
+mod backends;
 mod cleaning;
 mod confinement;
 mod containment;

@@ -276,6 +276,7 @@ mod tests {
                 flags: Vec::new(),
                 language: "shell".to_owned(),
                 text: ":\n".to_owned(),
+                sha256: vec![0; 32],
             },
             arguments: Vec::new(),
             environment: Vec::new(),
@@ -304,7 +305,11 @@ mod tests {
                 related: Vec::new(),
                 subject: "script".to_owned(),
                 remediation: None,
-                attributes: vec![Attribute::new("user", Value::Text("root".to_owned()), origin)],
+                attributes: vec![Attribute::new(
+                    "user",
+                    Value::Text("root".to_owned()),
+                    origin,
+                )],
             };
             let answer = Ok(Answer::Findings(vec![finding]));
             let checked = check(answer, &manifest, Some(&bundle()));

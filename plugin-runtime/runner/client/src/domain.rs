@@ -347,7 +347,9 @@ async fn snapshotted(
         Ok(Response::Snapshot(Ok(length))) => space
             .seal(length, Content::Component)
             .map_err(BindError::from),
-        Ok(Response::Snapshot(Err(error))) => return Err(BindError::Call(check::inert_error(error))),
+        Ok(Response::Snapshot(Err(error))) => {
+            return Err(BindError::Call(check::inert_error(error)));
+        }
         Ok(_) => Err(BindError::other_question()),
         Err(gone) => {
             return Err(BindError::Call(

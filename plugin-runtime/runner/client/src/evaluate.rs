@@ -442,7 +442,10 @@ fn reasons(decision: &a::Decision) -> String {
     match decision.reasons.as_slice() {
         [] => "no reason given".to_owned(),
         reasons => {
-            let messages: Vec<_> = reasons.iter().map(|reason| reason.message.clone()).collect();
+            let messages: Vec<_> = reasons
+                .iter()
+                .map(|reason| reason.message.clone())
+                .collect();
             check::told(&messages)
         }
     }

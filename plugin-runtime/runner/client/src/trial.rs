@@ -114,8 +114,8 @@ pub async fn ask(gate: &BoundGate, trial: &Trial) -> Tried {
         }
     };
     let called = gate.call(&encoded).await;
-    let answer = check::check(called.answer, gate.manifest(), Some(&bundle))
-        .map(|answer| match answer {
+    let answer =
+        check::check(called.answer, gate.manifest(), Some(&bundle)).map(|answer| match answer {
             Answer::Checks(checks) => TriedAnswer::Checks(checks),
             Answer::Prepared(prepared) => TriedAnswer::Prepared(prepared),
             Answer::Decision(decision) => TriedAnswer::Decision(decision),
