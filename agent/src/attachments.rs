@@ -59,7 +59,7 @@ impl Blobs {
         if size > LARGEST {
             return Err(BlobError::TooLarge { sha256, size });
         }
-        let (actual, reader) = connection
+        let (actual, mut reader) = connection
             .fetch(sha256, 0)
             .await?
             .ok_or(BlobError::NotFound(sha256))?;
@@ -70,14 +70,13 @@ impl Blobs {
                 actual,
             });
         }
-        // No more than was announced, whatever comes.
-        let mut reader = reader.take(size);
         let temporary = tempfile::Builder::new()
             .prefix(PARTIAL)
             .tempfile_in(&self.0)?;
         let mut file = tokio::fs::File::from_std(temporary.reopen()?);
         let mut digest = Sha256::new();
         let mut buffer = vec![0; 64 << 10];
+        // The reader gives no more than was announced, and takes more for the violation that it is.
         loop {
             let read = reader.read(&mut buffer).await;
             let length = read.map_err(BlobError::BrokenOff)?;

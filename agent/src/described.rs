@@ -11,30 +11,32 @@ use sluice_protocol::digest::Digest;
 use sluice_protocol::script::{Interpreter, Language};
 use sluice_shim::spec::{Content, Spec, User};
 
+use crate::exec::environment::Names;
 use crate::exec::interpreter::Interpreter as Found;
 use crate::exec::users::EPHEMERAL;
 
 /// Whether what a shim would run has the digest of what the gates saw. `bundle` is what they saw, `found` the interpreter
-/// that was found for it.
+/// that was found for it, and `names` those by which the script learns its identity.
 #[must_use]
 pub(crate) fn is_what_was_seen(
     spec: &Spec,
     bundle: &Bundle,
     found: &Found,
+    names: Names,
     digest: Digest,
 ) -> bool {
-    read_back(spec, bundle, found)
+    read_back(spec, bundle, found, names)
         .and_then(|bundle| bundle.digest().ok())
         .is_some_and(|again| again == digest)
 }
 
 /// The bundle that a description comes to; none where it does not say what the bundle says.
-fn read_back(spec: &Spec, bundle: &Bundle, found: &Found) -> Option<Bundle> {
+fn read_back(spec: &Spec, bundle: &Bundle, found: &Found, names: Names) -> Option<Bundle> {
     Some(Bundle {
         interpreter: interpreter(spec, &bundle.interpreter, found)?,
         script: String::from_utf8(spec.script.bytes.to_vec()).ok()?,
         arguments: spec.arguments.clone(),
-        environment: environment(spec, &bundle.environment)?,
+        environment: environment(spec, &bundle.environment, names)?,
         attachments: attachments(spec)?,
         secrets: spec
             .secrets
@@ -68,8 +70,8 @@ fn interpreter(spec: &Spec, asked: &Interpreter, found: &Found) -> Option<Interp
     })
 }
 
-/// The job's variables with the values that the script will see.
-fn environment(spec: &Spec, asked: &[Variable]) -> Option<Vec<Variable>> {
+/// The job's variables with the values that the script will see. Those that tell it its identity are the machine's to say.
+fn environment(spec: &Spec, asked: &[Variable], names: Names) -> Option<Vec<Variable>> {
     let value = |name: &str| {
         let mut values = spec.environment.iter().filter(|given| given.name == name);
         let value = values.next()?.value.clone();
@@ -78,9 +80,14 @@ fn environment(spec: &Spec, asked: &[Variable]) -> Option<Vec<Variable>> {
     asked
         .iter()
         .map(|variable| {
+            let value = if names.are_identity(&variable.name) {
+                variable.value.clone()
+            } else {
+                value(&variable.name)?
+            };
             Some(Variable {
                 name: variable.name.clone(),
-                value: value(&variable.name)?,
+                value,
             })
         })
         .collect()
@@ -239,7 +246,21 @@ mod tests {
     }
 
     fn is_seen(spec: &Spec) -> bool {
-        is_what_was_seen(spec, &bundle(), &found(), bundle().digest().unwrap())
+        seen_as(spec, &bundle(), Names::Sluice)
+    }
+
+    fn seen_as(spec: &Spec, bundle: &Bundle, names: Names) -> bool {
+        is_what_was_seen(spec, bundle, &found(), names, bundle.digest().unwrap())
+    }
+
+    #[test]
+    fn what_a_script_learns_of_itself_is_the_machines_to_say_where_it_is_asked_to() {
+        let mut asked = bundle();
+        asked.environment.push(variable("LANDSCAPE_URL", "forged"));
+        let mut spec = description();
+        spec.environment.push(given("LANDSCAPE_URL", "the host"));
+        assert!(seen_as(&spec, &asked, Names::SluiceAndLandscape));
+        assert!(!seen_as(&spec, &asked, Names::Sluice));
     }
 
     #[test]

@@ -260,7 +260,13 @@ async fn check(
     }
     let spec = spec(agent, operation, bundle, &permitted, config);
     // Once more, over what is handed to the shim.
-    if !is_what_was_seen(&spec, bundle, &permitted.interpreter, *digest) {
+    if !is_what_was_seen(
+        &spec,
+        bundle,
+        &permitted.interpreter,
+        names(operation),
+        *digest,
+    ) {
         return Err(Ending::Error(
             "what would run differs from what the gates saw; nothing was started".to_owned(),
         ));
@@ -373,6 +379,14 @@ fn job_attributes(operation: &Operation, identity: &Identity) -> Vec<Attribute> 
     ]
 }
 
+/// By which names the script learns its identity.
+const fn names(operation: &Operation) -> Names {
+    match operation.submission.compatibility {
+        Compatibility::None => Names::Sluice,
+        Compatibility::Landscape => Names::SluiceAndLandscape,
+    }
+}
+
 fn spec(
     agent: &Agent,
     operation: &Operation,
@@ -381,10 +395,7 @@ fn spec(
     config: &Config,
 ) -> Spec {
     let identity = agent.identity();
-    let names = match operation.submission.compatibility {
-        Compatibility::None => Names::Sluice,
-        Compatibility::Landscape => Names::SluiceAndLandscape,
-    };
+    let names = names(operation);
     let given = environment::Identity {
         tenant: identity.tenant,
         machine_id: agent.machine.machine.to_string(),

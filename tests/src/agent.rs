@@ -202,13 +202,16 @@ impl Agent {
         self.process.wait().expect("waits");
     }
 
-    /// Ends the agent as an init system does, so that the host knows at once. Its shims go on.
+    /// Ends the agent as an init system does, so that the host knows at once; one that has ended is left as it is. Its
+    /// shims go on.
     ///
     /// # Panics
     ///
     /// Where it does not end.
     pub fn stop(&mut self) {
-        self.signal(Signal::SIGTERM);
+        if self.process.try_wait().expect("waits").is_none() {
+            self.signal(Signal::SIGTERM);
+        }
         self.ended();
     }
 

@@ -12,7 +12,7 @@ pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 pub struct Locale(Vec<Variable>);
 
 /// What tells a script where it runs and for whom.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Identity {
     /// The tenant's name.
     pub tenant: String,
@@ -41,6 +41,15 @@ pub enum Names {
     Sluice,
     /// `SLUICE_*` and `LANDSCAPE_*` (`--compat landscape`).
     SluiceAndLandscape,
+}
+
+impl Names {
+    /// Whether a script learns something of its identity by this name, whatever the job says.
+    #[must_use]
+    pub fn are_identity(self, name: &str) -> bool {
+        let all = Identity::default().variables(self);
+        all.iter().any(|variable| variable.name == name)
+    }
 }
 
 impl Locale {

@@ -568,8 +568,16 @@ mod tests {
         let mut operation = bench.start(&spec).await;
         while !matches!(operation.next().await.unwrap(), Some(Event::Output { .. })) {}
         operation.shim.signal(Signal::SIGKILL).unwrap();
+        let end = loop {
+            match operation.next().await {
+                // What it wrote is there to be read.
+                Ok(Some(Event::Spooled)) => {}
+                end => break end,
+            }
+        };
         assert!(
-            matches!(operation.next().await, Err(FollowError::Interrupted { notes }) if notes.is_empty())
+            matches!(&end, Err(FollowError::Interrupted { notes }) if notes.is_empty()),
+            "{end:?}"
         );
         assert_eq!(std::fs::read_dir(&spec.workspace_base).unwrap().count(), 0);
     }

@@ -271,8 +271,7 @@ pub(super) async fn job(
                 },
                 bundle_sha256: plan.bundle_sha256,
                 silence_after: not_after.plus(time).plus(SILENCE),
-                // Head, tail and the rounding of both; what is beyond is a machine that lies.
-                output_limit: output.0.saturating_mul(2).saturating_add(64 << 10),
+                output_limit: output.0,
                 started: None,
                 message: None,
                 exit_code: None,

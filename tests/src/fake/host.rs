@@ -230,6 +230,13 @@ impl FakeHost {
         link
     }
 
+    /// Forgets who has come and was not looked at: a machine that has ended since.
+    pub fn send_away(&self) {
+        while let Ok(link) = self.links.try_recv() {
+            link.cut();
+        }
+    }
+
     /// Whether a machine has come that the test has not looked at.
     #[must_use]
     pub fn has_visitor(&self) -> bool {

@@ -88,7 +88,8 @@ impl FakeMachine {
 }
 
 impl FakeConnection<'_> {
-    /// Opens the control stream and says `Hello` on it, and these bytes after it.
+    /// Opens the control stream and says `Hello` on it, and these bytes after it. Where there are none, waits until the host
+    /// has begun to answer or has closed the connection.
     pub fn greet(&self, open: &[OperationId], then: &[u8]) {
         let hello = FromAgent::Hello(Box::new(Hello {
             versions: vec![sluice_protocol::VERSION],
@@ -98,10 +99,13 @@ impl FakeConnection<'_> {
             ledger_head: None,
         }));
         let bytes = stream(StreamKind::Control, &[frame(&hello), then.to_vec()]);
-        let connection = self.connection.clone();
+        let (connection, waits) = (self.connection.clone(), then.is_empty());
         self.machine.runtime.block_on(async move {
-            if let Ok((mut send, receive)) = connection.open_bi().await {
+            if let Ok((mut send, mut receive)) = connection.open_bi().await {
                 let _closed = send.write_all(&bytes).await;
+                if waits {
+                    let _closed = receive.read_exact(&mut [0]).await;
+                }
                 // It lives as long as the connection.
                 tokio::spawn(async move {
                     connection.closed().await;

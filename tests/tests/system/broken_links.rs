@@ -12,7 +12,7 @@ use sluice_protocol::ids::MachineId;
 use sluice_protocol::message::CloseCode;
 use sluice_protocol::message::control::{Fact, FactValue, FromAgent, FromHost};
 use sluice_protocol::message::operation::Operation;
-use sluice_tests::fake::{BlobFault, FakeHost, operation, sealed};
+use sluice_tests::fake::{BlobFault, FakeHost, operation, sealed, shipped_gates};
 use sluice_tests::{Machine, binaries, eventually};
 use sluice_transport::identity::machine_of;
 
@@ -214,7 +214,12 @@ fn gates_that_break_off_are_fetched_again_and_operations_wait_for_them() {
 #[test]
 fn a_gate_runner_that_does_not_answer_keeps_no_machine_from_its_host() {
     let host = FakeHost::start();
-    let machine = host.machine("m1", "");
+    // Each gate waits for a runner, and one is enough to see that.
+    let scanner = shipped_gates()
+        .into_iter()
+        .filter(|gate| gate.plugin == "scanner");
+    host.bind(scanner.collect());
+    let machine = host.machine("m1", "[gates]\nstages = [\"scan\"]\n");
     let programs = host.folder().join("programs");
     fs::create_dir(&programs).expect("makes a folder");
     for program in ["sluice-agent", "sluice-shim"] {
@@ -232,7 +237,11 @@ fn a_gate_runner_that_does_not_answer_keeps_no_machine_from_its_host() {
         link.hello_after()
     );
     let blocked = run(&link, &operation(HARMLESS));
-    assert_eq!(blocked.ending().0, "blocked", "{blocked:#?}");
+    let (state, message) = blocked.ending();
+    assert!(
+        state == "blocked" && message.contains("runner"),
+        "{state} {message}"
+    );
 }
 
 #[test]

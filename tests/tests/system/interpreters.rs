@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use sluice_tests::{Fleet, is_root, script};
+use sluice_tests::{Fleet, Script, is_root, script};
 
 use crate::hostile::without_gates;
 
@@ -25,9 +25,20 @@ fn folder(fleet: &Fleet, name: &str, text: &str) -> std::path::PathBuf {
     folder
 }
 
+/// An ephemeral user has a `/tmp` of its own, and would not see the folder.
+fn sees_the_folder(asked: Script) -> Script {
+    if is_root() {
+        asked.option("--as", "root")
+    } else {
+        asked
+    }
+}
+
 #[test]
 fn a_home_that_the_job_names_brings_no_code_into_any_shell() {
-    let fleet = without_gates("[interpreters]\nallowed = [\"sh\", \"bash\", \"zsh\", \"ksh\"]\n");
+    let fleet = without_gates(
+        "[interpreters]\nallowed = [\"sh\", \"bash\", \"zsh\", \"ksh\"]\n[run-as]\nusers = \"ALL\"\n",
+    );
     for (shell, file) in [
         ("zsh", ".zshenv"),
         ("bash", ".bashrc"),
@@ -43,7 +54,11 @@ fn a_home_that_the_job_names_brings_no_code_into_any_shell() {
             continue;
         }
         let home = folder(&fleet, file, "echo from the home\n");
-        let asked = script("echo from the script\n")
+        let text = format!(
+            "test -r {file} && echo from the script\n",
+            file = home.join(file).display()
+        );
+        let asked = sees_the_folder(script(&text))
             .option("--interpreter", shell)
             .option("--env", &format!("HOME={}", home.display()));
         let outcome = fleet.run(&asked);
@@ -65,7 +80,7 @@ fn a_loader_variable_works_where_the_owner_allows_it_and_nowhere_else() {
     let modules = folder(&fleet, "sluicelet.py", "NAME = 'from the module'\n");
     fleet.add_machine(
         "m2",
-        "[environment]\nallow = [\"PYTHONPATH\"]\n[gates]\nstages = []\n",
+        "[environment]\nallow = [\"PYTHONPATH\"]\n[run-as]\nusers = \"ALL\"\n[gates]\nstages = []\n",
     );
     let asked = script("#!/usr/bin/env python3\nimport sluicelet\nprint(sluicelet.NAME)\n")
         .option("--env", &format!("PYTHONPATH={}", modules.display()));
@@ -73,7 +88,7 @@ fn a_loader_variable_works_where_the_owner_allows_it_and_nowhere_else() {
         "blocked",
         "Blocked by machine policy: the variable PYTHONPATH would load code that no gate has seen",
     );
-    let outcome = fleet.run(&asked.on("m2"));
+    let outcome = fleet.run(&sees_the_folder(asked).on("m2"));
     outcome.expect("succeeded", "Script executed successfully");
     assert_eq!(outcome.text("stdout"), "from the module\n");
 }

@@ -76,7 +76,7 @@ fn what_a_script_believes_of_itself_is_not_the_jobs_to_say() {
         "ACTIVITY_CREATOR_ID",
     ];
     let mut asked =
-        script("#!/bin/sh\ntr '\\0' '\\n' < /proc/self/environ | grep ^LANDSCAPE_ | sort\n")
+        script("#!/bin/sh\ntr '\\0' '\\n' < /proc/$$/environ | grep ^LANDSCAPE_ | sort\n")
             .option("--compat", "landscape")
             .option("--attach", file.to_str().expect("is text"));
     for name in names {

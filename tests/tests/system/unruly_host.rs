@@ -7,6 +7,7 @@ use sluice_protocol::ids::OperationId;
 use sluice_protocol::message::control::{FromHost, Identity};
 use sluice_protocol::message::operation::Progress;
 use sluice_protocol::message::{CloseCode, Direction, StreamKind};
+use sluice_tests::eventually;
 use sluice_tests::fake::{FakeHost, FakeLink, frame, operation, raw_frame, stream};
 
 use crate::hostile_host::{HARMLESS, expect_unharmed, started};
@@ -110,22 +111,36 @@ fn a_host_that_breaks_the_protocol_is_left_and_the_machine_says_so_on_its_record
     let host = FakeHost::start();
     let machine = host.machine("m1", "");
     let mut agent = machine.start();
-    let expect_left = |what: &str, link: &FakeLink| {
+    let violations = || {
+        let all = machine.events().into_iter();
+        all.filter(|entry| entry["event"] == "host_protocol_violation")
+            .count()
+    };
+    let mut expected = 0;
+    let mut expect_left = |what: &str, link: &FakeLink| {
         let (code, reason) = link.ended();
         assert_eq!(code, CloseCode::Protocol as u64, "{what}: {reason}");
+        expected += 1;
+        eventually("it is on the record", || {
+            (violations() == expected).then_some(())
+        });
     };
     for (what, misdeed) in BEFORE_WELCOME {
         let link = host.greeted();
         misdeed(&link);
         expect_left(&format!("{what}, before welcome"), &link);
         // Its next attempts would come later and later.
-        agent.restart();
+        agent.kill();
+        host.send_away();
+        agent = machine.start();
     }
     for (what, misdeed) in AFTER_WELCOME {
         let link = host.serve();
         misdeed(&link);
         expect_left(what, &link);
-        agent.restart();
+        agent.kill();
+        host.send_away();
+        agent = machine.start();
     }
     let link = host.greeted();
     let mut welcome = link.welcome();
@@ -135,13 +150,8 @@ fn a_host_that_breaks_the_protocol_is_left_and_the_machine_says_so_on_its_record
 
     let link = host.serve();
     expect_unharmed(&link);
-    let violations = machine
-        .events()
-        .into_iter()
-        .filter(|entry| entry["event"] == "host_protocol_violation")
-        .count();
     assert_eq!(
-        (violations, started(&machine)),
+        (violations(), started(&machine)),
         (BEFORE_WELCOME.len() + AFTER_WELCOME.len(), 1),
         "{:#?}",
         machine.events()
