@@ -245,6 +245,8 @@ mod tests {
         }
     }
 
+    type Change = (&'static str, fn(&mut Spec));
+
     fn is_seen(spec: &Spec) -> bool {
         seen_as(spec, &bundle(), Names::Sluice)
     }
@@ -266,7 +268,7 @@ mod tests {
     #[test]
     fn a_description_that_says_anything_else_than_the_gates_saw_is_not_started() {
         assert!(is_seen(&description()));
-        let changes: [(&str, fn(&mut Spec)); 19] = [
+        let changes: [Change; 19] = [
             ("script", |s| s.script.bytes.push(b'\n')),
             ("no text", |s| s.script.bytes[0] = 0xff),
             ("interpreter", |s| s.interpreter = "/tmp/python3".into()),

@@ -204,7 +204,10 @@ impl Agent {
     ///
     /// Where the ledger or the state directory cannot be read.
     pub(crate) fn resume(self: &Arc<Self>) -> anyhow::Result<()> {
-        for open in self.ledger.open_operations()? {
+        let mut all = self.ledger.open_operations()?;
+        // What runs has its place before what waits for one.
+        all.sort_by_key(|open| !matches!(open.step, Step::Started(_)));
+        for open in all {
             match open.step {
                 Step::Accepted => self.begin(open.operation, Origin::Accepted),
                 Step::Started(passed) => self.begin(open.operation, Origin::Started(passed)),

@@ -103,9 +103,9 @@ impl Told {
         *told = until.max(*told);
         let gap = end.map(|end| end.gap()).filter(|gap| !gap.is_empty());
         let parts = match gap {
-            Some(gap) => vec![from..until.min(gap.start), from.max(gap.end)..until],
+            Some(gap) => [from..until.min(gap.start), from.max(gap.end)..until],
             None if from == piece.offset => return vec![piece],
-            None => vec![from..until],
+            None => [from..until, until..until],
         };
         let within = |at: u64| usize::try_from(at - piece.offset).unwrap_or(usize::MAX);
         parts

@@ -10,7 +10,7 @@
 //! - [`audit`]: the record.
 //! - [`rest`]: the API for operators.
 //! - [`store`], [`blobs`]: what is kept, and how.
-//! - [`config`], [`directory`], [`init`], [`server`]: how a host is set up and runs.
+//! - [`config`], [`directory`], [`init`], [`server`]: how a host is set up and runs; `tls.rs` is the API's certificate.
 //! - [`host`], [`metrics`], [`clock`], [`random`]: what the parts share.
 
 pub mod jobs;
@@ -38,6 +38,7 @@ pub mod config;
 pub mod directory;
 pub mod init;
 pub mod server;
+mod tls;
 
 pub mod clock;
 pub mod host;

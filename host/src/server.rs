@@ -4,16 +4,13 @@ use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum_server::Handle;
 use axum_server::accept::NoDelayAcceptor;
-use axum_server::tls_rustls::RustlsConfig;
 use futures_util::future::select_all;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use sluice_transport::host::HostEndpoint;
-use sluice_transport::identity::{self, Authority, IssueError, crypto_provider};
+use sluice_transport::identity::{self, Authority, IssueError};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -31,6 +28,7 @@ use crate::plugins::Gates;
 use crate::rest;
 use crate::schedules::{self, Schedules};
 use crate::store::{OpenError, Store, StoreError, tenants};
+use crate::tls::{self, ApiTls};
 
 /// How often it is looked for what time has ended.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -134,7 +132,9 @@ impl Server {
         })?;
         let endpoint = Arc::new(HostEndpoint::bind(options.agents, &authority, host_id)?);
         let agents_address = endpoint.local_addr();
-        let tls = tls(&options.tls, api_address, &authority)?;
+        let tls = ApiTls::find(&options.tls, &authority, || {
+            (!api_address.ip().is_loopback()).then(|| own_names(api_address.ip()))
+        })?;
         let host = Arc::new(Host {
             store,
             blobs: BlobStore::open(&directory.blobs())?,
@@ -154,9 +154,12 @@ impl Server {
                 authority: authority.root_fingerprint(),
             },
         });
-        let link = Link::new(Arc::clone(&host), authority);
         let api = Handle::new();
-        let parts = vec![
+        let renewal = tls
+            .clone()
+            .map(|tls| tls.renew(authority.clone(), tls::RENEWAL));
+        let link = Link::new(Arc::clone(&host), authority);
+        let mut parts = vec![
             Part::start(
                 "the API",
                 serve_api(listener, tls, api.clone(), Arc::clone(&host)),
@@ -168,6 +171,7 @@ impl Server {
             Part::start("the sweeper", sweep(Arc::clone(&host))),
             Part::start("the schedules", schedules::drive(Arc::clone(&host))),
         ];
+        parts.extend(renewal.map(|renewal| Part::start("the API's certificate", renewal)));
         Ok(Self {
             host,
             link,
@@ -265,15 +269,15 @@ async fn sweep(host: SharedHost) -> std::io::Result<()> {
 
 async fn serve_api(
     listener: TcpListener,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    tls: Option<ApiTls>,
     handle: Handle<SocketAddr>,
     host: SharedHost,
 ) -> std::io::Result<()> {
     let service = rest::router(host).into_make_service_with_connect_info::<SocketAddr>();
     // Events are small and must not wait for the acknowledgement of the ones before.
     match tls {
-        Some(config) => {
-            axum_server::from_tcp_rustls(listener, RustlsConfig::from_config(config))?
+        Some(tls) => {
+            axum_server::from_tcp_rustls(listener, tls.config)?
                 .map(|tls| tls.acceptor(NoDelayAcceptor::new()))
                 .handle(handle)
                 .serve(service)
@@ -287,52 +291,6 @@ async fn serve_api(
                 .await
         }
     }
-}
-
-/// The TLS of the API: none on loopback without a certificate; else the one of the configuration, or one issued by the
-/// host's own authority.
-fn tls(
-    config: &Tls,
-    address: SocketAddr,
-    authority: &Authority,
-) -> Result<Option<Arc<rustls::ServerConfig>>, ServeError> {
-    let (chain, key) = match (&config.certificate, &config.key) {
-        (Some(certificate), Some(key)) => {
-            let chain = CertificateDer::pem_file_iter(certificate)
-                .and_then(Iterator::collect::<Result<Vec<_>, _>>);
-            let chain = chain.map_err(|error| ServeError::Certificate {
-                path: certificate.clone(),
-                reason: error.to_string(),
-            })?;
-            let key =
-                PrivateKeyDer::from_pem_file(key).map_err(|error| ServeError::Certificate {
-                    path: key.clone(),
-                    reason: error.to_string(),
-                })?;
-            (chain, key)
-        }
-        _ if address.ip().is_loopback() => return Ok(None),
-        _ => {
-            let names = if config.names.is_empty() {
-                own_names(address.ip())
-            } else {
-                config.names.clone()
-            };
-            let issued = authority.issue_api(&names, SystemTime::now())?;
-            let chain = issued
-                .chain
-                .iter()
-                .map(|der| CertificateDer::from(der.clone()))
-                .collect();
-            (chain, PrivatePkcs8KeyDer::from(issued.key.to_vec()).into())
-        }
-    };
-    let mut tls = rustls::ServerConfig::builder_with_provider(crypto_provider())
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
-        .map_err(ServeError::Tls)?;
-    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Some(Arc::new(tls)))
 }
 
 /// Addresses at which machines probably reach a socket. Whoever knows better says `--advertise`.

@@ -30,7 +30,7 @@ pub(crate) struct TestHost {
     pub(crate) tenant: Tenant,
     pub(crate) admin: Actor,
     pub(crate) token: BearerToken,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl TestHost {
@@ -66,8 +66,13 @@ impl TestHost {
             tenant,
             admin,
             token,
-            _dir: dir,
+            dir,
         }
+    }
+
+    /// The folder with the database.
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.dir.path()
     }
 
     /// Another operator of the same tenant.

@@ -136,6 +136,7 @@ pub(crate) enum CopyError {
 
 /// The frame of `message`, if a stream of this kind may carry it.
 pub(crate) fn encode<T: Serialize>(kind: StreamKind, message: &T) -> Result<Vec<u8>, LinkError> {
+    let span = tracing::trace_span!("encode", ?kind, bytes = tracing::field::Empty).entered();
     let body =
         codec::encode(message).map_err(|_| LinkError::Misuse("a message that has no CBOR form"))?;
     let limit = kind.max_frame();
@@ -149,7 +150,7 @@ pub(crate) fn encode<T: Serialize>(kind: StreamKind, message: &T) -> Result<Vec<
     let mut frame = Vec::with_capacity(LENGTH + body.len());
     frame.extend_from_slice(&length.to_be_bytes());
     frame.extend_from_slice(&body);
-    tracing::trace!(?kind, bytes = body.len(), "encoded");
+    span.record("bytes", body.len());
     Ok(frame)
 }
 

@@ -333,6 +333,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_database_does_not_hold_what_a_machine_enrolls_with() {
+        let test = TestHost::new().await;
+        let token = create_token(&test.host.store, &test.admin, None, None, NOW)
+            .await
+            .expect("makes");
+        let mut looked_at = 0;
+        for entry in std::fs::read_dir(test.folder()).expect("lists") {
+            let path = entry.expect("an entry").path();
+            if path.is_file() {
+                let bytes = std::fs::read(&path).expect("reads");
+                let mut windows = bytes.windows(token.secret.len());
+                assert!(!windows.any(|window| window == token.secret), "{path:?}");
+                looked_at += usize::from(bytes.len() > 1000);
+            }
+        }
+        assert!(looked_at > 0, "there is a database");
+    }
+
+    #[tokio::test]
     async fn wrong_expired_and_unknown_tokens_are_refused() {
         let test = TestHost::new().await;
         let token = create_token(

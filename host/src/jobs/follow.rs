@@ -18,6 +18,9 @@ use crate::store::{Connection, Extent, StoreError, jobs, output};
 
 /// How many pieces of output are read at once.
 const PIECES: u32 = 64;
+/// Once so many bytes of output wait to be taken, no other operation is looked at: a follower that comes late holds what it
+/// can take, and not all that a fleet wrote.
+const ENOUGH: usize = 1 << 20;
 /// With more operations than this, changes are gathered for a moment before the store is read.
 const MANY: usize = 32;
 const GATHER: Duration = Duration::from_millis(100);
@@ -35,6 +38,21 @@ pub enum Followed {
     End,
 }
 
+impl Followed {
+    /// How much output it holds.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Output(event) => event.data.0.len(),
+            Self::Result(result) => [&result.stdout, &result.stderr, &result.output]
+                .into_iter()
+                .flatten()
+                .map(String::len)
+                .sum(),
+            Self::State(_) | Self::End => 0,
+        }
+    }
+}
+
 /// Somebody who follows a job.
 #[derive(Debug)]
 pub struct Follower {
@@ -45,6 +63,8 @@ pub struct Follower {
     subscription: Subscription,
     seen: HashMap<OperationId, Seen>,
     ready: VecDeque<Followed>,
+    /// The last look left operations out.
+    is_behind: bool,
     ended: bool,
 }
 
@@ -79,6 +99,7 @@ impl Follower {
             subscription,
             seen: HashMap::new(),
             ready: VecDeque::new(),
+            is_behind: false,
             ended: false,
         }))
     }
@@ -96,7 +117,7 @@ impl Follower {
             if self.ended {
                 return Ok(None);
             }
-            if self.seen.is_empty() {
+            if self.seen.is_empty() || self.is_behind {
                 self.look().await?;
                 continue;
             }
@@ -130,19 +151,28 @@ impl Follower {
             .filter(|(_, seen)| !seen.is_all())
             .collect();
         let tenant = self.tenant.clone();
+        let all = news.len();
         let (news, found) = store
             .look(self.extent(&news)?, move |conn| {
-                let mut found = Vec::new();
+                let (mut found, mut bytes, mut looked_at) = (Vec::new(), 0, 0);
                 for (step, seen) in &mut news {
+                    if bytes >= ENOUGH {
+                        break;
+                    }
+                    let before = found.len();
                     tell(conn, &tenant, step, seen, &mut found)?;
+                    bytes += found[before..].iter().map(Followed::bytes).sum::<usize>();
+                    looked_at += 1;
                 }
+                news.truncate(looked_at);
                 Ok::<_, StoreError>((news, found))
             })
             .await?;
+        self.is_behind = news.len() < all;
         self.seen
             .extend(news.into_iter().map(|(step, seen)| (step.id, seen)));
         self.ready.extend(found);
-        if open == 0 {
+        if open == 0 && !self.is_behind {
             self.ended = true;
             self.ready.push_back(Followed::End);
         }
@@ -234,4 +264,86 @@ fn piece(step: &Step, stream: OutputStream, offset: u64, bytes: Vec<u8>) -> Foll
         offset,
         data: bytes.into(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_protocol::ending::Ending;
+    use sluice_protocol::message::operation::Chunk;
+    use sluice_protocol::report::{Exit, Report, StreamEnd};
+
+    use super::*;
+    use crate::jobs::{Machine, store_output, store_report, store_step};
+    use crate::testing::{NOW, TestHost};
+
+    const EACH: usize = ENOUGH / 2 + 1;
+    const NAMES: [&str; 6] = ["m1", "m2", "m3", "m4", "m5", "m6"];
+
+    async fn wrote(test: &TestHost, machine: &Machine, id: OperationId) {
+        let piece = Chunk {
+            stream: OutputStream::Stdout,
+            offset: 0,
+            bytes: vec![b'a'; EACH],
+        };
+        let report = Report {
+            stdout: StreamEnd {
+                kept: EACH as u64,
+                lost: 0,
+                head: EACH as u64,
+            },
+            exit: Some(Exit::Code(0)),
+            started_at: Some(NOW.to_wire()),
+            ..Report::without_process(Ending::Succeeded, NOW.to_wire())
+        };
+        let running = store_step(&test.host, machine, id, State::Running, Some(NOW), NOW);
+        running.await.expect("stores");
+        let stored = store_output(&test.host, machine, id, piece);
+        stored.await.expect("stores");
+        let stored = store_report(&test.host, machine, id, report, NOW);
+        stored.await.expect("stores");
+    }
+
+    #[tokio::test]
+    async fn who_comes_late_is_handed_everything_and_never_all_of_it_at_once() {
+        let test = TestHost::new().await;
+        let mut machines = Vec::new();
+        let mut connected = Vec::new();
+        for name in NAMES {
+            let machine = test.machine(name).await;
+            connected.push(test.connect(&machine));
+            machines.push(machine);
+        }
+        let job = test
+            .submit("m1", |request| {
+                request.machines.clear();
+                request.all = true;
+                request.limits.output = Some(sluice_protocol::units::ByteSize(4 << 20));
+            })
+            .await;
+        let steps = test
+            .host
+            .store
+            .read(|conn| operations::steps_of_job(conn, test.tenant.id, job))
+            .expect("reads");
+        for step in &steps {
+            let machine = machines
+                .iter()
+                .find(|machine| machine.name == step.machine_name);
+            wrote(&test, machine.expect("is there"), step.id).await;
+        }
+        let late = Follower::new(test.host.clone(), test.tenant.clone(), job);
+        let mut late = late.expect("reads").expect("is there");
+        let (mut output, mut results) = (0, 0);
+        while let Some(followed) = late.next().await.expect("reads") {
+            let waits: usize = late.ready.iter().map(Followed::bytes).sum();
+            // Of each operation the output comes as pieces, as a stream, and as all that it wrote.
+            assert!(waits < ENOUGH + 3 * EACH, "{waits}");
+            match followed {
+                Followed::Output(event) => output += event.data.0.len(),
+                Followed::Result(_) => results += 1,
+                Followed::State(_) | Followed::End => {}
+            }
+        }
+        assert_eq!((output, results), (NAMES.len() * EACH, NAMES.len()));
+    }
 }

@@ -58,7 +58,7 @@ impl Link {
                 ),
                 Arrival::Enrollment(connection) => drop(
                     self.tasks
-                        .spawn(async move { enroll::serve(&link, connection).await }),
+                        .spawn(async move { enroll::serve(&link, *connection).await }),
                 ),
             }
         }

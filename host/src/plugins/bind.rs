@@ -6,12 +6,15 @@ use serde_json::Value;
 use sluice_gate_client::BindError as ClientError;
 use sluice_gate_types::answer::SettingsProblem;
 use sluice_gate_types::input as gate;
-use sluice_gate_types::manifest::Manifest;
+use sluice_gate_types::manifest::{Manifest, Version};
+use sluice_gate_types::signature::{self, SignatureError};
 use sluice_protocol::gates::{Setting, SettingValue};
 use sluice_protocol::ids::BindingId;
 use sluice_protocol::report::Mode;
 
 use super::gate_set::as_digest;
+use super::gates::raw;
+use super::install;
 use crate::audit::{self, Event, EventKind};
 use crate::blobs::BlobError;
 use crate::clock::UnixMillis;
@@ -53,6 +56,7 @@ pub async fn bind(
 ) -> Result<BindingRow, BindError> {
     let tenant = actor.tenant.id;
     let plugin = find(host, actor, &new.plugin)?;
+    check_publisher(host, actor, &plugin, now)?;
     let settings = checked(&plugin, &new.settings)?;
     if serde_json::to_vec(&settings).map_or(usize::MAX, |json| json.len()) > LARGEST_SETTINGS {
         return Err(BindError::TooLarge);
@@ -176,6 +180,31 @@ fn find(host: &SharedHost, actor: &Actor, plugin: &str) -> Result<PluginRow, Bin
     found.ok_or_else(|| BindError::NoPlugin(plugin.to_owned()))
 }
 
+/// What every machine asks before it takes a gate, and would block operations over.
+fn check_publisher(
+    host: &SharedHost,
+    actor: &Actor,
+    plugin: &PluginRow,
+    now: UnixMillis,
+) -> Result<(), BindError> {
+    let tenant = actor.tenant.id;
+    let trusted = install::trusted(host, tenant)?;
+    let digest = raw(&plugin.sha256);
+    let signed = signature::verify(&plugin.signature, digest, &trusted, now.to_wire())?;
+    let version = signed.statement.version;
+    let others = host
+        .store
+        .read(|conn| plugins::with_id(conn, tenant, &plugin.id))?;
+    match install::floor(&others) {
+        Some(minimum) if version < minimum => Err(BindError::Downgrade {
+            id: plugin.id.clone(),
+            version,
+            minimum,
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// The settings with defaults, or everything that is wrong with them.
 fn checked(plugin: &PluginRow, given: &BTreeMap<String, Value>) -> Result<Vec<Setting>, BindError> {
     let manifest: Manifest = serde_json::from_str(&plugin.manifest)
@@ -236,6 +265,21 @@ pub enum BindError {
     /// Unknown, or another tenant's.
     #[error("there is no binding {0}")]
     NoBinding(BindingId),
+    /// Its publisher is not trusted any more, or its signature is no longer good.
+    #[error("{0}{advice}; nothing was bound", advice = install::advice(.0))]
+    Signature(#[from] SignatureError),
+    /// A newer one has come, whose publisher lets nobody go back.
+    #[error(
+        "{id} {version} may not be used any more: its publisher lets nobody go back below {minimum}, and no machine takes it; nothing was bound"
+    )]
+    Downgrade {
+        /// The plugin.
+        id: String,
+        /// What was asked for.
+        version: Version,
+        /// What is needed.
+        minimum: Version,
+    },
     /// More bindings than one message carries.
     #[error("a tenant has at most {MOST_BINDINGS} bindings; unbind one first; nothing was bound")]
     TooMany,

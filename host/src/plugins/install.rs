@@ -6,6 +6,7 @@ use sluice_gate_client::{BindError as ClientError, Component};
 use sluice_gate_types::manifest::{Manifest, Version};
 use sluice_gate_types::signature::{self, PublicKey, SignatureError};
 use sluice_protocol::digest::Digest;
+use sluice_protocol::ids::TenantId;
 
 use super::gates::raw;
 use crate::audit::{self, Event, EventKind};
@@ -59,13 +60,7 @@ async fn admit(
     signature: Vec<u8>,
     now: UnixMillis,
 ) -> Result<Installed, InstallError> {
-    let trusted = host
-        .store
-        .read(|conn| publishers::list(conn, actor.tenant.id))?;
-    let trusted: Vec<PublicKey> = trusted
-        .iter()
-        .filter_map(|publisher| publisher.key.parse().ok())
-        .collect();
+    let trusted = trusted(host, actor.tenant.id)?;
     if trusted.is_empty() {
         return Err(InstallError::NobodyTrusted);
     }
@@ -132,6 +127,23 @@ async fn admit(
     Ok(Installed { row, manifest })
 }
 
+/// The publishers whom a tenant trusts.
+pub(super) fn trusted(host: &SharedHost, tenant: TenantId) -> Result<Vec<PublicKey>, StoreError> {
+    let trusted = host.store.read(|conn| publishers::list(conn, tenant))?;
+    Ok(trusted
+        .iter()
+        .filter_map(|publisher| publisher.key.parse().ok())
+        .collect())
+}
+
+/// The version below which the publisher of these plugins of one id lets nobody go back.
+pub(super) fn floor(plugins: &[PluginRow]) -> Option<Version> {
+    plugins
+        .iter()
+        .filter_map(|plugin| Version::from_str(plugin.minimum_version.as_deref()?).ok())
+        .max()
+}
+
 /// Of one id there is one publisher, and no way back below the version that a publisher asked for.
 fn check_against(
     others: &[PluginRow],
@@ -145,17 +157,6 @@ fn check_against(
                 publisher: other.publisher.clone(),
             });
         }
-        let minimum = other
-            .minimum_version
-            .as_deref()
-            .and_then(|minimum| Version::from_str(minimum).ok());
-        if let Some(minimum) = minimum.filter(|minimum| version < *minimum) {
-            return Err(InstallError::Downgrade {
-                id: new.id.clone(),
-                version,
-                minimum,
-            });
-        }
         if other.version == new.version && other.sha256 != new.sha256 {
             return Err(InstallError::SameVersion {
                 id: new.id.clone(),
@@ -164,10 +165,17 @@ fn check_against(
             });
         }
     }
+    if let Some(minimum) = floor(others).filter(|minimum| version < *minimum) {
+        return Err(InstallError::Downgrade {
+            id: new.id.clone(),
+            version,
+            minimum,
+        });
+    }
     Ok(())
 }
 
-const fn advice(error: &SignatureError) -> &'static str {
+pub(super) const fn advice(error: &SignatureError) -> &'static str {
     match error {
         SignatureError::Untrusted(_) => " (sluice plugin trust adds one)",
         _ => "",

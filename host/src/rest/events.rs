@@ -1,7 +1,7 @@
 //! `/v1/jobs/{job}/events`: server-sent events.
 
 use std::convert::Infallible;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::response::Sse;
@@ -45,45 +45,65 @@ pub(super) fn stream(
     follower: Follower,
     first: Option<Event>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let events = stream::unfold(
-        (host, actor, follower, first),
-        |(host, actor, mut follower, first)| async move {
-            let event = match first {
-                Some(first) => first,
-                None => next(&host, &actor, &mut follower).await?,
-            };
-            Some((Ok(event), (host, actor, follower, None)))
-        },
-    );
+    let watch = Watch {
+        host,
+        actor,
+        follower,
+        checked: Instant::now(),
+    };
+    let events = stream::unfold((watch, first), |(mut watch, first)| async move {
+        let event = match first {
+            Some(first) => first,
+            None => watch.next().await?,
+        };
+        Some((Ok(event), (watch, None)))
+    });
     Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15)))
 }
 
-/// The next event; none at the end, when the token is no good any more, or when the store fails: then the client, which
-/// has seen no `end`, asks again.
-async fn next(host: &SharedHost, actor: &Actor, follower: &mut Follower) -> Option<Event> {
-    let mut followed = std::pin::pin!(follower.next());
-    let followed = loop {
-        match tokio::time::timeout(TOKEN_CHECK, &mut followed).await {
-            Ok(followed) => break followed,
-            Err(_) => {
-                let good = host.store.read(|conn| {
-                    tokens::is_good(conn, actor.tenant.id, actor.token, UnixMillis::now())
-                });
+/// Somebody who watches a job with a token.
+struct Watch {
+    host: SharedHost,
+    actor: Actor,
+    follower: Follower,
+    /// When the token was last looked at.
+    checked: Instant,
+}
+
+impl Watch {
+    /// The next event; none at the end, when the token is no good any more, or when the store fails: then the client, which
+    /// has seen no `end`, asks again.
+    async fn next(&mut self) -> Option<Event> {
+        let mut followed = std::pin::pin!(self.follower.next());
+        let followed = loop {
+            // Also of a job that tells something all the time.
+            let left = TOKEN_CHECK.saturating_sub(self.checked.elapsed());
+            let followed = tokio::time::timeout(left, &mut followed).await;
+            if self.checked.elapsed() >= TOKEN_CHECK {
+                let (tenant, token) = (self.actor.tenant.id, self.actor.token);
+                let good = self
+                    .host
+                    .store
+                    .read(|conn| tokens::is_good(conn, tenant, token, UnixMillis::now()));
                 if !good.ok()? {
                     return None;
                 }
+                self.checked = Instant::now();
             }
-        }
-    };
-    match followed {
-        Ok(Some(Followed::State(event))) => json(STATE, &event),
-        Ok(Some(Followed::Output(event))) => json(OUTPUT, &event),
-        Ok(Some(Followed::Result(result))) => json(RESULT, &*result),
-        Ok(Some(Followed::End)) => json(END, &EndEvent {}),
-        Ok(None) => None,
-        Err(error) => {
-            tracing::error!(%error, "a job cannot be followed on");
-            None
+            if let Ok(followed) = followed {
+                break followed;
+            }
+        };
+        match followed {
+            Ok(Some(Followed::State(event))) => json(STATE, &event),
+            Ok(Some(Followed::Output(event))) => json(OUTPUT, &event),
+            Ok(Some(Followed::Result(result))) => json(RESULT, &*result),
+            Ok(Some(Followed::End)) => json(END, &EndEvent {}),
+            Ok(None) => None,
+            Err(error) => {
+                tracing::error!(%error, "a job cannot be followed on");
+                None
+            }
         }
     }
 }

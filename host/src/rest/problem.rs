@@ -374,6 +374,14 @@ impl From<BindError> for Refusal {
         match error {
             BindError::NoPlugin(_) => Self::not_found("plugin-not-found", detail),
             BindError::NoBinding(_) => Self::not_found("binding-not-found", detail),
+            BindError::Signature(_) => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "plugin-signature-refused",
+                detail,
+            ),
+            BindError::Downgrade { .. } => {
+                Self::new(StatusCode::CONFLICT, "plugin-conflict", detail)
+            }
             BindError::TooMany | BindError::TooLarge => {
                 Self::new(StatusCode::CONFLICT, "too-many-bindings", detail)
             }

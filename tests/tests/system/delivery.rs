@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use sluice_tests::{Fleet, Output, Script, eventually, is_root, script};
 
+use crate::hostile::without_gates;
 use crate::isolation::is_running;
 
 /// Where a script that runs as `nobody` can leave a trace.
@@ -104,6 +105,27 @@ fn an_agent_that_is_killed_while_a_script_runs_brings_its_result_later() {
         ("before\nafter\n", "trouble\n", 1)
     );
     assert!(fleet.agents[0].machine.left_behind().is_empty());
+}
+
+#[test]
+fn a_script_that_an_earlier_agent_started_counts_among_those_that_run_at_once() {
+    if !is_root() {
+        return;
+    }
+    let mut fleet = without_gates("[limits]\nparallel = 1\n");
+    let folder = traces(&fleet);
+    let first = fleet.detach(&patient(&folder));
+    eventually("it started", || (starts(&folder) == 1).then_some(()));
+    fleet.agents[0].restart();
+    let second = fleet.detach(&script("#!/bin/sh\necho second\n"));
+    fleet.until(&second, "accepted");
+    fs::write(folder.join("go"), "").expect("writes");
+    let first = fleet.until(&first, "failed");
+    let second = fleet.until(&second, "succeeded");
+    assert!(
+        second.text("started_at") >= first.text("finished_at"),
+        "{second:#?}"
+    );
 }
 
 #[test]

@@ -324,6 +324,9 @@ fn the_hosts_own_runner_is_walled_too() {
 
 #[test]
 fn a_descriptor_that_the_agent_was_started_with_goes_no_further() {
+    if !is_root() {
+        return eprintln!("LEFT OUT: only root looks into a gate runner");
+    }
     let fleet = Fleet::builder().start();
     let outcome = fleet.run(&script("#!/bin/sh\nls /proc/self/fd\n"));
     // The last is the directory that `ls` reads.

@@ -368,47 +368,30 @@ fn output_that_there_is_no_room_for_starts_nothing_and_the_owners_key_is_named()
     assert!(!fleet.agents[1].machine.has_started_something());
 }
 
-/// Ten gigabytes: run it with `cargo xtask test --run-ignored ... ten_gigabytes`, or by hand. The figures are in
-/// benches/README.md.
 #[test]
-#[ignore = "takes minutes; nothing else may run on the machine"]
-fn ten_gigabytes_of_output_cost_little_memory_and_disk_and_delay_nobody() {
+fn a_gigabyte_of_output_costs_little_memory_and_disk() {
     if !is_root() {
-        return;
+        return eprintln!("LEFT OUT: only root looks into the memory of a shim");
     }
     let fleet = without_gates("");
-    let small = script("#!/bin/sh\necho beside\n");
-    let median = |fleet: &Fleet| {
-        let mut times: Vec<Duration> = (0..20)
-            .map(|_| {
-                let began = Instant::now();
-                let outcome = fleet.run(&small);
-                outcome.expect("succeeded", "Script executed successfully");
-                began.elapsed()
-            })
-            .collect();
-        times.sort();
-        times[10]
-    };
-    median(&fleet);
-    let alone = median(&fleet);
+    // What an agent needs for any operation is not counted.
+    let small = fleet.run(&script("#!/bin/sh\n:\n"));
+    small.expect("succeeded", "Script executed successfully");
     let agent = fleet.agents[0].pid();
     let before = kib(agent, "VmHWM:");
-    let began = Instant::now();
     let job = fleet.detach(
-        &script("#!/bin/sh\nexec head -c 10000000000 /dev/zero\n")
+        &script("#!/bin/sh\nexec head -c 1000000000 /dev/zero\n")
             .option("--output-limit", "16MiB")
             .time_limit("30m"),
     );
     fleet.until(&job, "running");
     let spool = spool(&fleet);
-    let beside = median(&fleet);
-    let (mut disk, mut shim) = (0, 0);
     let pid: u32 = fs::read_to_string(spool.join("lock"))
         .expect("reads")
         .trim()
         .parse()
         .expect("is a pid");
+    let (mut disk, mut shim) = (0, 0);
     while fleet.show(&job).text("state") == "running" {
         let files = fs::read_dir(&spool).into_iter().flatten().flatten();
         let sizes = files.filter_map(|file| Some(file.metadata().ok()?.len()));
@@ -416,19 +399,17 @@ fn ten_gigabytes_of_output_cost_little_memory_and_disk_and_delay_nobody() {
         if Path::new(&format!("/proc/{pid}")).exists() {
             shim = shim.max(kib(pid, "VmHWM:"));
         }
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(Duration::from_millis(50));
     }
     let ended = fleet.until(&job, "succeeded");
     assert_eq!(
         ended.json["output_lost_bytes"],
-        10_000_000_000_u64 - (16 << 20)
+        1_000_000_000_u64 - (16 << 20)
     );
     let grown = kib(agent, "VmHWM:") - before;
-    eprintln!(
-        "{:?}; agent grown by {grown} KiB, shim {shim} KiB, disk {} MiB; another operation {alone:?} alone, {beside:?} beside it",
-        began.elapsed(),
-        disk >> 20
+    assert!(
+        grown < 8 << 10 && (1..8 << 10).contains(&shim) && (1..=33 << 20).contains(&disk),
+        "agent grown by {grown} KiB, shim {shim} KiB, disk {} KiB",
+        disk >> 10
     );
-    assert!(grown < 8 << 10 && shim < 8 << 10 && disk <= (33 << 20));
-    assert!(beside < alone * 4, "{beside:?} beside it, {alone:?} alone");
 }

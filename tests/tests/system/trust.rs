@@ -59,6 +59,28 @@ fn expect_refused(fleet: &Fleet, file: &Path, reason: &str) {
 }
 
 #[test]
+fn a_plugin_whose_publisher_is_trusted_no_more_is_not_put_to_use() {
+    let fleet = Fleet::builder().agents(0).without_gates().start();
+    let file = copy(fleet.folder(), "scanner", |_, _| ());
+    for command in [
+        ["plugin", "trust", &publisher()],
+        ["plugin", "install", file.to_str().expect("is text")],
+        ["plugin", "bind", "scanner"],
+        ["plugin", "untrust", &publisher()],
+        ["plugin", "trust", STRANGER],
+    ] {
+        assert_eq!(fleet.sluice(&command).code, 0, "{command:?}");
+    }
+    let refused = fleet.sluice(&["plugin", "bind", "scanner"]);
+    refused.expect_refused();
+    assert!(
+        refused.stderr.contains("is not trusted") && refused.stderr.contains("nothing was bound"),
+        "{refused:?}"
+    );
+    assert_eq!(fleet.list(&["plugin", "list", "--bindings"]).len(), 1);
+}
+
+#[test]
 fn a_plugin_of_a_publisher_whom_nobody_trusts_is_refused() {
     let fleet = Fleet::builder().agents(0).without_gates().start();
     let file = copy(fleet.folder(), "scanner", |_, _| ());

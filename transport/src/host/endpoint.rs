@@ -36,7 +36,7 @@ pub enum Arrival {
     /// caller looks up.
     Machine(HostConnection),
     /// Somebody with a token, perhaps.
-    Enrollment(EnrollConnection),
+    Enrollment(Box<EnrollConnection>),
 }
 
 /// A host cannot listen.
@@ -203,7 +203,7 @@ async fn handshake(
         enrollments
             .arrive(Link::new(connection, ALPN_ENROLL, Side::Agent))
             .await
-            .map(Arrival::Enrollment)
+            .map(|connection| Arrival::Enrollment(Box::new(connection)))
     };
     if let Some(arrival) = arrival {
         // Fails where the endpoint is being closed, which closes the connection as well.

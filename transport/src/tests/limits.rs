@@ -415,7 +415,7 @@ async fn asking(
     std::mem::forget(receive);
     tokio::select! {
         arrival = soon("an enrollment", fixture.endpoint.accept()) => match arrival {
-            Some(Arrival::Enrollment(enrollment)) => Ok((enrollment, (endpoint, connection))),
+            Some(Arrival::Enrollment(enrollment)) => Ok((*enrollment, (endpoint, connection))),
             other => panic!("expected an enrollment, got {other:?}"),
         },
         error = connection.closed() => Err(error),
@@ -447,7 +447,7 @@ async fn one_source_takes_few_of_the_places_to_enroll() {
         assert_eq!(connection.close_reason(), None);
     }
     let late = own_address();
-    let error = asking(&fixture, late).await.err().expect("has none");
+    let error = asking(&fixture, late).await.expect_err("has none");
     assert!(closed_with(&error, CloseCode::Busy), "{error}");
     drop(enrollments);
     asking(&fixture, late).await.expect("has a place");

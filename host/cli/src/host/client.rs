@@ -235,7 +235,8 @@ impl<'a> Request<'a> {
             .send()
             .await?;
         if content_type(response.headers()).is_some_and(|kind| kind.starts_with(EVENTS)) {
-            return Ok(Answered::Events(EventStream::new(client, response)));
+            let events = EventStream::new(client, response);
+            return Ok(Answered::Events(Box::new(events)));
         }
         decoded(client, response).await.map(Answered::Json)
     }
@@ -245,7 +246,7 @@ impl<'a> Request<'a> {
 #[derive(Debug)]
 pub(crate) enum Answered<'a, T> {
     Json(T),
-    Events(EventStream<'a>),
+    Events(Box<EventStream<'a>>),
 }
 
 const EVENTS: &str = "text/event-stream";

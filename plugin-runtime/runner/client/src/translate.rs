@@ -134,7 +134,7 @@ pub(crate) fn parameters(submission: &Submission, source: &Source) -> Vec<i::Par
         })
         .collect();
     for extra in &submission.parameters {
-        if !declared.is_some_and(|declared| declared.get(&extra.name).is_some()) {
+        if declared.is_none_or(|declared| declared.get(&extra.name).is_none()) {
             parameters.push(i::Parameter {
                 name: extra.name.clone(),
                 kind: "text".to_owned(),

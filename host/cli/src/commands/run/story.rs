@@ -105,7 +105,7 @@ async fn submit<'a>(
 async fn followed(request: Request<'_>) -> Result<(Job, Option<EventStream<'_>>), Error> {
     let mut events = match request.events_or_json().await? {
         Answered::Json(job) => return Ok((job, None)),
-        Answered::Events(events) => events,
+        Answered::Events(events) => *events,
     };
     match events.first().await? {
         Some(first) if first.name == event::JOB => {

@@ -377,10 +377,8 @@ impl Reader<'_> {
             || (next[0] == Some(&b'}') && self.last == Last::Start);
         let is_method =
             self.last == Last::Arrow || matches!(self.last, Last::Word(b"sub" | b"package"));
-        if !is_key && !is_method {
-            if is_one_of(word, QUOTES) {
-                return self.quoted(word);
-            }
+        if !is_key && !is_method && is_one_of(word, QUOTES) {
+            return self.quoted(word);
         }
         self.statement
             .see(&self.nesting, !is_key && is_one_of(word, EVALUATES));

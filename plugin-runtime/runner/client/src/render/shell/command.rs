@@ -190,7 +190,7 @@ impl Command {
             return Ok(());
         };
         let names = self.names(name);
-        if names.iter().any(|name| *name == "alias") && !arguments.is_empty() {
+        if names.contains(&"alias") && !arguments.is_empty() {
             return Err(Doubt("an alias"));
         }
         for name in names {

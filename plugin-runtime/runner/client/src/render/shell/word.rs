@@ -50,11 +50,7 @@ impl Word {
 
     /// Whether it is a name so far, as in front of `=` and `[`.
     fn is_name(&self) -> bool {
-        self.is_bare
-            && self
-                .literal
-                .as_deref()
-                .is_some_and(|literal| is_name(literal))
+        self.is_bare && self.literal.as_deref().is_some_and(is_name)
     }
 
     /// Whether it is `name=` so far.
