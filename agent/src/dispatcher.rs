@@ -4,7 +4,6 @@
 //! Nothing here waits on behalf of the link: a link that breaks cuts nothing off half-way.
 
 use std::collections::hash_map::{self, HashMap};
-use std::path::Path;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -419,16 +418,13 @@ impl Agent {
     }
 
     fn remove_spool(&self, id: OperationId) {
-        self.remove_spool_at(&self.spool(id));
-        self.spools.removed(id);
-    }
-
-    fn remove_spool_at(&self, spool: &Path) {
-        if let Err(error) = std::fs::remove_dir_all(spool)
+        let spool = self.spool(id);
+        if let Err(error) = std::fs::remove_dir_all(&spool)
             && error.kind() != std::io::ErrorKind::NotFound
         {
             tracing::warn!(path = %spool.display(), %error, "the spool could not be removed");
         }
+        self.spools.removed(id);
     }
 
     fn operations(&self) -> MutexGuard<'_, Operations> {

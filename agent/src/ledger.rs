@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Every step is on disk (SQLite, WAL, synchronous=FULL) before what it permits happens: `accepted` before the host is
-//! told, `started` before a process is, `finished` before the report of what was not started goes out (what was started is
-//! told by its spool too). An id that is in the ledger never starts again, whatever arrives. Steps are made in the order in
+//! told, `started` before the interpreter is executed (a process that waits for that may be there already), `finished` before
+//! the report of what was not started goes out (what was started is told by its spool too). An id that is in the ledger never starts again, whatever arrives. Steps are made in the order in
 //! which they are handed over, so those that nobody waits for ride along with the next commit.
 
 use std::path::{Path, PathBuf};

@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! accept (ledger, fsync) -> owner's policy -> fetch blobs -> environment -> prepare -> scan -> policy gates
-//!     -> start (ledger, fsync, then exec) -> stream -> finish (ledger) -> report until acknowledged
+//!     -> start (ledger, fsync; beside it the shim makes ready) -> go -> stream -> finish (ledger)
+//!     -> report until acknowledged
 //! ```
 //!
-//! Until `start` nothing is written for the script and no process exists; after it the answer is `interrupted` unless the
-//! shim knows better.
+//! Until every gate has let it pass nothing is written for the script and no process of it exists. The shim then makes
+//! everything ready while the start is put on disk, and executes nothing before it is told to; from `start` on the answer is
+//! `interrupted` unless the shim knows better.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -101,6 +101,8 @@ impl Link {
     /// The next stream that the peer opens. May be dropped and called again.
     pub(crate) async fn accept(&self) -> Result<Opened, LinkError> {
         tokio::select! {
+            // Of two that have come at once, the control stream is the first.
+            biased;
             stream = self.connection.accept_bi() => {
                 let (send, receive) = stream.map_err(|error| self.lost(&error))?;
                 Ok(Opened::Bidirectional(send, receive))

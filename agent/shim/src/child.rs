@@ -1,7 +1,8 @@
 //! The child: from the fork to the exec of the interpreter.
 //!
-//! The child sets itself up, reports [`Ready`] and waits; the shim records the start on disk and lets it go. What goes
-//! wrong before the exec comes back as an error, so it is never mistaken for an exit code of the script.
+//! The child sets itself up, reports [`Ready`] and waits; the shim lets it go once the agent, which has the start on disk,
+//! has said so. What goes wrong before the exec comes back as an error, so it is never mistaken for an exit code of the
+//! script.
 //!
 //! The shim has one thread, so the child of its fork may allocate and use the standard library.
 

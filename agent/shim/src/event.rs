@@ -29,8 +29,8 @@ impl UnixMillis {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub enum Event {
-    /// What was made for the operation, on disk before the child is asked to start: from here on it may have started,
-    /// and after a crash this is what has to be ended and removed.
+    /// What was made for the operation, in the spool before the child is asked to start: after a crash of the shim this is
+    /// what has to be ended and removed. It is not flushed: after a power cut the agent's ledger alone tells.
     Prepared(Prepared),
     /// The child has its user, limits and directory, and is told to start the interpreter now.
     Started(Started),

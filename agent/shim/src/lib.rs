@@ -1,9 +1,10 @@
 //! `sluice-shim`: the small process that owns one operation on a machine.
 //!
-//! The agent starts a shim, describes one operation ([`spec::Spec`]) on its standard input and says when it may start
-//! ([`order`]), and reads [`event::Event`]s from its standard output. The shim makes the private directory with the script, starts the interpreter under the requested
-//! user, limits it, captures its output, ends every process of it and removes what it made. It writes the same events
-//! to a spool that only root can touch, so that an agent that was killed or upgraded picks the operation up again.
+//! The agent has a shim forked, describes one operation ([`spec::Spec`]) on its standard input and says when it may start
+//! ([`order`]), and reads [`event::Event`]s from its standard output. The shim makes the private directory with the script,
+//! starts the interpreter under the requested user, limits it, keeps its output, ends every process of it and removes what
+//! it made. Events and all output that is kept go to a spool of the agent's user alone, of the output only the beginning to
+//! standard output too; so an agent that was killed or upgraded picks the operation up again.
 //!
 //! ```text
 //! spool beside its place -> read spec -> take user -> make workspace -> limit cgroups -> [Prepared]

@@ -10,13 +10,14 @@ use serde_bytes::ByteBuf;
 /// The niceness of a shim that has no operation yet, or no longer: what it does then, nobody waits for.
 pub const NICE_AHEAD: i32 = 10;
 
-/// One operation to start. Read from the shim's standard input as one CBOR value.
+/// One operation to start. Comes on the shim's standard input in a frame (see [`crate::order`]), as CBOR.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Spec {
     /// The operation's id: one path component of letters, digits, `-` and `_`, at most 64 bytes.
     pub operation: String,
-    /// A directory for this operation alone, owned by the agent's user, 0700; made when it is missing.
+    /// Where the operation's spool goes: a directory of its own in that of all spools, the agent's user's, 0700. Nothing
+    /// may be there when the operation starts.
     pub spool: PathBuf,
     /// Where the private directory is made (`script_tempdir` of the machine's owner).
     pub workspace_base: PathBuf,

@@ -2,15 +2,16 @@
 //!
 //! ```text
 //! <spool>/lock     flock held by the shim for its life; its pid as text
-//! <spool>/events   frames (see `frame`), made O_EXCL: an operation starts at most once
+//! <spool>/events   frames (see `frame`), made O_EXCL, also by [`abandon`]
 //! <spool>/tail-*   frames with output that is over its limit (see `record`, and [`crate::kept`])
 //! ```
 //! A shim makes both in a directory beside that (`spare-<pid>-<time>`), and puts it there when its operation starts: nothing
-//! may be there then. What a shim that was killed before has left is in the directory beside ([`recover_spares`]).
+//! may be there then, which is why an operation starts at most once. What a shim that was killed before has left is in the directory beside ([`recover_spares`]).
 //!
-//! An agent that starts again calls [`state`] for each spool of an operation that its ledger has as started:
-//! running (then [`wait`] and [`events`]), ended, or given up. A spool without events whose shim is not running is
-//! [`abandon`]ed, so that a shim that comes late finds it taken and starts nothing.
+//! An agent that starts again reads the events of each operation that its ledger has as started, as long as its shim
+//! [`is_running`]. Where there is no shim and no last event, [`state`] says whether it is to be recovered or given up. A
+//! spool without events whose shim is not running is [`abandon`]ed, so that a shim that comes late finds it taken and
+//! starts nothing.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
@@ -105,23 +106,6 @@ pub fn is_running(spool: &Path) -> Result<bool, SpoolError> {
         Ok(_released_on_drop) => Ok(false),
         Err((_, Errno::EWOULDBLOCK)) => Ok(true),
         Err((_, errno)) => Err(io("lock", &spool.join("lock"), errno.into())),
-    }
-}
-
-/// Blocks until the operation's shim has ended.
-///
-/// # Errors
-/// The lock cannot be opened or waited for.
-pub fn wait(spool: &Path) -> Result<(), SpoolError> {
-    let Some(mut file) = open_lock(spool)? else {
-        return Ok(());
-    };
-    loop {
-        match Flock::lock(file, FlockArg::LockShared) {
-            Ok(_released_on_drop) => return Ok(()),
-            Err((again, Errno::EINTR)) => file = again,
-            Err((_, errno)) => return Err(io("lock", &spool.join("lock"), errno.into())),
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The private directory of an operation.
 //!
 //! ```text
-//! <base>/<operation>.XXXXXX/       the shim's, 0711: a script cannot replace what is in it
+//! <base>/<operation>.<pid>/        the shim's, 0711: a script cannot replace what is in it (.XXXXXX: not made ahead)
 //!     run/                         the user's, 0700, with the script alone (Python would import what lies beside it)
 //!         script                   0700
 //!     attachments/                 the user's, 0700; files 0600

@@ -3,10 +3,11 @@
 //! The modules in the order an operation meets them:
 //! [`containment`] finds out at the start how they will be held together,
 //! [`users`] resolves the requested user against the machine owner's list, [`interpreter`] finds the program and checks
-//! its flags, [`versions`] knows how new it is, [`environment`] composes the variables, [`spawn`] gives all of it to a shim and streams what it reports,
-//! and [`spool`] picks up an operation whose shim outlived an agent.
+//! its flags, [`versions`] knows how new it is, [`environment`] composes the variables, [`spawn`] gives all of it to a shim
+//! and streams what it reports, and [`spool`] picks up an operation whose shim outlived an agent.
 //!
-//! Nothing here forks the agent, whose memory would make that dear: shims are forked by a small process of their own.
+//! No operation forks the agent, whose memory would make that dear: shims are forked by a small process of their own.
+//! (Asking interpreters for their version may; that is apart from operations.)
 
 pub mod containment;
 pub mod environment;

@@ -20,7 +20,7 @@ use tokio::sync::Mutex;
 use super::fork_server::{ForkServer, Shim};
 use crate::exec::spool::{FollowError, Follower};
 
-/// How long a spare may take to read a description.
+/// How long a shim may take to read a description.
 const HAND_OVER: Duration = Duration::from_secs(30);
 /// How long a shim may take to find out what it can do.
 const TRIAL: Duration = Duration::from_secs(10);

@@ -26,7 +26,7 @@ pub enum FollowError {
     /// The spool cannot be read.
     #[error("the operation's spool cannot be used")]
     Spool(#[from] SpoolError),
-    /// The spool cannot be read.
+    /// No thread could be had to read the spool, or it panicked.
     #[error("the events of {} cannot be read", path.display())]
     Read {
         /// The spool.

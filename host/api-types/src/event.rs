@@ -1,5 +1,5 @@
-//! `GET /v1/jobs/{job}/events`, and the answer to a submission that is followed: server-sent events. The stream starts with what has happened already, so that a late
-//! follower misses nothing, and closes after `end`.
+//! `GET /v1/jobs/{job}/events`, and the answer to a submission that is followed: server-sent events. The stream starts with
+//! what has happened already, so that a late follower misses nothing, and closes after `end`.
 
 use serde::{Deserialize, Serialize};
 use sluice_protocol::ending::State;

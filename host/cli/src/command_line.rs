@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn every_command_of_the_design_is_there() {
+    fn every_command_is_there() {
         let commands = [
             "run x --on a --on b --tag k=v --tenant t --as u --param a=b --param-file a=f --attach f --env A=b --interpreter sh \
              --time-limit 30s --output-limit 1MiB --memory-limit 512MiB --expires 1h --no-queue --detach --compat landscape \

@@ -1,7 +1,7 @@
 //! Jobs and operations: from a request to a result.
 //!
 //! ```text
-//! submit   audit the attempt -> authorise -> look the machines up -> script fits? -> preflight -> record -> deliver
+//! submit   audit the attempt -> authorize -> look the machines up -> script fits? -> preflight -> record -> deliver
 //! deliver  queued -> delivered (durable before the first byte is sent) -> the machine
 //! progress accepted, checking, running, output     (rides along with other commits)
 //! outcome  report -> stored result -> audit -> acknowledge after the commit

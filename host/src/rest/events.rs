@@ -1,4 +1,4 @@
-//! `/v1/jobs/{job}/events`: server-sent events.
+//! Server-sent events: `/v1/jobs/{job}/events`, and the answer of `POST /v1/jobs` to whoever asks for them.
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};

@@ -1,8 +1,9 @@
 //! The truth: one SQLite file, which one thread writes (see [`sluice_database`]).
 //!
-//! - Writes ([`Store::write`]) share a commit with what else is waiting, and are answered after it.
+//! - Writes ([`Store::write`]) share a commit with what else is waiting, and are answered after it; [`Store::write_lazily`] is
+//!   for what nobody waits for.
 //! - Reads see the last commit: lookups and short pages where they are called ([`Store::read`]), the rest on a thread of
-//!   its own ([`Store::scan`]).
+//!   its own ([`Store::scan`]). [`Store::look`] chooses by how much there is.
 //! - One file for each aggregate: functions over a connection, with the tenant as an argument. They do not commit, so
 //!   callers put the change and its audit entry into one transaction.
 

@@ -17,8 +17,7 @@ fn as_nobody(mut operation: Operation) -> Operation {
     sealed(operation)
 }
 
-/// Leaves a line in `starts`, says something on both streams, and exits 3; where `gate` is said, waits for a file `go`
-/// before the end.
+/// Leaves a line in `starts`, says something on both streams, runs `wait`, and exits 3.
 fn counted(folder: &Path, wait: &str) -> Operation {
     as_nobody(operation(format!(
         "#!/bin/bash\necho started >> {0}/starts\necho out\necho trouble >&2\n{wait}\nexit 3\n",

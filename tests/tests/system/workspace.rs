@@ -397,3 +397,31 @@ fn a_path_is_told_from_other_words() {
         ["agent/src/operation.rs", "plugins/", "docs/x.md"]
     );
 }
+
+/// A table of incidents names tests as `file`: `test`, `another one`.
+#[test]
+fn every_test_that_an_incident_names_exists() {
+    let page = std::fs::read_to_string(root().join("docs/past-incidents.md")).expect("is UTF-8");
+    let (mut named, mut missing) = (0, Vec::new());
+    for line in page.lines() {
+        let mut file = None;
+        let parts: Vec<_> = line.split('`').collect();
+        // What stands between two backquotes, and the text before it.
+        for [before, code] in parts.as_chunks().0 {
+            if code.ends_with(".rs") {
+                file = Some((
+                    *code,
+                    std::fs::read_to_string(root().join(code)).expect("is UTF-8"),
+                ));
+            } else if let Some((name, text)) = &file
+                && [": ", ", "].contains(before)
+            {
+                named += 1;
+                if !text.contains(&format!("fn {code}(")) {
+                    missing.push(format!("{name}: {code}"));
+                }
+            }
+        }
+    }
+    assert!(missing.is_empty() && named > 20, "{named}: {missing:#?}");
+}

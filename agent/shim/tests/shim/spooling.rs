@@ -20,7 +20,7 @@ fn an_agent_that_dies_does_not_disturb_the_script_and_the_spool_has_it_all() {
     });
     drop(child.stdout.take());
     assert_eq!(spool::state(&spec.spool).unwrap(), State::Running);
-    spool::wait(&spec.spool).unwrap();
+    eventually("it has ended", || !spool::is_running(&spec.spool).unwrap());
     assert_eq!(spool::state(&spec.spool).unwrap(), State::Ended);
     child.wait().unwrap();
     let events = spooled(&spec.spool);
