@@ -3,7 +3,7 @@
 //!
 //! Nothing here waits on behalf of the link: a link that breaks cuts nothing off half-way.
 
-use std::collections::hash_map::{self, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use sluice_protocol::message::control::StoredOutput;
 use sluice_protocol::message::operation::{Operation, Progress};
 use sluice_protocol::report::Report;
 use sluice_shim::spool;
+use sluice_transport::agent::AgentConnection;
 use tokio::sync::watch;
 
 use crate::audit::{Event, quoted};
@@ -29,7 +30,14 @@ use crate::telling::{self, Told};
 
 /// How many cancellations are remembered of operations that have not arrived: messages on different streams may overtake
 /// each other.
-const EARLY_CANCELS: usize = 1000;
+const EARLY_CANCELS: usize = MOST_OPEN;
+
+/// How many operations an agent takes in that the host has not acknowledged, and how many bytes of what was submitted with
+/// them: it has them in memory and in the ledger. (A control message has room for the ids of more.)
+const MOST_OPEN: usize = 10_000;
+const MOST_BYTES: usize = 256 << 20;
+/// Between two looks whether there is room again.
+const ROOM: Duration = Duration::from_millis(100);
 
 /// Between two tries to put a report on disk: at first, and at last.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -44,6 +52,23 @@ pub(crate) struct Operations {
     early_cancels: HashMap<OperationId, String>,
     /// How many operations under way use an attachment.
     blobs: HashMap<Digest, usize>,
+    /// Of what was submitted with those that are open.
+    bytes: usize,
+}
+
+impl Operations {
+    fn insert(&mut self, id: OperationId, entry: Entry) {
+        self.bytes += entry.bytes;
+        if let Some(before) = self.open.insert(id, entry) {
+            self.bytes -= before.bytes;
+        }
+    }
+
+    fn remove(&mut self, id: OperationId) {
+        if let Some(entry) = self.open.remove(&id) {
+            self.bytes -= entry.bytes;
+        }
+    }
 }
 
 struct Entry {
@@ -52,11 +77,14 @@ struct Entry {
     canceled: watch::Sender<Option<String>>,
     /// What the host had of its output when the link of the moment came up.
     told: Told,
+    /// How much was submitted.
+    bytes: usize,
 }
 
 impl Entry {
-    fn new(journal: Option<Journal>, canceled: Option<String>) -> Self {
+    fn new(operation: &Operation, journal: Option<Journal>, canceled: Option<String>) -> Self {
         Self {
+            bytes: operation.submission.bytes(),
             journal,
             canceled: watch::Sender::new(canceled),
             told: Told::default(),
@@ -75,6 +103,20 @@ enum Origin {
 }
 
 impl Agent {
+    /// Waits until there is room for another operation. Meanwhile the host's streams wait too.
+    pub(crate) async fn room(&self) {
+        let is_full = || {
+            let operations = self.operations();
+            operations.open.len() >= MOST_OPEN || operations.bytes >= MOST_BYTES
+        };
+        if is_full() {
+            tracing::warn!("no more operations are taken in until the host has acknowledged some");
+        }
+        while is_full() {
+            tokio::time::sleep(ROOM).await;
+        }
+    }
+
     /// An operation came in. One that has been here is answered with what is known.
     pub(crate) fn arrived(self: &Arc<Self>, operation: Operation) {
         let id = operation.operation;
@@ -140,9 +182,12 @@ impl Agent {
                 entry.canceled.send_replace(Some(by));
             }
             None => {
-                // Most of these ended long ago. A full list is started anew rather than closed to new ones.
+                // Most of these ended long ago.
+                if self.ledger.knows(id).unwrap_or(false) {
+                    return;
+                }
                 if operations.early_cancels.len() >= EARLY_CANCELS {
-                    operations.early_cancels.clear();
+                    return tracing::warn!(operation = %id, "too many operations are canceled before they have arrived");
                 }
                 operations.early_cancels.insert(id, quoted(&by));
             }
@@ -164,7 +209,7 @@ impl Agent {
                     return;
                 }
             }
-            agent.operations().open.remove(&id);
+            agent.operations().remove(id);
             // Where blocking is allowed: some file systems wait for the disk when they give space back.
             let removed = tokio::task::spawn_blocking(move || agent.remove_spool(id)).await;
             if let Err(error) = removed {
@@ -213,7 +258,8 @@ impl Agent {
                 Step::Finished => {
                     let id = open.operation.operation;
                     self.spools.ended(id, None);
-                    self.operations().open.insert(id, Entry::new(None, None));
+                    let entry = Entry::new(&open.operation, None, None);
+                    self.operations().insert(id, entry);
                 }
             }
         }
@@ -241,32 +287,40 @@ impl Agent {
         };
         let agent = Arc::clone(self);
         tokio::spawn(async move {
-            let Some((journal, told)) = agent.under_way(id) else {
-                return;
-            };
-            let _place = match &journal {
-                Some(journal) => agent.places.of_one_under_way(journal).await,
-                None => agent.places.of_one_that_ended().await,
-            };
-            // Not earlier: it may have a large report, and others wait for a place too.
-            let journal = match journal
-                .map_or_else(|| agent.journal_of_ended(id), |journal| Ok(Some(journal)))
-            {
-                Ok(Some(journal)) => journal,
-                Ok(None) => return,
-                Err(error) => {
-                    tracing::error!(operation = %id, error = %Causes(&error), "the operation's report cannot be told");
-                    return;
-                }
-            };
-            match telling::tell(&journal, id, &connection, told, &agent.spool(id)).await {
-                // Not earlier: it would take processor time from what is on the way to the host.
-                Ok(()) => agent.prepare_spare(),
-                Err(error) => {
-                    tracing::info!(operation = %id, error = %Causes(&error), "the progress will be told again")
-                }
+            // With its link, for which it holds a place.
+            tokio::select! {
+                _ = connection.closed() => {}
+                () = agent.tell_over(id, &connection) => {}
             }
         });
+    }
+
+    async fn tell_over(self: &Arc<Self>, id: OperationId, connection: &AgentConnection) {
+        let Some((journal, told)) = self.under_way(id) else {
+            return;
+        };
+        let _place = match &journal {
+            Some(journal) => self.places.of_one_under_way(journal).await,
+            None => self.places.of_one_that_ended().await,
+        };
+        // Not earlier: it may have a large report, and others wait for a place too.
+        let journal = match journal
+            .map_or_else(|| self.journal_of_ended(id), |journal| Ok(Some(journal)))
+        {
+            Ok(Some(journal)) => journal,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::error!(operation = %id, error = %Causes(&error), "the operation's report cannot be told");
+                return;
+            }
+        };
+        match telling::tell(&journal, id, connection, told, &self.spool(id)).await {
+            // Not earlier: it would take processor time from what is on the way to the host.
+            Ok(()) => self.prepare_spare(),
+            Err(error) => {
+                tracing::info!(operation = %id, error = %Causes(&error), "the progress will be told again")
+            }
+        }
     }
 
     /// Starts the task that takes an operation to its report.
@@ -275,11 +329,12 @@ impl Agent {
         let canceled = {
             let mut operations = self.operations();
             let early = operations.early_cancels.remove(&id);
-            let hash_map::Entry::Vacant(place) = operations.open.entry(id) else {
+            if operations.open.contains_key(&id) {
                 return;
-            };
-            let entry = place.insert(Entry::new(Some(journal.clone()), early));
+            }
+            let entry = Entry::new(&operation, Some(journal.clone()), early);
             let canceled = entry.canceled.subscribe();
+            operations.insert(id, entry);
             for attachment in &operation.submission.attachments {
                 *operations.blobs.entry(attachment.sha256).or_default() += 1;
             }

@@ -184,6 +184,7 @@ async fn send(
 
 async fn operations(agent: &Arc<Agent>, connection: &AgentConnection) -> Result<(), LinkError> {
     loop {
+        agent.room().await;
         match connection.next_operation().await? {
             Delivered::Operation(operation) => agent.arrived(*operation),
             Delivered::Unreadable { operation, reason } => agent.unreadable(operation, &reason),

@@ -154,21 +154,22 @@ async fn check_and_run(
     let ready = async {
         let slot = agent.slot().await;
         journal.push(Progress::Checking);
-        check(agent, operation, evaluation)
-            .await
-            .map(|ready| (slot, ready))
+        loop {
+            let ready = check(agent, operation, evaluation).await?;
+            still_permitted(agent, operation, &ready.permitted).await?;
+            // What the owner has tightened since holds for this operation too: attachments and gates may be waited for.
+            if Arc::ptr_eq(&ready.config, &agent.config()) {
+                return Ok::<_, Ending>((slot, ready));
+            }
+            tracing::info!(operation = %operation.operation, "the owner's policy has changed; everything is checked again");
+        }
     };
     let (_slot, ready) = tokio::select! {
         ready = ready => ready?,
         by = somebody(&mut canceled) => return Err(Ending::Canceled(by)),
         () = past(operation.not_after) => return Err(Ending::Expired),
     };
-    let Ready {
-        spec,
-        passed,
-        permitted,
-    } = ready;
-    still_permitted(agent, operation, permitted).await?;
+    let Ready { spec, passed, .. } = ready;
     if now() > operation.not_after {
         return Err(Ending::Expired);
     }
@@ -191,6 +192,8 @@ struct Ready {
     spec: Spec,
     passed: Passed,
     permitted: Permitted,
+    /// What the owner said.
+    config: Arc<Config>,
 }
 
 /// How old the look at the machine's users may be when a script starts. Gates may take long, and be waited for.
@@ -201,7 +204,7 @@ const USER_IS_KNOWN: Duration = Duration::from_secs(1);
 async fn still_permitted(
     agent: &Agent,
     operation: &Arc<Operation>,
-    permitted: Permitted,
+    permitted: &Permitted,
 ) -> Result<(), Ending> {
     if permitted.at.elapsed() < USER_IS_KNOWN || permitted.user == RunAs::Ephemeral {
         return Ok(());
@@ -297,6 +300,7 @@ async fn check(
         spec,
         passed,
         permitted,
+        config: Arc::clone(config),
     })
 }
 

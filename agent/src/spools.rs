@@ -176,7 +176,9 @@ impl Account {
         free: Option<u64>,
     ) -> Result<(), NoRoom> {
         let (most, reserve) = (limits.spool.0, limits.spool_reserve.0);
-        let taken = self.total;
+        // An operation may be checked again.
+        let before = self.sizes.get(&operation).copied().unwrap_or(0);
+        let taken = self.total.saturating_sub(before);
         if needs > most {
             return Err(NoRoom::Never { needs, most });
         }

@@ -206,6 +206,7 @@ impl Telling<'_> {
                         break;
                     }
                 };
+                failures = 0;
                 let bytes: usize = batch.chunks.iter().map(|chunk| chunk.bytes.len()).sum();
                 for chunk in batch.chunks {
                     self.output(chunk, report).await?;

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::codec;
 use crate::digest::Digest;
 use crate::script::{
-    Header, HeaderError, Interpreter, InterpreterError, MAX_DECLARED, ScriptText, TextError,
+    Header, HeaderError, Interpreter, InterpreterError, Language, MAX_DECLARED, ScriptText,
+    TextError,
 };
 use crate::units::{ByteSize, Span};
 
@@ -38,6 +39,19 @@ pub struct Submission {
     pub limits: Limits,
     /// Names of another product's variables that the script expects.
     pub compatibility: Compatibility,
+}
+
+impl Submission {
+    /// About how many bytes it has.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let variables = self.parameters.iter().chain(&self.environment);
+        let given: usize = variables
+            .map(|variable| variable.name.len() + variable.value.len())
+            .sum();
+        let declared = self.declared.as_ref().map_or(0, String::len);
+        self.script.len() + declared + given + 256 * self.attachments.len()
+    }
 }
 
 /// A name and its value.
@@ -147,7 +161,7 @@ impl Source {
     pub fn read(submission: &Submission) -> Result<Self, SourceError> {
         let text = ScriptText::parse(&submission.script)?;
         let interpreter = match &submission.interpreter {
-            Some(command) => Interpreter::from_command(command)?,
+            Some(command) => with_own_flags(Interpreter::from_command(command)?, text.as_str())?,
             None => Interpreter::from_shebang(text.as_str())?,
         };
         let text = text.normalize_for(interpreter.language());
@@ -165,6 +179,28 @@ impl Source {
             header,
         })
     }
+}
+
+/// Perl and Ruby read the `#!` line of a script themselves, whatever they were started for: they take the flags there for
+/// their own, and Perl executes a program that it names instead of itself. So the line has to name the interpreter that is
+/// asked for, and its flags are seen and judged with the others.
+fn with_own_flags(mut asked: Interpreter, text: &str) -> Result<Interpreter, SourceError> {
+    if !matches!(asked.language(), Language::Perl | Language::Ruby) || !text.starts_with("#!") {
+        return Ok(asked);
+    }
+    let own = Interpreter::from_shebang(text)?;
+    if own.language() != asked.language() {
+        return Err(SourceError::OtherInterpreter {
+            asked: asked.name().to_owned(),
+            own: own.name().escape_debug().take(80).collect(),
+        });
+    }
+    for flag in own.flags {
+        if !asked.flags.contains(&flag) {
+            asked.flags.push(flag);
+        }
+    }
+    Ok(asked)
 }
 
 /// What the preparers' plan comes to, rendered: the last input to a bundle.
@@ -211,6 +247,16 @@ pub enum SourceError {
     /// No usable interpreter is named.
     #[error(transparent)]
     Interpreter(#[from] InterpreterError),
+    /// The script would run under something else than was asked for.
+    #[error(
+        "the script's first line names {own}, and {asked} would obey that; change the line, or leave the interpreter out"
+    )]
+    OtherInterpreter {
+        /// By the request.
+        asked: String,
+        /// By the `#!` line.
+        own: String,
+    },
     /// The header block cannot be read.
     #[error("the script's header, {0}")]
     Header(#[from] HeaderError),
@@ -267,6 +313,44 @@ mod tests {
         let mut other = submission();
         other.environment.reverse();
         assert_eq!(digest(&submission()), digest(&other));
+    }
+
+    #[test]
+    fn an_interpreter_that_obeys_the_first_line_gets_what_that_says_or_nothing() {
+        let read = |interpreter: &str, script: &str| {
+            let read = Source::read(&Submission {
+                script: script.as_bytes().to_vec(),
+                interpreter: Some(interpreter.to_owned()),
+                ..submission()
+            });
+            read.map(|source| (source.interpreter.command, source.interpreter.flags))
+        };
+        let flags = |flags: &[&str]| flags.iter().map(ToString::to_string).collect::<Vec<_>>();
+        for (interpreter, script, expected) in [
+            ("perl", "print 1;\n", flags(&[])),
+            ("perl", "#!/usr/bin/perl\n", flags(&[])),
+            ("perl -T", "#!/usr/bin/perl -w\n", flags(&["-T", "-w"])),
+            ("perl -w", "#!/usr/bin/env -S perl -w\n", flags(&["-w"])),
+            ("ruby", "#!/usr/bin/ruby -r./x\n", flags(&["-r./x"])),
+            ("bash", "#!/bin/sh\n", flags(&[])),
+            ("python3", "#!/bin/sh -e\n", flags(&[])),
+        ] {
+            let found = read(interpreter, script).expect("reads");
+            assert_eq!(found.1, expected, "{interpreter} {script}");
+        }
+        for (interpreter, script) in [
+            ("perl", "#!/bin/sh\n"),
+            ("perl", "#!/usr/bin/awk -f\nBEGIN{system(\"id\")}\n"),
+            ("perl", "#!/usr/bin/env bash\n"),
+            ("perl", "#!/tmp/x\n"),
+            ("ruby", "#!/usr/bin/perl\n"),
+        ] {
+            let refused = read(interpreter, script);
+            assert!(
+                matches!(refused, Err(SourceError::OtherInterpreter { .. })),
+                "{interpreter} {script}: {refused:?}"
+            );
+        }
     }
 
     #[test]

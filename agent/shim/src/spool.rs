@@ -124,7 +124,9 @@ pub fn cancel(spool: &Path) -> Result<bool, SpoolError> {
         return Ok(false);
     };
     // The lock is held by the process that wrote the pid, so while it is held the pid is its.
-    if pid <= 1 || !is_running(spool)? {
+    // An agent that gives a spool up holds it for a moment too.
+    let is_own = u32::try_from(pid) == Ok(std::process::id());
+    if pid <= 1 || is_own || !is_running(spool)? {
         return Ok(false);
     }
     match nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGTERM) {

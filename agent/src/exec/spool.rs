@@ -12,6 +12,9 @@ use tokio::task::JoinHandle;
 
 /// How often the events of a running shim are looked at.
 const LOOK: Duration = Duration::from_millis(50);
+/// How often in a row a look may fail (for want of descriptors, for example), and what is waited after one that did.
+const MOST_FAILURES: u32 = 600;
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// Why the rest of an operation cannot be told.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +63,9 @@ pub struct Follower {
     /// None while they are read, and after they could not be.
     events: Option<Events>,
     /// A look at them that was begun. Who stopped waiting for it has it go on, and what it finds is found by the next.
-    looking: Option<JoinHandle<Result<Looked, SpoolError>>>,
+    looking: Option<JoinHandle<Looked>>,
+    /// How many looks in a row could not be made.
+    failures: u32,
     ended: bool,
 }
 
@@ -68,9 +73,8 @@ pub struct Follower {
 #[derive(Debug)]
 struct Looked {
     events: Events,
-    event: Option<Event>,
-    /// The shim was alive before.
-    running: bool,
+    /// The next event, where there is one, and whether the shim was alive before.
+    found: Result<(Option<Event>, bool), SpoolError>,
 }
 
 /// The events, without those that were seen and without the output.
@@ -115,6 +119,7 @@ impl Follower {
                 spooled: false,
             }),
             looking: None,
+            failures: 0,
             ended: false,
         }
     }
@@ -149,12 +154,20 @@ impl Follower {
             };
             let looked = looking.await;
             self.looking = None;
-            let Looked {
-                events,
-                event,
-                running,
-            } = self.done(looked)?;
+            let Looked { events, found } = self.done(looked.map(Ok))?;
             self.events = Some(events);
+            let (event, running) = match found {
+                Ok(found) => found,
+                // The script goes on meanwhile, and nobody else would follow it.
+                Err(error) if self.failures < MOST_FAILURES => {
+                    tracing::warn!(spool = %self.spool.display(), error = %Causes(&error), "an operation cannot be followed at the moment");
+                    self.failures += 1;
+                    tokio::time::sleep(AFTER_FAILURE).await;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            self.failures = 0;
             if let Some(event) = event {
                 self.ended = event.is_last();
                 return Ok(Some(event));
@@ -248,17 +261,13 @@ impl Follower {
 }
 
 /// Looks for the next event, where blocking is allowed.
-fn look(spool: &Path, mut events: Events) -> JoinHandle<Result<Looked, SpoolError>> {
+fn look(spool: &Path, mut events: Events) -> JoinHandle<Looked> {
     let spool = spool.to_owned();
     tokio::task::spawn_blocking(move || {
         // The order matters: what was written before the shim ended is read after it was seen to have ended.
-        let running = spool::is_running(&spool)?;
-        let event = events.next()?;
-        Ok(Looked {
-            events,
-            event,
-            running,
-        })
+        let running = spool::is_running(&spool);
+        let found = running.and_then(|running| Ok((events.next()?, running)));
+        Looked { events, found }
     })
 }
 

@@ -125,16 +125,22 @@ async fn deliver_one(
         return Ok(());
     };
     let id = operation.id;
-    let is_ours = operation.state == State::Delivered
-        || host
-            .store
-            .write(move |conn| {
-                // Nothing is delivered from the moment on in which a lockdown is on disk.
-                Ok::<_, StoreError>(
-                    Locked::check(conn)?.is_none() && operations::set_delivered(conn, id)?,
-                )
-            })
-            .await?;
+    let (tenant, was_delivered) = (operation.tenant, operation.state == State::Delivered);
+    let is_ours = host
+        .store
+        .write(move |conn| {
+            // Nothing is delivered from the moment on in which a lockdown is on disk.
+            if Locked::check(conn)?.is_some() {
+                return Ok::<_, StoreError>(false);
+            }
+            if !was_delivered {
+                return operations::set_delivered(conn, id);
+            }
+            // It may have been canceled, and ended, since it was read.
+            let row = operations::find(conn, tenant, id)?;
+            Ok(row.is_some_and(|row| row.state == State::Delivered && row.cancel_by.is_none()))
+        })
+        .await?;
     if is_ours {
         session.deliver(Box::new(message));
     }

@@ -38,11 +38,14 @@ pub enum Followed {
     End,
 }
 
+/// What a piece of output costs besides its bytes, about: they may be one byte each.
+const PIECE: usize = 256;
+
 impl Followed {
     /// How much output it holds.
     fn bytes(&self) -> usize {
         match self {
-            Self::Output(event) => event.data.0.len(),
+            Self::Output(event) => PIECE + event.data.0.len(),
             Self::Result(result) => [&result.stdout, &result.stderr, &result.output]
                 .into_iter()
                 .flatten()
@@ -63,8 +66,8 @@ pub struct Follower {
     subscription: Subscription,
     seen: HashMap<OperationId, Seen>,
     ready: VecDeque<Followed>,
-    /// The last look left operations out.
-    is_behind: bool,
+    /// The last operation that was looked at, where that look left others out: the next one begins behind it.
+    behind: Option<OperationId>,
     ended: bool,
 }
 
@@ -99,7 +102,7 @@ impl Follower {
             subscription,
             seen: HashMap::new(),
             ready: VecDeque::new(),
-            is_behind: false,
+            behind: None,
             ended: false,
         }))
     }
@@ -117,7 +120,7 @@ impl Follower {
             if self.ended {
                 return Ok(None);
             }
-            if self.seen.is_empty() || self.is_behind {
+            if self.seen.is_empty() || self.behind.is_some() {
                 self.look().await?;
                 continue;
             }
@@ -151,6 +154,11 @@ impl Follower {
             .filter(|(_, seen)| !seen.is_all())
             .collect();
         let tenant = self.tenant.clone();
+        let last = self.behind.take();
+        if let Some(last) = last.and_then(|last| news.iter().position(|(step, _)| step.id == last))
+        {
+            news.rotate_left(last + 1);
+        }
         let all = news.len();
         let (news, found) = store
             .look(self.extent(&news)?, move |conn| {
@@ -168,11 +176,13 @@ impl Follower {
                 Ok::<_, StoreError>((news, found))
             })
             .await?;
-        self.is_behind = news.len() < all;
+        if news.len() < all {
+            self.behind = news.last().map(|(step, _)| step.id);
+        }
         self.seen
             .extend(news.into_iter().map(|(step, seen)| (step.id, seen)));
         self.ready.extend(found);
-        if open == 0 && !self.is_behind {
+        if open == 0 && self.behind.is_none() {
             self.ended = true;
             self.ready.push_back(Followed::End);
         }

@@ -287,15 +287,33 @@ async fn control_in(
     mut control: ControlReceiver<FromAgent>,
 ) -> Result<(), SessionError> {
     let host = &link.host;
+    let mut allowance = Allowance::default();
     loop {
         match control.receive().await? {
             // The transport lets no second one through.
             FromAgent::Hello(_) => {}
             FromAgent::Facts(facts) => store_facts(host, machine, facts).await?,
             FromAgent::GatesReady { revision, problems } => {
+                let may_be_recorded = problems.is_empty() || allowance.problems > 0;
+                if !may_be_recorded {
+                    tracing::warn!(
+                        machine = machine.name,
+                        revision,
+                        "a machine reports problems with its gates without end; they are not recorded on this link any more"
+                    );
+                    continue;
+                }
+                allowance.problems -= u32::from(!problems.is_empty());
                 store_problems(host, machine, revision, problems).await?
             }
+            FromAgent::Renew { .. } if allowance.renewals == 0 => {
+                tracing::warn!(
+                    machine = machine.name,
+                    "a machine asks for certificates without end; it gets no more on this link"
+                );
+            }
             FromAgent::Renew { request } => {
+                allowance.renewals -= 1;
                 let issued = link.authority.issue_machine(
                     machine.tenant.id,
                     machine.id,
@@ -326,6 +344,23 @@ async fn control_in(
                     }
                 }
             }
+        }
+    }
+}
+
+/// What a machine may put on the record on one link, beside operations: the log has no end, and a link has some.
+struct Allowance {
+    /// Certificates. A machine asks once an hour for as long as it has none, and has one afterwards.
+    renewals: u32,
+    /// Problems with gates.
+    problems: u32,
+}
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self {
+            renewals: 100,
+            problems: 100,
         }
     }
 }

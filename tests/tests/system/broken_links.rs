@@ -70,6 +70,36 @@ fn kept(machine: &Machine, sha256: Digest) -> Vec<String> {
 }
 
 #[test]
+fn what_the_owner_tightens_holds_for_an_operation_that_waits_for_its_attachment() {
+    let host = FakeHost::start();
+    let machine = host.machine("m1", "");
+    let agent = machine.start();
+    let link = host.serve();
+    assert_eq!(link.gates_ready(1), [""; 0]);
+    let bytes = data(7);
+    let digest = host.hold(bytes.clone());
+    host.let_blob_fail(BlobFault::LinkBreaksAfter(1 << 20));
+    let operation = with_attachment(&bytes);
+    link.deliver(&operation);
+    eventually("the link breaks", || (!link.is_up()).then_some(()));
+    machine.configure("[interpreters]\nallowed = [\"python3\"]\n");
+    agent.signal(nix::sys::signal::Signal::SIGHUP);
+    eventually("it was read", || {
+        let mut events = machine.events().into_iter();
+        events
+            .any(|entry| entry["event"] == "config_reloaded")
+            .then_some(())
+    });
+    let answer = host.serve().answered(operation.operation, 1);
+    let (state, message) = answer.ending();
+    assert!(
+        state == "blocked" && message.contains("machine policy"),
+        "{state} {message}"
+    );
+    assert_eq!(host.asked_for(digest), 2);
+}
+
+#[test]
 fn an_attachment_that_breaks_off_is_fetched_again_and_its_operation_runs() {
     let host = FakeHost::start();
     let machine = host.machine("m1", "");

@@ -379,8 +379,14 @@ fn a_gigabyte_of_output_costs_little_memory_and_disk() {
     small.expect("succeeded", "Script executed successfully");
     let agent = fleet.agents[0].pid();
     let before = kib(agent, "VmHWM:");
+    let folder = traces(&fleet);
+    let writes = format!(
+        "#!/bin/sh\n{}\nexec head -c 1000000000 /dev/zero\n",
+        waits_for(&folder.join("go"))
+    );
     let job = fleet.detach(
-        &script("#!/bin/sh\nexec head -c 1000000000 /dev/zero\n")
+        &script(writes)
+            .as_user("nobody")
             .option("--output-limit", "16MiB")
             .time_limit("30m"),
     );
@@ -391,6 +397,7 @@ fn a_gigabyte_of_output_costs_little_memory_and_disk() {
         .trim()
         .parse()
         .expect("is a pid");
+    fs::write(folder.join("go"), "").expect("writes");
     let (mut disk, mut shim) = (0, 0);
     while fleet.show(&job).text("state") == "running" {
         let files = fs::read_dir(&spool).into_iter().flatten().flatten();
