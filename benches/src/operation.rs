@@ -1,5 +1,6 @@
-//! An operation end to end on loopback (REST accepted to result stored; QUIC, gates, bash under another user, durable on
-//! both sides) against the job floor: temporary file, chown, bash under that user, captured output.
+//! An operation end to end on loopback (from REST accepted, and from the request, to the stored result; QUIC, gates, bash
+//! under another user, durable on both sides) against the job floor: temporary file, chown, bash under that user, captured
+//! output.
 
 use std::time::{Duration, Instant};
 
