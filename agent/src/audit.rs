@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use sluice_database::rusqlite::{Connection, OptionalExtension as _, params};
 use sluice_protocol::digest::Digest;
-use sluice_protocol::ending::one_line;
+use sluice_protocol::ending::short_line;
 use sluice_protocol::ids::OperationId;
 use sluice_protocol::report::Report;
 
@@ -26,7 +26,7 @@ const LONGEST_QUOTE: usize = 300;
 /// What a peer said, as it may stand on the record and in a report: one line, and not too long.
 #[must_use]
 pub fn quoted(text: &str) -> String {
-    one_line(text).chars().take(LONGEST_QUOTE).collect()
+    short_line(text, LONGEST_QUOTE)
 }
 
 /// One entry of the chain.

@@ -286,6 +286,12 @@ pub fn one_line(text: &str) -> String {
         .collect()
 }
 
+/// The same, and no more than so many characters: what a peer said, as it may stand on a record.
+#[must_use]
+pub fn short_line(text: &str, most: usize) -> String {
+    one_line(text).chars().take(most).collect()
+}
+
 /// The characters that reorder what a reader sees (Unicode Technical Report 36; "Trojan Source", CVE-2021-42574).
 pub(crate) const fn is_bidirectional_control(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

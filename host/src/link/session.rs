@@ -8,6 +8,7 @@
 use std::time::SystemTime;
 
 use sluice_protocol::causes::Causes;
+use sluice_protocol::ending::short_line;
 use sluice_protocol::ids::OperationId;
 use sluice_protocol::message::CloseCode;
 use sluice_protocol::message::control::{Fact, FromAgent, FromHost, Hello, MAX_STORED, Welcome};
@@ -35,6 +36,8 @@ const DELIVERIES: usize = 32;
 /// The most problems with gates that are kept of a machine, and how long each may be.
 const PROBLEMS: usize = 100;
 const PROBLEM: usize = 500;
+/// How much is kept of what a machine says of its software, in characters.
+const SOFTWARE: usize = 100;
 
 /// Serves a connection to its end.
 pub(super) async fn serve(link: &Link, connection: HostConnection) {
@@ -192,10 +195,7 @@ async fn welcome(
 
 async fn remember(host: &SharedHost, machine: &Machine, hello: &Hello) -> Result<(), StoreError> {
     let (id, now) = (machine.id, UnixMillis::now());
-    let software: String = sluice_protocol::ending::one_line(&hello.software)
-        .chars()
-        .take(100)
-        .collect();
+    let software = short_line(&hello.software, SOFTWARE);
     let (facts, head) = (fleet::bound_facts(hello.facts.clone()), hello.ledger_head);
     host.store
         .write_lazily(
@@ -392,12 +392,7 @@ async fn store_problems(
     problems.truncate(PROBLEMS);
     let problems: Vec<String> = problems
         .iter()
-        .map(|problem| {
-            sluice_protocol::ending::one_line(problem)
-                .chars()
-                .take(PROBLEM)
-                .collect()
-        })
+        .map(|problem| short_line(problem, PROBLEM))
         .collect();
     let (machine, now) = (machine.clone(), UnixMillis::now());
     host.store

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use sluice_protocol::ending::one_line;
+use sluice_protocol::ending::short_line;
 use sluice_protocol::ids::MachineId;
 use sluice_transport::identity::MachineIdentity;
 
@@ -63,7 +63,7 @@ pub(super) async fn record(
     remote: SocketAddr,
     reason: &str,
 ) {
-    let reason: String = one_line(reason).chars().take(REASON).collect();
+    let reason = short_line(reason, REASON);
     tracing::warn!(%remote, machine = %machine.machine, reason, "a machine broke the protocol");
     link.host.metrics.violation();
     let Some(count) = link.violations.count(machine.machine, Instant::now()) else {
