@@ -5,13 +5,14 @@
 //! told in full for what they share; of programs, those are named that are known for it.
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use super::builtin;
 use super::evaluators::{
     DECLARES, FILTERS, INTERPRETERS, PREFIXES, PROGRAMS, READERS, RUNNERS, SHELL_PREFIXES, base,
     is_own,
 };
-use super::word::Word;
+use super::word::{Word, is_name_byte};
 use crate::render::template::Doubt;
 
 /// Commands that are joined by bars.
@@ -24,13 +25,21 @@ pub(super) struct Pipeline {
     pub(super) strings: Vec<usize>,
     /// Placeholders in what is copied to or from a descriptor.
     pub(super) descriptors: Vec<usize>,
+    /// What it writes goes to a process that takes it for a program.
+    pub(super) feeds_program: bool,
 }
 
-/// A simple command.
+/// A simple command; or a compound one, which was judged before and has no words of its own.
 #[derive(Debug, Default)]
 pub(super) struct Command {
     pub(super) assignments: Vec<Word>,
     pub(super) words: Vec<Word>,
+    /// The numbers of the placeholders in a compound command.
+    pub(super) places: Range<usize>,
+    /// The numbers of the here-documents in it.
+    pub(super) documents: Range<usize>,
+    /// Something in it takes its input for a program.
+    pub(super) reads_program: bool,
 }
 
 /// What variables of a script are, wherever it says so.
@@ -107,6 +116,16 @@ impl Pipeline {
         &mut self.commands[last]
     }
 
+    /// Takes a compound command, which has ended.
+    pub(super) fn take_whole(&mut self, command: Command) {
+        *self.current() = command;
+    }
+
+    /// Whether no bar is in front of the command that is being read.
+    pub(super) fn is_first(&self) -> bool {
+        self.commands.len() <= 1
+    }
+
     /// Goes on behind a bar.
     pub(super) fn next(&mut self) {
         self.current();
@@ -147,15 +166,23 @@ impl Pipeline {
         judged
             .evaluated
             .extend(descriptors.map(|place| (place, "what follows >& or <&")));
-        judged.input = self.commands.iter().find_map(Command::reads_program);
-        if let Some(reason) = judged.input {
+        judged.input = self
+            .commands
+            .iter()
+            .any(Command::reads_program)
+            .then_some(INPUT);
+        let is_fed = self.feeds_program.then_some(INPUT);
+        if let Some(reason) = judged.input.or(is_fed) {
+            judged.input = Some(reason);
             let piped = self.commands.iter().flat_map(Command::places);
             let strings = self.strings.drain(..);
             judged
                 .evaluated
                 .extend(strings.map(|place| (place, reason)));
-            if self.commands.len() > 1 {
+            if self.commands.len() > 1 || self.feeds_program {
                 judged.evaluated.extend(piped.map(|place| (place, reason)));
+                let inner = self.commands.iter().flat_map(|one| one.documents.clone());
+                judged.documents.extend(inner);
             }
         }
         Ok(judged)
@@ -164,12 +191,16 @@ impl Pipeline {
 
 impl Command {
     fn places(&self) -> impl Iterator<Item = usize> {
-        self.words.iter().flat_map(|word| word.places.clone())
+        let words = self.words.iter().flat_map(|word| word.places.clone());
+        words.chain(self.places.clone())
     }
 
     fn judge(&self, judged: &mut Judged) -> Result<(), Doubt> {
         for word in &self.assignments {
             let name = word.assigns.as_deref().unwrap_or_default();
+            if is_of_aliases(name) {
+                return Err(ALIAS);
+            }
             if word.is_list {
                 judged.attributes.lists.insert(name.to_vec());
             }
@@ -189,11 +220,18 @@ impl Command {
             judged.evaluate_all(arguments, "a command whose name the script computes");
             return Ok(());
         };
-        let names = self.names(name);
-        if names.contains(&"alias") && !arguments.is_empty() {
-            return Err(Doubt("an alias"));
+        let names_aliases = |word: &Word| {
+            word.assigns.as_deref().is_some_and(is_of_aliases)
+                || word.literal.as_deref().is_some_and(is_of_aliases)
+        };
+        if arguments.iter().any(names_aliases) {
+            return Err(ALIAS);
         }
-        for name in names {
+        for (at, name) in self.names(name) {
+            let arguments = &self.words[at + 1..];
+            if name == "alias" && !arguments.is_empty() {
+                return Err(ALIAS);
+            }
             builtin::judge(name, arguments, judged)?;
         }
         if PREFIXES.contains(&base(name)) {
@@ -243,28 +281,64 @@ impl Command {
         Ok(())
     }
 
-    /// The words that may name the command: the first, and behind such as `command` any other.
-    fn names<'w>(&'w self, first: &'w str) -> Vec<&'w str> {
+    /// The words that may name the command, with their numbers: the first, and behind such as `command` any other.
+    fn names<'w>(&'w self, first: &'w str) -> Vec<(usize, &'w str)> {
         // `-p` is an option of `time`.
         if SHELL_PREFIXES.contains(&first) || first.starts_with('-') {
-            self.words.iter().filter_map(Word::text).collect()
+            let words = self.words.iter().enumerate();
+            words
+                .filter_map(|(at, word)| Some((at, word.text()?)))
+                .collect()
         } else {
-            vec![first]
+            vec![(0, first)]
         }
     }
 
-    /// Whether it takes its input for a program.
-    fn reads_program(&self) -> Option<&'static str> {
-        let first = self.words.first()?;
-        let runs_others = first.is_one_of(PREFIXES) || first.is_one_of(RUNNERS);
-        let mut words = self.words.iter();
-        let reads = if runs_others {
-            words.any(Word::reads_program)
-        } else {
-            first.reads_program() || first.is("source") || first.is(".")
+    /// Whether it takes its input for a program. Which command a computed name is cannot be told, nor which words of
+    /// another command are the command that it runs.
+    fn reads_program(&self) -> bool {
+        let Some((first, arguments)) = self.words.split_first() else {
+            return self.reads_program;
         };
-        reads.then_some("the input of another program that takes it for a program")
+        let Some(name) = first.text() else {
+            return true;
+        };
+        let runs_others = first.is_one_of(PREFIXES) || first.is_one_of(RUNNERS);
+        let is_input = |word: &Word| [".", "eval", "source"].iter().any(|name| word.is(name));
+        let is_computed = |word: &Word| word.literal.is_none();
+        let may_be_option = |word: &&Word| {
+            let text = word.text().unwrap_or("-");
+            text.starts_with(['-', '+']) || text.contains('=') || text.parse::<f64>().is_ok()
+        };
+        first.reads_program()
+            || is_input(first)
+            || (runs_others && arguments.iter().any(Word::reads_program))
+            || (PREFIXES.contains(&base(name))
+                && (arguments.iter().any(is_input)
+                    || arguments.iter().take_while(may_be_option).any(is_computed)))
+            || arguments.iter().any(Word::interprets_input)
     }
+}
+
+/// What a value is in what another program reads.
+const INPUT: &str = "the input of another program that takes it for a program";
+
+/// What a word stands for is text that is read in its place.
+pub(super) const ALIAS: Doubt = Doubt("an alias");
+
+/// Whether a name, or what is in front of a subscript or sign, is that of a list of aliases.
+pub(super) fn is_of_aliases(text: &[u8]) -> bool {
+    let length = text.iter().take_while(|byte| is_name_byte(**byte)).count();
+    [
+        &b"BASH_ALIASES"[..],
+        b"aliases",
+        b"dis_aliases",
+        b"dis_galiases",
+        b"dis_saliases",
+        b"galiases",
+        b"saliases",
+    ]
+    .contains(&&text[..length])
 }
 
 impl Judged {
@@ -286,6 +360,11 @@ impl Word {
         (self.is_one_of(INTERPRETERS) && !self.is_one_of(&["flock", "script"]))
             || self.is_one_of(READERS)
             || (self.is_one_of(PROGRAMS) && !self.is_one_of(FILTERS))
+    }
+
+    /// Whether it names one for certain that runs commands, wherever it stands among words.
+    fn interprets_input(&self) -> bool {
+        (self.is_one_of(INTERPRETERS) || self.is_one_of(PROGRAMS)) && self.reads_program()
     }
 
     /// Whether it is one of these, without its path and version.

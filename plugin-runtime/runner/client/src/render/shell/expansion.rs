@@ -1,6 +1,7 @@
 //! What a shell expands within words: variables, substitutions and calculations.
 
 use super::Dialect;
+use super::command::{ALIAS, is_of_aliases};
 use super::reader::{Open, Reader, Within};
 use super::word::{UNFINISHED, Word, calculated_in, is_name_byte, is_name_start};
 use crate::render::position::Position;
@@ -21,38 +22,75 @@ impl Reader<'_> {
             Some(b'[') => Err(Doubt("$[...], which only some shells know")),
             Some(b'\'') if !quoted => self.ansi_quoted(),
             Some(byte) if is_name_start(byte) => self.name_and_subscript(),
-            Some(b'0'..=b'9' | b'@' | b'*' | b'#' | b'?' | b'-' | b'$' | b'!') => {
+            Some(b'0'..=b'9' | b'@' | b'*' | b'#' | b'?' | b'-' | b'$' | b'!')
+                if self.dialect != Dialect::Zsh =>
+            {
                 self.cursor.at += 1;
                 Ok(())
             }
-            // zsh: `$=name`, `$~name`, `$^name`, `$+name`.
-            Some(b'=' | b'~' | b'^' | b'+') if self.dialect == Dialect::Zsh => {
-                self.cursor.at += 1;
+            // zsh: brackets may follow each, and signs stand in front of a name: `$=name`, `$#name`, `$#@`.
+            Some(
+                b'0'..=b'9'
+                | b'@'
+                | b'*'
+                | b'#'
+                | b'?'
+                | b'-'
+                | b'$'
+                | b'!'
+                | b'='
+                | b'~'
+                | b'^'
+                | b'+',
+            ) if self.dialect == Dialect::Zsh => {
+                while matches!(self.cursor.peek(), Some(b'#' | b'=' | b'~' | b'^' | b'+')) {
+                    self.cursor.at += 1;
+                }
+                if matches!(
+                    self.cursor.peek(),
+                    Some(b'@' | b'*' | b'?' | b'-' | b'$' | b'!')
+                ) {
+                    self.cursor.at += 1;
+                }
                 self.name_and_subscript()
             }
             _ => Ok(()),
         }
     }
 
-    /// The name behind a dollar. To zsh, brackets behind it belong to it.
+    /// The name behind a dollar. To zsh, brackets and modifiers behind it belong to it.
     fn name_and_subscript(&mut self) -> Result<(), Doubt> {
         while self.cursor.peek().is_some_and(is_name_byte) {
             self.cursor.at += 1;
         }
-        if self.dialect != Dialect::Zsh || self.cursor.peek() != Some(b'[') {
+        if self.dialect != Dialect::Zsh {
             return Ok(());
         }
-        let rest = self.cursor.rest();
-        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"[_$@*,#-+".contains(byte);
-        match rest.iter().position(|byte| !plain(byte)) {
-            Some(end) if rest[end] == b']' => {
-                let from = self.cursor.at;
-                self.cursor.at += end + 1;
-                self.calculated(from);
-                Ok(())
+        while self.cursor.peek() == Some(b'[') {
+            let rest = self.cursor.rest();
+            let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"[_$@*,#-+".contains(byte);
+            match rest.iter().position(|byte| !plain(byte)) {
+                Some(end) if rest[end] == b']' => {
+                    let from = self.cursor.at;
+                    self.cursor.at += end + 1;
+                    self.calculated(from);
+                }
+                _ => return Err(Doubt("brackets behind a variable of zsh")),
             }
-            _ => Err(Doubt("brackets behind a variable of zsh")),
         }
+        if self.cursor.peek() == Some(b':') {
+            match self.cursor.byte(1) {
+                Some(byte) if byte.is_ascii_alphabetic() || byte == b'&' => {
+                    return Err(Doubt("a colon behind a variable of zsh, and a letter"));
+                }
+                None if self.cursor.at + 1 < self.cursor.end => {
+                    self.cursor.at += 1;
+                    self.place(Position::Refused("what may modify a variable of zsh"));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Takes note of the variables in a calculation that starts at `from`: to zsh, one that is assigned there for the first
@@ -119,6 +157,10 @@ impl Reader<'_> {
                 b'}' => {
                     self.cursor.at += 1;
                     self.open.pop();
+                    let text = self.cursor.text(from + 1, self.cursor.at);
+                    if text.split(|byte| !is_name_byte(*byte)).any(is_of_aliases) {
+                        return Err(ALIAS);
+                    }
                     if has_subscript {
                         self.calculated(from);
                     }

@@ -4,17 +4,17 @@
 //! from everything behind, and from the command that it is in.
 
 use super::builtin;
-use super::command::{Attributes, Pipeline};
+use super::command::{Attributes, Command, Pipeline};
 use super::document::Document;
 use super::expansion::Arithmetic;
-use super::state::{Commands, State, Taken, Target};
+use super::state::{Commands, Opened, State, Taken, Target};
 use super::word::{Assigns, UNFINISHED, Word, calculated_in, is_name};
 use super::{Dialect, Reading};
 use crate::render::position::Position;
 use crate::render::template::{Cursor, Doubt, Template};
 
 /// Nothing that people write nests deeper.
-const DEEPEST: usize = 64;
+pub(super) const DEEPEST: usize = 64;
 
 /// What is open around a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +52,8 @@ pub(super) struct Reader<'t> {
     pub(super) pending: Vec<usize>,
     pub(super) documents: Vec<Document>,
     pub(super) attributes: Attributes,
+    /// A command since the innermost compound command or subshell began takes its input for a program.
+    reads_program: bool,
     /// Placeholders in front of this one are in commands that were understood to their end.
     understood: usize,
 }
@@ -65,6 +67,7 @@ impl<'t> Reader<'t> {
             pending: Vec::new(),
             documents: Vec::new(),
             attributes: Attributes::default(),
+            reads_program: false,
             understood: 0,
         }
     }
@@ -92,6 +95,33 @@ impl<'t> Reader<'t> {
         });
         self.cursor
             .pass(refused.map_or(position, Position::Refused));
+        if position != Position::Arithmetic && self.open.contains(&Open::Arithmetic) {
+            // What a command in it prints is calculated.
+            self.evaluated(
+                self.cursor.standings.len() - 1,
+                "a command whose output is calculated",
+            );
+        }
+    }
+
+    /// What is known here, where something that is a command as a whole starts.
+    pub(super) fn opened(&mut self) -> Opened {
+        Opened {
+            place: self.cursor.standings.len(),
+            document: self.documents.len(),
+            reads_program: std::mem::take(&mut self.reads_program),
+        }
+    }
+
+    /// What starts there ended, and is a command of the pipeline.
+    fn closed(&mut self, commands: &mut Commands, opened: Opened) {
+        commands.pipeline.take_whole(Command {
+            places: opened.place..self.cursor.standings.len(),
+            documents: opened.document..self.documents.len(),
+            reads_program: self.reads_program,
+            ..Command::default()
+        });
+        self.reads_program |= opened.reads_program;
     }
 
     /// Takes note that what stands at a placeholder is evaluated again.
@@ -115,12 +145,7 @@ impl<'t> Reader<'t> {
 
     /// Commands up to the end, which is passed.
     pub(super) fn commands(&mut self, within: Within) -> Result<(), Doubt> {
-        let mut commands = Commands {
-            within,
-            state: State::Command,
-            cases: 0,
-            pipeline: Pipeline::default(),
-        };
+        let mut commands = Commands::new(within);
         loop {
             self.blanks();
             if self.cursor.at_place() {
@@ -173,7 +198,7 @@ impl<'t> Reader<'t> {
 
     fn end_of_script(&mut self, commands: &mut Commands) -> Result<(), Doubt> {
         let is_whole = commands.within == Within::Script
-            && commands.cases == 0
+            && commands.compounds.is_empty()
             && self.pending.is_empty()
             && commands.may_end();
         if !is_whole || !self.cursor.at_end() {
@@ -188,6 +213,7 @@ impl<'t> Reader<'t> {
             self.evaluated(place, reason);
         }
         if let Some(reason) = judged.input {
+            self.reads_program = true;
             for document in judged.documents {
                 self.documents[document].evaluated = Some(reason);
             }
@@ -195,10 +221,16 @@ impl<'t> Reader<'t> {
         self.attributes.add(judged.attributes);
         commands.pipeline = Pipeline::default();
         commands.state = State::Command;
-        if self.open.is_empty() && self.pending.is_empty() {
+        commands.may_be_timed = false;
+        if self.is_certain(commands) {
             self.understood = self.cursor.standings.len();
         }
         Ok(())
+    }
+
+    /// Whether nothing is open, so that what comes next changes nothing about what was read.
+    fn is_certain(&self, commands: &Commands) -> bool {
+        self.open.is_empty() && self.pending.is_empty() && commands.compounds.is_empty()
     }
 
     fn line_feed(&mut self, commands: &mut Commands) -> Result<(), Doubt> {
@@ -217,7 +249,7 @@ impl<'t> Reader<'t> {
                 return Err(Doubt("a here-document that starts within something else"));
             }
             self.read_documents()?;
-            if self.open.is_empty() && commands.state == State::Command {
+            if self.is_certain(commands) && commands.state == State::Command {
                 self.understood = self.cursor.standings.len();
             }
         }
@@ -300,12 +332,19 @@ impl<'t> Reader<'t> {
         self.cursor.at += 1;
         commands.pipeline.next();
         commands.state = State::Command;
+        commands.may_be_timed = false;
         Ok(())
     }
 
     fn parenthesis(&mut self, commands: &mut Commands) -> Result<(), Doubt> {
         let is_double = self.cursor.byte(1) == Some(b'(');
+        if matches!(self.cursor.before(), Some(b'!' | b'@' | b'?' | b'*' | b'+')) {
+            return Err(Doubt("a parenthesis that may belong to a pattern"));
+        }
         match commands.state {
+            State::Command if commands.may_be_timed => {
+                return Err(Doubt("a parenthesis behind time"));
+            }
             State::Command if is_double => {
                 self.extended("((...)), which not every sh knows")?;
                 self.arithmetic(Arithmetic::Value)?;
@@ -317,7 +356,9 @@ impl<'t> Reader<'t> {
                     return Err(Doubt("a function without a name"));
                 }
                 self.enter(Open::Subshell)?;
+                let opened = self.opened();
                 self.commands(Within::Parentheses)?;
+                self.closed(commands, opened);
                 self.open.pop();
                 if self.cursor.peek() == Some(b'#') {
                     return Err(Doubt("a comment right behind a parenthesis"));
@@ -385,8 +426,9 @@ impl<'t> Reader<'t> {
             commands.state = State::Command;
             return Ok(false);
         }
-        let ends =
-            commands.within == Within::Parentheses && commands.cases == 0 && commands.may_end();
+        let ends = commands.within == Within::Parentheses
+            && commands.compounds.is_empty()
+            && commands.may_end();
         if !ends {
             return Err(Doubt("a parenthesis that closes nothing"));
         }
@@ -397,8 +439,18 @@ impl<'t> Reader<'t> {
 
     fn redirection(&mut self, commands: &mut Commands) -> Result<(), Doubt> {
         if self.cursor.byte(1) == Some(b'(') {
+            let is_output = self.cursor.peek() == Some(b'>');
+            let opened = self.opened();
             self.substituted_process()?;
-            return commands.take(Word::default(), self.dialect).map(|_| ());
+            // A process that takes what the command writes for a program.
+            commands.pipeline.feeds_program |= is_output && self.reads_program;
+            self.reads_program |= opened.reads_program;
+            let word = Word {
+                places: opened.place..self.cursor.standings.len(),
+                is_process: true,
+                ..Word::default()
+            };
+            return commands.take(word, self.dialect).map(|_| ());
         }
         let rest = self.cursor.rest();
         if rest.starts_with(b"<<") && !rest.starts_with(b"<<<") {
@@ -465,7 +517,38 @@ impl<'t> Reader<'t> {
                 }
                 Ok(())
             }
+            Taken::Time => self.time(commands),
+            Taken::Opens(end) => {
+                let opened = self.opened();
+                commands.open(end, opened)
+            }
+            Taken::Closes(end) => {
+                let opened = commands.close(end)?;
+                self.closed(commands, opened);
+                Ok(())
+            }
         }
+    }
+
+    /// What follows `time`: a command, or a word that is reserved for those shells alone that have `time` for one.
+    fn time(&mut self, commands: &mut Commands) -> Result<(), Doubt> {
+        let mut is_known = self.dialect.is_extended() && commands.pipeline.is_first();
+        loop {
+            self.blanks();
+            let option = [&b"-p"[..], b"--"].into_iter().find(|option| {
+                self.cursor.looking_at(option) && matches!(self.cursor.byte(2), Some(b' ' | b'\t'))
+            });
+            if option.is_none() {
+                break;
+            }
+            self.cursor.at += 2;
+            is_known &= self.dialect == Dialect::Bash;
+        }
+        if self.cursor.peek() == Some(b'-') {
+            return Err(Doubt("an option of time"));
+        }
+        commands.may_be_timed = !is_known;
+        Ok(())
     }
 
     /// Whether a word in front of a redirection is what is redirected: `2>`, or `{name}>`.

@@ -1,7 +1,7 @@
 //! What may come next among commands, and what a word is there.
 //!
 //! ```text
-//! Command --word--> Argument --operator--> Command
+//! Command --word--> Argument --operator--> Command   (`time` is passed: a command may still start)
 //!    |                  `--redirection--> Target --word--> Argument
 //!    |--a=b---------> Prefix (a command may start, reserved words are none)
 //!    |--for---------> Name --word--> AfterName --in--> Items --;--> Command
@@ -11,7 +11,7 @@
 
 use super::Dialect;
 use super::command::Pipeline;
-use super::reader::Within;
+use super::reader::{DEEPEST, Within};
 use super::word::{Word, is_name};
 use crate::render::template::Doubt;
 
@@ -59,6 +59,30 @@ pub(super) struct Commands {
     /// How many `case` are open in it.
     pub(super) cases: usize,
     pub(super) pipeline: Pipeline,
+    /// What is open in it: `if`, `{` and their like.
+    pub(super) compounds: Vec<Compound>,
+    /// `time` is in front, and not every shell takes it for a reserved word here.
+    pub(super) may_be_timed: bool,
+}
+
+/// A compound command whose end was not read yet.
+pub(super) struct Compound {
+    /// The word that ends it.
+    closes: &'static str,
+    /// What it is a part of.
+    pipeline: Pipeline,
+    pub(super) opened: Opened,
+}
+
+/// What was known where a compound command, a subshell or a process began.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Opened {
+    /// The number of the first placeholder in it.
+    pub(super) place: usize,
+    /// The number of the first here-document in it.
+    pub(super) document: usize,
+    /// Whether a command in front of it takes its input for a program.
+    pub(super) reads_program: bool,
 }
 
 /// What a word that was taken starts.
@@ -66,9 +90,49 @@ pub(super) enum Taken {
     Word,
     Condition,
     Function,
+    Time,
+    /// It starts a compound command, which this word ends.
+    Opens(&'static str),
+    /// It ends a compound command.
+    Closes(&'static str),
 }
 
 impl Commands {
+    pub(super) fn new(within: Within) -> Self {
+        Self {
+            within,
+            state: State::Command,
+            cases: 0,
+            pipeline: Pipeline::default(),
+            compounds: Vec::new(),
+            may_be_timed: false,
+        }
+    }
+
+    /// A compound command starts; what is in it has pipelines of its own.
+    pub(super) fn open(&mut self, closes: &'static str, opened: Opened) -> Result<(), Doubt> {
+        if self.compounds.len() >= DEEPEST {
+            return Err(Doubt("something nested too deeply"));
+        }
+        self.compounds.push(Compound {
+            closes,
+            pipeline: std::mem::take(&mut self.pipeline),
+            opened,
+        });
+        Ok(())
+    }
+
+    /// A compound command ends; what it is a part of goes on.
+    pub(super) fn close(&mut self, word: &'static str) -> Result<Opened, Doubt> {
+        let compound = self
+            .compounds
+            .pop()
+            .filter(|compound| compound.closes == word)
+            .ok_or(Doubt("the end of something that was not started"))?;
+        self.pipeline = compound.pipeline;
+        Ok(compound.opened)
+    }
+
     pub(super) const fn may_end(&self) -> bool {
         matches!(
             self.state,
@@ -93,6 +157,7 @@ impl Commands {
         match self.state {
             State::Target(target, behind) => {
                 match target {
+                    Target::File if word.is_process => self.pipeline.strings.extend(word.places),
                     Target::File | Target::Document => {}
                     Target::String => self.pipeline.strings.extend(word.places),
                     Target::Descriptor => self.pipeline.descriptors.extend(word.places),
@@ -171,28 +236,34 @@ impl Commands {
     /// Takes a bare word where a command may start, or behind one that has ended.
     fn take_first(&mut self, word: Word, dialect: Dialect) -> Result<Taken, Doubt> {
         let text = word.text().unwrap_or_default();
-        let state = match text {
-            "then" | "do" | "else" | "elif" => State::Command,
-            "fi" | "done" | "}" => State::End,
+        if std::mem::take(&mut self.may_be_timed) && (is_reserved(&word) || text == "time") {
+            return Err(Doubt("a reserved word behind time"));
+        }
+        let (state, taken) = match text {
+            "then" | "do" | "else" | "elif" => (State::Command, Taken::Word),
+            "fi" => (State::End, Taken::Closes("fi")),
+            "done" => (State::End, Taken::Closes("done")),
+            "}" => (State::End, Taken::Closes("}")),
             "esac" => {
                 self.cases = self
                     .cases
                     .checked_sub(1)
                     .ok_or(Doubt("an esac without a case"))?;
-                State::End
+                (State::End, Taken::Closes("esac"))
             }
             _ if self.state == State::End => {
                 return Err(Doubt("a word behind the end of a command"));
             }
-            "if" | "while" | "until" | "!" | "{" => State::Command,
-            "case" => State::Subject,
-            "for" => State::Name,
-            "select" if dialect.is_extended() => State::Name,
-            "function" if dialect.is_extended() => State::FunctionName,
-            "[[" => {
-                self.state = State::End;
-                return Ok(Taken::Condition);
-            }
+            "!" => (State::Command, Taken::Word),
+            "time" => (State::Command, Taken::Time),
+            "if" => (State::Command, Taken::Opens("fi")),
+            "while" | "until" => (State::Command, Taken::Opens("done")),
+            "{" => (State::Command, Taken::Opens("}")),
+            "case" => (State::Subject, Taken::Opens("esac")),
+            "for" => (State::Name, Taken::Opens("done")),
+            "select" if dialect.is_extended() => (State::Name, Taken::Opens("done")),
+            "function" if dialect.is_extended() => (State::FunctionName, Taken::Word),
+            "[[" => (State::End, Taken::Condition),
             _ if is_reserved(&word) => {
                 return Err(Doubt("a reserved word that only some shells know"));
             }
@@ -202,11 +273,12 @@ impl Commands {
             }
         };
         self.state = state;
-        Ok(Taken::Word)
+        Ok(taken)
     }
 
     /// Takes a word where a command starts: an assignment, or its name.
     fn start(&mut self, word: Word) {
+        self.may_be_timed = false;
         if word.assigns.is_some() {
             self.pipeline.current().assignments.push(word);
             self.state = State::Prefix;

@@ -21,6 +21,8 @@ pub(super) struct Word {
     pub(super) places: std::ops::Range<usize>,
     /// Those of them that are values in a list.
     pub(super) values: Vec<usize>,
+    /// It is `<(...)` or `>(...)`.
+    pub(super) is_process: bool,
 }
 
 impl Word {
