@@ -54,6 +54,30 @@ const BEFORE_EXPRESSION: &[&str] = &[
     "yield",
 ];
 
+/// Words of the language, and names that may be such, behind which a slash is not understood.
+const KEYWORDS: &[&str] = &[
+    "break", "catch", "class", "const", "continue", "debugger", "default", "enum", "export",
+    "extends", "finally", "for", "function", "if", "import", "let", "new", "static", "switch",
+    "try", "var", "while", "with",
+];
+
+/// Whether a function of this name may take a text for a program: those that are known, and what scripts call like them.
+fn evaluates(name: &[u8]) -> bool {
+    let starts_with = |start: &[u8]| {
+        name.get(..start.len())
+            .is_some_and(|text| text.eq_ignore_ascii_case(start))
+    };
+    is_one_of(name, EVALUATES)
+        || [&b"exec"[..], b"eval", b"spawn"]
+            .into_iter()
+            .any(starts_with)
+}
+
+/// Whether it can be part of a name.
+const fn is_name(byte: u8) -> bool {
+    is_word(byte) || byte == b'$'
+}
+
 /// The largest whole number that is exact.
 const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
 
@@ -108,6 +132,8 @@ enum Last<'t> {
     Operator,
     /// Behind a value.
     Value,
+    /// In front of the name of a property.
+    Dot,
     /// `++` and `--`, which may stand in front of a value or behind it.
     Step,
     /// Behind `}`, which may end a statement or a value.
@@ -123,7 +149,7 @@ struct Reader<'t> {
     last: Last<'t>,
 }
 
-impl Reader<'_> {
+impl<'t> Reader<'t> {
     fn read(&mut self) -> Result<(), Doubt> {
         if self.cursor.looking_at(b"#!") {
             self.line_comment();
@@ -144,6 +170,8 @@ impl Reader<'_> {
                 b'\'' | b'"' => self.string(byte)?,
                 b'`' => {
                     let tagged = match self.last {
+                        // The first may be names.
+                        Last::Word(b"await" | b"of" | b"yield") => true,
                         Last::Word(word) => !is_one_of(word, BEFORE_EXPRESSION),
                         last => matches!(last, Last::Value | Last::Brace),
                     };
@@ -152,7 +180,10 @@ impl Reader<'_> {
                 }
                 b'(' | b'[' | b'{' => self.open(byte)?,
                 b')' | b']' | b'}' => self.close(byte)?,
-                b';' => self.punctuation(1, Last::Start),
+                b';' => {
+                    self.punctuation(1, Last::Start);
+                    self.nesting.end_statement(&self.cursor);
+                }
                 b'<' if self.cursor.looking_at(b"<!--") => return Err(Doubt("an HTML comment")),
                 b'-' if self.cursor.looking_at(b"-->") => return Err(Doubt("an HTML comment")),
                 b'+' if self.cursor.looking_at(b"++") => self.punctuation(2, Last::Step),
@@ -160,20 +191,13 @@ impl Reader<'_> {
                 b'.' if self.cursor.looking_at(b"...") => self.punctuation(3, Last::Operator),
                 // A name follows, and no keyword.
                 b'.' => {
-                    self.punctuation(1, Last::Value);
-                    if self.cursor.peek().is_some_and(is_word) {
-                        let name = take_word(&mut self.cursor);
-                        self.last = if is_one_of(name, EVALUATES) {
-                            Last::Word(name)
-                        } else {
-                            Last::Value
-                        };
-                    }
+                    self.punctuation(1, Last::Dot);
                 }
                 b'?' if self.cursor.looking_at(b"?.") => self.punctuation(1, Last::Operator),
                 b'\\' | b'@' => return Err(Doubt("a character that is not understood")),
-                b'#' => self.cursor.at += 1,
-                _ if is_word(byte) => self.word()?,
+                // A private name.
+                b'#' => self.punctuation(1, Last::Dot),
+                _ if is_name(byte) => self.word()?,
                 _ => self.punctuation(1, Last::Operator),
             }
         }
@@ -194,18 +218,33 @@ impl Reader<'_> {
     }
 
     fn word(&mut self) -> Result<(), Doubt> {
-        let word = take_word(&mut self.cursor);
+        let word = self.take_name();
         let is_blank = |c: char| c.is_whitespace() || c == '\u{feff}';
         if str::from_utf8(word).is_ok_and(|word| word.contains(is_blank)) {
             return Err(Doubt("a blank that is not ASCII"));
         }
         let is_number = word.first().is_some_and(u8::is_ascii_digit);
-        self.last = if is_number {
-            Last::Value
-        } else {
-            Last::Word(word)
+        let is_decimal = word
+            .iter()
+            .all(|byte| byte.is_ascii_digit() || *byte == b'_');
+        // The point of `1.` belongs to the number, and what follows is no name of a property.
+        if is_decimal && self.last != Last::Dot && self.cursor.peek() == Some(b'.') {
+            self.cursor.at += 1;
+        }
+        self.last = match self.last {
+            _ if is_number => Last::Value,
+            Last::Dot if !evaluates(word) => Last::Value,
+            _ => Last::Word(word),
         };
         Ok(())
+    }
+
+    fn take_name(&mut self) -> &'t [u8] {
+        let rest = self.cursor.rest();
+        let length = rest.iter().position(|byte| !is_name(*byte));
+        let name = &rest[..length.unwrap_or(rest.len())];
+        self.cursor.at += name.len();
+        name
     }
 
     fn open(&mut self, byte: u8) -> Result<(), Doubt> {
@@ -217,8 +256,10 @@ impl Reader<'_> {
                     b"await" => Kind::Either,
                     _ => Kind::Plain,
                 };
-                (is_one_of(word, EVALUATES), kind)
+                (evaluates(word), kind)
             }
+            // `eval?.(...)`
+            Last::Dot => (byte == b'(', Kind::Plain),
             _ => (false, Kind::Plain),
         };
         self.nesting.open(&mut self.cursor, evaluates, kind)?;
@@ -262,7 +303,10 @@ impl Reader<'_> {
             Last::Start | Last::Operator | Last::Head => true,
             Last::Value => false,
             // These may be names.
-            Last::Word(b"await" | b"of" | b"yield") | Last::Step | Last::Brace => {
+            Last::Word(b"await" | b"of" | b"yield") | Last::Step | Last::Brace | Last::Dot => {
+                return Err(Doubt("a division or a regular expression"));
+            }
+            Last::Word(word) if is_one_of(word, KEYWORDS) => {
                 return Err(Doubt("a division or a regular expression"));
             }
             Last::Word(word) => is_one_of(word, BEFORE_EXPRESSION),

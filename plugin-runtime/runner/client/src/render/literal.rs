@@ -38,6 +38,9 @@ impl Form {
             Position::String(Quote::Single) if text.contains('\r') => {
                 Err("a single-quoted string, which has no form for a carriage return")
             }
+            Position::String(Quote::Single) if escapes_behind_letter(&text) => Err(
+                "a single-quoted string, and what must be escaped there follows a letter beyond ASCII",
+            ),
             Position::String(Quote::Single) => Ok(text.replace('\\', "\\\\").replace('\'', "\\'")),
             Position::String(_) => Ok((self.escaped)(&text)),
             Position::Refused(reason) => Err(reason),
@@ -62,6 +65,29 @@ impl Form {
     fn quoted(&self, text: &str) -> String {
         format!("{0}{1}{0}", self.quote, (self.escaped)(text))
     }
+}
+
+/// Whether each encoding that a line names, as magic comments do, is one of these.
+pub(super) fn names_known(line: &str, known: &[&str]) -> bool {
+    let line = line.to_ascii_lowercase();
+    line.split("coding").skip(1).all(|rest| {
+        let named = rest.trim_start().strip_prefix([':', '=']);
+        named.is_none_or(|rest| {
+            let rest = rest.trim_start();
+            let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            let length = rest.find(|c| !is_name(c)).unwrap_or(rest.len());
+            known.contains(&&rest[..length])
+        })
+    })
+}
+
+/// Whether a backslash or a quote follows a letter beyond ASCII: in some encodings, the byte of a backslash would be the
+/// end of that letter.
+fn escapes_behind_letter(text: &str) -> bool {
+    let behind = text.chars().zip(text.chars().skip(1));
+    behind
+        .into_iter()
+        .any(|(before, c)| !before.is_ascii() && matches!(c, '\\' | '\''))
 }
 
 /// Escapes of Perl and Ruby. Letters beyond ASCII stay as they are: they are what they are in the rest of the script.

@@ -10,6 +10,8 @@ const DEEPEST: usize = 200;
 #[derive(Debug, Default)]
 pub(super) struct Nesting {
     open: Vec<Bracket>,
+    /// Placeholders in front of this one are in statements that were read to their end.
+    understood: usize,
 }
 
 /// An open bracket.
@@ -87,16 +89,24 @@ impl Nesting {
         Ok(bracket)
     }
 
-    /// Ends the reading of a script: with a doubt, everything behind is refused, and what is in brackets that were not
-    /// read to their ends.
+    /// A statement ends here for certain, where no bracket is open.
+    pub(super) fn end_statement(&mut self, cursor: &Cursor<'_>) {
+        if self.open.is_empty() {
+            self.understood = cursor.standings.len();
+        }
+    }
+
+    /// Ends the reading of a script: with a doubt, everything behind is refused, and what was passed since the last
+    /// statement ended for certain, which may have been misread.
     pub(super) fn settle(&self, mut cursor: Cursor<'_>, read: Result<(), Doubt>) -> Vec<Standing> {
         let doubt = match read {
             Ok(()) if self.open.is_empty() => return cursor.standings,
             Ok(()) => Doubt("something that has no end"),
             Err(doubt) => doubt,
         };
-        let understood = self.open.first().map(|bracket| bracket.first);
-        cursor.refuse_from(understood.unwrap_or(cursor.standings.len()), doubt);
+        let opened = self.open.first().map(|bracket| bracket.first);
+        let understood = opened.map_or(self.understood, |first| first.min(self.understood));
+        cursor.refuse_from(understood, doubt);
         cursor.standings
     }
 }
@@ -191,16 +201,19 @@ impl Statement {
     }
 }
 
-/// A comment or documentation that ends with the line that starts with `end`, which no letter follows.
+/// A comment or documentation that ends with the line that starts with `end`, which no letter follows. What else may
+/// follow, languages and versions do not agree about.
 pub(super) fn end_of_documentation(cursor: &Cursor<'_>, end: &[u8]) -> Result<usize, Doubt> {
     let mut at = cursor.at;
     while at < cursor.end {
         let line_end = cursor.line_end(at);
         let line = cursor.text(at, line_end);
-        if let Some(rest) = line.strip_prefix(end)
-            && !rest.first().is_some_and(|byte| is_word(*byte))
-        {
-            return Ok(line_end);
+        if let Some(rest) = line.strip_prefix(end) {
+            match rest.first() {
+                None | Some(b' ' | b'\t' | b'\r') => return Ok(line_end),
+                Some(byte) if byte.is_ascii_alphabetic() => {}
+                Some(_) => return Err(Doubt("a line that may end documentation")),
+            }
         }
         at = line_end + 1;
     }

@@ -94,6 +94,8 @@ pub(super) fn literal(position: Position, value: &Value) -> Result<String, &'sta
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Last<'t> {
     Start,
+    /// Behind the brace of a subscript.
+    Subscript,
     Operator,
     Value,
     /// Behind `}`, which may end a statement or a value.
@@ -133,6 +135,7 @@ impl Reader<'_> {
                 b';' => {
                     self.cursor.at += 1;
                     self.statement.end(&self.nesting);
+                    self.nesting.end_statement(&self.cursor);
                     self.last = Last::Start;
                 }
                 b'\'' => self.string(Quote::Single)?,
@@ -208,7 +211,7 @@ impl Reader<'_> {
         if !matches!(self.cursor.rest(), [b'=', letter, ..] if letter.is_ascii_alphabetic()) {
             return Ok(());
         }
-        if self.last != Last::Start {
+        if self.last != Last::Start || self.cursor.looking_at(b"=cut") {
             return Err(Doubt("a line that may be documentation"));
         }
         let end = end_of_documentation(&self.cursor, b"=cut")?;
@@ -217,9 +220,17 @@ impl Reader<'_> {
     }
 
     fn open(&mut self, byte: u8, evaluates: bool) -> Result<(), Doubt> {
+        // `$name{`, `]{` and `->{`; a brace behind a parenthesis may be a block's.
+        let is_subscript = matches!(self.last, Last::Value | Last::Arrow)
+            && self
+                .cursor
+                .before()
+                .is_some_and(|byte| is_word(byte) || matches!(byte, b']' | b'>'));
         self.nesting
             .open(&mut self.cursor, evaluates, Kind::Plain)?;
-        self.last = if byte == b'{' {
+        self.last = if byte == b'{' && is_subscript {
+            Last::Subscript
+        } else if byte == b'{' {
             Last::Start
         } else {
             Last::Operator
@@ -286,7 +297,7 @@ impl Reader<'_> {
             }
             Last::Word(word) => is_one_of(word, BEFORE_NAME) || is_one_of(word, BEFORE_EXPRESSION),
             Last::Brace | Last::Arrow => false,
-            Last::Start | Last::Operator => true,
+            Last::Start | Last::Subscript | Last::Operator => true,
         };
         self.cursor.at += 1;
         match self.cursor.peek() {
@@ -345,7 +356,7 @@ impl Reader<'_> {
                 self.last = Last::Operator;
                 Ok(())
             }
-            Last::Start | Last::Operator => self.quoted(b"m"),
+            Last::Start | Last::Subscript | Last::Operator => self.quoted(b"m"),
             Last::Word(word) if is_one_of(word, BEFORE_EXPRESSION) => self.quoted(b"m"),
             _ => Err(Doubt("a division or a regular expression")),
         }
@@ -371,10 +382,10 @@ impl Reader<'_> {
             .cursor
             .rest()
             .iter()
-            .skip_while(|byte| byte.is_ascii_whitespace());
+            .skip_while(|byte| matches!(byte, b' ' | b'\t'));
         let next = [behind.next(), behind.next()];
         let is_key = matches!(next, [Some(b'='), Some(b'>')])
-            || (next[0] == Some(&b'}') && self.last == Last::Start);
+            || (next[0] == Some(&b'}') && self.last == Last::Subscript);
         let is_method =
             self.last == Last::Arrow || matches!(self.last, Last::Word(b"sub" | b"package"));
         if !is_key && !is_method && is_one_of(word, QUOTES) {
@@ -486,9 +497,20 @@ impl Reader<'_> {
                     let is_braced = self.cursor.peek() == Some(b'{');
                     self.cursor.at += usize::from(is_braced);
                     let name = self.cursor.rest();
-                    let is_name = |byte: &u8| is_word(*byte) || *byte == b':';
+                    // A quote is `::` in a name.
+                    let is_name = |byte: &u8| is_word(*byte) || matches!(byte, b':' | b'\'');
                     let length = name.iter().take_while(|byte| is_name(byte)).count();
                     self.cursor.at += length;
+                    // A variable of punctuation, or `$#name`.
+                    let sign = self.cursor.peek();
+                    if length == 0 && sign == Some(b'#') {
+                        subscripted = true;
+                    } else if length == 0
+                        && !is_braced
+                        && sign.is_some_and(|sign| b"&`+-!.,;/0^|%=~<>()?".contains(&sign))
+                    {
+                        self.cursor.at += 1;
+                    }
                     if is_braced && self.cursor.peek() != Some(b'}') {
                         // Code in a string.
                         subscripted = true;

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use sluice_gate_types::input::Value;
 
-use super::literal::{Form, Numbers};
+use super::literal::{Form, Numbers, names_known};
 use super::nesting::{
     Kind, Nesting, is_one_of, is_word, pass_escaped, pass_in_code, refuse, take_word,
 };
@@ -19,6 +19,7 @@ const EVALUATES: &[&str] = &[
     "compile",
     "eval",
     "exec",
+    "exec_command",
     "execfile",
     "getoutput",
     "getstatusoutput",
@@ -78,31 +79,20 @@ fn escaped(text: &str) -> String {
 
 /// Whether the comment of PEP 263 in the first two lines, where there is one, names an encoding in which ASCII is ASCII.
 fn is_ascii_compatible(script: &str) -> bool {
-    script.split(['\n', '\r']).take(2).all(|line| {
-        let Some(comment) = line
-            .trim_start_matches([' ', '\t', '\x0c'])
-            .strip_prefix('#')
-        else {
-            return true;
-        };
-        let named = comment
-            .find("coding")
-            .map(|at| &comment[at + 6..])
-            .and_then(|rest| rest.strip_prefix([':', '=']));
-        named.is_none_or(|name| {
-            let name = name.trim_start_matches([' ', '\t']).to_ascii_lowercase();
-            [
-                "utf-8",
-                "utf8",
-                "ascii",
-                "us-ascii",
-                "latin-1",
-                "iso-8859-1",
-            ]
-            .iter()
-            .any(|known| name.starts_with(known))
-        })
-    })
+    const KNOWN: &[&str] = &[
+        "utf-8",
+        "utf8",
+        "utf_8",
+        "ascii",
+        "us-ascii",
+        "latin-1",
+        "iso-8859-1",
+    ];
+    // `\r\n` ends one line, and is two of these.
+    script
+        .split(['\n', '\r'])
+        .take(4)
+        .all(|line| names_known(line, KNOWN))
 }
 
 struct Reader<'t> {
@@ -141,6 +131,10 @@ impl Reader<'_> {
                 }
                 b')' | b']' | b'}' => {
                     self.nesting.close(&mut self.cursor)?;
+                }
+                b'\n' => {
+                    self.cursor.at += 1;
+                    self.nesting.end_statement(&self.cursor);
                 }
                 b' ' | b'\t' => {
                     // `eval (x)` is a call too.

@@ -5,7 +5,7 @@
 
 use sluice_gate_types::input::Value;
 
-use super::literal::{Form, Numbers, hexadecimal};
+use super::literal::{Form, Numbers, hexadecimal, names_known};
 use super::nesting::{
     Kind, Nesting, Statement, end_of_documentation, expression, is_one_of, is_word, pass_escaped,
     pass_in_code, refuse, take_word,
@@ -63,6 +63,9 @@ const BEFORE_EXPRESSION: &[&str] = &[
     "when", "while", "do", "begin", "ensure", "rescue",
 ];
 
+/// Words of the language behind which a sign that may start a value is not told from an operator.
+const KEYWORDS: &[&str] = &["BEGIN", "END", "break", "defined", "for", "next", "not"];
+
 /// Methods of every object that are called without parentheses.
 const CALLED: &[&str] = &["p", "print", "puts", "raise", "warn"];
 
@@ -99,18 +102,12 @@ pub(super) fn literal(position: Position, value: &Value) -> Result<String, &'sta
 
 /// Whether the magic comment in the first two lines, where there is one, names UTF-8 or a part of it.
 fn is_utf8(script: &str) -> bool {
-    script.lines().take(3).all(|line| {
-        let named = line
-            .strip_prefix('#')
-            .and_then(|comment| comment.find("coding").map(|at| &comment[at + 6..]))
-            .and_then(|rest| rest.trim_start().strip_prefix([':', '=']));
-        named.is_none_or(|name| {
-            let name = name.trim_start().to_ascii_lowercase();
-            ["utf-8", "utf8", "ascii", "us-ascii"]
-                .iter()
-                .any(|known| name.starts_with(known))
-        })
-    })
+    const KNOWN: &[&str] = &["utf-8", "utf8", "ascii", "us-ascii"];
+    // `-K` names an encoding, and `-x` another first line.
+    let changes = |word: &str| word.starts_with('-') && word.contains(['K', 'x']);
+    let options = script.lines().next().filter(|line| line.starts_with("#!"));
+    !options.is_some_and(|line| line.split_ascii_whitespace().any(changes))
+        && script.lines().take(3).all(|line| names_known(line, KNOWN))
 }
 
 /// What comes before a place, as far as it decides how the next characters are read.
@@ -223,6 +220,7 @@ impl Reader<'_> {
 
     fn end_statement(&mut self) {
         self.statement.end(&self.nesting);
+        self.nesting.end_statement(&self.cursor);
         self.last = Last::Start;
         self.blank = true;
     }
@@ -249,6 +247,9 @@ impl Reader<'_> {
 
     fn line_start(&mut self) -> Result<(), Doubt> {
         if self.cursor.looking_at(b"=begin") {
+            if !matches!(self.cursor.byte(6), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+                return Err(Doubt("a line that may start a comment"));
+            }
             let end = end_of_documentation(&self.cursor, b"=end")?;
             self.cursor.skip(end, Position::Comment);
         }
@@ -279,8 +280,9 @@ impl Reader<'_> {
             return Ok(());
         }
         self.last = match self.last {
-            _ if is_number || is_method => Last::Value,
-            Last::Name if word == b"class" => Last::Value,
+            _ if is_number => Last::Value,
+            // It may have an argument.
+            _ if is_method => Last::Word(b""),
             Last::Name => Last::Word(b""),
             _ if is_one_of(word, BEFORE_NAME) => Last::Name,
             _ => Last::Word(word),
@@ -331,6 +333,7 @@ impl Reader<'_> {
         let is_operator = match self.last {
             Last::Value => true,
             Last::Word(word) if is_one_of(word, BEFORE_EXPRESSION) => false,
+            Last::Word(word) if is_one_of(word, KEYWORDS) => return Err(DOUBT),
             // A name that is a variable, or a method with an argument: told apart by blanks alone where they are even.
             Last::Word(_) if self.blank == blank_behind => true,
             Last::Word(_) => return Err(DOUBT),
@@ -418,6 +421,9 @@ impl Reader<'_> {
         loop {
             if self.cursor.at_place() {
                 let position = match self.cursor.before() {
+                    Some(byte) if quote == Quote::Single && !byte.is_ascii() => {
+                        Position::Refused("a single-quoted string, behind a letter beyond ASCII")
+                    }
                     Some(b'#') if quote == Quote::Double => Position::Refused("what follows a #"),
                     _ => Position::String(quote),
                 };

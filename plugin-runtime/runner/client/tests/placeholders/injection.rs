@@ -231,6 +231,9 @@ fn no_value_is_executed_because_a_python_script_was_misread() {
         "exec(compile({{x}}, 'a', 'exec'))\n",
         "# \r{{x}}\n",
         "# coding: utf-7\np = '{{x}}'\n",
+        "# about coding, coding: utf-7\np = '{{x}}'\n",
+        "#!/usr/bin/python3\r\n# coding: utf-7\r\np = '{{x}}'\n",
+        "client.exec_command({{x}})\n",
     ];
     expect_harmless(&["python3"], &bodies, &values);
 }
@@ -282,6 +285,12 @@ fn no_value_is_executed_because_a_perl_script_was_misread() {
         "print \"$a{{x}}\";",
         "print \"$x->[ {{x}} ]\";",
         "print $' . {{x}}; '",
+        "{ q}\"}; print {{x}}; }#\"",
+        "%h = (q\n=>\"=, {{x}}, \"",
+        "$a = 1;\n=cut1\n'\n=cut\n\n=cut\nprint ' {{x}}';",
+        "\n=cut\n'\n=cut\n';print {{x}}; #'",
+        "$n = 1; print \"k='$n'{{x}}\";",
+        "print \"$#{{{x}}} $-[{{x}}] $+{{{x}}}\";",
     ];
     expect_harmless(&["perl"], &bodies, &values);
 }
@@ -325,6 +334,12 @@ fn no_value_is_executed_because_a_ruby_script_was_misread() {
         "exec({{x}})",
         "trap('EXIT', \"{{x}}\")",
         "# encoding: shift_jis\nputs '{{x}}'",
+        " # coding: shift_jis\nputs '{{x}}'",
+        "# CODING: shift_jis\nputs '{{x}}'",
+        "#!/usr/bin/ruby -Ks\nputs '{{x}}'",
+        "=begin\n=end.\n'\n=end\n'\nputs {{x}} #'",
+        "def f\n next / \"/; puts {{x}} #\"\nend",
+        "[1].each { next / \"/; puts {{x}} #\"/ }",
     ];
     expect_harmless(&["ruby"], &bodies, &values);
 }
@@ -363,6 +378,14 @@ fn no_value_is_executed_because_a_script_of_node_was_misread() {
         "import({{x}})",
         "// \u{2028} '{{x}}'",
         "require('vm').runInThisContext({{x}})",
+        "const $ = (s, ...v) => require('child_process').execSync(String.raw(s, ...v));\n$`{{x}}`",
+        "const sql$ = String.raw; sql$`{{x}}`",
+        "const a$ = 4; const b = a$ / 2 + \"/\" + {{x}};",
+        "new /\"/.constructor(); f({{x}}); //\"",
+        "class A { #if = 4; f() { return this.#if / 2 + '/' + {{x}}; } }",
+        "const a = { return: 4 }; a. return / 2 + '/' + {{x}};",
+        "const execAsync = require('child_process').execSync; execAsync(`{{x}}`)",
+        "eval?.({{x}})",
     ];
     expect_harmless(&["node"], &bodies, &values);
 }
