@@ -277,7 +277,8 @@ fn output_of_many_operations_waits_for_the_host_on_disk_and_not_in_the_agents_me
     }
     eprintln!("all were told after {:?}", started.elapsed());
     let grown = kib(agent, "VmHWM:") - before;
-    assert!(grown < 12 << 10, "the agent grew by {grown} KiB");
+    // All of it is 58 MiB. Some are told at once, and each has a piece of it under way.
+    assert!(grown < 24 << 10, "the agent grew by {grown} KiB");
     eventually("all are acknowledged", || {
         spools(&fleet).is_empty().then_some(())
     });
