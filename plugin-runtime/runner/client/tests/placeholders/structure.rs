@@ -298,7 +298,8 @@ impl Writer {
                 ]);
                 format!("{name} {}", self.words(inner))
             }
-            18 => format!("while false; do {}; done", self.commands(inner)),
+            // It ends even where a stray sign makes its condition true.
+            18 => format!("while false; do {}; break; done", self.commands(inner)),
             19 => self.one_of(&["(( 1+1 ))", "(( a=1 ))", "(( {{x}} ))"]),
             20 => format!("{} {}", self.words(inner), self.words(inner)),
             21 => format!("v={} cat </dev/null", self.words(inner)),
