@@ -162,6 +162,21 @@ impl<'t> Cursor<'t> {
         self.at = to;
     }
 
+    /// Whether these characters stand somewhere in the script, and are no part of a word.
+    pub(super) fn has_word(&self, word: &str) -> bool {
+        let is_part = |byte: Option<&u8>| {
+            byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || b"_/.-".contains(byte))
+        };
+        self.bytes
+            .windows(word.len())
+            .enumerate()
+            .filter(|(_, found)| *found == word.as_bytes())
+            .any(|(at, _)| {
+                let before = at.checked_sub(1).and_then(|at| self.bytes.get(at));
+                word == "((" || !(is_part(before) || is_part(self.bytes.get(at + word.len())))
+            })
+    }
+
     /// Refuses every placeholder from the one with this number on, passed or not.
     pub(super) fn refuse_from(&mut self, first: usize, doubt: Doubt) {
         let refused = Standing::new(Position::Refused(doubt.0));

@@ -78,6 +78,7 @@ fn no_value_is_executed_because_the_shell_evaluates_a_word_again() {
         "let {{x}}\n",
         "declare -i n={{x}}\n",
         "declare -i n\nn={{x}}\n",
+        "f() { n={{x}}; }\nalias q=:\ndeclare -i n\nf\n",
         "f() { local -i n; n={{x}}; }\nf\n",
         "typeset -n n={{x}}\necho $n\n",
         "[[ {{x}} -eq 1 ]]\n",

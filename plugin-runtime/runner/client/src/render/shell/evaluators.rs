@@ -84,6 +84,9 @@ pub(super) const DECLARES: &[&str] = &[
     "declare", "export", "float", "integer", "local", "readonly", "typeset",
 ];
 
+/// What else makes a number of a variable: to zsh, one that is assigned in a calculation for the first time is one.
+pub(super) const CALCULATES: &[&str] = &["((", "let", "nameref"];
+
 /// Words behind which another command comes.
 pub(super) const PREFIXES: &[&str] = &[
     "-", "builtin", "chroot", "command", "doas", "env", "exec", "ionice", "nice", "noglob",

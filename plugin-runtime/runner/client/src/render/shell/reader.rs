@@ -6,6 +6,7 @@
 use super::builtin;
 use super::command::{Attributes, Command, Pipeline};
 use super::document::Document;
+use super::evaluators::{CALCULATES, DECLARES};
 use super::expansion::Arithmetic;
 use super::state::{Commands, Opened, State, Taken, Target};
 use super::word::{Assigns, UNFINISHED, Word, calculated_in, is_name};
@@ -76,6 +77,9 @@ impl<'t> Reader<'t> {
     pub(super) fn read(mut self) -> Reading {
         if let Err(doubt) = self.commands(Within::Script) {
             self.cursor.refuse_from(self.understood, doubt);
+            // What is behind the doubt may say that what was assigned before is calculated.
+            let mut words = DECLARES.iter().chain(CALCULATES);
+            self.attributes.any |= words.any(|word| self.cursor.has_word(word));
         }
         for (place, reason) in self.attributes.evaluated() {
             self.evaluated(place, reason);
