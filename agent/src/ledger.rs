@@ -408,38 +408,10 @@ pub enum LedgerError {
 
 #[cfg(test)]
 mod tests {
-    use sluice_protocol::bundle::{Compatibility, Limits, Submission};
     use sluice_protocol::ending::Ending;
-    use sluice_protocol::ids::JobId;
 
     use super::*;
-
-    fn operation() -> Operation {
-        Operation {
-            operation: OperationId::generate(),
-            job: JobId::generate(),
-            submission: Submission {
-                script: b"#!/bin/sh\n:\n".to_vec(),
-                declared: None,
-                interpreter: None,
-                parameters: vec![],
-                environment: vec![],
-                attachments: vec![],
-                secrets: vec![],
-                run_as: None,
-                limits: Limits::default(),
-                compatibility: Compatibility::None,
-            },
-            bundle_sha256: Digest::of(b""),
-            not_after: 0,
-            gates_revision: 0,
-            skip_security_scan: false,
-            targets: 1,
-            operator: "op".to_owned(),
-            submitted_at: String::new(),
-            authorizations: vec![],
-        }
-    }
+    use crate::testing::operation;
 
     fn ledger(directory: &tempfile::TempDir) -> Ledger {
         Ledger::open(&directory.path().join("ledger.db")).expect("opens")

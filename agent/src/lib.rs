@@ -39,3 +39,5 @@ pub mod spools;
 pub mod state;
 pub mod supervisor;
 mod telling;
+#[cfg(test)]
+mod testing;

@@ -121,6 +121,14 @@ const fn end(of: event::StreamEnd) -> StreamEnd {
     }
 }
 
+/// What the host calls a stream of the shim's.
+pub(crate) const fn told_as(stream: Stream) -> OutputStream {
+    match stream {
+        Stream::Stdout => OutputStream::Stdout,
+        Stream::Stderr => OutputStream::Stderr,
+    }
+}
+
 fn take_event(
     report: &mut Report,
     event: Event,
@@ -145,10 +153,7 @@ fn take_event(
             });
         }
         Event::Output { stream, at, bytes } => journal.output(Chunk {
-            stream: match stream {
-                Stream::Stdout => OutputStream::Stdout,
-                Stream::Stderr => OutputStream::Stderr,
-            },
+            stream: told_as(stream),
             offset: at,
             bytes: bytes.into_vec(),
         }),

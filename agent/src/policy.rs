@@ -172,41 +172,13 @@ fn limits(submission: &Submission, config: &Config) -> Result<spec::Limits, Endi
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
-    use sluice_protocol::bundle::{Attachment, Compatibility, Variable};
+    use sluice_protocol::bundle::{Attachment, Variable};
     use sluice_protocol::digest::Digest;
-    use sluice_protocol::ids::{JobId, OperationId};
     use sluice_protocol::message::operation::Authorization;
     use sluice_protocol::units::{ByteSize, Span};
 
     use super::*;
-
-    /// What an honest host would send.
-    fn operation() -> Operation {
-        Operation {
-            operation: OperationId::generate(),
-            job: JobId::generate(),
-            submission: Submission {
-                script: b"#!/bin/sh\n:\n".to_vec(),
-                declared: None,
-                interpreter: None,
-                parameters: vec![],
-                environment: vec![],
-                attachments: vec![],
-                secrets: vec![],
-                run_as: None,
-                limits: Asked::default(),
-                compatibility: Compatibility::None,
-            },
-            bundle_sha256: Digest::of(b"bundle"),
-            not_after: u64::MAX,
-            gates_revision: 1,
-            skip_security_scan: false,
-            targets: 1,
-            operator: "ann".to_owned(),
-            submitted_at: "2026-01-01T00:00:00Z".to_owned(),
-            authorizations: vec![],
-        }
-    }
+    use crate::testing::operation;
 
     fn asked(operation: &Operation) -> Result<Permitted, Ending> {
         let source = Source::read(&operation.submission).unwrap();

@@ -13,7 +13,6 @@ use sluice_protocol::causes::Causes;
 use sluice_protocol::ids::OperationId;
 use sluice_protocol::message::operation::{Chunk, OutputStream, Progress};
 use sluice_protocol::report::Report;
-use sluice_shim::event::Stream;
 use sluice_shim::kept::{Found, Piece, Reader};
 use sluice_shim::spool::SpoolError;
 use sluice_transport::agent::AgentConnection;
@@ -22,6 +21,7 @@ use sluice_transport::progress::ProgressSender;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::journal::Journal;
+use crate::outcome::told_as;
 
 /// Between two looks at what a script has written. Short enough to read along, long enough that a look is not for a line.
 const LOOK: Duration = Duration::from_millis(100);
@@ -287,10 +287,7 @@ fn read_on(reader: &mut Reader, is_over: bool) -> Result<Batch, SpoolError> {
 impl Batch {
     /// Adds a piece, to the last one where it may and can be.
     fn add(&mut self, piece: Piece, joins: bool) {
-        let stream = match piece.stream {
-            Stream::Stdout => OutputStream::Stdout,
-            Stream::Stderr => OutputStream::Stderr,
-        };
+        let stream = told_as(piece.stream);
         match self.chunks.last_mut() {
             Some(last)
                 if joins

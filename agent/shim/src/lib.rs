@@ -23,6 +23,7 @@ pub mod event_file;
 pub mod frame;
 pub mod kept;
 pub mod order;
+pub mod pidfd;
 pub mod spec;
 pub mod spool;
 

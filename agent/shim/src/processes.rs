@@ -2,11 +2,11 @@
 
 #![allow(
     unsafe_code,
-    reason = "asking for the priority of a user's processes, and descriptors of processes, have no safe form"
+    reason = "asking for the priority of a user's processes has no safe form"
 )]
 
 use std::collections::{BTreeSet, HashMap};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+use crate::pidfd;
 
 /// A process that was looked at. Its number may be somebody else's as soon as it has ended; number and start together never
 /// are.
@@ -97,12 +99,14 @@ pub(crate) fn kill_all_of(uid: u32) {
 pub(crate) fn signal(processes: &BTreeSet<Seen>, signal: Signal) {
     for seen in processes {
         // Whoever has the number now is held on to before it is asked who that is.
-        let held = hold(seen.pid);
+        let held = pidfd::open(seen.pid);
         if Stat::read(seen.pid).is_none_or(|stat| stat.started != seen.started) {
             continue;
         }
         match held {
-            Ok(held) => send(&held, signal),
+            Ok(held) => {
+                let _gone = pidfd::signal(held.as_fd(), signal);
+            }
             Err(Errno::ESRCH) => {}
             // Not in this container. That nothing is left behind comes first.
             Err(_) => {
@@ -110,28 +114,6 @@ pub(crate) fn signal(processes: &BTreeSet<Seen>, signal: Signal) {
             }
         }
     }
-}
-
-/// A descriptor of a process, which stays that process's when its number is given to another one.
-fn hold(pid: i32) -> nix::Result<OwnedFd> {
-    // SAFETY: pidfd_open(2) takes numbers.
-    let held = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
-    let held = RawFd::try_from(held).map_err(|_| Errno::EBADF)?;
-    // SAFETY: the descriptor is new, so nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(held) })
-}
-
-fn send(process: &OwnedFd, signal: Signal) {
-    // SAFETY: pidfd_send_signal(2) takes numbers, and no information about the sender.
-    let _gone = unsafe {
-        libc::syscall(
-            libc::SYS_pidfd_send_signal,
-            process.as_raw_fd(),
-            signal as libc::c_int,
-            std::ptr::null::<libc::siginfo_t>(),
-            0,
-        )
-    };
 }
 
 /// What waiting for any child came to.

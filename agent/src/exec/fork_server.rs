@@ -9,7 +9,7 @@ use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::unistd::pipe2;
-use sluice_shim::SERVE;
+use sluice_shim::{SERVE, pidfd};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
@@ -81,7 +81,7 @@ impl ForkServer {
         Ok(Shim {
             stdin: pipe::Sender::from_owned_fd(stdin)?,
             stdout: pipe::Receiver::from_owned_fd(stdout)?,
-            process: pidfd::open(id)?,
+            process: pidfd::open(id.cast_signed())?,
             id,
         })
     }
@@ -111,43 +111,6 @@ impl Shim {
 
     /// Sends a signal to this very process.
     pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
-        pidfd::signal(self.process.as_fd(), signal)
-    }
-}
-
-/// Processes by descriptor: unlike an id, it never comes to mean another (`pidfd_open(2)`, Linux 5.3).
-#[allow(unsafe_code, reason = "these system calls have no safe form")]
-mod pidfd {
-    use std::io;
-    use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
-
-    use nix::sys::signal::Signal;
-
-    pub(super) fn open(id: u32) -> io::Result<OwnedFd> {
-        // SAFETY: plain integers.
-        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, id, 0) };
-        match RawFd::try_from(fd) {
-            // SAFETY: the kernel has just made it for this process, close-on-exec, and nothing else knows it.
-            Ok(fd @ 0..) => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
-            _ => Err(io::Error::last_os_error()),
-        }
-    }
-
-    pub(super) fn signal(process: BorrowedFd<'_>, signal: Signal) -> io::Result<()> {
-        // SAFETY: plain integers, and a null pointer for the information that kill(2) would send.
-        let sent = unsafe {
-            libc::syscall(
-                libc::SYS_pidfd_send_signal,
-                process.as_raw_fd(),
-                signal as libc::c_int,
-                std::ptr::null::<libc::siginfo_t>(),
-                0,
-            )
-        };
-        if sent == 0 {
-            Ok(())
-        } else {
-            Err(io::Error::last_os_error())
-        }
+        Ok(pidfd::signal(self.process.as_fd(), signal)?)
     }
 }

@@ -7,20 +7,18 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use sluice_gate_client::program::{self, ProgramError};
-use sluice_protocol::causes::Causes;
 use sluice_shim::Found;
 use sluice_shim::event::Event;
 use sluice_shim::frame::Decoder;
 use sluice_shim::order;
 use sluice_shim::spec::{self, Spec};
-use sluice_shim::spool;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::process::Command;
 use tokio::sync::Mutex;
 
 use super::fork_server::{ForkServer, Shim};
-use crate::exec::spool::{FollowError, Follower};
+use crate::exec::spool::{FollowError, Follower, sweep};
 
 /// How long a shim may take to read a description.
 const HAND_OVER: Duration = Duration::from_secs(30);
@@ -178,7 +176,7 @@ impl Launcher {
                     .await
                     .inspect_err(|error| {
                         tracing::debug!(%error, "the spare shim was gone");
-                        self.sweep(id);
+                        drop(sweep(self.0.spools.clone(), id));
                     })
                     .ok()
             }
@@ -197,19 +195,6 @@ impl Launcher {
             workspaces: spec.workspace_base.clone(),
             operation: spec.operation.clone(),
         })
-    }
-
-    /// Ends and removes, in the background, what a shim that is gone had made ready.
-    fn sweep(&self, shim: u32) {
-        let spools = self.0.spools.clone();
-        tokio::task::spawn_blocking(move || match spool::recover_spares(&spools, Some(shim)) {
-            Ok(notes) => notes
-                .iter()
-                .for_each(|note| tracing::warn!(note, "not cleaned")),
-            Err(error) => {
-                tracing::warn!(error = %Causes(&error), "what a killed shim left cannot be removed")
-            }
-        });
     }
 
     async fn describe_anew(&self, order: &[u8]) -> Result<Shim, LaunchError> {
@@ -260,7 +245,7 @@ impl Waiting {
                 decoder.push(&buffer[..told]);
             } else {
                 tracing::debug!(%error, "the shim was gone before the operation could start");
-                launcher.sweep(shim.id());
+                drop(sweep(launcher.0.spools.clone(), shim.id()));
                 shim = launcher.describe_anew(&order).await?;
                 say_go(&mut shim.stdin)
                     .await

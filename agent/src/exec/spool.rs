@@ -104,6 +104,18 @@ pub fn cancel(spool: &Path) -> Result<bool, SpoolError> {
     spool::cancel(spool)
 }
 
+/// Ends and removes what a shim that is gone had made ready, on a thread of its own. What cannot be done is logged.
+pub(super) fn sweep(spools: PathBuf, shim: u32) -> JoinHandle<()> {
+    tokio::task::spawn_blocking(move || match spool::recover_spares(&spools, Some(shim)) {
+        Ok(notes) => notes
+            .iter()
+            .for_each(|note| tracing::warn!(note, "not cleaned")),
+        Err(error) => {
+            tracing::warn!(error = %Causes(&error), "what a killed shim left cannot be removed")
+        }
+    })
+}
+
 impl Follower {
     /// From the first event on, while the machine runs.
     pub(crate) fn after(spool: &Path, workspaces: &Path, operation: &str) -> Self {
@@ -227,17 +239,8 @@ impl Follower {
         let Some((spools, shim)) = self.shim.clone() else {
             return;
         };
-        let recovered = self
-            .blocking(move |_| spool::recover_spares(&spools, Some(shim)))
-            .await;
-        match recovered {
-            Ok(notes) => notes
-                .iter()
-                .for_each(|note| tracing::warn!(note, "not cleaned")),
-            Err(error) => {
-                tracing::warn!(error = %Causes(&error), "what a killed shim left cannot be removed")
-            }
-        }
+        // Where it fails, that is told.
+        let _told = sweep(spools, shim).await;
     }
 
     async fn blocking<T: Send + 'static>(

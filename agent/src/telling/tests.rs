@@ -11,7 +11,7 @@ use sluice_protocol::ending::Ending;
 use sluice_protocol::ids::{HostId, MachineId, TenantId};
 use sluice_protocol::message::control::{FromHost, Hello, Identity, Welcome};
 use sluice_protocol::report::StreamEnd;
-use sluice_shim::event::{Event, HeadFull};
+use sluice_shim::event::{Event, HeadFull, Stream};
 use sluice_shim::frame;
 use sluice_transport::agent::connect;
 use sluice_transport::host::{Arrival, FromMachine, HostConnection, HostEndpoint};

@@ -66,8 +66,10 @@ pub struct Follower {
     subscription: Subscription,
     seen: HashMap<OperationId, Seen>,
     ready: VecDeque<Followed>,
-    /// The last operation that was looked at, where that look left others out: the next one begins behind it.
-    behind: Option<OperationId>,
+    /// Of what the last look at the job found, what was not told yet.
+    rest: Vec<(Step, Seen)>,
+    /// Every operation had ended by that look.
+    is_over: bool,
     ended: bool,
 }
 
@@ -102,7 +104,8 @@ impl Follower {
             subscription,
             seen: HashMap::new(),
             ready: VecDeque::new(),
-            behind: None,
+            rest: Vec::new(),
+            is_over: false,
             ended: false,
         }))
     }
@@ -120,7 +123,7 @@ impl Follower {
             if self.ended {
                 return Ok(None);
             }
-            if self.seen.is_empty() || self.behind.is_some() {
+            if self.seen.is_empty() || !self.rest.is_empty() {
                 self.look().await?;
                 continue;
             }
@@ -132,37 +135,17 @@ impl Follower {
         }
     }
 
-    /// Reads from the store what is new.
+    /// Reads from the store what is new, or the next part of that.
     async fn look(&mut self) -> Result<(), StoreError> {
-        let store = &self.host.store;
-        let (tenant, job) = (self.tenant.id, self.job);
-        let steps = store
-            .look(Extent::of_rows(self.operations), move |conn| {
-                operations::steps_of_job(conn, tenant, job)
-            })
-            .await?;
-        let open = steps
-            .iter()
-            .filter(|step| !step.state.is_terminal())
-            .count();
-        let mut news: Vec<(Step, Seen)> = steps
-            .into_iter()
-            .map(|step| {
-                let seen = self.seen.get(&step.id).copied().unwrap_or_default();
-                (step, seen)
-            })
-            .filter(|(_, seen)| !seen.is_all())
-            .collect();
-        let tenant = self.tenant.clone();
-        let last = self.behind.take();
-        if let Some(last) = last.and_then(|last| news.iter().position(|(step, _)| step.id == last))
-        {
-            news.rotate_left(last + 1);
+        if self.rest.is_empty() {
+            self.look_at_the_job().await?;
         }
-        let all = news.len();
-        let (news, found) = store
+        let (mut news, tenant) = (std::mem::take(&mut self.rest), self.tenant.clone());
+        let (told, rest, found) = self
+            .host
+            .store
             .look(self.extent(&news)?, move |conn| {
-                let (mut found, mut bytes, mut looked_at) = (Vec::new(), 0, 0);
+                let (mut found, mut bytes, mut told) = (Vec::new(), 0, 0);
                 for (step, seen) in &mut news {
                     if bytes >= ENOUGH {
                         break;
@@ -170,22 +153,41 @@ impl Follower {
                     let before = found.len();
                     tell(conn, &tenant, step, seen, &mut found)?;
                     bytes += found[before..].iter().map(Followed::bytes).sum::<usize>();
-                    looked_at += 1;
+                    told += 1;
                 }
-                news.truncate(looked_at);
-                Ok::<_, StoreError>((news, found))
+                let rest = news.split_off(told);
+                Ok::<_, StoreError>((news, rest, found))
             })
             .await?;
-        if news.len() < all {
-            self.behind = news.last().map(|(step, _)| step.id);
-        }
         self.seen
-            .extend(news.into_iter().map(|(step, seen)| (step.id, seen)));
+            .extend(told.into_iter().map(|(step, seen)| (step.id, seen)));
+        self.rest = rest;
         self.ready.extend(found);
-        if open == 0 && self.behind.is_none() {
+        if self.is_over && self.rest.is_empty() {
             self.ended = true;
             self.ready.push_back(Followed::End);
         }
+        Ok(())
+    }
+
+    /// Finds the operations of which not everything was seen.
+    async fn look_at_the_job(&mut self) -> Result<(), StoreError> {
+        let store = &self.host.store;
+        let (tenant, job) = (self.tenant.id, self.job);
+        let steps = store
+            .look(Extent::of_rows(self.operations), move |conn| {
+                operations::steps_of_job(conn, tenant, job)
+            })
+            .await?;
+        self.is_over = steps.iter().all(|step| step.state.is_terminal());
+        self.rest = steps
+            .into_iter()
+            .map(|step| {
+                let seen = self.seen.get(&step.id).copied().unwrap_or_default();
+                (step, seen)
+            })
+            .filter(|(_, seen)| !seen.is_all())
+            .collect();
         Ok(())
     }
 

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use sluice_tests::{Fleet, eventually, installed, is_root, script};
 
-use crate::isolation::{is_running, process};
+use crate::isolation::{is_running, process, processes};
+use crate::memory::kib;
 
 /// One machine whose owner asks for no gates, with `more` in its `agent.toml`.
 pub(crate) fn without_gates(more: &str) -> Fleet {
@@ -33,13 +34,6 @@ fn status(pid: u32, key: &str) -> Option<String> {
         .map(|value| value.trim().to_owned())
 }
 
-fn processes() -> Vec<u32> {
-    let entries = fs::read_dir("/proc").expect("reads /proc").flatten();
-    entries
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .collect()
-}
-
 #[test]
 fn a_flood_of_output_costs_the_agent_no_memory_and_stops_nobody_else() {
     if !is_root() {
@@ -47,12 +41,7 @@ fn a_flood_of_output_costs_the_agent_no_memory_and_stops_nobody_else() {
     }
     let fleet = without_gates("");
     let (agent, go) = (fleet.agents[0].pid(), fleet.folder().join("go"));
-    let peak = || {
-        let kib = status(agent, "VmHWM").expect("the agent lives");
-        kib.trim_end_matches(" kB")
-            .parse::<u64>()
-            .expect("is a number")
-    };
+    let peak = || kib(agent, "VmHWM:");
     (0..3).for_each(|_| expect_harmless_runs(&fleet));
     let before = peak();
     let flood = format!(

@@ -19,7 +19,8 @@ pub(crate) fn is_running(mark: &str) -> bool {
     process(mark).is_some()
 }
 
-fn processes() -> Vec<u32> {
+/// The number of every process.
+pub(crate) fn processes() -> Vec<u32> {
     let entries = fs::read_dir("/proc").expect("reads /proc").flatten();
     entries
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
