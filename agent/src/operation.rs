@@ -173,10 +173,11 @@ async fn check_and_run(
     if now() > operation.not_after {
         return Err(Ending::Expired);
     }
-    // The shim makes everything ready while the start is put on disk, and starts nothing before it is told to.
-    let (recorded, waiting) = tokio::join!(
-        agent.ledger.start(operation.operation, &passed, now()),
+    // The shim makes everything ready while the start is put on disk, and starts nothing before it is told to. It has more to
+    // do than the disk, so it learns first.
+    let (waiting, recorded) = tokio::join!(
         agent.launcher.describe(&spec),
+        agent.ledger.start(operation.operation, &passed, now()),
     );
     recorded.map_err(|error| Ending::Error(Causes(&error).to_string()))?;
     let waiting = waiting.map_err(|error| Ending::Error(Causes(&error).to_string()))?;

@@ -11,6 +11,9 @@ use anyhow::{Context as _, Result, ensure};
 /// The script of all benches.
 pub(crate) const SCRIPT: &str = "#!/bin/bash\necho hello\n";
 
+/// What an agent hands on to scripts of its own environment.
+const LOCALE: [&str; 3] = ["LANG", "LC_ALL", "LC_CTYPE"];
+
 /// Temporary file, chown, bash as that user, captured output.
 #[allow(
     clippy::disallowed_methods,
@@ -30,6 +33,12 @@ pub(crate) fn job_floor() -> Result<Duration> {
         .uid(nobody.uid.as_raw())
         .gid(nobody.gid.as_raw())
         .env_clear()
+        // As an operation's script has it: a shell that knows a locale reads its files first.
+        .envs(
+            LOCALE
+                .iter()
+                .filter_map(|name| Some((name, std::env::var_os(name)?))),
+        )
         .current_dir("/");
     let output = command.stdin(Stdio::null()).output()?;
     let elapsed = started.elapsed();

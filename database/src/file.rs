@@ -109,7 +109,7 @@ impl Database {
         Ok(wait)
     }
 
-    /// Hands over a change that nobody waits for: it rides along with the next commit, or has one of its own after a
+    /// Hands over a change that nobody waits for: it is made soon, and committed with the next one that is, or alone after a
     /// moment. `then` runs after that commit, on the thread that writes.
     ///
     /// # Errors

@@ -4,8 +4,8 @@
 //! wait for tasks -> BEGIN -> run what waits, each so that it can be undone alone -> COMMIT -> answer everybody
 //! ```
 //!
-//! An urgent task is committed as soon as nothing else is waiting. Others wait in the queue for a moment, so that an
-//! urgent one that comes in time takes them along, and the thread is not woken for each.
+//! An urgent task is committed as soon as nothing else is waiting. Others are run at once and committed after a moment, so
+//! that an urgent one that comes in time takes them along, and has but its own change to wait for.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,7 +21,7 @@ use crate::WriteError;
 const QUEUE: usize = 256;
 /// How many changes a transaction has at most.
 const GROUP: usize = 256;
-/// How long a change that is not urgent may wait for company.
+/// How long a change that is not urgent may wait to be committed with others.
 const LINGER: Duration = Duration::from_millis(15);
 
 /// Called after the commit, with how that went.
@@ -41,7 +41,8 @@ pub enum Urgency {
 /// A change and what follows it.
 pub(crate) struct Task {
     change: Change,
-    urgency: Urgency,
+    /// When it is to be committed.
+    due: Instant,
 }
 
 impl Task {
@@ -67,7 +68,12 @@ impl Task {
             });
             (stays, answer)
         });
-        Self { change, urgency }
+        let now = Instant::now();
+        let due = match urgency {
+            Urgency::Now => now,
+            Urgency::Soon => now + LINGER,
+        };
+        Self { change, due }
     }
 }
 
@@ -122,8 +128,6 @@ struct Queue {
 struct Waiting {
     /// Each with its place in the queue.
     tasks: VecDeque<(Task, OwnedSemaphorePermit)>,
-    /// When the first of them has waited for long enough; at once where one is urgent.
-    due: Option<Instant>,
     /// No more tasks come.
     closed: bool,
     /// Nobody takes tasks any more.
@@ -162,15 +166,9 @@ impl Queue {
         if waiting.closed {
             return Err(WriteError::Stopped);
         }
-        let now = Instant::now();
-        let due = match task.urgency {
-            Urgency::Now => now,
-            Urgency::Soon => now + LINGER,
-        };
         waiting.tasks.push_back((task, place));
-        // The thread wakes up at the time that it knows of; of an earlier one it is told.
-        if waiting.due.is_none_or(|known| due < known) {
-            waiting.due = Some(due);
+        // The thread takes all that it finds; of what was there before it was told.
+        if waiting.tasks.len() == 1 {
             drop(waiting);
             self.changed.notify_one();
         }
@@ -190,28 +188,22 @@ impl Queue {
 
     /// Waits until there is something to do; none where there never will be.
     fn next(&self) -> Option<VecDeque<Task>> {
-        let mut waiting = self.lock();
-        loop {
-            let now = Instant::now();
-            let left = waiting.due.map(|due| due.saturating_duration_since(now));
-            if waiting.closed || left.is_some_and(|left| left.is_zero()) {
-                let tasks = waiting.take();
-                return (!tasks.is_empty()).then_some(tasks);
-            }
-            waiting = match left {
-                None => self
-                    .changed
-                    .wait(waiting)
-                    .unwrap_or_else(PoisonError::into_inner),
-                Some(left) => {
-                    let (waiting, _) = self
-                        .changed
-                        .wait_timeout(waiting, left)
-                        .unwrap_or_else(PoisonError::into_inner);
-                    waiting
-                }
-            };
-        }
+        let mut waiting = self
+            .changed
+            .wait_while(self.lock(), |waiting| waiting.is_quiet())
+            .unwrap_or_else(PoisonError::into_inner);
+        let tasks = waiting.take();
+        (!tasks.is_empty()).then_some(tasks)
+    }
+
+    /// What else there is to do until `due`; nothing where nothing came by then.
+    fn until(&self, due: Instant) -> VecDeque<Task> {
+        let left = due.saturating_duration_since(Instant::now());
+        let (mut waiting, _) = self
+            .changed
+            .wait_timeout_while(self.lock(), left, |waiting| waiting.is_quiet())
+            .unwrap_or_else(PoisonError::into_inner);
+        waiting.take()
     }
 }
 
@@ -219,12 +211,11 @@ impl Waiting {
     /// What one transaction may have of what waits.
     fn take(&mut self) -> VecDeque<Task> {
         let count = self.tasks.len().min(GROUP);
-        let taken = self.tasks.drain(..count).map(|(task, _)| task).collect();
-        // What is left over is due now.
-        if self.tasks.is_empty() {
-            self.due = None;
-        }
-        taken
+        self.tasks.drain(..count).map(|(task, _)| task).collect()
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.tasks.is_empty() && !self.closed
     }
 }
 
@@ -257,7 +248,8 @@ fn run(connection: Connection, queue: &Queue) {
     }
 }
 
-/// One transaction: these tasks, and what comes until they are done. Gives back what it did not come to.
+/// One transaction: these tasks, and what comes until the first of them is due and all are done. Gives back what it did not
+/// come to.
 fn transaction(
     connection: &Connection,
     mut tasks: VecDeque<Task>,
@@ -272,10 +264,12 @@ fn transaction(
     let mut answers = Vec::new();
     let mut sound = Ok(());
     let mut undone = false;
-    // One that is alone needs no savepoint: where it fails, the transaction is undone.
-    let mut alone = tasks.len() == 1;
+    let mut due: Option<Instant> = None;
     while let Some(task) = tasks.pop_front() {
-        if alone {
+        let first = due.is_none();
+        due = Some(due.map_or(task.due, |due| due.min(task.due)));
+        if first {
+            // It needs no savepoint: where it fails, the transaction is undone.
             let (stays, answer) = make(connection, task);
             answers.extend(answer);
             undone = !stays;
@@ -287,9 +281,8 @@ fn transaction(
         if undone || sound.is_err() || answers.len() >= GROUP {
             break;
         }
-        alone = false;
         if tasks.is_empty() {
-            tasks = queue.lock().take();
+            tasks = due.map_or_else(VecDeque::new, |due| queue.until(due));
         }
     }
     // Where a savepoint could not be handled, nobody knows what the transaction holds.

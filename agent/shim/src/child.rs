@@ -42,8 +42,8 @@ use serde::{Deserialize, Serialize};
 use crate::confinement::Confined;
 use crate::containment::{Containment, Controller};
 use crate::event::{Confinement, Stage};
-use crate::privileges;
 use crate::spec::{Limits, Profile};
+use crate::{privileges, signals};
 
 /// From linux/sched.h; the constant of libc is too narrow for it.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -266,7 +266,7 @@ fn become_script(
     control: &OwnedFd,
 ) -> Result<std::convert::Infallible, ChildError> {
     setsid().map_err(|e| ChildError::setup("make a session", e))?;
-    default_signals();
+    default_signals()?;
     let mut notes = Vec::new();
     for mut tasks in containment.tasks() {
         tasks
@@ -344,24 +344,13 @@ fn report(control: &OwnedFd, message: &Result<Ready, ChildError>) {
 
 /// Undoes what this process inherited: Rust ignores SIGPIPE, the shim more, and the agent may have been started with
 /// anything ignored.
-fn default_signals() {
-    // The kernel's own call, as glibc's refuses 32 and 33, which it keeps for threads and which may be inherited as
-    // ignored all the same. A kernel sigaction of zeros is SIG_DFL without flags and mask (at most 32 bytes long).
-    let default = [0_u64; 4];
-    for number in 1..=64 {
-        // SAFETY: the pointer is to a live, large enough and only read structure, and SIG_DFL installs no code.
-        // SIGKILL and SIGSTOP are refused, which changes nothing.
-        unsafe {
-            libc::syscall(
-                libc::SYS_rt_sigaction,
-                number,
-                default.as_ptr(),
-                std::ptr::null::<u8>(),
-                8,
-            )
-        };
+/// Undoes what the shim does to its own signals; what it inherited it has undone itself.
+fn default_signals() -> Result<(), ChildError> {
+    let failed = |errno| ChildError::setup("reset signals", errno);
+    for signal in signals::IGNORED {
+        signals::reset(signal).map_err(failed)?;
     }
-    let _cannot_fail = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(failed)
 }
 
 fn close_others_at_exec() -> Result<(), ChildError> {

@@ -25,7 +25,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, dup2_stdin, dup2_stdout, fork};
 
-use crate::operation;
+use crate::{operation, signals};
 
 /// Serves until the agent is gone. Returns in each shim too, once its operation has ended.
 pub(crate) fn serve(spools: PathBuf) -> ExitCode {
@@ -34,7 +34,7 @@ pub(crate) fn serve(spools: PathBuf) -> ExitCode {
     }
     // What a terminal sends to all of its processes is for the agent, whose end ends this.
     for signal in [Signal::SIGINT, Signal::SIGHUP, Signal::SIGPIPE] {
-        let _best_effort = operation::ignore(signal);
+        let _best_effort = signals::ignore(signal);
     }
     let Ok(socket) = std::io::stdin().as_fd().try_clone_to_owned() else {
         return ExitCode::FAILURE;

@@ -41,6 +41,7 @@ mod pace;
 mod privileges;
 mod processes;
 mod record;
+mod signals;
 mod supervise;
 mod tree;
 mod workspace;

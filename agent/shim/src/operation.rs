@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use nix::sys::prctl;
-use nix::sys::signal::{SigHandler, SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, setsid};
@@ -23,7 +23,7 @@ use crate::spec::{NICE_AHEAD, Profile, Spec, User, Variable};
 use crate::spool::{Spool, SpoolError};
 use crate::supervise::{Running, supervise};
 use crate::workspace::Workspace;
-use crate::{privileges, processes, workspace};
+use crate::{privileges, processes, signals, workspace};
 
 /// One shim's life: takes one operation from standard input, runs it once it is told to, and ends. Without one (end of
 /// input, as for a spare shim whose agent ended) it ends in silence. `spools` is the directory of all spools, where it is
@@ -459,16 +459,9 @@ fn stand_alone() -> nix::Result<SignalFd> {
     // Refused for the leader of a group, such as a shim started by hand from a shell: then it stays in its session.
     let _already_a_leader = setsid();
     close_inherited()?;
-    for signal in [
-        Signal::SIGHUP,
-        Signal::SIGINT,
-        Signal::SIGQUIT,
-        Signal::SIGPIPE,
-        Signal::SIGTSTP,
-        Signal::SIGTTIN,
-        Signal::SIGTTOU,
-    ] {
-        ignore(signal)?;
+    signals::reset_all();
+    for signal in signals::IGNORED {
+        signals::ignore(signal)?;
     }
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGCHLD].into_iter().collect();
     signals.thread_block()?;
@@ -491,12 +484,6 @@ pub(crate) fn close_inherited() -> nix::Result<()> {
 fn step_back() {
     // SAFETY: plain integers; 0 is this process.
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE_AHEAD) };
-}
-
-#[expect(unsafe_code, reason = "signal dispositions have no safe form")]
-pub(crate) fn ignore(signal: Signal) -> nix::Result<SigHandler> {
-    // SAFETY: SIG_IGN installs no code.
-    unsafe { nix::sys::signal::signal(signal, SigHandler::SigIgn) }
 }
 
 fn fail(journal: &mut Journal, stage: Stage, reason: String) -> ExitCode {

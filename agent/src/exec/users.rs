@@ -5,6 +5,8 @@
 
 use std::ffi::CString;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use nix::unistd::{Uid, User, getgrouplist};
 use sluice_gate_client::{GATE_UIDS, GATE_USER};
@@ -156,8 +158,9 @@ pub fn resolve(asked: &str, allowed: &Allowed) -> Result<RunAs, UserError> {
         };
     }
     let user = look_up(asked)?;
-    permit(asked, user.uid.as_raw(), allowed, |name| {
-        look_up(name).ok().map(|user| user.uid.as_raw())
+    permit(asked, user.uid.as_raw(), allowed, |name| match name {
+        GATE_USER => gate_uid(),
+        name => uid_of(name),
     })?;
     with_groups(user).map(RunAs::Named)
 }
@@ -205,11 +208,32 @@ fn permit(
     }
     if names
         .iter()
-        .any(|name| name != EPHEMERAL && uid_of(name) == Some(uid))
+        .any(|name| name != EPHEMERAL && (name == asked || uid_of(name) == Some(uid)))
     {
         return Ok(());
     }
     Err(UserError::NotAllowed(asked.into()))
+}
+
+fn uid_of(name: &str) -> Option<u32> {
+    look_up(name).ok().map(|user| user.uid.as_raw())
+}
+
+/// How long it is remembered who [`GATE_USER`] is. Most machines have none, and every directory service is asked for a name
+/// that is in no file.
+const GATE_USER_IS_KNOWN: Duration = Duration::from_secs(10);
+
+fn gate_uid() -> Option<u32> {
+    static KNOWN: Mutex<Option<(Instant, Option<u32>)>> = Mutex::new(None);
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    match *known {
+        Some((at, uid)) if at.elapsed() < GATE_USER_IS_KNOWN => uid,
+        _ => {
+            let uid = uid_of(GATE_USER);
+            *known = Some((Instant::now(), uid));
+            uid
+        }
+    }
 }
 
 fn look_up(name: &str) -> Result<User, UserError> {
