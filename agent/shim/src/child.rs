@@ -18,16 +18,18 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signalfd::SignalFd;
 use nix::sys::socket::sockopt::ReceiveTimeout;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair};
 use nix::sys::stat::{Mode, umask};
@@ -42,6 +44,7 @@ use serde::{Deserialize, Serialize};
 use crate::confinement::Confined;
 use crate::containment::{Containment, Controller};
 use crate::event::{Confinement, Stage};
+use crate::order::canceled;
 use crate::spec::{Limits, Profile};
 use crate::{privileges, signals};
 
@@ -130,8 +133,30 @@ impl Child {
         }
     }
 
-    /// Waits until the child has become what it should be.
-    pub(crate) fn ready(&self) -> Result<Ready, ChildError> {
+    /// Waits until the child has become what it should be, or somebody asks for its end: it may wait for long.
+    pub(crate) fn ready(&self, signals: &SignalFd) -> Result<Ready, ChildError> {
+        let until = Instant::now() + SETUP;
+        loop {
+            let mut fds = [
+                PollFd::new(self.control.as_fd(), PollFlags::POLLIN),
+                PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            ];
+            let left = until.saturating_duration_since(Instant::now());
+            let polled = poll(
+                &mut fds,
+                PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX),
+            );
+            let reported = fds[0].any().unwrap_or(true);
+            if canceled(signals) {
+                return Err(ChildError::canceled());
+            }
+            match polled {
+                Ok(0) if left.is_zero() => return Err(ChildError::late()),
+                Ok(_) if reported => break,
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(ChildError::setup("wait for the child", errno)),
+            }
+        }
         self.receive()?
             .unwrap_or_else(|| Err(ChildError::died("before it was set up")))
     }
@@ -160,15 +185,7 @@ impl Child {
                         .map_err(|_| ChildError::died("in the middle of a report"));
                 }
                 Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => {
-                    return Err(ChildError {
-                        stage: Stage::Setup,
-                        reason: format!(
-                            "the script's process was not ready within {} s; does a file system that it needs not answer?",
-                            SETUP.as_secs()
-                        ),
-                    });
-                }
+                Err(Errno::EAGAIN) => return Err(ChildError::late()),
                 Err(errno) => return Err(ChildError::setup("read the child's report", errno)),
             }
         }
@@ -189,6 +206,23 @@ impl ChildError {
             stage: Stage::Confinement,
             reason: format!(
                 "confinement.profile: {profile} cannot be put up on this machine: {reason}"
+            ),
+        }
+    }
+
+    pub(crate) fn canceled() -> Self {
+        Self {
+            stage: Stage::Canceled,
+            reason: "canceled before it started".into(),
+        }
+    }
+
+    fn late() -> Self {
+        Self {
+            stage: Stage::Setup,
+            reason: format!(
+                "the script's process was not ready within {} s; does a file system that it needs not answer?",
+                SETUP.as_secs()
             ),
         }
     }

@@ -10,7 +10,7 @@ use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, Uid, setsid};
+use nix::unistd::{Gid, Pid, Uid, setsid};
 
 use crate::child::{Child, ChildError, Plan};
 use crate::confinement::Confined;
@@ -235,22 +235,15 @@ impl Scene<'_> {
             ephemeral_uid: user.ephemeral_uid(),
         }));
         let child = Child::fork(&plan(spec, user, workspace)?, containment)?;
-        let gone = |never: Never| {
-            let _ended = nix::sys::signal::kill(child.pid, Signal::SIGKILL);
-            containment.kill();
-            // One that was let go at the last moment may have started others.
-            let mut tree = processes::descendants(std::process::id());
-            tree.extend(containment.members());
-            processes::signal(&tree, Signal::SIGKILL);
-            processes::reap_within(child.pid, Duration::from_secs(1));
-            never
-        };
-        let ready = child.ready().map_err(|error| gone(error.into()))?;
+        let ready = child
+            .ready(self.signals)
+            .map_err(|error| self.gone(child.pid, error.into()))?;
         *private_tmp = ready.confinement.private_tmp;
         self.notes
             .extend(containment.shortcomings(&spec.limits, ready.entered));
         self.notes.extend(ready.notes);
-        self.may_start().map_err(gone)?;
+        self.may_start()
+            .map_err(|never| self.gone(child.pid, never))?;
         self.journal.emit(&Event::Started(Started {
             at: UnixMillis::now(),
             pid: child.pid.as_raw().unsigned_abs(),
@@ -261,7 +254,9 @@ impl Scene<'_> {
             containment: containment.kind(ready.entered),
             confinement: ready.confinement,
         }));
-        child.go().map_err(|error| gone(error.into()))?;
+        child
+            .go()
+            .map_err(|error| self.gone(child.pid, error.into()))?;
         if let Err(error) = privileges::keep_what_ending_needs() {
             self.notes
                 .push(format!("the shim kept its capabilities: {error}"));
@@ -279,18 +274,28 @@ impl Scene<'_> {
         Ok(supervise(running, self.journal, self.notes))
     }
 
+    /// Ends a child that does not become the script.
+    fn gone(&mut self, child: Pid, never: Never) -> Never {
+        let _ended = nix::sys::signal::kill(child, Signal::SIGKILL);
+        self.containment.kill();
+        // One that was let go at the last moment may have started others.
+        let mut tree = processes::descendants(std::process::id());
+        tree.extend(self.containment.members());
+        processes::signal(&tree, Signal::SIGKILL);
+        processes::reap_within(child, Duration::from_secs(1));
+        if processes::is_alive(child.as_raw()) {
+            self.notes.push(processes::not_let_go(&[child.as_raw()]));
+        }
+        never
+    }
+
     /// Waits for the agent's word, and takes the operation's place in the spool: whoever was there before started it, or
     /// gave it up.
     fn may_start(&mut self) -> Result<(), Never> {
         match self.orders.word(self.signals) {
             Word::Go => {}
             Word::Gone => return Err(Never::Unwanted),
-            Word::Canceled => {
-                return Err(Never::Failed(ChildError {
-                    stage: Stage::Canceled,
-                    reason: "canceled before it started".into(),
-                }));
-            }
+            Word::Canceled => return Err(Never::Failed(ChildError::canceled())),
         }
         self.spool.put_at(&self.spec.spool).map_err(|error| {
             Never::Failed(ChildError {

@@ -134,7 +134,7 @@ impl Orders {
 
 /// True when SIGTERM came. Children are not looked at here: whether the one that there is still lives shows when it is let
 /// go.
-fn canceled(signals: &SignalFd) -> bool {
+pub(crate) fn canceled(signals: &SignalFd) -> bool {
     std::iter::from_fn(|| signals.read_signal().ok().flatten())
         .any(|info| info.ssi_signo == Signal::SIGTERM as u32)
 }

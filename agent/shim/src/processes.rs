@@ -153,6 +153,15 @@ pub(crate) fn reap_within(child: Pid, limit: Duration) {
     }
 }
 
+/// What a result says of processes that were killed and are still there.
+pub(crate) fn not_let_go(left: &[i32]) -> String {
+    let left: Vec<String> = left.iter().map(ToString::to_string).collect();
+    format!(
+        "the kernel does not let go of process {}, which was killed",
+        left.join(", ")
+    )
+}
+
 /// A signal's name without `SIG`: `KILL`, `RTMIN+2`.
 pub(crate) fn signal_name(number: i32) -> String {
     /// The first one that the C library gives to programs; it keeps two for itself.

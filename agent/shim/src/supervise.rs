@@ -237,13 +237,8 @@ impl Supervisor<'_> {
                 }
                 Act::Kill => self.kill(),
                 Act::GiveUp => {
-                    let members = self.members();
-                    let left: Vec<String> =
-                        members.iter().map(|seen| seen.pid.to_string()).collect();
-                    notes.push(format!(
-                        "the kernel does not let go of process {}, which was killed",
-                        left.join(", ")
-                    ));
+                    let left: Vec<i32> = self.members().iter().map(|seen| seen.pid).collect();
+                    notes.push(processes::not_let_go(&left));
                 }
             }
             if !moved {
