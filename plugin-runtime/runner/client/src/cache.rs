@@ -8,7 +8,9 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -65,10 +67,12 @@ const LONGEST: u64 = LARGEST + LONGEST_HEAD as u64;
 impl Cache {
     /// Opens the cache in `directory`, which is made with mode 0700 where it does not exist; so is the key.
     pub(crate) fn open(directory: &Path) -> io::Result<Self> {
-        match fs::create_dir_all(directory) {
-            Ok(()) => fs::set_permissions(directory, fs::Permissions::from_mode(0o700))?,
-            Err(error) => return Err(error),
-        }
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)?;
+        // One that was there before may have been made by somebody who was less careful.
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o700))?;
         let path = directory.join("mac.key");
         let bytes = match read_key(&path)? {
             Some(bytes) => bytes,
