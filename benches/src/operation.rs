@@ -4,11 +4,11 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
-use sluice_tests::Fleet;
+use sluice_tests::{Fleet, Running, kib};
 
 use crate::floor::{SCRIPT, job_floor};
 use crate::samples::{Samples, ratio};
@@ -46,7 +46,13 @@ pub(crate) fn run() -> Result<()> {
         println!("   p99 of the operation / its median: {:.2}", tail(samples));
     }
     let pid = fleet.agents[0].pid();
-    println!("   agent at rest: {} KiB resident", resident(pid)?);
+    println!("   agent at rest: {} KiB resident", kib(pid, "VmRSS:"));
+    // As many as a machine runs at once where its owner says nothing.
+    let running = Running::measure(&fleet, 4);
+    println!(
+        "   each of four operations that run: {} KiB of processes of ours (the agent's growth and all shims)",
+        running.in_all() / 4
+    );
     Ok(())
 }
 
@@ -115,13 +121,4 @@ pub(crate) async fn operation(client: &reqwest::Client, fleet: &Fleet) -> Result
         }
     }
     anyhow::bail!("no result in {text:?}")
-}
-
-fn resident(pid: u32) -> Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .context("no VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
 }

@@ -9,6 +9,17 @@ use nix::unistd::Pid;
 use crate::eventually::eventually;
 use crate::places::{binaries, supervised};
 
+/// strace(1) on what makes files and folders.
+pub const TRACE_WHAT_IS_MADE: [&str; 7] = [
+    "/usr/bin/strace",
+    "-f",
+    "--seccomp-bpf",
+    "-y",
+    "-qq",
+    "-e",
+    "trace=openat,?open,?creat,?mkdir,mkdirat,?mknod,mknodat",
+];
+
 /// A machine's folder: state, configuration, and where scripts run.
 #[derive(Debug, Clone)]
 pub struct Machine {
@@ -99,6 +110,19 @@ impl Machine {
         let apart =
             format!(r#"exec unshare --mount /bin/sh -ec '{commands}; exec "$0" "$@"' "$0" "$@""#);
         self.start_with(&binaries(), &apart)
+    }
+
+    /// The same, with every file and folder that it and its shims make written to `trace`, by strace(1).
+    ///
+    /// # Panics
+    ///
+    /// Where the binary was not built.
+    #[must_use]
+    pub fn start_traced(&self, trace: &Path) -> Agent {
+        let words = TRACE_WHAT_IS_MADE.join(" ");
+        // The tracer is a grandchild: the process that is started becomes the agent.
+        let traced = format!("exec {words} -D -o {} \"$0\" \"$@\"", trace.display());
+        self.start_with(&binaries(), &traced)
     }
 
     fn start_with(&self, programs: &Path, commands: &str) -> Agent {

@@ -65,3 +65,14 @@ pub fn is_root() -> bool {
     }
     root
 }
+
+/// How often something is repeated: so many times, and `SLUICE_ROUNDS` times as often where that is set.
+///
+/// # Panics
+///
+/// Where it is set to something that is no number.
+#[must_use]
+pub fn rounds(usual: usize) -> usize {
+    let times = std::env::var("SLUICE_ROUNDS");
+    usual * times.map_or(1, |times| times.parse::<usize>().expect("is a number"))
+}

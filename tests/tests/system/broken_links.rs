@@ -38,7 +38,7 @@ fn a_machine_whose_links_all_fail_comes_back_less_and_less_often() {
 }
 
 /// An operation that prints the digest of its one attachment.
-fn with_attachment(bytes: &[u8]) -> Operation {
+pub(crate) fn with_attachment(bytes: &[u8]) -> Operation {
     let mut operation =
         operation("#!/bin/sh\nsha256sum < \"$SLUICE_ATTACHMENTS/data\" | cut -c1-64\n");
     operation.submission.attachments = vec![Attachment {
@@ -50,7 +50,7 @@ fn with_attachment(bytes: &[u8]) -> Operation {
 }
 
 /// Bytes that no other test has.
-fn data(seed: u8) -> Vec<u8> {
+pub(crate) fn data(seed: u8) -> Vec<u8> {
     (0..2_u32 << 20).map(|n| (n % 251) as u8 ^ seed).collect()
 }
 

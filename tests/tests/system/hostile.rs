@@ -1,14 +1,19 @@
 //! Scripts that do their worst: the machine, its agent and what runs beside them do not suffer. The shipped scanner would
 //! stop some of them, so most machines here ask no gates.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use sluice_tests::{Fleet, eventually, installed, is_root, script};
+use sluice_tests::{
+    Fleet, Machine, TRACE_WHAT_IS_MADE, binaries, eventually, installed, is_root, kib, rounds,
+    script,
+};
 
 use crate::isolation::{is_running, process, processes};
-use crate::memory::kib;
 
 /// One machine whose owner asks for no gates, with `more` in its `agent.toml`.
 pub(crate) fn without_gates(more: &str) -> Fleet {
@@ -159,6 +164,50 @@ fn the_values_of_a_job_are_in_no_command_line_and_in_no_environment_but_the_scri
 }
 
 #[test]
+fn while_jobs_come_and_go_their_values_are_in_the_environment_of_their_script_alone() {
+    if !is_root() {
+        return;
+    }
+    let fleet = Fleet::builder().start();
+    let (value, over) = (
+        format!("hidden-{}", std::process::id()),
+        AtomicBool::new(false),
+    );
+    let file = fleet.folder().join("value");
+    fs::write(&file, &value).expect("writes");
+    let job = script("#!/bin/sh\nsleep 0.2\n")
+        .option("--param-file", &format!("given={}", file.display()));
+    let look = || {
+        let mut seen = BTreeSet::new();
+        while !over.load(Ordering::Relaxed) {
+            for pid in processes() {
+                for what in ["cmdline", "environ"] {
+                    let bytes = fs::read(format!("/proc/{pid}/{what}")).unwrap_or_default();
+                    if bytes
+                        .windows(value.len())
+                        .any(|part| part == value.as_bytes())
+                    {
+                        let owner = fs::metadata(format!("/proc/{pid}"));
+                        seen.extend(owner.map(|owner| (what, u64::from(owner.uid()))));
+                    }
+                }
+            }
+        }
+        seen
+    };
+    let (seen, uids) = std::thread::scope(|scope| {
+        let poller = scope.spawn(look);
+        let run = |_| fleet.run(&job).json["context"]["uid"].as_u64();
+        let uids: BTreeSet<_> = (0..8).filter_map(run).collect();
+        over.store(true, Ordering::Relaxed);
+        (poller.join().expect("no panic"), uids)
+    });
+    assert_eq!(uids.len(), 8);
+    let scripts: BTreeSet<_> = uids.into_iter().map(|uid| ("environ", uid)).collect();
+    assert!(!seen.is_empty() && seen.is_subset(&scripts), "{seen:?}");
+}
+
+#[test]
 fn every_file_that_an_agent_keeps_is_for_its_user_alone() {
     let fleet = Fleet::builder().start();
     let (file, mark) = (fleet.folder().join("data"), "sleep 94.3579");
@@ -179,6 +228,61 @@ fn every_file_that_an_agent_keeps_is_for_its_user_alone() {
         let is = |(path, _): &(PathBuf, u32)| path.to_string_lossy().contains(kept);
         assert!(found.iter().any(is), "{kept} is not there: {found:#?}");
     }
+}
+
+#[test]
+fn no_file_of_an_agent_is_open_to_others_for_a_moment() {
+    if !is_root() || !installed("/usr/bin/strace") {
+        return;
+    }
+    let fleet = without_gates("");
+    // A folder in which nothing is made yet.
+    let machine = Machine::prepare(fleet.folder(), "m2", "[gates]\nstages = []\n");
+    let token = fleet.sluice(&["machine", "enroll-token"]).stdout;
+    let (enrolling, running) = (fleet.folder().join("enrolling"), fleet.folder().join("run"));
+    let [strace, words @ ..] = TRACE_WHAT_IS_MADE;
+    let enrolled = Command::new(strace)
+        .args(words)
+        .arg("-o")
+        .arg(&enrolling)
+        .arg(binaries().join("sluice-agent"))
+        .args(["enroll", token.trim(), "--name", "m2", "--state"])
+        .arg(&machine.state)
+        .status();
+    assert!(enrolled.expect("strace is there").success());
+    let mut agent = machine.start_traced(&running);
+    let file = fleet.folder().join("data");
+    fs::write(&file, "attached\n").expect("writes");
+    let attached = script("#!/bin/sh\n:\n")
+        .on("m2")
+        .option("--attach", file.to_str().expect("is text"));
+    fleet
+        .run(&attached)
+        .expect("succeeded", "Script executed successfully");
+    agent.stop();
+    let traces = [enrolling, running].map(|trace| fs::read_to_string(trace).expect("was traced"));
+    let state = machine.state.display().to_string();
+    let makes =
+        |call: &&str| (call.contains("O_CREAT") || call.contains(" mk")) && call.contains(&state);
+    let made: Vec<_> = traces
+        .iter()
+        .flat_map(|trace| trace.lines())
+        .filter(makes)
+        .collect();
+    let open: Vec<_> = made.iter().filter(|call| mode(call) & 0o077 != 0).collect();
+    assert!(
+        open.is_empty() && made.len() > 20,
+        "{open:#?} of {}",
+        made.len()
+    );
+}
+
+/// The mode that a line of strace(1) has as the last argument, also where another thread's line came between.
+fn mode(call: &str) -> u32 {
+    let ends = [") = ", " <unfinished"].map(|end| call.find(end));
+    let arguments = &call[..ends.into_iter().flatten().min().expect("has an end")];
+    let last = arguments.rsplit(", ").next().expect("has arguments");
+    u32::from_str_radix(last, 8).expect("is a mode")
 }
 
 /// The files below a folder and their modes.
@@ -230,7 +334,7 @@ fn an_agent_is_after_many_operations_what_it_was_before() {
         entries.count()
     };
     let before = (condition(agent), descriptors());
-    (0..5).for_each(|_| run_all());
+    (0..rounds(5)).for_each(|_| run_all());
     assert_eq!(condition(agent), before.0);
     eventually("its descriptors are closed", || {
         (descriptors() <= before.1 + 4).then_some(())

@@ -29,6 +29,7 @@ mod output;
 mod parameters;
 mod schedules;
 mod shipped;
+mod slots;
 mod trust;
 mod unruly_host;
 mod users;

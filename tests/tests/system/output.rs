@@ -9,11 +9,10 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use sluice_tests::{Fleet, Outcome, eventually, is_root, script};
+use sluice_tests::{Fleet, Outcome, eventually, is_root, kib, script};
 
 use crate::delivery::traces;
 use crate::hostile::without_gates;
-use crate::memory::kib;
 
 /// `sluice run` of a script, whose output is read while it comes.
 struct Watched {

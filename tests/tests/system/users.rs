@@ -1,21 +1,26 @@
 //! Who runs a script: the user that was asked for, or nobody at all.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use sluice_tests::{is_root, script};
+use sluice_tests::fake::{BlobFault, FakeHost, sealed};
+use sluice_tests::{eventually, is_root, script};
 
+use crate::broken_links::{data, with_attachment};
 use crate::delivery::until_away;
 use crate::hostile::without_gates;
 
 /// A user of this machine, for as long as this lives.
-struct NewUser {
-    name: String,
+pub(crate) struct NewUser {
+    pub(crate) name: String,
 }
 
 impl NewUser {
     /// Without a login, without a home, and in the group `daemon`. None where no user can be added.
-    fn add(test: &str) -> Option<Self> {
+    pub(crate) fn add(test: &str) -> Option<Self> {
         let name = format!("sluice-{test}{}", std::process::id());
         let home = format!("/nonexistent/{name}");
         let mut useradd = Command::new("/usr/sbin/useradd");
@@ -28,6 +33,27 @@ impl NewUser {
                 None
             }
         }
+    }
+
+    pub(crate) fn uid(&self) -> u32 {
+        let found = nix::unistd::User::from_name(&self.name).expect("asks");
+        found.expect("is there").uid.as_raw()
+    }
+
+    /// Gives it another home, which is not looked at.
+    pub(crate) fn moves_to(&self, home: &Path) {
+        self.modify("--home", home.as_os_str());
+    }
+
+    /// Gives it another uid.
+    fn becomes(&self, uid: u32) {
+        self.modify("--uid", uid.to_string().as_ref());
+    }
+
+    fn modify(&self, what: &str, value: &OsStr) {
+        let mut usermod = Command::new("/usr/sbin/usermod");
+        usermod.arg(what).arg(value).arg(&self.name);
+        assert!(usermod.status().expect("is there").success());
     }
 }
 
@@ -130,4 +156,39 @@ fn a_user_that_is_removed_while_the_job_waits_is_refused_by_name() {
         "{message}"
     );
     assert!(!fleet.agents[0].machine.has_started_something());
+}
+
+#[test]
+fn a_user_that_becomes_another_while_an_attachment_is_waited_for_runs_nothing() {
+    if !is_root() {
+        return;
+    }
+    let Some(user) = NewUser::add("d") else {
+        return;
+    };
+    let host = FakeHost::start();
+    let machine = host.machine("m1", &format!("[run-as]\nusers = [\"{}\"]\n", user.name));
+    let _agent = machine.start();
+    let link = host.serve();
+    assert_eq!(link.gates_ready(1), [""; 0]);
+    let bytes = data(9);
+    host.hold(bytes.clone());
+    host.let_blob_fail(BlobFault::LinkBreaksAfter(1 << 20));
+    let mut operation = with_attachment(&bytes);
+    operation.submission.run_as = Some(user.name.clone());
+    let operation = sealed(operation);
+    link.deliver(&operation);
+    eventually("the link breaks", || (!link.is_up()).then_some(()));
+    // A user is looked up again where the last look is older than a second.
+    let since = Instant::now();
+    user.becomes(user.uid() + 10_000);
+    eventually("a second has passed", || {
+        (since.elapsed() > Duration::from_millis(1100)).then_some(())
+    });
+    let (state, message) = host.serve().answered(operation.operation, 1).ending();
+    assert!(
+        state == "blocked" && message.contains(&user.name) && message.contains("was changed"),
+        "{state} {message}"
+    );
+    assert!(!machine.has_started_something());
 }

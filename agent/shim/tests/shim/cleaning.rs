@@ -11,7 +11,7 @@ use serde_bytes::ByteBuf;
 use sluice_shim::event::{End, Stage};
 use sluice_shim::spec::{Attachment, Secret};
 
-use crate::harness::{Machine, blob, collect, installed, nobody, root, run, spawn_from};
+use crate::harness::{Machine, blob, collect, installed, nobody, root, rounds, run, spawn_from};
 
 fn entries(directory: &Path) -> usize {
     std::fs::read_dir(directory).unwrap().count()
@@ -167,7 +167,7 @@ fn a_user_who_swaps_directories_while_they_are_removed_misleads_nobody() {
     perl.args(["-e", RACE]).args([&traces, &victim]);
     let _racer = Racer(perl.uid(65534).gid(65534).spawn().unwrap());
     let mut noted = 0;
-    for round in 0..100 {
+    for round in 0..rounds(100) {
         let mut spec = machine.script(&format!(
             "d=${{0%/*}}; mkdir -p $d/a; touch $d/a/f; echo $d > {}/now; mkdir -p $d/{{1..20}}/a; touch $d/{{1..20}}/a/f",
             traces.display()

@@ -152,6 +152,12 @@ pub(crate) fn installed(program: &str) -> bool {
     there
 }
 
+/// How often something is repeated: so many times, and `SLUICE_ROUNDS` times as often where that is set.
+pub(crate) fn rounds(usual: usize) -> usize {
+    let times = std::env::var("SLUICE_ROUNDS").map_or(1, |times| times.parse().unwrap());
+    usual * times
+}
+
 /// What the machine's cgroups look like.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Cgroups {

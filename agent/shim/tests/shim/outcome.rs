@@ -6,7 +6,7 @@ use std::time::Duration;
 use sluice_shim::event::{End, Event, LimitHit, Stage, Stream};
 use sluice_shim::spec::Variable;
 
-use crate::harness::{Machine, collect, eventually, run, spawn, spooled};
+use crate::harness::{Machine, collect, eventually, rounds, run, spawn, spooled};
 
 #[test]
 fn both_streams_are_exact_and_apart() {
@@ -237,7 +237,7 @@ fn operations_that_start_at_the_same_time_all_run() {
             spec.spool = machine.path().join(format!("spool-{thread}-{round}"));
             run(&spec).stdout().contains(&spec.operation)
         };
-        (0..25).filter(says_its_name).count()
+        (0..rounds(25)).filter(says_its_name).count()
     };
     let ran: usize = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..8)
@@ -245,6 +245,6 @@ fn operations_that_start_at_the_same_time_all_run() {
             .collect();
         threads.into_iter().map(|t| t.join().unwrap()).sum()
     });
-    assert_eq!(ran, 200);
+    assert_eq!(ran, 8 * rounds(25));
     assert_eq!(std::fs::read_dir(machine.workspaces()).unwrap().count(), 0);
 }
