@@ -398,10 +398,9 @@ fn a_path_is_told_from_other_words() {
     );
 }
 
-/// A table of incidents names tests as `file`: `test`, `another one`.
-#[test]
-fn every_test_that_an_incident_names_exists() {
-    let page = std::fs::read_to_string(root().join("docs/past-incidents.md")).expect("is UTF-8");
+/// A page with tables that name tests as `file`: `test`, `another one`.
+fn page_with_tests(page: &str) -> (String, usize, Vec<String>) {
+    let page = std::fs::read_to_string(root().join(page)).expect("is UTF-8");
     let (mut named, mut missing) = (0, Vec::new());
     for line in page.lines() {
         let mut file = None;
@@ -414,7 +413,7 @@ fn every_test_that_an_incident_names_exists() {
                     std::fs::read_to_string(root().join(code)).expect("is UTF-8"),
                 ));
             } else if let Some((name, text)) = &file
-                && [": ", ", "].contains(before)
+                && [": ", ", ", " and "].contains(before)
             {
                 named += 1;
                 if !text.contains(&format!("fn {code}(")) {
@@ -423,5 +422,22 @@ fn every_test_that_an_incident_names_exists() {
             }
         }
     }
+    (page, named, missing)
+}
+
+#[test]
+fn every_test_that_an_incident_names_exists() {
+    let (_, named, missing) = page_with_tests("docs/past-incidents.md");
     assert!(missing.is_empty() && named > 20, "{named}: {missing:#?}");
+}
+
+#[test]
+fn every_adversarial_case_has_its_row_and_every_test_that_it_names_exists() {
+    let (page, named, missing) = page_with_tests("docs/adversarial.md");
+    assert!(missing.is_empty() && named > 60, "{named}: {missing:#?}");
+    for number in 1..=27 {
+        let row = format!("| T{number}: ");
+        let rows = page.lines().filter(|line| line.starts_with(&row));
+        assert_eq!(rows.count(), 1, "T{number}");
+    }
 }
