@@ -13,10 +13,13 @@ mod mutate;
 mod plugins;
 mod steps;
 mod test;
+mod times;
 
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+
+use crate::test::Run;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Build, try, test and measure Sluice")]
@@ -40,6 +43,9 @@ enum Command {
         /// Only the tests of the whole system, as this user (needs root): an agent without rights
         #[arg(long, value_name = "USER")]
         as_user: Option<String>,
+        /// All of them so many times, and no more once one has failed; its log is shown
+        #[arg(long, value_name = "N", conflicts_with = "as_user", value_parser = clap::value_parser!(u32).range(1..))]
+        times: Option<u32>,
     },
     /// Measure, and print ratios
     Bench {
@@ -64,7 +70,18 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Demo { stay } => demo::run(stay),
-        Command::Test { filter, as_user } => test::run_tests(filter.as_deref(), as_user.as_deref()),
+        Command::Test {
+            filter,
+            as_user,
+            times,
+        } => {
+            let run = match (&as_user, times) {
+                (Some(user), _) => Run::AsUser(user),
+                (None, Some(times)) => Run::Times(times),
+                (None, None) => Run::Once,
+            };
+            test::run_tests(filter.as_deref(), &run)
+        }
         Command::Bench { filter } => bench::run(filter.as_deref()),
         Command::Mutate {
             filter,

@@ -2,34 +2,73 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
 
 use crate::left_out::{LeftOut, of_output, of_report, show};
 use crate::steps::{cargo, headline, run, target};
-use crate::{as_user, plugins};
+use crate::{as_user, plugins, times};
+
+/// Which tests, and how.
+pub(crate) enum Run<'a> {
+    /// All, once.
+    Once,
+    /// Those of the whole system, as this user.
+    AsUser(&'a str),
+    /// All, so many times, until one fails.
+    Times(u32),
+}
 
 /// Builds gates and binaries, then runs the tests: with cargo-nextest where it is installed, with `cargo test` otherwise.
-/// With a user, only those of the whole system, as that user.
-pub(crate) fn run_tests(filter: Option<&str>, user: Option<&str>) -> Result<()> {
+pub(crate) fn run_tests(filter: Option<&str>, run: &Run<'_>) -> Result<()> {
     headline("Building gates and binaries");
     plugins::make_with_binaries()?;
 
     headline("Tests");
-    let (tested, left_out) = match user {
-        Some(user) => as_user::run_tests(filter, user)?,
-        None if has_nextest() => with_nextest(filter)?,
-        None => {
+    let (tested, left_out) = match run {
+        Run::AsUser(user) => as_user::run_tests(filter, user)?,
+        Run::Times(times) if has_nextest() => {
+            let tested = times::run(*times, || {
+                let mut tests = nextest(filter);
+                tests.arg("--fail-fast");
+                tests
+            });
+            let report = std::fs::read_to_string(report()).unwrap_or_default();
+            (tested, of_report(&report))
+        }
+        Run::Times(times) => (
+            times::run(*times, || cargo_test(filter)),
+            // Their logs have it.
+            BTreeSet::new(),
+        ),
+        Run::Once if has_nextest() => with_nextest(filter)?,
+        Run::Once => {
             println!("   cargo-nextest is not installed: with cargo test");
-            let mut tests = cargo();
-            tests.args(["test", "--workspace", "--no-fail-fast"]);
-            tests.args(filter).args(["--", "--show-output"]);
-            shown(&mut tests)?
+            shown(&mut cargo_test(filter))?
         }
     };
     show(&left_out);
     tested
+}
+
+fn cargo_test(filter: Option<&str>) -> Command {
+    let mut tests = cargo();
+    tests.args(["test", "--workspace", "--no-fail-fast"]);
+    tests.args(filter).args(["--", "--show-output"]);
+    tests
+}
+
+fn nextest(filter: Option<&str>) -> Command {
+    let mut tests = cargo();
+    tests.args(["nextest", "run", "--workspace"]).args(filter);
+    tests
+}
+
+/// Where `.config/nextest.toml` has it written.
+fn report() -> PathBuf {
+    target().join("nextest/default/junit.xml")
 }
 
 fn has_nextest() -> bool {
@@ -43,13 +82,10 @@ fn has_nextest() -> bool {
 pub(crate) type Tested = (Result<()>, BTreeSet<LeftOut>);
 
 fn with_nextest(filter: Option<&str>) -> Result<Tested> {
-    // Where `.config/nextest.toml` has it written.
-    let report = target().join("nextest/default/junit.xml");
+    let report = report();
     // That of an earlier run says nothing about this one.
     let _there_was_none = std::fs::remove_file(&report);
-    let mut tests = cargo();
-    tests.args(["nextest", "run", "--workspace", "--no-fail-fast"]);
-    let tested = run(tests.args(filter));
+    let tested = run(nextest(filter).arg("--no-fail-fast"));
     let report = match std::fs::read_to_string(&report) {
         Ok(report) => report,
         // It did not come to that.
