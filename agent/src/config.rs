@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::num::NonZeroU16;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, de};
 use sluice_gate_types::manifest::{Version, World};
 use sluice_gate_types::signature::PublicKey;
 use sluice_protocol::units::{ByteSize, Span};
-use sluice_shim::spec::Profile;
+use sluice_shim::spec::{Opened, Profile};
 
 use crate::exec::users::Allowed;
 
@@ -128,6 +129,27 @@ pub struct Trust {
 #[expect(missing_docs, reason = "docs/agent-toml.md")]
 pub struct Confinement {
     pub profile: Profile,
+    #[serde(deserialize_with = "places")]
+    pub read: Vec<PathBuf>,
+    #[serde(deserialize_with = "places")]
+    pub write: Vec<PathBuf>,
+    #[serde(deserialize_with = "ports")]
+    pub tcp_connect: Vec<NonZeroU16>,
+    #[serde(deserialize_with = "ports")]
+    pub tcp_bind: Vec<NonZeroU16>,
+}
+
+impl Confinement {
+    /// What the profile `strict` lets scripts reach besides, whoever asks for it.
+    #[must_use]
+    pub fn opened(&self) -> Opened {
+        Opened {
+            read: self.read.clone(),
+            write: self.write.clone(),
+            tcp_connect: self.tcp_connect.clone(),
+            tcp_bind: self.tcp_bind.clone(),
+        }
+    }
 }
 
 impl Default for Config {
@@ -303,6 +325,37 @@ fn percent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> 
         .ok_or_else(|| de::Error::custom("expected a percentage such as \"100%\""))
 }
 
+/// Paths as they lead through the file system: whoever reads the file sees what is opened.
+fn places<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+    Vec::<PathBuf>::deserialize(deserializer)?
+        .into_iter()
+        .map(|path| {
+            let is_place = path.is_absolute()
+                && path.components().count() > 1
+                && !path.components().any(|part| part == Component::ParentDir)
+                && !path.to_string_lossy().contains('\0');
+            if is_place {
+                // Without `.` and slashes that say nothing.
+                Ok(path.components().collect())
+            } else {
+                Err(de::Error::custom(format!(
+                    "{path:?} is not an absolute path without `..`, below the root"
+                )))
+            }
+        })
+        .collect()
+}
+
+fn ports<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<NonZeroU16>, D::Error> {
+    Vec::<i64>::deserialize(deserializer)?
+        .into_iter()
+        .map(|port| {
+            let port = u16::try_from(port).ok().and_then(NonZeroU16::new);
+            port.ok_or_else(|| de::Error::custom("expected ports from 1 to 65535"))
+        })
+        .collect()
+}
+
 fn stages<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<World>, D::Error> {
     let names = Vec::<String>::deserialize(deserializer)?;
     let world = |name: &String| {
@@ -387,6 +440,14 @@ mod tests {
             ("limits", "cpu = 100"),
             ("trust", "publishers = [\"x\"]"),
             ("confinement", "profile = \"Strict\""),
+            ("confinement", "read = [\"srv/data\"]"),
+            ("confinement", "read = \"/srv\""),
+            ("confinement", "write = [\"/srv/../etc\"]"),
+            ("confinement", "write = [\"/srv\", \"/\"]"),
+            ("confinement", "tcp_connect = [0]"),
+            ("confinement", "tcp_connect = [\"443\"]"),
+            ("confinement", "tcp_bind = [65536]"),
+            ("confinement", "connect = [443]"),
         ];
         for (section, entry) in table {
             let error = load(&format!("[{section}]\n{entry}\n")).expect_err("is wrong");
@@ -399,6 +460,15 @@ mod tests {
         }
         let strict = load("[confinement]\nprofile = \"strict\"\n").expect("is a profile");
         assert_eq!(strict.confinement.profile, Profile::Strict);
+        let opened = load(
+            "[confinement]\nread = [\"/srv/./a/\"]\nwrite = [\"/srv/b\"]\ntcp_connect = [443]\ntcp_bind = [8080, 65535]\n",
+        );
+        let opened = opened.expect("is right").confinement.opened();
+        assert_eq!(opened.read, [Path::new("/srv/a")]);
+        assert_eq!(opened.read[0].as_os_str(), "/srv/a");
+        assert_eq!(opened.write, [Path::new("/srv/b")]);
+        let ports = [&opened.tcp_connect, &opened.tcp_bind];
+        assert_eq!(ports.map(|ports| ports.len()), [1, 2]);
         assert!(Config::load(Some(Path::new("/nonexistent.toml"))).is_err());
     }
 }

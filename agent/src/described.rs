@@ -138,7 +138,7 @@ mod tests {
 
     use serde_bytes::ByteBuf;
     use sluice_protocol::units::{ByteSize, Span};
-    use sluice_shim::spec::{self, Attachments, Profile, Script, Secret};
+    use sluice_shim::spec::{self, Attachments, Opened, Profile, Script, Secret};
 
     use super::*;
 
@@ -241,6 +241,7 @@ mod tests {
             },
             no_new_privs: true,
             profile: Profile::None,
+            opened: Opened::default(),
             hidden: vec![],
         }
     }
@@ -313,6 +314,7 @@ mod tests {
         spec.limits.grace *= 2;
         spec.limits.processes = None;
         spec.profile = Profile::Strict;
+        spec.opened.read.push("/srv".into());
         assert!(is_seen(&spec));
     }
 }

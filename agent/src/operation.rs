@@ -469,6 +469,7 @@ fn spec(
         limits: permitted.limits.clone(),
         no_new_privs: config.run_as.no_new_privs,
         profile: config.confinement.profile,
+        opened: config.confinement.opened(),
         hidden: agent.own_files(),
     }
 }

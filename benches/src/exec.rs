@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use sluice_agent::exec::spawn::Launcher;
 use sluice_agent::exec::users::{self, Allowed};
 use sluice_shim::event::{End, Event};
-use sluice_shim::spec::{Attachments, Limits, Profile, Script, Spec};
+use sluice_shim::spec::{Attachments, Limits, Opened, Profile, Script, Spec};
 
 use crate::floor::{SCRIPT, job_floor};
 use crate::samples::{Samples, ratio};
@@ -98,6 +98,7 @@ fn spec(directory: &Path, name: &str) -> Result<Spec> {
         },
         no_new_privs: true,
         profile: Profile::None,
+        opened: Opened::default(),
         hidden: Vec::new(),
     })
 }

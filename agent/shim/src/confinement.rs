@@ -7,12 +7,15 @@
 //! | `no_new_privs` | everybody under a profile, whatever the owner says of it otherwise | nothing is started |
 //! | seccomp deny-list (`seccomp`) | standard and strict | nothing is started |
 //! | Landlock (`landlock`) | strict | nothing is started |
+//! | paths of the owner let through (`opened`) | strict | noted, and kept from the script |
+//! | TCP ports of the owner let through | strict | nothing is started |
 //!
 //! A profile is against mistakes and against scripts that no gate has caught. It is no wall around root: SECURITY.md says
 //! what a script of root still can.
 
 mod landlock;
 mod mounts;
+mod opened;
 mod seccomp;
 
 use std::path::{Path, PathBuf};
@@ -21,11 +24,13 @@ use nix::sys::prctl;
 
 use crate::child::ChildError;
 use crate::event::Confinement;
-use crate::spec::Profile;
+use crate::spec::{Opened, Profile};
 
 /// What is wanted for one script.
 pub(crate) struct Confined<'a> {
     pub(crate) profile: Profile,
+    /// What strict lets it reach besides.
+    pub(crate) opened: &'a Opened,
     /// Directories for temporary files, and IPC, of its own.
     pub(crate) private: bool,
     /// What it shall find empty.
@@ -70,11 +75,20 @@ impl Confined<'_> {
                 )));
             }
             let own = self.own_directories(home, applied, notes);
-            let version =
-                landlock::restrict(interpreter, &own, notes).map_err(|error| self.refuse(error))?;
+            let paths = opened::find(self, applied, notes);
+            applied.owner_paths = !(paths.read.is_empty() && paths.write.is_empty());
+            let reach = landlock::Reach {
+                interpreter,
+                own: &own,
+                paths: &paths,
+                opened: self.opened,
+            };
+            let version = landlock::restrict(&reach, notes).map_err(|error| self.refuse(error))?;
             applied.landlock = Some(version);
         }
-        seccomp::install(self.profile).map_err(|error| self.refuse(error))?;
+        let tcp = seccomp::Tcp::of(self.profile, self.opened);
+        seccomp::install(self.profile, tcp).map_err(|error| self.refuse(error))?;
+        applied.owner_ports = tcp != seccomp::Tcp::Kept;
         applied.seccomp = true;
         Ok(())
     }

@@ -161,11 +161,17 @@ pub struct Confinement {
     /// Landlock, with the version of its interface that applies.
     #[serde(default)]
     pub landlock: Option<u32>,
+    /// Landlock lets the script reach paths that the owner names.
+    #[serde(default)]
+    pub owner_paths: bool,
+    /// The same of TCP ports.
+    #[serde(default)]
+    pub owner_ports: bool,
 }
 
 impl fmt::Display for Confinement {
     /// `none`, `private-tmp, private-ipc`, or with a profile
-    /// `strict: private-tmp, private-ipc, hidden-files, no-new-privs, seccomp, landlock-7`.
+    /// `strict: private-tmp, private-ipc, hidden-files, no-new-privs, seccomp, landlock-7, owner-paths, owner-ports`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let profile = self.profile != Profile::None;
         let parts = [
@@ -181,6 +187,16 @@ impl fmt::Display for Confinement {
             .map(|(_, name)| name.to_owned())
             .collect();
         parts.extend(self.landlock.map(|version| format!("landlock-{version}")));
+        let widened = [
+            (self.owner_paths, "owner-paths"),
+            (self.owner_ports, "owner-ports"),
+        ];
+        parts.extend(
+            widened
+                .into_iter()
+                .filter(|(let_through, _)| *let_through)
+                .map(|(_, name)| name.to_owned()),
+        );
         match (profile, parts.is_empty()) {
             (true, _) => write!(f, "{}: {}", self.profile, parts.join(", ")),
             (false, true) => f.write_str("none"),
@@ -394,6 +410,12 @@ mod tests {
         assert_eq!(
             applied.to_string(),
             "strict: private-tmp, private-ipc, hidden-files, no-new-privs, seccomp, landlock-7"
+        );
+        (applied.owner_paths, applied.owner_ports) = (true, true);
+        assert!(
+            applied
+                .to_string()
+                .ends_with(", landlock-7, owner-paths, owner-ports")
         );
         let mut bytes = Vec::new();
         let older =

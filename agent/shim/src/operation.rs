@@ -354,6 +354,7 @@ fn plan<'a>(
         },
         confined: Confined {
             profile: spec.profile,
+            opened: &spec.opened,
             private: user.lease.is_some() || spec.profile != Profile::None,
             hidden: if user.uid.is_root() || spec.profile != Profile::None {
                 &spec.hidden

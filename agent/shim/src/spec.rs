@@ -1,6 +1,7 @@
 //! What the agent tells the shim: everything about one start, decided and complete.
 
 use std::fmt;
+use std::num::NonZeroU16;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ pub struct Spec {
     pub no_new_privs: bool,
     /// How much of the machine is kept from it.
     pub profile: Profile,
+    /// What the profile `strict` lets it reach besides.
+    pub opened: Opened,
     /// Sluice's own directories and files, which a script of root or under a profile finds empty.
     pub hidden: Vec<PathBuf>,
 }
@@ -69,6 +72,21 @@ impl fmt::Display for Profile {
             Self::Strict => "strict",
         })
     }
+}
+
+/// What the machine's owner lets scripts reach that are otherwise kept from it by [`Profile::Strict`]. Modes and owners of
+/// files hold as ever.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Opened {
+    /// Files, and directories with all that is below them, to read and execute.
+    pub read: Vec<PathBuf>,
+    /// The same to change as well.
+    pub write: Vec<PathBuf>,
+    /// TCP ports to connect to, of any machine.
+    pub tcp_connect: Vec<NonZeroU16>,
+    /// TCP ports of this machine to listen on.
+    pub tcp_bind: Vec<NonZeroU16>,
 }
 
 /// The script's bytes and the name of its file.
@@ -295,6 +313,9 @@ impl Spec {
             variable_name(&secret.variable)?;
             component("secret", &secret.name)?;
         }
+        for path in self.opened.read.iter().chain(&self.opened.write) {
+            absolute("path to open", path)?;
+        }
         for path in &self.hidden {
             absolute("hidden path", path)?;
         }
@@ -398,6 +419,7 @@ mod tests {
             },
             no_new_privs: true,
             profile: Profile::None,
+            opened: Opened::default(),
             hidden: vec!["/var/lib/sluice".into()],
         }
     }
@@ -457,6 +479,19 @@ mod tests {
                 ..
             })
         ));
+        let opens: [fn(&mut Opened) -> &mut Vec<PathBuf>; 2] =
+            [|opened| &mut opened.read, |opened| &mut opened.write];
+        for open in opens {
+            let mut bad = spec();
+            open(&mut bad.opened).push("/srv/../etc".into());
+            assert!(matches!(
+                Spec::from_bytes(&bad.to_bytes()),
+                Err(SpecError::Relative {
+                    what: "path to open",
+                    ..
+                })
+            ));
+        }
         let mut bad = spec();
         bad.environment[0].value = "a\0b".into();
         assert!(matches!(

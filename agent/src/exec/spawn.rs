@@ -456,6 +456,7 @@ mod tests {
                 },
                 no_new_privs: true,
                 profile: spec::Profile::None,
+                opened: spec::Opened::default(),
                 hidden: vec![],
             }
         }

@@ -274,6 +274,8 @@ fn a_wrong_agent_toml_names_file_line_and_key() {
         ("[limits]\noutputs = \"1MiB\"\n", "outputs"),
         ("[limits]\ntime = \"1 hour\"\n", "time"),
         ("[gates]\nstages = [\"scans\"]\n", "scans"),
+        ("[confinement]\ntcp_bind = [0]\n", "tcp_bind"),
+        ("[confinement]\nwrite = [\"srv\"]\n", "write"),
     ] {
         agent.machine.configure(policy);
         agent.restart();

@@ -3,17 +3,24 @@
 //!
 //! Files are mandatory, with the third version of the interface (Linux 6.2): before that, whatever a user may write can be
 //! cut to nothing by its path. TCP (6.7), control of devices (6.10) and scopes (6.12) come where the kernel has them; what
-//! it has not is noted. TCP is refused by the seccomp filter too, everywhere.
+//! it has not is noted. TCP is refused by the seccomp filter too, everywhere; unless the owner lets scripts use some ports:
+//! then Landlock alone holds the others, and is mandatory for them.
 
+use std::num::NonZeroU16;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, LandlockStatus, Ruleset,
-    RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope,
-    path_beneath_rules,
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, LandlockStatus,
+    NetPort, PathBeneath, Ruleset, RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _,
+    RulesetError, RulesetStatus, Scope, path_beneath_rules,
 };
+use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::Uid;
+
+use super::opened::Paths;
+use crate::spec::Opened;
 
 /// What a script needs to start programs. Reading and executing.
 const PROGRAMS: [&str; 10] = [
@@ -43,39 +50,64 @@ const TRIED: ABI = ABI::V6;
 pub(super) enum LandlockError {
     #[error("it needs Landlock as Linux 6.2 and later have it ({0})")]
     Missing(#[from] RulesetError),
+    #[error(
+        "confinement.tcp_connect and tcp_bind need Landlock as Linux 6.7 and later have it ({0})"
+    )]
+    NoPorts(#[source] RulesetError),
     #[error("it needs Landlock, which is switched off here")]
     NotEnforced,
 }
 
+/// What is left to a script besides what every script needs.
+pub(super) struct Reach<'a> {
+    pub(super) interpreter: &'a Path,
+    /// Its own directories.
+    pub(super) own: &'a [PathBuf],
+    /// Of the owner's paths, those that are there.
+    pub(super) paths: &'a Paths,
+    /// The owner's ports.
+    pub(super) opened: &'a Opened,
+}
+
 /// Restricts this process. Returns the version of the interface that applies.
-pub(super) fn restrict(
-    interpreter: &Path,
-    own: &[PathBuf],
-    notes: &mut Vec<String>,
-) -> Result<u32, LandlockError> {
+pub(super) fn restrict(reach: &Reach<'_>, notes: &mut Vec<String>) -> Result<u32, LandlockError> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
-    let programs = PROGRAMS.iter().map(Path::new).chain([interpreter]);
-    // A path that does not exist, or that this user cannot reach, is left out: that takes away, and gives nothing.
-    let status = Ruleset::default()
+    let execute = read | AccessFs::Execute;
+    // A device that root makes there would be another way to everything on the disk.
+    let write = AccessFs::from_all(TRIED) & !(AccessFs::MakeBlock | AccessFs::MakeChar);
+    let programs = PROGRAMS.iter().map(Path::new).chain([reach.interpreter]);
+    let ports = !(reach.opened.tcp_connect.is_empty() && reach.opened.tcp_bind.is_empty());
+    let ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
-        .handle_access(AccessFs::from_all(NEEDED))?
+        .handle_access(AccessFs::from_all(NEEDED))?;
+    let ruleset = if ports {
+        // Nothing else keeps the other ports from the script then.
+        ruleset
+            .handle_access(AccessNet::from_all(TRIED))
+            .map_err(LandlockError::NoPorts)?
+    } else {
+        ruleset
+            .set_compatibility(CompatLevel::BestEffort)
+            .handle_access(AccessNet::from_all(TRIED))?
+    };
+    // A path that does not exist, or that this user cannot reach, is left out: that takes away, and gives nothing.
+    let ruleset = ruleset
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(TRIED))?
-        .handle_access(AccessNet::from_all(TRIED))?
         .scope(Scope::from_all(TRIED))?
         .create()?
-        .add_rules(path_beneath_rules(programs, read | AccessFs::Execute))?
+        .add_rules(path_beneath_rules(programs, execute))?
         .add_rules(path_beneath_rules(TOLD, read))?
         .add_rules(path_beneath_rules(
             DEVICES,
             AccessFs::from_file(TRIED) & !AccessFs::Execute,
         ))?
-        // A device that root makes there would be another way to everything on the disk.
-        .add_rules(path_beneath_rules(
-            own,
-            AccessFs::from_all(TRIED) & !(AccessFs::MakeBlock | AccessFs::MakeChar),
-        ))?
-        .restrict_self()?;
+        .add_rules(path_beneath_rules(reach.own, write))?
+        .add_rules(beneath(&reach.paths.read, execute))?
+        .add_rules(beneath(&reach.paths.write, write))?;
+    let ruleset = let_through(ruleset, &reach.opened.tcp_connect, AccessNet::ConnectTcp)?;
+    let ruleset = let_through(ruleset, &reach.opened.tcp_bind, AccessNet::BindTcp)?;
+    let status = ruleset.restrict_self()?;
     match status.ruleset {
         RulesetStatus::NotEnforced => return Err(LandlockError::NotEnforced),
         RulesetStatus::PartiallyEnforced => notes.push(
@@ -91,6 +123,35 @@ pub(super) fn restrict(
             Err(LandlockError::NotEnforced)
         }
     }
+}
+
+/// As `path_beneath_rules`, for what is open.
+fn beneath(
+    found: &[OwnedFd],
+    access: BitFlags<AccessFs>,
+) -> impl Iterator<Item = Result<PathBeneath<&OwnedFd>, RulesetError>> {
+    let is_directory = |found| {
+        fstat(found).is_ok_and(|stat| stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits())
+    };
+    found.iter().map(move |found| {
+        let access = if is_directory(found) {
+            access
+        } else {
+            access & AccessFs::from_file(TRIED)
+        };
+        Ok(PathBeneath::new(found, access))
+    })
+}
+
+fn let_through(
+    ruleset: RulesetCreated,
+    ports: &[NonZeroU16],
+    access: AccessNet,
+) -> Result<RulesetCreated, LandlockError> {
+    let rules = ports
+        .iter()
+        .map(|port| Ok(NetPort::new(port.get(), access)));
+    ruleset.add_rules(rules).map_err(LandlockError::NoPorts)
 }
 
 /// Whether a path that exists lies in what every script may read. (`/etc/sluice` is root's, and has no keys in it.)

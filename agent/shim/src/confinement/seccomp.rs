@@ -11,7 +11,7 @@ use seccompiler::{
     SeccompRule, TargetArch, sock_filter,
 };
 
-use crate::spec::Profile;
+use crate::spec::{Opened, Profile};
 
 /// Refused with any arguments.
 const DENIED: &[libc::c_long] = &[
@@ -97,6 +97,29 @@ const CLONE_NEWTIME: libc::c_int = 0x80;
 /// Typing for whoever sits at the terminal: `TIOCSTI`, and pasting by `TIOCLINUX`.
 const TYPING: [u64; 2] = [0x5412, 0x541C];
 
+/// How much of TCP is left to Landlock, which then holds all ports but the owner's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tcp {
+    /// Nothing: where the profile is strict there is none, where it is another one all of it.
+    Kept,
+    /// Connecting to ports.
+    Connect,
+    /// That, and listening on ports. (`listen` alone would take a port that the kernel picks, and no filter sees whose
+    /// socket it is for: where no port may be bound nothing listens, not even for this machine.)
+    Listen,
+}
+
+impl Tcp {
+    pub(super) fn of(profile: Profile, opened: &Opened) -> Self {
+        match profile {
+            Profile::None | Profile::Standard => Self::Kept,
+            Profile::Strict if !opened.tcp_bind.is_empty() => Self::Listen,
+            Profile::Strict if !opened.tcp_connect.is_empty() => Self::Connect,
+            Profile::Strict => Self::Kept,
+        }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SeccompError {
     #[error("the filter of system calls cannot be made: {0}")]
@@ -106,15 +129,15 @@ pub(super) enum SeccompError {
 }
 
 /// Installs the filter, for this process and all that it starts.
-pub(super) fn install(profile: Profile) -> Result<(), SeccompError> {
-    seccompiler::apply_filter(&program(profile)?)?;
+pub(super) fn install(profile: Profile, tcp: Tcp) -> Result<(), SeccompError> {
+    seccompiler::apply_filter(&program(profile, tcp)?)?;
     Ok(())
 }
 
-fn program(profile: Profile) -> Result<BpfProgram, seccompiler::BackendError> {
+fn program(profile: Profile, tcp: Tcp) -> Result<BpfProgram, seccompiler::BackendError> {
     let arch: TargetArch = std::env::consts::ARCH.try_into()?;
     let denied = SeccompAction::Errno(libc::EPERM.unsigned_abs());
-    let filter = SeccompFilter::new(rules(profile)?, SeccompAction::Allow, denied, arch)?;
+    let filter = SeccompFilter::new(rules(profile, tcp)?, SeccompAction::Allow, denied, arch)?;
     let rest: BpfProgram = filter.try_into()?;
     // The library's own program kills where the architecture is another; it comes second, and does not get there. Its
     // jumps are relative, so it can be put behind another one.
@@ -123,7 +146,10 @@ fn program(profile: Profile) -> Result<BpfProgram, seccompiler::BackendError> {
     Ok(program)
 }
 
-fn rules(profile: Profile) -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompiler::BackendError> {
+fn rules(
+    profile: Profile,
+    tcp: Tcp,
+) -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompiler::BackendError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = DENIED
         .iter()
         .chain(DENIED_HERE)
@@ -158,17 +184,43 @@ fn rules(profile: Profile) -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompile
         typing.into_iter().collect::<Result<_, _>>()?,
     );
     if profile == Profile::Strict {
-        rules.insert(libc::SYS_socket, sockets()?);
+        rules.insert(libc::SYS_socket, sockets(tcp)?);
+        if tcp != Tcp::Kept {
+            rules.extend(past_landlock(tcp)?);
+        }
     }
     Ok(rules)
 }
 
-/// Under strict: sockets of this machine, of netlink, and UDP. Landlock alone would leave MPTCP, SCTP, fast open and
-/// listening on a port that the kernel picks.
-fn sockets() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+/// Ways of TCP that Landlock does not see.
+fn past_landlock(tcp: Tcp) -> Result<Vec<(i64, Vec<SeccompRule>)>, seccompiler::BackendError> {
+    /// Connects without `connect`.
+    const FAST_OPEN: u64 = libc::MSG_FASTOPEN as u64;
+    use SeccompCmpOp::Eq;
+    let becomes_another = all(&[
+        (1, Eq, libc::IPPROTO_TCP as u64),
+        // Makes another kind of socket of it, such as SMC, whose ports nobody asks for.
+        (2, Eq, libc::TCP_ULP as u64),
+    ])?;
+    let mut rules = vec![
+        (libc::SYS_sendto, vec![has(3, FAST_OPEN)?]),
+        (libc::SYS_sendmsg, vec![has(2, FAST_OPEN)?]),
+        (libc::SYS_sendmmsg, vec![has(3, FAST_OPEN)?]),
+        (libc::SYS_setsockopt, vec![becomes_another]),
+    ];
+    if tcp == Tcp::Connect {
+        rules.push((libc::SYS_listen, Vec::new()));
+    }
+    Ok(rules)
+}
+
+/// Under strict: sockets of this machine, of netlink, and UDP; where the owner names ports, TCP itself too. Landlock alone
+/// would leave MPTCP, SCTP, fast open and listening on a port that the kernel picks.
+fn sockets(tcp: Tcp) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
     const LOCAL: u64 = libc::AF_UNIX as u64;
     const INTERNET: [u64; 2] = [libc::AF_INET as u64, libc::AF_INET6 as u64];
     const NETLINK: u64 = libc::AF_NETLINK as u64;
+    const TCP: u64 = libc::IPPROTO_TCP as u64;
     use SeccompCmpOp::{Eq, Gt, Lt, MaskedEq};
     let mut rules = vec![
         all(&[(0, Gt, LOCAL), (0, Lt, INTERNET[0])])?,
@@ -176,10 +228,24 @@ fn sockets() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
         all(&[(0, Gt, INTERNET[1]), (0, Lt, NETLINK)])?,
         all(&[(0, Gt, NETLINK)])?,
     ];
-    // Of the types 1 to 10 only SOCK_DGRAM, 2, has none of these bits; flags are above them.
+    // Of the types 1 to 10 only SOCK_DGRAM, 2, has none of these bits; flags are above them. SOCK_STREAM is 1, SOCK_RAW 3.
+    let stream: &[&[(u8, SeccompCmpOp, u64)]] = match tcp {
+        Tcp::Kept => &[&[(1, MaskedEq(1), 1)]],
+        Tcp::Connect | Tcp::Listen => &[
+            &[(1, MaskedEq(3), 3)],
+            &[(1, MaskedEq(1), 1), (2, Gt, 0), (2, Lt, TCP)],
+            &[(1, MaskedEq(1), 1), (2, Gt, TCP)],
+        ],
+    };
     for family in INTERNET {
-        for bit in [1, 4, 8] {
+        for bit in [4, 8] {
             rules.push(all(&[(0, Eq, family), (1, MaskedEq(bit), bit)])?);
+        }
+        for conditions in stream {
+            let family = [(0, Eq, family)].into_iter();
+            rules.push(all(&family
+                .chain(conditions.iter().cloned())
+                .collect::<Vec<_>>())?);
         }
     }
     Ok(rules)
@@ -247,13 +313,27 @@ mod tests {
         number: u32,
         arguments: [u64; COUNT],
     ) -> u32 {
+        answer_of(
+            &program(profile, Tcp::Kept).unwrap(),
+            arch,
+            number,
+            arguments,
+        )
+    }
+
+    /// The same of any program.
+    fn answer_of<const COUNT: usize>(
+        program: &BpfProgram,
+        arch: u32,
+        number: u32,
+        arguments: [u64; COUNT],
+    ) -> u32 {
         let mut data = [0_u32; 16];
         (data[0], data[1]) = (number, arch);
         for (index, argument) in arguments.into_iter().enumerate() {
             data[4 + 2 * index] = u32::try_from(argument & 0xFFFF_FFFF).unwrap();
             data[5 + 2 * index] = u32::try_from(argument >> 32).unwrap();
         }
-        let program = program(profile).unwrap();
         let (mut at, mut accumulator) = (0, 0);
         loop {
             let step = &program[at];
@@ -403,6 +483,69 @@ mod tests {
                     assert_eq!(found, ALLOW);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn where_ports_are_let_through_every_way_of_tcp_that_landlock_does_not_see_is_refused() {
+        const TCP: u64 = libc::IPPROTO_TCP as u64;
+        const FAST_OPEN: u64 = libc::MSG_FASTOPEN as u64;
+        const ULP: u64 = libc::TCP_ULP as u64;
+        for (tcp, listens) in [(Tcp::Connect, false), (Tcp::Listen, true)] {
+            let program = program(Profile::Strict, tcp).unwrap();
+            let let_through = |call, arguments: [u64; 4]| {
+                let answer = answer_of(&program, own(), number(call), arguments);
+                assert!(answer == ALLOW || answer == refused(libc::EPERM));
+                answer == ALLOW
+            };
+            for family in 1..=50_u64 {
+                for kind in 1..=10_u64 {
+                    // 132: SCTP, 136: UDP-Lite, 256: SMC, 262: MPTCP.
+                    for protocol in [0, 1, 5, TCP, 7, 17, 132, 136, 255, 256, 262, 0xFFFF_FFFF] {
+                        let allowed = match (family, kind) {
+                            (1 | 16, _) | (2 | 10, 2) => true,
+                            (2 | 10, 1) => protocol == 0 || protocol == TCP,
+                            _ => false,
+                        };
+                        let flags = (libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK).unsigned_abs();
+                        for kind in [kind, kind | u64::from(flags)] {
+                            let found = let_through(libc::SYS_socket, [family, kind, protocol, 0]);
+                            assert_eq!(found, allowed, "{family} {kind} {protocol}");
+                        }
+                    }
+                }
+            }
+            assert!(!let_through(libc::SYS_sendto, [3, 0, 0, FAST_OPEN | 1]));
+            assert!(!let_through(libc::SYS_sendmsg, [3, 0, FAST_OPEN, 0]));
+            assert!(!let_through(libc::SYS_sendmmsg, [3, 0, 1, FAST_OPEN]));
+            assert!(!let_through(libc::SYS_setsockopt, [3, TCP, ULP, 0]));
+            assert_eq!(let_through(libc::SYS_listen, [3, 1, 0, 0]), listens);
+            let nothing = u64::from(libc::MSG_NOSIGNAL.unsigned_abs());
+            assert!(let_through(libc::SYS_sendto, [3, 0, 0, nothing]));
+            assert!(let_through(libc::SYS_sendmsg, [3, 0, nothing, FAST_OPEN]));
+            assert!(let_through(libc::SYS_setsockopt, [3, 1, ULP, 0]));
+            assert!(let_through(libc::SYS_setsockopt, [3, TCP, 1, 0]));
+        }
+    }
+
+    #[test]
+    fn ports_are_let_through_by_strict_alone() {
+        let ports = |connect: &[u16], bind: &[u16]| {
+            let port = |port: &u16| (*port).try_into().unwrap();
+            Opened {
+                tcp_connect: connect.iter().map(port).collect(),
+                tcp_bind: bind.iter().map(port).collect(),
+                ..Opened::default()
+            }
+        };
+        for (opened, strict) in [
+            (ports(&[], &[]), Tcp::Kept),
+            (ports(&[443], &[]), Tcp::Connect),
+            (ports(&[], &[8080]), Tcp::Listen),
+            (ports(&[443], &[8080]), Tcp::Listen),
+        ] {
+            assert_eq!(Tcp::of(Profile::Strict, &opened), strict);
+            assert_eq!(Tcp::of(Profile::Standard, &opened), Tcp::Kept);
         }
     }
 }

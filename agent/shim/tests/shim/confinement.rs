@@ -13,7 +13,7 @@ use crate::harness::{Machine, Report, installed, nobody, root, run};
 const NONE: Option<&str> = None;
 
 /// A script for perl, whose `syscall` calls the kernel by number.
-fn perl(machine: &Machine, profile: Profile, text: &str) -> Option<Spec> {
+pub(crate) fn perl(machine: &Machine, profile: Profile, text: &str) -> Option<Spec> {
     installed("/usr/bin/perl").then(|| Spec {
         interpreter: "/usr/bin/perl".into(),
         profile,
@@ -21,7 +21,7 @@ fn perl(machine: &Machine, profile: Profile, text: &str) -> Option<Spec> {
     })
 }
 
-fn under(machine: &Machine, profile: Profile, text: &str) -> Spec {
+pub(crate) fn under(machine: &Machine, profile: Profile, text: &str) -> Spec {
     Spec {
         profile,
         ..machine.script(text)
@@ -29,7 +29,7 @@ fn under(machine: &Machine, profile: Profile, text: &str) -> Spec {
 }
 
 /// A directory that is not below a temporary one, wherever the tests were built.
-fn elsewhere() -> tempfile::TempDir {
+pub(crate) fn elsewhere() -> tempfile::TempDir {
     let temporary = ["/tmp", "/var/tmp", "/dev/shm"];
     let directory = [env!("CARGO_TARGET_TMPDIR"), "/var/lib", "/root", "/home"]
         .into_iter()

@@ -15,7 +15,9 @@ use sluice_shim::event::{Ends, Event, Outcome, Stage, Started, Stream};
 use sluice_shim::frame::Decoder;
 use sluice_shim::kept::{Found, Piece, Reader};
 use sluice_shim::order;
-use sluice_shim::spec::{Attachments, Content, Limits, Profile, Script, Spec, User, Variable};
+use sluice_shim::spec::{
+    Attachments, Content, Limits, Opened, Profile, Script, Spec, User, Variable,
+};
 
 /// A directory for spools and workspaces, passable by everyone as the agent's is.
 pub(crate) struct Machine {
@@ -94,6 +96,7 @@ impl Machine {
             },
             no_new_privs: true,
             profile: Profile::None,
+            opened: Opened::default(),
             hidden: vec![],
         }
     }

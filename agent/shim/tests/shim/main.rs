@@ -13,5 +13,7 @@ mod confinement;
 mod containment;
 mod context;
 mod keeping;
+mod kernel;
+mod opened;
 mod outcome;
 mod spooling;
