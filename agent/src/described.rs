@@ -6,14 +6,15 @@
 
 use std::time::Duration;
 
-use sluice_protocol::bundle::{Attachment, Bundle, Limits, Variable};
+use sluice_protocol::bundle::{Attachment, Bundle, Confinement, Limits, Variable};
 use sluice_protocol::digest::Digest;
 use sluice_protocol::script::{Interpreter, Language};
-use sluice_shim::spec::{Content, Spec, User};
+use sluice_shim::spec::{Content, Profile, Spec, User};
 
 use crate::exec::environment::Names;
 use crate::exec::interpreter::Interpreter as Found;
 use crate::exec::users::EPHEMERAL;
+use crate::policy::profile;
 
 /// Whether what a shim would run has the digest of what the gates saw. `bundle` is what they saw, `found` the interpreter
 /// that was found for it, and `names` those by which the script learns its identity.
@@ -45,6 +46,7 @@ fn read_back(spec: &Spec, bundle: &Bundle, found: &Found, names: Names) -> Optio
             .collect(),
         run_as: run_as(spec, bundle.run_as.as_deref())?,
         limits: limits(spec, bundle.limits)?,
+        confinement: confinement(spec.profile, bundle.confinement)?,
     })
 }
 
@@ -132,13 +134,18 @@ fn limits(spec: &Spec, asked: Limits) -> Option<Limits> {
     kept.then_some(asked)
 }
 
+/// What was asked for, where the script gets that or more of it.
+fn confinement(applied: Profile, asked: Option<Confinement>) -> Option<Option<Confinement>> {
+    (profile(asked) <= applied).then_some(asked)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use serde_bytes::ByteBuf;
     use sluice_protocol::units::{ByteSize, Span};
-    use sluice_shim::spec::{self, Attachments, Opened, Profile, Script, Secret};
+    use sluice_shim::spec::{self, Attachments, Opened, Script, Secret};
 
     use super::*;
 
@@ -179,6 +186,7 @@ mod tests {
                 output: Some(ByteSize(10)),
                 memory: Some(ByteSize(20)),
             },
+            confinement: Some(Confinement::Standard),
         }
     }
 
@@ -240,7 +248,7 @@ mod tests {
                 open_files: Some(64),
             },
             no_new_privs: true,
-            profile: Profile::None,
+            profile: Profile::Standard,
             opened: Opened::default(),
             hidden: vec![],
         }
@@ -269,7 +277,7 @@ mod tests {
     #[test]
     fn a_description_that_says_anything_else_than_the_gates_saw_is_not_started() {
         assert!(is_seen(&description()));
-        let changes: [Change; 19] = [
+        let changes: [Change; 20] = [
             ("script", |s| s.script.bytes.push(b'\n')),
             ("no text", |s| s.script.bytes[0] = 0xff),
             ("interpreter", |s| s.interpreter = "/tmp/python3".into()),
@@ -299,6 +307,7 @@ mod tests {
             }),
             ("time", |s| s.limits.time *= 2),
             ("memory", |s| s.limits.memory = None),
+            ("confinement", |s| s.profile = Profile::None),
         ];
         for (what, change) in changes {
             let mut spec = description();

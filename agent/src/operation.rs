@@ -468,7 +468,7 @@ fn spec(
         secrets: Vec::new(),
         limits: permitted.limits.clone(),
         no_new_privs: config.run_as.no_new_privs,
-        profile: config.confinement.profile,
+        profile: permitted.profile,
         opened: config.confinement.opened(),
         hidden: agent.own_files(),
     }

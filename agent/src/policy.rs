@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use sluice_protocol::attachment;
-use sluice_protocol::bundle::{Limits as Asked, Source, Submission};
+use sluice_protocol::bundle::{Confinement, Limits as Asked, Source, Submission};
 use sluice_protocol::ending::{Block, Ending};
 use sluice_protocol::environment::{check_request, check_run};
 use sluice_protocol::message::operation::Operation;
-use sluice_shim::spec;
+use sluice_shim::spec::{self, Profile};
 
 use crate::config::{Config, Limits as Ceilings};
 use crate::exec::interpreter::{self, Interpreter};
@@ -22,6 +22,8 @@ pub struct Permitted {
     pub interpreter: Interpreter,
     /// The limits that apply.
     pub limits: spec::Limits,
+    /// How much of the machine is kept from it.
+    pub profile: Profile,
     /// When the owner's policy was asked.
     pub at: Instant,
 }
@@ -67,6 +69,8 @@ pub fn permit(
         user,
         interpreter,
         limits,
+        // A job can have more kept from its script than the owner insists on, and never less.
+        profile: profile(submission.confinement).max(config.confinement.profile),
         at,
     })
 }
@@ -85,6 +89,15 @@ pub fn user(submission: &Submission, config: &Config) -> Result<RunAs, Ending> {
         None => users::own_user().map(RunAs::Named),
     };
     user.map_err(|error| blocked(error.to_string()))
+}
+
+/// The profile that comes to what a job asks for.
+pub(crate) const fn profile(asked: Option<Confinement>) -> Profile {
+    match asked {
+        None => Profile::None,
+        Some(Confinement::Standard) => Profile::Standard,
+        Some(Confinement::Strict) => Profile::Strict,
+    }
 }
 
 fn blocked(reason: impl Into<String>) -> Ending {
@@ -277,6 +290,28 @@ mod tests {
                 }
                 other => panic!("{named}: {other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn a_job_gets_the_stricter_of_what_it_and_the_owner_want_kept_from_it() {
+        use Profile::{None as Nothing, Standard, Strict};
+        let mut operation = operation();
+        let source = Source::read(&operation.submission).unwrap();
+        let mut config = Config::default();
+        for (owner, asked, expected) in [
+            (Nothing, None, Nothing),
+            (Nothing, Some(Confinement::Standard), Standard),
+            (Nothing, Some(Confinement::Strict), Strict),
+            (Standard, None, Standard),
+            (Standard, Some(Confinement::Strict), Strict),
+            (Strict, None, Strict),
+            (Strict, Some(Confinement::Standard), Strict),
+        ] {
+            config.confinement.profile = owner;
+            operation.submission.confinement = asked;
+            let permitted = permit(&operation, &source, &config).unwrap();
+            assert_eq!(permitted.profile, expected, "{owner} {asked:?}");
         }
     }
 

@@ -20,6 +20,7 @@ pub(crate) fn operation() -> Operation {
             secrets: vec![],
             run_as: None,
             limits: Limits::default(),
+            confinement: None,
             compatibility: Compatibility::None,
         },
         bundle_sha256: Digest::of(b"bundle"),

@@ -4,6 +4,9 @@
 //! normalize the text, read the interpreter, render what the preparers planned. The digest of the bundle's one encoding
 //! is `bundle_sha256`; the same submission has the same digest on every machine and whenever it is submitted again.
 
+use std::fmt;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::codec;
@@ -37,6 +40,10 @@ pub struct Submission {
     pub run_as: Option<String>,
     /// Limits asked for.
     pub limits: Limits,
+    /// How much of the machine is to be kept from the script at least; where nothing is asked for, an operation looks as
+    /// it did before there was anything to ask for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confinement: Option<Confinement>,
     /// Names of another product's variables that the script expects.
     pub compatibility: Compatibility,
 }
@@ -97,6 +104,50 @@ impl Limits {
     pub const MEMORY: ByteSize = ByteSize::mib(512);
 }
 
+/// The least that a job wants kept from its script. The machine's owner may keep more; what each comes to is the machine's
+/// to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Confinement {
+    /// System calls that no ordinary script makes, and the temporary files of others.
+    Standard,
+    /// That, TCP, and all files but the system's and its own.
+    Strict,
+}
+
+impl Confinement {
+    /// Its word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Standard => "standard",
+            Self::Strict => "strict",
+        }
+    }
+}
+
+impl fmt::Display for Confinement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Confinement {
+    type Err = ConfinementError;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        [Self::Standard, Self::Strict]
+            .into_iter()
+            .find(|confinement| confinement.as_str() == word)
+            .ok_or(ConfinementError)
+    }
+}
+
+/// No profile has this name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it is standard or strict; leave it out for what the machine's owner says")]
+pub struct ConfinementError;
+
 /// Variables of another product that a script may expect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -128,6 +179,9 @@ pub struct Bundle {
     pub run_as: Option<String>,
     /// As asked.
     pub limits: Limits,
+    /// As asked; where nothing is, the digest is that of a bundle without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confinement: Option<Confinement>,
 }
 
 impl Bundle {
@@ -235,6 +289,7 @@ pub fn assemble(submission: &Submission, source: &Source, prepared: Prepared) ->
         secrets,
         run_as: submission.run_as.clone(),
         limits: submission.limits,
+        confinement: submission.confinement,
     }
 }
 
@@ -297,6 +352,7 @@ mod tests {
             secrets: Vec::new(),
             run_as: None,
             limits: Limits::default(),
+            confinement: None,
             compatibility: Compatibility::None,
         }
     }
@@ -388,6 +444,23 @@ mod tests {
     const PINNED: &str = "0719d3b93024bbb947f06202e3e726bd0fef094b5a9aa5ae9bc0339ac8c69ef5";
 
     #[test]
+    fn a_job_that_asks_for_no_confinement_is_encoded_as_ever() {
+        let mut asked = submission();
+        let fields = |submission: &Submission| {
+            let bytes = codec::encode(submission).expect("encodes");
+            let read: Submission = codec::decode(&bytes).expect("decodes");
+            assert_eq!(&read, submission);
+            bytes.windows(11).any(|field| field == b"confinement")
+        };
+        assert!(!fields(&asked));
+        asked.confinement = Some(Confinement::Strict);
+        assert!(fields(&asked));
+        assert!(Confinement::Standard < Confinement::Strict && None < asked.confinement);
+        assert_eq!("strict".parse(), Ok(Confinement::Strict));
+        assert_eq!("none".parse::<Confinement>(), Err(ConfinementError));
+    }
+
+    #[test]
     fn everything_that_runs_changes_the_digest() {
         let changes: &[fn(&mut Submission)] = &[
             |s| s.script.push(b'#'),
@@ -403,6 +476,8 @@ mod tests {
             |s| s.secrets.push("s".to_owned()),
             |s| s.run_as = Some("root".to_owned()),
             |s| s.limits.time = Some(Span::seconds(1)),
+            |s| s.confinement = Some(Confinement::Standard),
+            |s| s.confinement = Some(Confinement::Strict),
         ];
         for change in changes {
             let mut changed = submission();

@@ -1,6 +1,7 @@
 //! `/v1/jobs`: what an operator asked, perhaps for many machines.
 
 use serde::{Deserialize, Serialize};
+use sluice_protocol::bundle::Confinement;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::{State, Status};
 use sluice_protocol::ids::{JobId, OperationId};
@@ -53,6 +54,10 @@ pub struct SubmitJob {
     /// Absent ones are the machine's to choose.
     #[serde(default)]
     pub limits: JobLimits,
+    /// `standard` or `strict`: keep at least so much of the machine from the script. Its owner may keep more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "strict")]
+    pub confinement: Option<Confinement>,
     /// How long the job may wait before it starts.
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "1h")]

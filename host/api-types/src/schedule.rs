@@ -1,6 +1,7 @@
 //! `/v1/schedules`: scripts that run by themselves.
 
 use serde::{Deserialize, Serialize};
+use sluice_protocol::bundle::Confinement;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::{JobId, ScheduleId};
 use sluice_protocol::units::Span;
@@ -131,6 +132,10 @@ pub struct Schedule {
     pub all: bool,
     /// The user; that of the stored version, or the machine's default, where null.
     pub run_as: Option<String>,
+    /// `standard` or `strict`: what is kept from the script at least; null where that is left to the stored version and
+    /// the machine's owner.
+    #[schema(value_type = Option<String>)]
+    pub confinement: Option<Confinement>,
     /// The next three runs; fewer where it ends, none while it is paused.
     pub next: Vec<NextRun>,
     /// What became of the latest run; null before the first.

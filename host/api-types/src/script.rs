@@ -1,6 +1,7 @@
 //! `/v1/scripts`: the script library.
 
 use serde::{Deserialize, Serialize};
+use sluice_protocol::bundle::Confinement;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::units::ByteSize;
 
@@ -37,6 +38,10 @@ pub struct AddScript {
     /// Where a job asks for none.
     #[serde(default)]
     pub limits: JobLimits,
+    /// `standard` or `strict`: what is kept from it at least. A job may ask for more, and the machine's owner.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "strict")]
+    pub confinement: Option<Confinement>,
     /// Names are unique. A job may set others, and give these other values.
     #[serde(default)]
     pub environment: Vec<Variable>,
@@ -135,6 +140,9 @@ pub struct ScriptVersion {
     pub run_as: Option<String>,
     /// Where a job asks for none.
     pub limits: JobLimits,
+    /// `standard` or `strict`: what is kept from it at least; null where the version asks for nothing.
+    #[schema(value_type = Option<String>)]
+    pub confinement: Option<Confinement>,
     /// What a job starts from.
     pub environment: Vec<Variable>,
     /// RFC 3339.

@@ -212,7 +212,7 @@ mod tests {
     fn every_command_is_there() {
         let commands = [
             "run x --on a --on b --tag k=v --tenant t --as u --param a=b --param-file a=f --attach f --env A=b --interpreter sh \
-             --time-limit 30s --output-limit 1MiB --memory-limit 512MiB --expires 1h --no-queue --detach --compat landscape \
+             --time-limit 30s --output-limit 1MiB --memory-limit 512MiB --confinement strict --expires 1h --no-queue --detach --compat landscape \
              --no-security-scan --idempotency-key k --json",
             "run - --all",
             "job list",
@@ -234,7 +234,7 @@ mod tests {
             "script show s",
             "script versions s",
             "script add f --name n --description d --os linux --os macos --as u --interpreter sh --env A=b --time-limit 30s \
-             --output-limit 1MiB --memory-limit 512MiB --tenant t",
+             --output-limit 1MiB --memory-limit 512MiB --confinement standard --tenant t",
             "script show s@2 --text",
             "script archive s",
             "script redact s@2",
@@ -244,7 +244,7 @@ mod tests {
             "schedule add n s --at 2026-11-22T03:00 --zone Europe/Berlin --all",
             "schedule add n - --cron @daily --zone UTC --jitter 5m --missed all --overlap queue --tag k=v --tenant t --as u \
              --param a=b --param-file a=f --attach f --env A=b --interpreter sh --time-limit 30s --output-limit 1MiB \
-             --memory-limit 512MiB --expires 1h --no-queue --compat landscape --no-security-scan --json",
+             --memory-limit 512MiB --confinement strict --expires 1h --no-queue --compat landscape --no-security-scan --json",
             "schedule list --tenant t",
             "schedule show s",
             "schedule pause s",

@@ -64,6 +64,7 @@ mod tests {
             secrets: Vec::new(),
             run_as: None,
             limits: Limits::default(),
+            confinement: None,
             compatibility: Compatibility::None,
         })
         .expect("reads")

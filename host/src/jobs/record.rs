@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::future::Future;
 
 use sluice_api_types::job::SubmitJob;
-use sluice_protocol::bundle::Limits;
+use sluice_protocol::bundle::{Confinement, Limits};
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::{Ending, State};
 use sluice_protocol::ids::{JobId, MachineId, OperationId};
@@ -39,6 +39,8 @@ pub(super) struct Text {
     script: Option<String>,
     /// The user that was asked for, by the request or by the library.
     run_as: Option<String>,
+    /// What is to be kept from the script at least, by the request and the library.
+    confinement: Option<Confinement>,
 }
 
 impl Text {
@@ -58,6 +60,9 @@ impl Text {
                 .run_as
                 .clone()
                 .or_else(|| chosen.and_then(|chosen| chosen.settings.run_as.clone())),
+            confinement: request
+                .confinement
+                .max(chosen.and_then(|chosen| chosen.settings.confinement)),
         }
     }
 
@@ -85,6 +90,7 @@ pub(super) async fn attempt(
         .told(Event::by(EventKind::ScriptExecutionAttempt, actor))
         .of_job(job)
         .detail("run_as", text.run_as.clone())
+        .detail("confinement", text.confinement.map(Confinement::as_str))
         .detail("no_security_scan", request.no_security_scan);
     let mut events: Vec<Event> = request
         .machines

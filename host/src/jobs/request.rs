@@ -174,6 +174,7 @@ impl Order {
                 output: request.limits.output,
                 memory: request.limits.memory,
             },
+            confinement: request.confinement,
             compatibility: match request.compat {
                 None => Compatibility::None,
                 Some(Compat::Landscape) => Compatibility::Landscape,

@@ -1,7 +1,7 @@
 //! The story of a request, on one screen.
 
 use sluice_api_types::job::{JobLimits, SubmitJob};
-use sluice_protocol::bundle::Attachment;
+use sluice_protocol::bundle::{Attachment, Confinement};
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::State;
 use sluice_protocol::ids::{JobId, TenantId};
@@ -150,6 +150,8 @@ pub struct Checked {
     pub script: Option<VersionId>,
     /// The user; the machine's default where absent.
     pub run_as: Option<String>,
+    /// What is kept from the script at least.
+    pub confinement: Option<Confinement>,
 }
 
 /// Whether a request could be submitted, apart from the machines that it means, which may come later. Makes no job and
@@ -173,6 +175,7 @@ pub async fn check(
         script_sha256: Digest::of(&submission.script),
         script,
         run_as: submission.run_as,
+        confinement: submission.confinement,
     };
     let (tenant, attachments) = (actor.tenant.id, submission.attachments);
     let extent = Extent::of_rows(attachments.len());
@@ -204,7 +207,7 @@ async fn choose(
 }
 
 /// Whether a request asks for a script of the library as it is there: with parameters, and otherwise as its version says.
-/// Another interpreter, user, variable, limit or file would make something else of it.
+/// Another interpreter, user, variable, limit, confinement or file would make something else of it.
 fn is_as_stored(request: &SubmitJob) -> bool {
     request.script_ref.is_some()
         && request.script.is_none()
@@ -213,6 +216,7 @@ fn is_as_stored(request: &SubmitJob) -> bool {
         && request.environment.is_empty()
         && request.attachments.is_empty()
         && request.limits == JobLimits::default()
+        && request.confinement.is_none()
         && request.compat.is_none()
 }
 

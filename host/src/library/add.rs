@@ -2,7 +2,7 @@
 
 use sluice_api_types::job::SubmitJob;
 use sluice_api_types::script::{AddScript, Os, Parameter, Requires};
-use sluice_protocol::bundle::Submission;
+use sluice_protocol::bundle::{Confinement, Submission};
 use sluice_protocol::digest::Digest;
 use sluice_protocol::script::{Header, ParameterDeclaration};
 
@@ -71,6 +71,7 @@ impl New {
             interpreter: new.interpreter,
             run_as: new.run_as,
             limits: new.limits,
+            confinement: new.confinement,
             environment: new.environment,
             ..SubmitJob::default()
         };
@@ -84,6 +85,7 @@ impl New {
             environment,
             run_as,
             limits,
+            confinement,
             ..
         } = submission;
         Ok(Self {
@@ -95,6 +97,7 @@ impl New {
                 os,
                 run_as,
                 limits,
+                confinement,
                 environment,
             },
             declared: declared(header),
@@ -260,6 +263,7 @@ fn added(actor: &Actor, row: &VersionRow, declaration_sha256: Option<Digest>) ->
             "memory_limit",
             settings.limits.memory.map(|size| size.to_string()),
         )
+        .detail("confinement", settings.confinement.map(Confinement::as_str))
         .detail("environment", variables)
         .detail(
             "declaration_sha256",

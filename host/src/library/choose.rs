@@ -94,6 +94,7 @@ impl Chosen {
             os,
             run_as,
             limits,
+            confinement,
             environment,
         } = self.settings;
         request.script = Some(Base64(self.text.script));
@@ -102,6 +103,8 @@ impl Chosen {
         request.limits.time = request.limits.time.or(limits.time);
         request.limits.output = request.limits.output.or(limits.output);
         request.limits.memory = request.limits.memory.or(limits.memory);
+        // The stricter of the two: whoever stored the script knows what it needs, and nothing is let through by a request.
+        request.confinement = request.confinement.max(confinement);
         // Those that the request gives again stay where they are in the request.
         let kept = environment
             .into_iter()

@@ -2,6 +2,7 @@
 
 use sluice_api_types::job::{JobLimits, SubmitJob, Variable};
 use sluice_api_types::script::{AddScript, Os, ScriptRef};
+use sluice_protocol::bundle::Confinement;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::State;
 use sluice_protocol::ids::JobId;
@@ -302,6 +303,43 @@ async fn a_job_runs_the_version_it_names_or_else_the_newest() {
 }
 
 #[tokio::test]
+async fn a_job_gets_the_stricter_confinement_of_its_own_and_the_versions() {
+    use Confinement::{Standard, Strict};
+    let test = TestHost::new().await;
+    let machine = test.machine("web-1").await;
+    let (_session, mut inbox) = test.connect(&machine);
+    for (name, stored, asked, expected) in [
+        ("a", Some(Standard), None, Some(Standard)),
+        ("b", Some(Standard), Some(Strict), Some(Strict)),
+        ("c", Some(Strict), Some(Standard), Some(Strict)),
+        ("d", None, Some(Standard), Some(Standard)),
+    ] {
+        let script = AddScript {
+            confinement: stored,
+            ..new(name, TEXT)
+        };
+        let version = added(&test, script).await;
+        assert_eq!(version.row.settings.confinement, stored);
+        let request = SubmitJob {
+            confinement: asked,
+            ..by_name(name, None, "web-1")
+        };
+        let job = submit(&test, &test.admin, request).await;
+        job.expect("is accepted");
+        let sent = inbox.deliveries.try_recv().expect("is sent");
+        assert_eq!(sent.submission.confinement, expected, "{name}");
+        let attempt = test
+            .audited()
+            .await
+            .into_iter()
+            .rfind(|entry| entry.event == "script_execution_attempt")
+            .expect("is there");
+        let told = expected.map(Confinement::as_str);
+        assert_eq!(attempt.details["confinement"].as_str(), told, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_job_takes_what_it_leaves_out_from_the_version() {
     let test = TestHost::new().await;
     let machine = test.machine("web-1").await;
@@ -337,6 +375,7 @@ async fn a_job_takes_what_it_leaves_out_from_the_version() {
         panic!("nothing was sent");
     };
     let sent = sent.submission;
+    assert_eq!(sent.confinement, None);
     assert_eq!(sent.interpreter.as_deref(), Some("bash -e"));
     assert_eq!(sent.run_as.as_deref(), Some("nobody"));
     assert_eq!(
@@ -621,6 +660,7 @@ async fn a_token_for_stored_scripts_runs_them_as_they_are_and_nothing_else() {
         |r| r.interpreter = Some("bash".to_owned()),
         |r| r.run_as = Some("root".to_owned()),
         |r| r.limits.time = Some(Span::seconds(1)),
+        |r| r.confinement = Some(Confinement::Strict),
         |r| r.compat = Some(sluice_api_types::job::Compat::Landscape),
         |r| {
             r.environment = vec![Variable {

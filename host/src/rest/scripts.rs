@@ -236,6 +236,7 @@ fn shown_version(actor: &Actor, row: VersionRow) -> ScriptVersion {
             output: settings.limits.output,
             memory: settings.limits.memory,
         },
+        confinement: settings.confinement,
         environment: settings
             .environment
             .into_iter()

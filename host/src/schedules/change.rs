@@ -3,6 +3,7 @@
 use sluice_api_types::job::SubmitJob;
 use sluice_api_types::schedule::{AddSchedule, OnOverlap, RunState};
 use sluice_api_types::script::ScriptRef;
+use sluice_protocol::bundle::Confinement;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::ScheduleId;
 
@@ -53,7 +54,7 @@ async fn check_and_store(
         actor.require(Permission::RemoteExecution)?;
     }
     let checked = jobs::check(host, actor, planned.job.clone()).await?;
-    let run_as = checked.run_as.clone();
+    let (run_as, confinement) = (checked.run_as.clone(), checked.confinement);
     let (row, bytes) = row(actor, planned, checked, now);
     let asked = actor.clone();
     host.store
@@ -71,6 +72,7 @@ async fn check_and_store(
                     serde_json::to_value(&row.timing).unwrap_or_default(),
                 )
                 .detail("run_as", run_as)
+                .detail("confinement", confinement.map(Confinement::as_str))
                 .detail(
                     "script",
                     row.job.script_ref.as_ref().map(|of| of.name.clone()),

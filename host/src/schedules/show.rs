@@ -81,6 +81,7 @@ pub fn show(
         tags: row.job.tags,
         all: row.job.all,
         run_as: row.job.run_as,
+        confinement: row.job.confinement,
         next,
         last: last.map(show_run),
     })

@@ -2,7 +2,7 @@
 
 use sluice_api_types::script::{Parameter, Requires};
 use sluice_database::rusqlite::{Connection, Row, params};
-use sluice_protocol::bundle::{Limits, Variable};
+use sluice_protocol::bundle::{Confinement, Limits, Variable};
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::{JobId, TenantId};
 use sluice_protocol::units::{ByteSize, Span};
@@ -66,6 +66,8 @@ pub struct Settings {
     pub run_as: Option<String>,
     /// Where a job asks for none.
     pub limits: Limits,
+    /// What is kept from it at least.
+    pub confinement: Option<Confinement>,
     /// What a job starts from.
     pub environment: Vec<Variable>,
 }
@@ -93,7 +95,8 @@ macro_rules! versions {
     ($which:literal) => {
         concat!(
             "SELECT name, version, description, script_sha256, size, interpreter, os, run_as, time_limit,
-                    output_limit, memory_limit, environment, created, created_by, declared, redacted, redacted_by
+                    output_limit, memory_limit, confinement, environment, created, created_by, declared, redacted,
+                    redacted_by
              FROM script_versions ",
             $which
         )
@@ -134,9 +137,9 @@ pub fn insert_version(
     change(
         conn,
         "INSERT INTO script_versions (tenant, name, version, description, script_sha256, size, interpreter, os,
-                                      run_as, time_limit, output_limit, memory_limit, environment, created,
+                                      run_as, time_limit, output_limit, memory_limit, confinement, environment, created,
                                       created_by, declared, declaration, script)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             tenant.to_string(),
             row.id.name.as_str(),
@@ -150,6 +153,7 @@ pub fn insert_version(
             settings.limits.time.map(|span| signed(span.0)),
             settings.limits.output.map(|size| signed(size.0)),
             settings.limits.memory.map(|size| signed(size.0)),
+            settings.confinement.map(Confinement::as_str),
             to_json(&settings.environment)?,
             row.created.0,
             &row.created_by,
@@ -436,6 +440,7 @@ fn read_version(row: &Row<'_>) -> Result<VersionRow, StoreError> {
                 output: unsigned_or_null(row, "output_limit")?.map(ByteSize),
                 memory: unsigned_or_null(row, "memory_limit")?.map(ByteSize),
             },
+            confinement: parsed_or_null(row, "confinement")?,
             environment: from_json(row, "environment")?,
         },
         declared: match row.get_ref("declared")? {
@@ -475,6 +480,7 @@ mod tests {
                     output: None,
                     memory: Some(ByteSize::mib(64)),
                 },
+                confinement: Some(Confinement::Strict),
                 environment: vec![Variable {
                     name: "A".to_owned(),
                     value: "1".to_owned(),

@@ -39,6 +39,7 @@ pub fn operation(script: impl AsRef<[u8]>) -> Operation {
             secrets: Vec::new(),
             run_as: None,
             limits: Limits::default(),
+            confinement: None,
             compatibility: Compatibility::default(),
         },
         bundle_sha256: Digest::of(b""),

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
-use sluice_tests::{Agent, Fleet, Outcome, eventually, is_root, script};
+use sluice_tests::{Agent, Fleet, Outcome, Script, eventually, is_root, script};
 
 use crate::hostile::without_gates;
 
@@ -159,6 +159,174 @@ fn a_strict_owner_without_landlock_blocks_everything_and_says_why() {
         "{message}"
     );
     assert!(outcome.json["confinement"].is_null() && !mark.exists());
+}
+
+/// What a job without more than this asks for.
+fn asking(text: &str, confinement: &str) -> Script {
+    script(text).option("--confinement", confinement)
+}
+
+#[test]
+fn a_job_has_more_kept_from_it_than_the_owner_insists_on_and_never_less() {
+    if !is_root() {
+        return;
+    }
+    let text = "#!/bin/sh\n:\n";
+    let profile = |outcome: &Outcome| {
+        outcome.expect("succeeded", "Script executed successfully");
+        let text = outcome.text("confinement");
+        text.split_once(": ").map(|(profile, _)| profile.to_owned())
+    };
+    for (owner, asked) in [
+        ("none", ["standard", "strict"]),
+        ("strict", ["strict", "strict"]),
+    ] {
+        let fleet = fleet(owner);
+        let plain = fleet.run(&script(text).as_user("nobody"));
+        assert_eq!(
+            profile(&plain).as_deref(),
+            (owner != "none").then_some(owner)
+        );
+        let mut digests = vec![plain.text("bundle_sha256")];
+        for (asked, expected) in ["standard", "strict"].into_iter().zip(asked) {
+            let outcome = fleet.run(&asking(text, asked).as_user("nobody"));
+            assert_eq!(profile(&outcome).as_deref(), Some(expected));
+            digests.push(outcome.text("bundle_sha256"));
+        }
+        digests.sort();
+        digests.dedup();
+        assert_eq!(digests.len(), 3, "what is asked for is in the bundle");
+    }
+}
+
+#[test]
+fn a_stored_script_and_a_schedule_carry_the_confinement_that_they_ask_for() {
+    if !is_root() {
+        return;
+    }
+    let fleet = fleet("none");
+    let file = fleet.folder().join("stored.sh");
+    fs::write(&file, "#!/bin/sh\n:\n").expect("writes");
+    let file = file.to_str().expect("is text");
+    let expect = |arguments: &[&str]| {
+        let output = fleet.sluice(arguments);
+        assert!(output.code == 0, "{arguments:?}: {output:?}");
+        output.stdout
+    };
+    expect(&["script", "add", file, "--confinement", "strict"]);
+    let shown = expect(&["script", "show", "stored"]);
+    assert!(
+        shown.contains("confinement") && shown.contains("strict"),
+        "{shown}"
+    );
+    let job = [
+        "run",
+        "--script",
+        "stored",
+        "--on",
+        "m1",
+        "--confinement",
+        "standard",
+        "--json",
+    ];
+    let result: serde_json::Value = serde_json::from_str(&expect(&job)).expect("is JSON");
+    let applied = result["confinement"].as_str().expect("is told");
+    assert!(applied.starts_with("strict: "), "{applied}");
+    let job = result["job"].as_str().expect("has a job");
+    let shown = expect(&["job", "show", job]);
+    assert!(
+        shown.contains("confinement") && shown.contains("strict: "),
+        "{shown}"
+    );
+    expect(&[
+        "schedule",
+        "add",
+        "nightly",
+        file,
+        "--every",
+        "1d",
+        "--on",
+        "m1",
+        "--confinement",
+        "standard",
+    ]);
+    let shown = expect(&["schedule", "show", "nightly"]);
+    assert!(
+        shown.contains("confinement") && shown.contains("standard"),
+        "{shown}"
+    );
+}
+
+/// A machine whose owner opens this to strict scripts, and lets everybody run.
+fn opened(lists: &str) -> Fleet {
+    without_gates(&format!(
+        "[run-as]\nusers = \"ALL\"\n[confinement]\n{lists}\n"
+    ))
+}
+
+#[test]
+fn the_owner_opens_paths_and_ports_to_strict_scripts_and_to_them_no_others() {
+    if !is_root() {
+        return;
+    }
+    let open = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("makes a folder");
+    let base = open.path().canonicalize().expect("is there");
+    for part in ["", "read", "write", "neither"] {
+        let directory = base.join(part);
+        fs::create_dir_all(&directory).expect("makes it");
+        let mode = if part == "write" { 0o777 } else { 0o755 };
+        fs::set_permissions(&directory, fs::Permissions::from_mode(mode))
+            .expect("changes the mode");
+        fs::write(directory.join("file"), format!("{part}\n")).expect("writes");
+    }
+    let listeners = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").expect("listens"));
+    let [let_through, kept] = [0, 1].map(|number: usize| {
+        let address = listeners[number].local_addr();
+        address.expect("has an address").port()
+    });
+    let base = base.display();
+    let fleet = opened(&format!(
+        "read = [\"{base}/read\"]\nwrite = [\"{base}/write\"]\ntcp_connect = [{let_through}]"
+    ));
+    let text = format!(
+        "#!/bin/bash\ncd {base}\ncat read/file write/file neither/file\necho new > write/$USER\ncat write/$USER\n\
+         echo new > read/$USER\n\
+         for p in {let_through} {kept}; do (exec 3<>/dev/tcp/127.0.0.1/$p) && echo connected $p; done; :\n"
+    );
+    for user in ["ephemeral", "nobody", "root"] {
+        let outcome = fleet.run(&asking(&text, "strict").as_user(user));
+        outcome.expect("succeeded", "Script executed successfully");
+        assert_eq!(
+            outcome.text("stdout"),
+            format!("read\nwrite\nnew\nconnected {let_through}\n"),
+            "{outcome:#?}"
+        );
+        let parts = applied(&outcome);
+        for part in ["owner-paths", "owner-ports"] {
+            assert!(parts.contains(&part.to_owned()), "{user}: {parts:?}");
+        }
+    }
+}
+
+#[test]
+fn a_job_that_asks_for_a_profile_is_blocked_where_the_machine_cannot_put_it_up() {
+    if !is_root() {
+        return;
+    }
+    let mut fleet = fleet("none");
+    fleet.agents[0].stop();
+    fleet.agents[0] = start_without_landlock(&fleet);
+    let outcome = fleet.run(&asking("#!/bin/sh\n:\n", "strict"));
+    assert_eq!(outcome.text("state"), "blocked", "{outcome:#?}");
+    let message = outcome.text("message");
+    assert!(
+        message.contains("strict cannot be put up on this machine"),
+        "{message}"
+    );
+    let plain = fleet.run(&script("#!/bin/sh\n:\n"));
+    plain.expect("succeeded", "Script executed successfully");
+    let wrong = fleet.watch(&asking("#!/bin/sh\n:\n", "none"), &["m1"]);
+    wrong.expect_refused();
 }
 
 #[test]

@@ -23,6 +23,7 @@ fn submission(script: &str, parameters: &[(&str, &str)]) -> Submission {
         secrets: vec![],
         run_as: None,
         limits: Limits::default(),
+        confinement: None,
         compatibility: Compatibility::None,
     }
 }

@@ -235,6 +235,7 @@ pub(super) fn operation(script: Vec<u8>) -> Operation {
             secrets: vec![],
             run_as: None,
             limits: Limits::default(),
+            confinement: None,
             compatibility: Compatibility::default(),
         },
         bundle_sha256: Digest::of(b"bundle"),

@@ -206,6 +206,7 @@ fn describe(result: &OperationResult) -> String {
         ("exit code", result.exit_code.map(|code| code.to_string())),
         ("code", result.code.clone()),
         ("ran as", result.run_as.clone()),
+        ("confinement", result.confinement.clone()),
         ("started", result.started_at.clone()),
         ("finished", result.finished_at.clone()),
         ("took", duration),

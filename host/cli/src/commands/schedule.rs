@@ -236,6 +236,10 @@ fn print(global: &Global, schedule: &Schedule) -> Result<(), Error> {
         ("jitter", schedule.jitter.map(|span| span.to_string())),
         ("on", Some(machines(schedule))),
         ("as", schedule.run_as.clone()),
+        (
+            "confinement",
+            schedule.confinement.map(|asked| asked.to_string()),
+        ),
         ("owner", Some(schedule.operator.clone())),
         ("script", script),
         ("script sha256", Some(digest)),

@@ -1,7 +1,7 @@
 //! Between what the protocol says and what gates see.
 
 use sluice_gate_types::{answer as a, input as i};
-use sluice_protocol::bundle::{Bundle, Limits, Source, Submission};
+use sluice_protocol::bundle::{Bundle, Source, Submission};
 use sluice_protocol::digest::Digest;
 use sluice_protocol::gates::{Setting, SettingValue};
 use sluice_protocol::message::control::{Fact, FactValue};
@@ -94,22 +94,27 @@ pub(crate) fn bundle(bundle: &Bundle, texts: &[(String, String)]) -> i::Bundle {
             .collect(),
         secrets: bundle.secrets.clone(),
         run_as: bundle.run_as.clone().unwrap_or_default(),
-        limits: limits(&bundle.limits),
+        limits: limits(bundle),
     }
 }
 
-fn limits(limits: &Limits) -> Vec<i::Attribute> {
+/// What the script may use and reach, as the job asks for it.
+fn limits(bundle: &Bundle) -> Vec<i::Attribute> {
+    let limits = &bundle.limits;
     let asked = [
         ("time", limits.time.map(|time| time.0)),
         ("output", limits.output.map(|size| size.0)),
         ("memory", limits.memory.map(|size| size.0)),
     ];
+    let integer = |value| i::Value::Integer(i64::try_from(value).unwrap_or(i64::MAX));
+    let confinement = bundle
+        .confinement
+        .map(|asked| i::Value::Text(asked.as_str().to_owned()));
     asked
+        .map(|(key, value)| (key, value.map(integer)))
         .into_iter()
-        .filter_map(|(key, value)| {
-            let value = i::Value::Integer(i64::try_from(value?).unwrap_or(i64::MAX));
-            Some(i::Attribute::new(key, value, i::Origin::HostClaim))
-        })
+        .chain([("confinement", confinement)])
+        .filter_map(|(key, value)| Some(i::Attribute::new(key, value?, i::Origin::HostClaim)))
         .collect()
 }
 

@@ -206,6 +206,7 @@ fn trial(input: Input, folder: &Path) -> Result<Trial, String> {
         secrets: Vec::new(),
         run_as: input.run_as,
         limits: Limits::default(),
+        confinement: None,
         compatibility: Compatibility::None,
     };
     let source = Source::read(&submission).map_err(|error| error.to_string())?;

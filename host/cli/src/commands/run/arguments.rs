@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use clap::Args;
 use sluice_api_types::job::{AttachmentRef, Compat, JobLimits, SubmitJob, Tag, Variable};
+use sluice_protocol::bundle::Confinement;
 use sluice_protocol::script::MAX_SCRIPT;
 use sluice_protocol::units::{ByteSize, Span};
 
@@ -85,6 +86,9 @@ pub(crate) struct JobArgs {
     /// How much memory the script's processes may have, for example 512MiB
     #[arg(long, value_name = "SIZE", help_heading = "Limits")]
     memory_limit: Option<ByteSize>,
+    /// Keep at least so much of the machine from the script; its owner may keep more
+    #[arg(long, value_name = "standard|strict", help_heading = "Limits")]
+    confinement: Option<Confinement>,
     /// How long the job may wait before it starts, for example 1h
     #[arg(long, value_name = "DURATION", help_heading = "Limits")]
     expires: Option<Span>,
@@ -214,6 +218,7 @@ impl Prepared {
                 output: arguments.output_limit,
                 memory: arguments.memory_limit,
             },
+            confinement: arguments.confinement,
             expires: arguments.expires,
             no_queue: arguments.no_queue,
             compat: arguments.compat,

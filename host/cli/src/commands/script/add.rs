@@ -6,6 +6,7 @@ use clap::Args;
 use reqwest::StatusCode;
 use sluice_api_types::job::{JobLimits, Variable};
 use sluice_api_types::script::{AddScript, Os, ScriptVersion};
+use sluice_protocol::bundle::Confinement;
 use sluice_protocol::units::{ByteSize, Span};
 
 use crate::command_line::Global;
@@ -49,6 +50,9 @@ pub(crate) struct AddArgs {
     /// How much memory its processes may have, where a job does not say, for example 512MiB
     #[arg(long, value_name = "SIZE")]
     memory_limit: Option<ByteSize>,
+    /// Keep at least so much of the machine from it; a job or the machine's owner may keep more
+    #[arg(long, value_name = "standard|strict")]
+    confinement: Option<Confinement>,
     /// The tenant
     #[arg(long, value_name = "T")]
     tenant: Option<String>,
@@ -91,6 +95,7 @@ pub(super) async fn add(global: &Global, arguments: AddArgs) -> Result<u8, Error
             output: arguments.output_limit,
             memory: arguments.memory_limit,
         },
+        confinement: arguments.confinement,
         environment: arguments.env.into_iter().map(Variable::from).collect(),
     };
     let (version, _) = send(&Client::new(global)?, &request).await?;

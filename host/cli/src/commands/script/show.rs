@@ -187,6 +187,10 @@ fn described(version: &ScriptVersion) -> Vec<(&'static str, Option<String>)> {
             "memory limit",
             version.limits.memory.map(|size| size.to_string()),
         ),
+        (
+            "confinement",
+            version.confinement.map(|asked| asked.to_string()),
+        ),
         ("needs arch", list(&requires.arch)),
         ("needs commands", list(&requires.commands)),
         ("needs interpreter", requires.interpreter.clone()),

@@ -13,6 +13,7 @@ fn source(script: &str) -> Source {
         secrets: vec![],
         run_as: None,
         limits: Limits::default(),
+        confinement: None,
         compatibility: Compatibility::None,
     };
     Source::read(&submission).expect("reads")

@@ -32,6 +32,7 @@ pub(crate) fn rendered(
         secrets: vec![],
         run_as: None,
         limits: Limits::default(),
+        confinement: None,
         compatibility: Compatibility::None,
     };
     let source = Source::read(&submission).expect("reads");
