@@ -7,6 +7,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -17,6 +18,9 @@ use crate::processes;
 pub const FIRST_UID: u32 = 1_879_048_192;
 /// The last uid of the range.
 pub const LAST_UID: u32 = 1_879_113_727;
+
+/// How long the child of a shim that was killed may hold its lock: the kernel is ending it.
+const DYING: Duration = Duration::from_secs(2);
 
 /// A uid, for as long as this lives.
 pub(crate) struct Lease {
@@ -40,19 +44,7 @@ pub(crate) enum LeaseError {
 
 impl Lease {
     pub(crate) fn take(locks: &Path) -> Result<Self, LeaseError> {
-        let io = |path: &Path, source| LeaseError::Io {
-            path: path.to_owned(),
-            source,
-        };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(locks)
-            .map_err(|e| io(locks, e))?;
-        let meta = std::fs::symlink_metadata(locks).map_err(|e| io(locks, e))?;
-        if !meta.is_dir() || meta.uid() != 0 || meta.mode() & 0o022 != 0 {
-            return Err(LeaseError::Unsafe(locks.to_owned()));
-        }
+        make_or_check(locks)?;
         // A random start makes it unlikely that a uid comes back soon.
         let size = LAST_UID - FIRST_UID + 1;
         let start = random().map_err(|e| io(Path::new("/dev/urandom"), e))? % size;
@@ -75,6 +67,32 @@ impl Lease {
         Err(LeaseError::Exhausted)
     }
 
+    /// Takes a uid that an operation had whose shim is gone, to end what is left of it. None where another operation has it.
+    pub(crate) fn take_again(locks: &Path, uid: u32) -> Result<Option<Self>, LeaseError> {
+        // After a restart of the machine the directory may be gone.
+        make_or_check(locks)?;
+        let path = locks.join(uid.to_string());
+        let until = Instant::now() + DYING;
+        loop {
+            if let Some(lock) = lock_if_free(&path).map_err(|e| io(&path, e))? {
+                return Ok(Some(Self {
+                    uid,
+                    path,
+                    _lock: lock,
+                }));
+            }
+            if Instant::now() > until {
+                return Ok(None);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// The directory with its lock.
+    pub(crate) fn locks(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("/"))
+    }
+
     /// Gives the uid back.
     pub(crate) fn release(self, notes: &mut Vec<String>) {
         // The lock is still held: whoever opened this file before it was removed notices that it is not there any more.
@@ -84,6 +102,28 @@ impl Lease {
                 self.path.display()
             ));
         }
+    }
+}
+
+fn io(path: &Path, source: std::io::Error) -> LeaseError {
+    LeaseError::Io {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// Makes the directory of locks, and refuses one that others could change.
+fn make_or_check(locks: &Path) -> Result<(), LeaseError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(locks)
+        .map_err(|e| io(locks, e))?;
+    let meta = std::fs::symlink_metadata(locks).map_err(|e| io(locks, e))?;
+    if meta.is_dir() && meta.uid() == 0 && meta.mode() & 0o022 == 0 {
+        Ok(())
+    } else {
+        Err(LeaseError::Unsafe(locks.to_owned()))
     }
 }
 

@@ -32,7 +32,7 @@ pub enum Event {
     /// What was made for the operation, in the spool before the child is asked to start: after a crash of the shim this is
     /// what has to be ended and removed. It is not flushed: after a power cut the agent's ledger alone tells.
     Prepared(Prepared),
-    /// The child has its user, limits and directory, and is told to start the interpreter now.
+    /// The interpreter was executed, as the child that has its user, limits and directory.
     Started(Started),
     /// Bytes as they were read. On standard output only the first [`INLINE`]: see [`Event::Spooled`].
     Output {
@@ -92,15 +92,25 @@ pub struct Prepared {
     pub inode: u64,
     /// The cgroup directories of the operation.
     pub cgroups: Vec<PathBuf>,
-    /// The uid, where no other process of the machine may have it.
-    pub ephemeral_uid: Option<u32>,
+    /// Its user, where no other process of the machine may have it.
+    pub ephemeral: Option<Ephemeral>,
+}
+
+/// A uid that one operation has at a time: whoever holds its lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ephemeral {
+    /// The uid.
+    pub uid: u32,
+    /// The directory with its lock, as in [`crate::spec::User::Ephemeral`].
+    pub locks: PathBuf,
 }
 
 /// See [`Event::Started`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Started {
-    /// When.
+    /// Right before it.
     pub at: UnixMillis,
     /// The script's process.
     pub pid: u32,

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::event::Event;
-use crate::frame::Decoder;
+use crate::frame::{Decoder, FrameError};
 use crate::spool::SpoolError;
 
 /// How much is read at a time.
@@ -18,7 +18,7 @@ pub struct EventFile {
     path: PathBuf,
     file: Option<File>,
     decoder: Decoder,
-    damaged: bool,
+    damage: Option<FrameError>,
 }
 
 impl EventFile {
@@ -28,31 +28,31 @@ impl EventFile {
             path,
             file: None,
             decoder: Decoder::default(),
-            damaged: false,
+            damage: None,
         }
     }
 
-    /// The next event, none where there is none yet. After something that is no event, which only a crash leaves, there
-    /// is no other.
+    /// The next event, none where there is none yet. After something that is no event, which a crash or a shim of another
+    /// version leaves, there is no other.
     ///
     /// # Errors
     /// The file cannot be read for another reason than that it is not there.
     pub fn next_event(&mut self) -> Result<Option<Event>, SpoolError> {
-        while !self.damaged {
+        while self.damage.is_none() {
             match self.decoder.next_event() {
                 Ok(Some(event)) => return Ok(Some(event)),
                 Ok(None) if self.read()? => {}
                 Ok(None) => return Ok(None),
-                Err(_) => self.damaged = true,
+                Err(error) => self.damage = Some(error),
             }
         }
         Ok(None)
     }
 
-    /// Whether something was found that is no event.
+    /// What was found that is no event.
     #[must_use]
-    pub const fn is_damaged(&self) -> bool {
-        self.damaged
+    pub const fn damage(&self) -> Option<&FrameError> {
+        self.damage.as_ref()
     }
 
     fn read(&mut self) -> Result<bool, SpoolError> {

@@ -2,6 +2,7 @@
 //! program takes to be loaded.
 //!
 //! ```text
+//! server -> agent   the number of the format (`format`), once, before anything else
 //! agent -> server   one byte, with the new shim's standard input and output (SCM_RIGHTS, unix(7))
 //! server -> agent   its process id, four bytes, big-endian; zero where it could not be made
 //! ```
@@ -25,6 +26,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, dup2_stdin, dup2_stdout, fork};
 
+use crate::format::FORMAT;
 use crate::{operation, signals};
 
 /// Serves until the agent is gone. Returns in each shim too, once its operation has ended.
@@ -40,6 +42,9 @@ pub(crate) fn serve(spools: PathBuf) -> ExitCode {
         return ExitCode::FAILURE;
     };
     let mut agent = UnixStream::from(socket);
+    if agent.write_all(&[FORMAT]).is_err() {
+        return ExitCode::SUCCESS;
+    }
     let mut made = Vec::new();
     loop {
         let [input, output] = match ask(&agent) {

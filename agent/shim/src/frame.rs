@@ -1,6 +1,11 @@
-//! Events as bytes: four bytes of length, big-endian, then CBOR.
+//! Events as bytes.
+//!
+//! ```text
+//! the number of the format, three bytes of length (big-endian), then the event as CBOR
+//! ```
 
 use crate::event::Event;
+use crate::format::{self, FORMAT, OtherFormat};
 
 /// The largest frame. Output is passed on in pieces of 64 KiB.
 pub const MAX_FRAME: usize = 1024 * 1024;
@@ -8,6 +13,9 @@ pub const MAX_FRAME: usize = 1024 * 1024;
 /// Why bytes are not a sequence of events.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
+    /// Another version wrote it. It may be an event there.
+    #[error(transparent)]
+    Format(#[from] OtherFormat),
     /// Longer than [`MAX_FRAME`].
     #[error("a frame of {0} bytes is longer than any event")]
     TooLong(usize),
@@ -33,6 +41,8 @@ pub fn encode(event: &Event) -> Vec<u8> {
     }
     let length = u32::try_from(frame.len() - 4).unwrap_or(u32::MAX);
     frame[..4].copy_from_slice(&length.to_be_bytes());
+    // No event is so long that its length needs this byte.
+    frame[0] = FORMAT;
     frame
 }
 
@@ -62,7 +72,10 @@ impl Decoder {
         let Some((head, rest)) = rest.split_first_chunk::<4>() else {
             return Ok(None);
         };
-        let length = u32::from_be_bytes(*head) as usize;
+        let [number, length @ ..] = *head;
+        format::check(number)?;
+        let [first, second, third] = length;
+        let length = u32::from_be_bytes([0, first, second, third]) as usize;
         if length > MAX_FRAME {
             return Err(FrameError::TooLong(length));
         }
@@ -124,7 +137,18 @@ mod tests {
         decoder.push(&frame[..frame.len() - 1]);
         assert!(decoder.next_event().unwrap().is_none());
         let mut decoder = Decoder::default();
-        decoder.push(&[0xff; 4]);
+        decoder.push(&[FORMAT, 0xff, 0xff, 0xff]);
         assert!(matches!(decoder.next_event(), Err(FrameError::TooLong(_))));
+    }
+
+    #[test]
+    fn a_frame_of_another_version_is_known_by_its_number_and_not_read() {
+        let mut frame = encode(&Event::Spooled);
+        frame[0] = FORMAT + 1;
+        let mut decoder = Decoder::default();
+        decoder.push(&frame);
+        let error = decoder.next_event().unwrap_err();
+        assert!(matches!(error, FrameError::Format(OtherFormat(found)) if found == FORMAT + 1));
+        assert!(error.to_string().contains("another version of Sluice"));
     }
 }

@@ -9,7 +9,7 @@
 //! ```text
 //! spool beside its place -> read spec -> take user -> make workspace -> limit cgroups -> [Prepared]
 //!    -> clone the child (namespaces, limits, user, confinement) -> read go -> spool at its place
-//!    -> [Started] -> exec -> [Output ...] -> kill all -> clean -> [Exited]
+//!    -> exec -> [Started] -> [Output ...] -> kill all -> clean -> [Exited]
 //!    \_ anything wrong before exec: clean -> [Failed], and no process of the operation ever ran the script
 //! ```
 //!
@@ -20,6 +20,7 @@
 
 pub mod event;
 pub mod event_file;
+pub mod format;
 pub mod frame;
 pub mod kept;
 pub mod order;
@@ -56,6 +57,8 @@ use std::process::ExitCode;
 /// operations ([`TRY_OUT`]), or one shim. The directory is that of all spools, in which a shim makes ready.
 #[must_use]
 pub fn run() -> ExitCode {
+    // An agent executes this by a descriptor, whose number would be the name in lists of processes.
+    let _best_effort = nix::sys::prctl::set_name(c"sluice-shim");
     let mut arguments = std::env::args_os().skip(1);
     match (arguments.next(), arguments.next()) {
         (Some(word), Some(spools)) if word == SERVE => fork_server::serve(PathBuf::from(spools)),

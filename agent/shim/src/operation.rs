@@ -16,7 +16,7 @@ use crate::child::{Child, ChildError, Plan};
 use crate::confinement::Confined;
 use crate::containment::{Containment, Groups};
 use crate::ephemeral::Lease;
-use crate::event::{Event, Outcome, Prepared, Stage, Started, UnixMillis};
+use crate::event::{Ephemeral, Event, Outcome, Prepared, Stage, Started, UnixMillis};
 use crate::journal::Journal;
 use crate::order::{Orders, Word};
 use crate::spec::{NICE_AHEAD, Profile, Spec, User, Variable};
@@ -232,7 +232,7 @@ impl Scene<'_> {
             device,
             inode,
             cgroups: containment.paths(),
-            ephemeral_uid: user.ephemeral_uid(),
+            ephemeral: user.ephemeral(),
         }));
         let child = Child::fork(&plan(spec, user, workspace)?, containment)?;
         let ready = child
@@ -244,8 +244,13 @@ impl Scene<'_> {
         self.notes.extend(ready.notes);
         self.may_start()
             .map_err(|never| self.gone(child.pid, never))?;
+        let at = UnixMillis::now();
+        child
+            .go()
+            .map_err(|error| self.gone(child.pid, error.into()))?;
+        // Not before: an interpreter that cannot be executed is a script that did not start.
         self.journal.emit(&Event::Started(Started {
-            at: UnixMillis::now(),
+            at,
             pid: child.pid.as_raw().unsigned_abs(),
             uid: user.uid.as_raw(),
             gids: user.gids(),
@@ -254,9 +259,6 @@ impl Scene<'_> {
             containment: containment.kind(ready.entered),
             confinement: ready.confinement,
         }));
-        child
-            .go()
-            .map_err(|error| self.gone(child.pid, error.into()))?;
         if let Err(error) = privileges::keep_what_ending_needs() {
             self.notes
                 .push(format!("the shim kept its capabilities: {error}"));
@@ -430,6 +432,14 @@ impl Identity {
         self.lease.as_ref().map(|lease| lease.uid)
     }
 
+    /// For whoever has to end and remove what is left of it.
+    fn ephemeral(&self) -> Option<Ephemeral> {
+        self.lease.as_ref().map(|lease| Ephemeral {
+            uid: lease.uid,
+            locks: lease.locks().to_owned(),
+        })
+    }
+
     fn gids(&self) -> Vec<u32> {
         let others = self.groups.iter().filter(|gid| **gid != self.gid);
         std::iter::once(&self.gid)
@@ -499,7 +509,7 @@ fn fail(journal: &mut Journal, stage: Stage, reason: String) -> ExitCode {
 }
 
 /// A message with its causes: the shim's last words are one text.
-fn with_cause(error: &dyn std::error::Error) -> String {
+pub(crate) fn with_cause(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

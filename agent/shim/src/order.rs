@@ -1,7 +1,7 @@
 //! What an agent says to a shim, on the shim's standard input.
 //!
 //! ```text
-//! spec  0x01, eight bytes of length (big-endian), then the description as CBOR
+//! spec  0x01, the number of the format, eight bytes of length (big-endian), then the description as CBOR
 //! go    0x02
 //! end of input before `go`: there is no operation; what was made ready is removed, in silence
 //! ```
@@ -17,6 +17,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 
+use crate::format::{self, FORMAT, OtherFormat};
 use crate::spec::{Spec, SpecError};
 
 /// The largest description that is read: a script with its attachments given in line.
@@ -29,8 +30,8 @@ const GO: u8 = 2;
 #[must_use]
 pub fn describe(spec: &Spec) -> Vec<u8> {
     let bytes = spec.to_bytes();
-    let mut order = Vec::with_capacity(bytes.len() + 9);
-    order.push(SPEC);
+    let mut order = Vec::with_capacity(bytes.len() + 10);
+    order.extend_from_slice(&[SPEC, FORMAT]);
     order.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
     order.extend_from_slice(&bytes);
     order
@@ -49,6 +50,8 @@ pub(crate) enum OrderError {
     Read(#[source] std::io::Error),
     #[error("the order is none that a shim knows")]
     Unknown,
+    #[error("the agent's description cannot be followed")]
+    Format(#[from] OtherFormat),
     #[error("the operation's description ends early, or is longer than a shim reads")]
     Length,
     #[error(transparent)]
@@ -80,7 +83,7 @@ impl Orders {
 
     /// Waits for a description; none where the agent ends without one.
     pub(crate) fn description(&mut self) -> Result<Option<Spec>, OrderError> {
-        let mut head = [0; 9];
+        let mut head = [0; 10];
         if self.0.read(&mut head[..1]).map_err(OrderError::Read)? == 0 {
             return Ok(None);
         }
@@ -88,9 +91,14 @@ impl Orders {
             return Err(OrderError::Unknown);
         }
         self.0
-            .read_exact(&mut head[1..])
+            .read_exact(&mut head[1..2])
             .map_err(OrderError::Read)?;
-        let [_, length @ ..] = head;
+        // Before anything else: another version may put something else there.
+        format::check(head[1])?;
+        self.0
+            .read_exact(&mut head[2..])
+            .map_err(OrderError::Read)?;
+        let [_, _, length @ ..] = head;
         let length = u64::from_be_bytes(length);
         if length > MAX_SPEC {
             return Err(OrderError::Length);

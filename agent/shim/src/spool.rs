@@ -25,9 +25,11 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, Uid, mkdir};
 
-use crate::event::{Event, Prepared, Stage, UnixMillis};
+use crate::ephemeral::Lease;
+use crate::event::{Ephemeral, Event, Prepared, Stage, UnixMillis};
 use crate::event_file::EventFile;
 use crate::frame;
+use crate::operation::with_cause;
 use crate::{containment, processes, workspace};
 
 /// Why a spool cannot be used.
@@ -188,27 +190,51 @@ fn end_prepared(spool: &Path, notes: &mut Vec<String>) -> Result<(), SpoolError>
             device,
             inode,
             cgroups,
-            ephemeral_uid,
+            ephemeral,
             ..
         }) = event
         else {
             continue;
         };
         containment::end(&cgroups, notes);
-        if let Some(uid) = ephemeral_uid {
-            processes::kill_all_of(uid);
-            workspace::remove_files_of(uid, notes);
+        if let Some(user) = ephemeral {
+            end_user(&user, notes);
         }
         workspace::remove(&workspace, (device, inode), notes);
     }
+    if let Some(damage) = file.damage() {
+        notes.push(format!(
+            "what was made for the operation is not known, and may be left: {} cannot be read: {}",
+            spool.join("events").display(),
+            with_cause(damage)
+        ));
+    }
     Ok(())
+}
+
+/// Ends and removes what is left of an ephemeral user, under its lock. Where another operation has that by now, what there
+/// is of the user is that one's.
+fn end_user(Ephemeral { uid, locks }: &Ephemeral, notes: &mut Vec<String>) {
+    match Lease::take_again(locks, *uid) {
+        Ok(Some(lease)) => {
+            processes::kill_all_of(*uid);
+            workspace::remove_files_of(*uid, notes);
+            lease.release(notes);
+        }
+        Ok(None) => notes.push(format!(
+            "another operation has the ephemeral user {uid} by now; what this one left of it was not looked for"
+        )),
+        Err(error) => notes.push(format!(
+            "what the ephemeral user {uid} left was not looked for: {error}"
+        )),
+    }
 }
 
 /// Ends and removes what shims that were killed before their operation started have left in the directory of all spools:
 /// of all of them, or of the one with a process id, which is dead. Returns what could not be done.
 ///
 /// # Errors
-/// The directory or what is in it cannot be read.
+/// The directory cannot be read.
 pub fn recover_spares(spools: &Path, shim: Option<u32>) -> Result<Vec<String>, SpoolError> {
     let of = shim.map_or_else(|| SPARE.to_owned(), |shim| format!("{SPARE}{shim}-"));
     let mut notes = Vec::new();
@@ -219,17 +245,23 @@ pub fn recover_spares(spools: &Path, shim: Option<u32>) -> Result<Vec<String>, S
             .file_name()
             .to_str()
             .is_some_and(|name| name.starts_with(&of));
-        // One whose shim lives may be on its way to an operation; it removes itself where it is not.
-        if !is_meant || !is_left(&path, shim.is_some())? {
-            continue;
-        }
-        end_prepared(&path, &mut notes)?;
-        match std::fs::remove_dir_all(&path) {
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(io("remove", &path, e)),
-            _ => {}
+        if is_meant && let Err(error) = recover_spare(&path, shim.is_some(), &mut notes) {
+            notes.push(with_cause(&error));
         }
     }
     Ok(notes)
+}
+
+fn recover_spare(path: &Path, dead: bool, notes: &mut Vec<String>) -> Result<(), SpoolError> {
+    // One whose shim lives may be on its way to an operation; it removes itself where it is not.
+    if !is_left(path, dead)? {
+        return Ok(());
+    }
+    end_prepared(path, notes)?;
+    match std::fs::remove_dir_all(path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(io("remove", path, e)),
+        _ => Ok(()),
+    }
 }
 
 /// Whether nobody holds a spool. The child of a shim that is known to be dead holds it for a moment more: the kernel is

@@ -4,16 +4,23 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::unistd::pipe2;
+use sluice_shim::format::{self, OtherFormat};
 use sluice_shim::{SERVE, pidfd};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
+
+use super::program::Program;
+
+/// How long a server may take to say which format it has.
+const GREETING: Duration = Duration::from_secs(10);
 
 /// The server. It ends when this is dropped; the shims that it made do not.
 #[derive(Debug)]
@@ -35,27 +42,31 @@ pub(super) struct Shim {
     id: u32,
 }
 
+/// Why there is no server.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StartError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Format(#[from] OtherFormat),
+}
+
 impl ForkServer {
-    /// Starts the server.
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "exec is one of the places that start processes (ARCHITECTURE.md)"
-    )]
-    pub(super) fn start(program: &Path, spools: &Path) -> io::Result<Self> {
+    /// Starts the server, and hears that it has the same format.
+    pub(super) async fn start(program: &Program, spools: &Path) -> Result<Self, StartError> {
         let (own, its) = std::os::unix::net::UnixStream::pair()?;
         own.set_nonblocking(true)?;
         // Nothing here may need code between fork and exec: then the standard library uses posix_spawn.
-        let process = Command::new(program)
+        let process = program
+            .command()
             .arg(SERVE)
             .arg(spools)
-            .env_clear()
             .stdin(Stdio::from(OwnedFd::from(its)))
             .stdout(Stdio::null())
             .spawn()?;
-        Ok(Self {
-            socket: UnixStream::from_std(own)?,
-            process,
-        })
+        let mut socket = UnixStream::from_std(own)?;
+        greeted(&mut socket).await?;
+        Ok(Self { socket, process })
     }
 
     /// Asks for a shim. After an error the server is of no use any more.
@@ -87,6 +98,16 @@ impl ForkServer {
     }
 }
 
+/// Hears which format a server has: before it is asked for anything, and before it is believed anything.
+async fn greeted(socket: &mut UnixStream) -> Result<(), StartError> {
+    let mut number = [0];
+    tokio::time::timeout(GREETING, socket.read_exact(&mut number))
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+        .map_err(|source| io::Error::new(source.kind(), "it ended without a word"))?;
+    Ok(format::check(number[0])?)
+}
+
 #[cfg(test)]
 impl ForkServer {
     /// Kills the process.
@@ -112,5 +133,31 @@ impl Shim {
     /// Sends a signal to this very process.
     pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
         Ok(pidfd::signal(self.process.as_fd(), signal)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use sluice_shim::format::FORMAT;
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_of_another_version_is_known_by_its_first_word() {
+        for (said, expected) in [
+            (&[FORMAT][..], "fine"),
+            (&[FORMAT + 1], "another version of Sluice"),
+            (&[], "without a word"),
+        ] {
+            let (mut ours, mut its) = UnixStream::pair().unwrap();
+            its.write_all(said).await.unwrap();
+            drop(its);
+            let heard = greeted(&mut ours).await;
+            let heard = heard.map_or_else(|error| error.to_string(), |()| "fine".to_owned());
+            assert!(heard.contains(expected), "{heard}");
+        }
     }
 }

@@ -18,3 +18,4 @@ pub mod users;
 pub mod versions;
 
 mod fork_server;
+mod program;

@@ -7,17 +7,19 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use sluice_gate_client::program::{self, ProgramError};
+use sluice_protocol::causes::Causes;
 use sluice_shim::Found;
 use sluice_shim::event::Event;
+use sluice_shim::format::OtherFormat;
 use sluice_shim::frame::Decoder;
 use sluice_shim::order;
 use sluice_shim::spec::{self, Spec};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
-use tokio::process::Command;
 use tokio::sync::Mutex;
 
-use super::fork_server::{ForkServer, Shim};
+use super::fork_server::{ForkServer, Shim, StartError};
+use super::program::Program;
 use crate::exec::spool::{FollowError, Follower, sweep};
 
 /// How long a shim may take to read a description.
@@ -40,6 +42,15 @@ pub enum LaunchError {
         #[source]
         source: std::io::Error,
     },
+    /// It speaks another format: it was replaced in place, or agent and shim were not installed together.
+    #[error("{} does not fit this agent, which has to be started again for it", path.display())]
+    Version {
+        /// Which program.
+        path: PathBuf,
+        /// What it says.
+        #[source]
+        source: OtherFormat,
+    },
     /// The shim ended before it had read everything.
     #[error("the shim did not take the operation")]
     HandOver(#[source] std::io::Error),
@@ -54,7 +65,7 @@ pub struct Launcher(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    shim: PathBuf,
+    shim: Program,
     /// Where shims make ready: the directory of all spools.
     spools: PathBuf,
     spare: Mutex<Option<Shim>>,
@@ -90,7 +101,8 @@ enum Source {
         decoder: Decoder,
         buffer: Vec<u8>,
     },
-    /// The pipe ended before the last event: the shim gave up waiting for a slow agent, or was killed.
+    /// The pipe ended before the last event: the shim gave up waiting for a slow agent, or was killed. Or what came over it
+    /// cannot be read.
     Spool,
     Ended,
 }
@@ -102,7 +114,7 @@ impl Launcher {
     /// There is none, or (for an agent that is root) one that others could replace.
     pub fn beside_this_program(spools: PathBuf) -> Result<Self, LaunchError> {
         let shim = program::beside_own_executable("sluice-shim")?;
-        Ok(Self::new(shim, spools))
+        Self::new(shim, spools)
     }
 
     /// With a shim at a path.
@@ -110,30 +122,27 @@ impl Launcher {
     /// # Errors
     /// As [`Self::beside_this_program`].
     pub fn with_shim(path: &Path, spools: PathBuf) -> Result<Self, LaunchError> {
-        Ok(Self::new(program::checked(path)?, spools))
+        Self::new(program::checked(path)?, spools)
     }
 
-    fn new(shim: PathBuf, spools: PathBuf) -> Self {
-        Self(Arc::new(Shared {
-            shim,
+    fn new(path: PathBuf, spools: PathBuf) -> Result<Self, LaunchError> {
+        let shim = Program::open(path.clone());
+        Ok(Self(Arc::new(Shared {
+            shim: shim.map_err(|source| LaunchError::Spawn { path, source })?,
             spools,
             spare: Mutex::default(),
             server: Mutex::default(),
-        }))
+        })))
     }
 
     /// Has a shim find out how operations are held together on this machine.
     ///
     /// # Errors
     /// It cannot be started, or does not say within ten seconds.
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "exec is one of the places that start processes (ARCHITECTURE.md)"
-    )]
     pub async fn try_out(&self) -> Result<Found, LaunchError> {
-        let shim = Command::new(&self.0.shim)
+        let mut shim = self.0.shim.command();
+        let shim = shim
             .arg(sluice_shim::TRY_OUT)
-            .env_clear()
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .output();
@@ -212,12 +221,21 @@ impl Launcher {
                 Err(error) => tracing::warn!(%error, "the server of shims is started again"),
             }
         }
+        let path = || self.0.shim.path().to_owned();
         let failed = |source| LaunchError::Spawn {
-            path: self.0.shim.clone(),
+            path: path(),
             source,
         };
         *server = None;
-        let mut started = ForkServer::start(&self.0.shim, &self.0.spools).map_err(failed)?;
+        let mut started = ForkServer::start(&self.0.shim, &self.0.spools)
+            .await
+            .map_err(|error| match error {
+                StartError::Io(source) => failed(source),
+                StartError::Format(source) => LaunchError::Version {
+                    path: path(),
+                    source,
+                },
+            })?;
         let shim = started.fork().await.map_err(failed)?;
         *server = Some(started);
         Ok(shim)
@@ -287,11 +305,10 @@ impl Operation {
                         }
                         _ => None,
                     },
-                    Err(source) => {
-                        return Err(FollowError::Damaged {
-                            path: self.follower.spool().to_owned(),
-                            source,
-                        });
+                    // The script goes on, and the spool may tell more.
+                    Err(error) => {
+                        tracing::warn!(spool = %self.follower.spool().display(), error = %Causes(&error), "what a shim says cannot be read");
+                        None
                     }
                 },
             };
@@ -422,6 +439,11 @@ mod tests {
             self.launcher.prepare_spare().await.unwrap();
         }
 
+        async fn kill_server(&self) {
+            let server = self.launcher.0.server.lock().await;
+            server.as_ref().unwrap().kill();
+        }
+
         async fn start(&self, spec: &Spec) -> Operation {
             let waiting = self.launcher.describe(spec).await.unwrap();
             waiting.go().await.unwrap()
@@ -501,15 +523,7 @@ mod tests {
                 kill_shim(bench.launcher.0.spare.lock().await.as_ref().unwrap()).await;
             }
             if name == "no-server" {
-                bench
-                    .launcher
-                    .0
-                    .server
-                    .lock()
-                    .await
-                    .as_ref()
-                    .unwrap()
-                    .kill();
+                bench.kill_server().await;
             }
             let mut operation = bench.start(&bench.spec(name, "echo hello; exit 3")).await;
             let events = all(&mut operation).await;
@@ -525,6 +539,33 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn a_shim_that_was_overwritten_is_an_error_that_names_it_and_nothing_starts() {
+        let Some(mut bench) = bench() else { return };
+        let copy = bench.directory.path().join("program");
+        std::fs::copy(bench.launcher.0.shim.path(), &copy).unwrap();
+        bench.launcher = Launcher::with_shim(&copy, bench.directory.path().to_owned()).unwrap();
+        let mut operation = bench.start(&bench.spec("before", "exit 3")).await;
+        assert_eq!(end_of(all(&mut operation).await.last()), Some(End::Code(3)));
+        bench.kill_server().await;
+        // What is executed cannot be written to.
+        let other = "#!/bin/sh\nexit 0\n";
+        for _ in 0..1000 {
+            if std::fs::write(&copy, other).is_ok() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(std::fs::read_to_string(&copy).unwrap(), other);
+        let spec = bench.spec("after", "exit 3");
+        let error = bench.launcher.describe(&spec).await.unwrap_err();
+        assert!(
+            matches!(&error, LaunchError::Spawn { path, .. } if *path == copy),
+            "{error:?}"
+        );
+        assert!(!spec.spool.exists());
     }
 
     #[tokio::test]

@@ -6,7 +6,6 @@ use std::time::Duration;
 use sluice_protocol::causes::Causes;
 use sluice_shim::event::{Event, Stage};
 use sluice_shim::event_file::EventFile;
-use sluice_shim::frame::FrameError;
 use sluice_shim::spool::{self, SpoolError, State};
 use tokio::task::JoinHandle;
 
@@ -37,15 +36,6 @@ pub enum FollowError {
         /// Why.
         #[source]
         source: std::io::Error,
-    },
-    /// The spool has something else in it.
-    #[error("the events of {} are damaged", path.display())]
-    Damaged {
-        /// The spool.
-        path: PathBuf,
-        /// How.
-        #[source]
-        source: FrameError,
     },
 }
 
@@ -168,26 +158,30 @@ impl Follower {
             self.looking = None;
             let Looked { events, found } = self.done(looked.map(Ok))?;
             self.events = Some(events);
-            let (event, running) = match found {
-                Ok(found) => found,
-                // The script goes on meanwhile, and nobody else would follow it.
-                Err(error) if self.failures < MOST_FAILURES => {
+            let event = match found {
+                Ok((Some(event), _)) => Ok(Some(event)),
+                Ok((None, true)) => Ok(None),
+                Ok((None, false)) => self.without_shim().await,
+                Err(error) => Err(error.into()),
+            };
+            match event {
+                Ok(Some(event)) => {
+                    self.failures = 0;
+                    self.ended = event.is_last();
+                    return Ok(Some(event));
+                }
+                Ok(None) => {
+                    self.failures = 0;
+                    tokio::time::sleep(LOOK).await;
+                }
+                // The script goes on meanwhile, or has to be ended, and nobody else would see to it.
+                Err(error @ FollowError::Spool(_)) if self.failures < MOST_FAILURES => {
                     tracing::warn!(spool = %self.spool.display(), error = %Causes(&error), "an operation cannot be followed at the moment");
                     self.failures += 1;
                     tokio::time::sleep(AFTER_FAILURE).await;
-                    continue;
                 }
-                Err(error) => return Err(error.into()),
-            };
-            self.failures = 0;
-            if let Some(event) = event {
-                self.ended = event.is_last();
-                return Ok(Some(event));
+                Err(error) => return Err(error),
             }
-            if !running && let Some(event) = self.without_shim().await? {
-                return Ok(Some(event));
-            }
-            tokio::time::sleep(LOOK).await;
         }
         Ok(None)
     }
@@ -212,18 +206,17 @@ impl Follower {
             if !given_up && self.blocking(spool::state).await? != State::NotStarted {
                 return Ok(None);
             }
-            self.ended = true;
             self.recover_spare().await;
             return Ok(Some(Event::Failed {
                 stage: Stage::Shim,
                 reason: reason.into(),
             }));
         }
-        self.ended = true;
         let (workspaces, operation) = (self.workspaces.clone(), self.operation.clone());
         let notes = self
             .blocking(move |path| spool::recover(path, &workspaces, &operation))
             .await?;
+        self.ended = true;
         Err(FollowError::Interrupted { notes })
     }
 
@@ -231,7 +224,7 @@ impl Follower {
     fn is_damaged(&self) -> bool {
         self.events
             .as_ref()
-            .is_none_or(|events| events.file.is_damaged())
+            .is_none_or(|events| events.file.damage().is_some())
     }
 
     /// Ends and removes what a shim of ours that was killed had made ready.

@@ -223,6 +223,8 @@ fn a_variable_that_the_kernel_does_not_take_is_a_failure_and_never_cut() {
     let (stage, reason) = report.failure();
     assert_eq!(stage, Stage::Interpreter);
     assert!(reason.contains("too large for the kernel"), "{reason}");
+    let started = |event: &Event| matches!(event, Event::Started(_));
+    assert!(!report.events.iter().any(started), "{report:?}");
 }
 
 #[test]

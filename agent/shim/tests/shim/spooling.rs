@@ -1,13 +1,19 @@
 //! The operation survives its agent, and starts at most once.
 
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sluice_shim::event::{End, Event, Stage, Stream};
+use sluice_shim::format::FORMAT;
+use sluice_shim::order;
 use sluice_shim::spool::{self, State};
 
-use crate::harness::{Machine, collect, describe, eventually, processes_with, run, spawn, spooled};
+use crate::harness::{
+    Machine, collect, describe, eventually, processes_with, root, run, spawn, spooled,
+};
 
 #[test]
 fn an_agent_that_dies_does_not_disturb_the_script_and_the_spool_has_it_all() {
@@ -143,9 +149,95 @@ fn what_is_not_a_description_is_refused() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let order = b"\x01\0\0\0\0\0\0\0\x04\xa1\x61x\x01";
-    std::io::Write::write_all(&mut child.stdin.take().unwrap(), order).unwrap();
+    let order = [&[1, FORMAT][..], b"\0\0\0\0\0\0\0\x04\xa1\x61x\x01"].concat();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), &order).unwrap();
     assert_eq!(collect(child).failure().0, Stage::Spec);
+}
+
+#[test]
+fn an_agent_of_another_version_is_told_so_and_nothing_starts() {
+    let machine = Machine::new();
+    let mut order = order::describe(&machine.script("echo ran"));
+    order[1] = FORMAT + 1;
+    order.extend_from_slice(order::go());
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sluice-shim"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It may not read to the end.
+    let _written = std::io::Write::write_all(&mut child.stdin.take().unwrap(), &order);
+    let report = collect(child);
+    let (stage, reason) = report.failure();
+    assert_eq!(stage, Stage::Spec);
+    assert!(reason.contains("another version of Sluice"), "{reason}");
+    assert!(!machine.workspaces().exists());
+}
+
+#[test]
+fn the_events_of_another_version_are_known_as_such_and_what_cannot_be_found_is_said() {
+    let machine = Machine::new();
+    let spec = machine.script("echo ran");
+    run(&spec);
+    let path = spec.spool.join("events");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[0] = FORMAT + 1;
+    std::fs::write(&path, bytes).unwrap();
+    assert_eq!(spool::state(&spec.spool).unwrap(), State::Broken);
+    let notes = spool::recover(&spec.spool, &spec.workspace_base, &spec.operation).unwrap();
+    assert!(
+        notes.len() == 1 && notes[0].contains("another version of Sluice"),
+        "{notes:?}"
+    );
+}
+
+#[test]
+fn an_ephemeral_user_that_another_operation_has_by_now_is_left_alone() {
+    if !root("an ephemeral user") {
+        return;
+    }
+    let machine = Machine::new();
+    let spec = machine.ephemeral("echo up; sleep 30");
+    let mut child = spawn(&spec);
+    let user = || {
+        spooled(&spec.spool)
+            .into_iter()
+            .find_map(|event| match event {
+                Event::Prepared(prepared) => prepared.ephemeral,
+                _ => None,
+            })
+    };
+    eventually("it is up", || {
+        spooled(&spec.spool)
+            .iter()
+            .any(|event| matches!(event, Event::Output { .. }))
+    });
+    kill(
+        Pid::from_raw(i32::try_from(child.id()).unwrap()),
+        Signal::SIGKILL,
+    )
+    .unwrap();
+    child.wait().unwrap();
+    let user = user().unwrap();
+    let lock = user.locks.join(user.uid.to_string());
+    let file = std::fs::File::options().write(true).open(&lock).unwrap();
+    let theirs = Flock::lock(file, FlockArg::LockExclusive).unwrap();
+    let mut process = Command::new("/bin/sleep")
+        .arg("30")
+        .uid(user.uid)
+        .spawn()
+        .unwrap();
+    let recover = || spool::recover(&spec.spool, &spec.workspace_base, &spec.operation).unwrap();
+    let notes = recover();
+    assert!(
+        notes.len() == 1 && notes[0].contains("another operation has the ephemeral user"),
+        "{notes:?}"
+    );
+    assert!(process.try_wait().unwrap().is_none() && lock.exists());
+    // Once that is free, what goes under it is a remnant.
+    drop(theirs);
+    assert_eq!(recover(), Vec::<String>::new());
+    assert!(!process.wait().unwrap().success() && !lock.exists());
 }
 
 #[test]
