@@ -1,4 +1,4 @@
--- What an agent keeps. Blobs are CBOR; `passed` is what is known when an operation starts.
+-- What an agent keeps. Blobs are the number of a format and CBOR; `passed` is what is known when an operation starts.
 CREATE TABLE operations (
     id TEXT PRIMARY KEY,
     state TEXT NOT NULL CHECK (state IN ('accepted', 'started', 'finished', 'acknowledged')),

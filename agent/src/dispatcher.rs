@@ -3,6 +3,8 @@
 //!
 //! Nothing here waits on behalf of the link: a link that breaks cuts nothing off half-way.
 
+mod unread;
+
 use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,12 +21,14 @@ use sluice_shim::spool;
 use sluice_transport::agent::AgentConnection;
 use tokio::sync::watch;
 
+use self::unread::{Left, Unread};
 use crate::audit::{Event, quoted};
 use crate::clock::now;
 use crate::journal::Journal;
-use crate::ledger::{LedgerError, Passed, Step};
-use crate::operation;
+use crate::ledger::{LedgerError, Open, Passed, Step};
+use crate::operation::{self, Canceled};
 use crate::policy::output_limit;
+use crate::stored::Kept;
 use crate::supervisor::Agent;
 use crate::telling::{self, Told};
 
@@ -82,9 +86,13 @@ struct Entry {
 }
 
 impl Entry {
-    fn new(operation: &Operation, journal: Option<Journal>, canceled: Option<String>) -> Self {
+    fn new(
+        operation: Option<&Operation>,
+        journal: Option<Journal>,
+        canceled: Option<String>,
+    ) -> Self {
         Self {
-            bytes: operation.submission.bytes(),
+            bytes: operation.map_or(0, |operation| operation.submission.bytes()),
             journal,
             canceled: watch::Sender::new(canceled),
             told: Told::default(),
@@ -258,16 +266,7 @@ impl Agent {
         // What runs has its place before what waits for one.
         all.sort_by_key(|open| !matches!(open.step, Step::Started(_)));
         for open in all {
-            match open.step {
-                Step::Accepted => self.begin(open.operation, Origin::Accepted),
-                Step::Started(passed) => self.begin(open.operation, Origin::Started(passed)),
-                Step::Finished => {
-                    let id = open.operation.operation;
-                    self.spools.ended(id, None);
-                    let entry = Entry::new(&open.operation, None, None);
-                    self.operations().insert(id, entry);
-                }
-            }
+            self.take_up(open);
         }
         self.blobs.sweep()?;
         let spools = self.state.path("spool");
@@ -284,6 +283,51 @@ impl Agent {
             }
         }
         Ok(())
+    }
+
+    /// Takes up an operation that is in the ledger. One of which something cannot be read is answered all the same: another
+    /// version of the agent may have kept it.
+    fn take_up(
+        self: &Arc<Self>,
+        Open {
+            id,
+            operation,
+            step,
+        }: Open,
+    ) {
+        match (step, operation) {
+            (Step::Finished, operation) => {
+                self.spools.ended(id, None);
+                let entry = Entry::new(operation.as_ref().ok(), None, None);
+                self.operations().insert(id, entry);
+            }
+            (Step::Accepted, Ok(operation)) => self.begin(operation, Origin::Accepted),
+            (Step::Started(Ok(passed)), Ok(operation)) => {
+                self.begin(operation, Origin::Started(passed));
+            }
+            (Step::Accepted, Err(problem)) => {
+                self.begin_unread(
+                    id,
+                    None,
+                    Unread::new(Kept::Operation, problem, Left::Nothing),
+                );
+            }
+            (Step::Started(Ok(passed)), Err(problem)) => {
+                self.begin_unread(
+                    id,
+                    None,
+                    Unread::new(Kept::Operation, problem, Left::Passed(passed)),
+                );
+            }
+            (Step::Started(Err(problem)), operation) => {
+                let unread = Unread::new(Kept::Start, problem, Left::Spool);
+                self.begin_unread(id, operation.ok(), unread);
+            }
+            (Step::Lost { started, problem }, operation) => {
+                let left = if started { Left::Spool } else { Left::Nothing };
+                self.begin_unread(id, operation.ok(), Unread::new(Kept::Report, problem, left));
+            }
+        }
     }
 
     /// Tells the link of the moment about an operation, in the background.
@@ -329,24 +373,30 @@ impl Agent {
         }
     }
 
+    /// Has an operation under way; none where it is already.
+    fn enter(&self, id: OperationId, operation: Option<&Operation>) -> Option<(Journal, Canceled)> {
+        let journal = Journal::default();
+        journal.push(Progress::Accepted);
+        let mut operations = self.operations();
+        let early = operations.early_cancels.remove(&id);
+        if operations.open.contains_key(&id) {
+            return None;
+        }
+        let entry = Entry::new(operation, Some(journal.clone()), early);
+        let canceled = entry.canceled.subscribe();
+        operations.insert(id, entry);
+        for attachment in operation.iter().flat_map(|it| &it.submission.attachments) {
+            *operations.blobs.entry(attachment.sha256).or_default() += 1;
+        }
+        Some((journal, canceled))
+    }
+
     /// Starts the task that takes an operation to its report.
     fn begin(self: &Arc<Self>, operation: Operation, origin: Origin) {
-        let (id, journal) = (operation.operation, Journal::default());
-        let canceled = {
-            let mut operations = self.operations();
-            let early = operations.early_cancels.remove(&id);
-            if operations.open.contains_key(&id) {
-                return;
-            }
-            let entry = Entry::new(&operation, Some(journal.clone()), early);
-            let canceled = entry.canceled.subscribe();
-            operations.insert(id, entry);
-            for attachment in &operation.submission.attachments {
-                *operations.blobs.entry(attachment.sha256).or_default() += 1;
-            }
-            canceled
+        let id = operation.operation;
+        let Some((journal, canceled)) = self.enter(id, Some(&operation)) else {
+            return;
         };
-        journal.push(Progress::Accepted);
         let (agent, operation) = (Arc::clone(self), Arc::new(operation));
         tokio::spawn(async move {
             let report = match origin {
@@ -363,16 +413,21 @@ impl Agent {
                     let asked = &operation.submission.limits;
                     let output = output_limit(asked, &agent.config().limits);
                     agent.spools.adopt(id, output);
-                    operation::adopt(&agent, &operation, *passed, &journal, canceled).await
+                    operation::adopt(&agent, id, *passed, &journal, canceled).await
                 }
             };
-            tracing::info!(operation = %id, state = report.ending.state().as_str(), "ended");
             agent.release(&operation);
-            agent.conclude(id, report, &journal).await;
-            if agent.link().is_none() {
-                agent.prepare_spare();
-            }
+            agent.ended(id, report, &journal).await;
         });
+    }
+
+    /// An operation has its report.
+    async fn ended(self: &Arc<Self>, id: OperationId, report: Report, journal: &Journal) {
+        tracing::info!(operation = %id, state = report.ending.state().as_str(), "ended");
+        self.conclude(id, report, journal).await;
+        if self.link().is_none() {
+            self.prepare_spare();
+        }
     }
 
     /// Hands the operation to the ledger, ahead of its start or end. The host is told once it is on disk. Where it does not

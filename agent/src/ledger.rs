@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use sluice_database::rusqlite::{self, Connection, OptionalExtension as _, params};
 use sluice_database::{Database, Migration, Migrations, OpenError, Urgency, WriteError};
 use sluice_gate_types::manifest::Version;
-use sluice_protocol::codec;
+use sluice_protocol::codec::EncodeError;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::OperationId;
 use sluice_protocol::message::operation::Operation;
@@ -24,6 +24,7 @@ use sluice_protocol::report::{Check, Finding, Receipt, Report};
 use sluice_protocol::units::Span;
 
 use crate::audit;
+use crate::stored::{self, Kept, Unreadable};
 
 /// The agent's ledger. A cheap handle.
 #[derive(Debug, Clone)]
@@ -56,8 +57,10 @@ pub struct Passed {
 /// An operation that the host has not acknowledged.
 #[derive(Debug, Clone)]
 pub struct Open {
+    /// Which one.
+    pub id: OperationId,
     /// What was asked.
-    pub operation: Operation,
+    pub operation: Result<Operation, Unreadable>,
     /// Where it is.
     pub step: Step,
 }
@@ -68,9 +71,16 @@ pub enum Step {
     /// Nothing of it has been started.
     Accepted,
     /// A process may have been started.
-    Started(Box<Passed>),
+    Started(Result<Box<Passed>, Unreadable>),
     /// It has ended, and the report waits to be acknowledged.
     Finished,
+    /// It has ended, and its report cannot be read.
+    Lost {
+        /// A process may have been started.
+        started: bool,
+        /// Why not.
+        problem: Unreadable,
+    },
 }
 
 impl Ledger {
@@ -112,7 +122,7 @@ impl Ledger {
         operation: &Operation,
         now: u64,
     ) -> Result<impl Future<Output = Result<(), LedgerError>> + Send + use<>, LedgerError> {
-        let message = codec::encode(operation)?;
+        let message = stored::encode(operation)?;
         let id = operation.operation;
         let event = audit::Event::new("script_execution_attempt", Some(id))
             .with("job", operation.job)
@@ -140,7 +150,7 @@ impl Ledger {
         passed: &Passed,
         now: u64,
     ) -> Result<(), LedgerError> {
-        let encoded = codec::encode(passed)?;
+        let encoded = stored::encode(passed)?;
         let event = audit::Event::new("script_started", Some(operation))
             .with("bundle_sha256", passed.bundle_sha256)
             .with("run_as", &passed.run_as);
@@ -157,7 +167,7 @@ impl Ledger {
             .await
     }
 
-    /// Keeps how an operation ended. The first report stands. On disk when the future that this gives is done: of one that
+    /// Keeps how an operation ended. The first report stands that can be read. On disk when the future that this gives is done: of one that
     /// was started after a moment, mostly with what the host's acknowledgement changes; of one that was not, at once.
     ///
     /// # Errors
@@ -171,7 +181,7 @@ impl Ledger {
         report: &Report,
         now: u64,
     ) -> Result<impl Future<Output = Result<(), LedgerError>> + Send + use<>, LedgerError> {
-        let encoded = codec::encode(report)?;
+        let encoded = stored::encode(report)?;
         let event = audit::Event::of_ending(operation, report);
         let urgency = if report.started_at.is_some() {
             Urgency::Soon
@@ -181,7 +191,7 @@ impl Ledger {
         self.0
             .enqueue(urgency, move |connection| {
                 let updated = connection
-                    .prepare_cached("UPDATE operations SET state = 'finished', passed = NULL, report = ?, finished_at = ? WHERE id = ? AND state IN ('accepted', 'started')")?
+                    .prepare_cached("UPDATE operations SET state = 'finished', passed = NULL, report = ?, finished_at = ? WHERE id = ? AND report IS NULL AND state IN ('accepted', 'started', 'finished')")?
                     .execute(params![encoded, integer(now), operation.to_string()])?;
                 if updated == 1 {
                     return audit::append(connection, &event, now);
@@ -224,26 +234,66 @@ impl Ledger {
             .await
     }
 
-    /// Operations that the host has not acknowledged, the oldest first.
+    /// Says that something that was kept of an operation cannot be read; of one that has ended the report is forgotten, so
+    /// that [`Self::finish`] takes another one.
     ///
     /// # Errors
     ///
-    /// Where they cannot be read.
+    /// Where it cannot be written.
+    pub async fn forget_unreadable(
+        &self,
+        operation: OperationId,
+        what: Kept,
+        problem: &Unreadable,
+        now: u64,
+    ) -> Result<(), LedgerError> {
+        let event = audit::Event::new("operation_unreadable", Some(operation))
+            .with("what", what.as_str())
+            .with("reason", audit::quoted(&problem.sentence()));
+        self.0
+            .write(move |connection| {
+                connection
+                    .prepare_cached(
+                        "UPDATE operations SET report = NULL WHERE id = ? AND state = 'finished'",
+                    )?
+                    .execute([operation.to_string()])?;
+                audit::append(connection, &event, now)
+            })
+            .await
+    }
+
+    /// Operations that the host has not acknowledged, the oldest first. Whatever cannot be read of one says so in its place.
+    ///
+    /// # Errors
+    ///
+    /// Where the file cannot be read.
     pub fn open_operations(&self) -> Result<Vec<Open>, LedgerError> {
         self.0.read(|connection| {
-            let mut statement = connection.prepare("SELECT state, message, passed FROM operations WHERE state <> 'acknowledged' ORDER BY accepted_at, id")?;
+            let mut statement = connection.prepare("SELECT id, state, message, passed, report, started_at FROM operations WHERE state <> 'acknowledged' ORDER BY accepted_at, id")?;
             let mut rows = statement.query([])?;
             let mut open = Vec::new();
             while let Some(row) = rows.next()? {
+                let id: String = row.get("id")?;
+                let Ok(id) = id.parse() else {
+                    // There is nobody to answer.
+                    tracing::error!(id, "something in the ledger is no operation, and is passed over");
+                    continue;
+                };
                 let state: String = row.get("state")?;
-                let message: Vec<u8> = row.get("message")?;
-                let passed: Option<Vec<u8>> = row.get("passed")?;
+                let kept = |column: &str| row.get::<_, Option<Vec<u8>>>(column);
                 open.push(Open {
-                    operation: codec::decode(&message)?,
-                    step: match (state.as_str(), passed) {
-                        ("accepted", _) => Step::Accepted,
-                        ("started", Some(passed)) => Step::Started(Box::new(codec::decode(&passed)?)),
-                        _ => Step::Finished,
+                    id,
+                    operation: stored::decode(kept("message")?.as_deref()),
+                    step: match state.as_str() {
+                        "accepted" => Step::Accepted,
+                        "started" => Step::Started(stored::decode(kept("passed")?.as_deref()).map(Box::new)),
+                        _ => match stored::decode::<Report>(kept("report")?.as_deref()) {
+                            Ok(_) => Step::Finished,
+                            Err(problem) => Step::Lost {
+                                started: row.get::<_, Option<i64>>("started_at")?.is_some(),
+                                problem,
+                            },
+                        },
                     },
                 });
             }
@@ -264,7 +314,8 @@ impl Ledger {
                 )?
                 .query_row([operation.to_string()], |row| row.get(0))
                 .optional()?;
-            Ok(report.map(|report| codec::decode(&report)).transpose()?)
+            let report = report.map(|report| stored::decode(Some(&report)));
+            Ok(report.transpose()?)
         })
     }
 
@@ -393,11 +444,11 @@ pub enum LedgerError {
     #[error("the ledger cannot be written")]
     Write(#[from] WriteError),
     /// Something in it is not what was written.
-    #[error("the ledger is damaged")]
-    Damaged(#[from] codec::DecodeError),
+    #[error("something in the ledger cannot be read")]
+    Unreadable(#[from] Unreadable),
     /// A value has no form on disk: a bug.
     #[error("the ledger cannot hold this")]
-    Encode(#[from] codec::EncodeError),
+    Encode(#[from] EncodeError),
     /// An operation that is not waiting to be started.
     #[error("operation {0} is not in the ledger, or not waiting to be started; it is not started")]
     NotAccepted(OperationId),
@@ -411,7 +462,7 @@ mod tests {
     use sluice_protocol::ending::Ending;
 
     use super::*;
-    use crate::testing::operation;
+    use crate::testing::{operation, passed};
 
     fn ledger(directory: &tempfile::TempDir) -> Ledger {
         Ledger::open(&directory.path().join("ledger.db")).expect("opens")
@@ -419,20 +470,6 @@ mod tests {
 
     async fn accept(ledger: &Ledger, operation: &Operation) -> Result<(), LedgerError> {
         ledger.accept(operation, 1).await?.await
-    }
-
-    fn passed() -> Passed {
-        Passed {
-            bundle_sha256: Digest::of(b"x"),
-            run_as: "nobody".to_owned(),
-            time_limit: Span::seconds(7),
-            workspaces: "/run/somewhere".into(),
-            boot: "one".to_owned(),
-            findings: vec![],
-            checks: vec![],
-            receipts: vec![],
-            notes: vec!["a warning".to_owned()],
-        }
     }
 
     #[tokio::test]
@@ -458,8 +495,9 @@ mod tests {
         }
         let ledger = ledger(&directory);
         let open = ledger.open_operations().expect("reads");
-        assert!(open.len() == 1 && open[0].operation == first);
-        assert_eq!(open[0].step, Step::Started(Box::new(passed())));
+        assert_eq!((open.len(), open[0].id), (1, first.operation));
+        assert_eq!(open[0].operation.as_ref(), Ok(&first));
+        assert_eq!(open[0].step, Step::Started(Ok(Box::new(passed()))));
         ledger
             .finish(first.operation, &report, 3)
             .await
@@ -501,6 +539,99 @@ mod tests {
             .expect("finds it accepted");
         accepted.await.expect("writes");
         assert_eq!(ledger.audit().await.expect("reads").len(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_of_one_operation_says_so_and_the_others_are_read() {
+        let directory = tempfile::tempdir().expect("makes a directory");
+        let ledger = ledger(&directory);
+        let report = Report::without_process(Ending::Succeeded, 3);
+        let ids: Vec<_> = (0..4).map(|_| OperationId::generate()).collect();
+        for (at, id) in ids.iter().enumerate() {
+            let mut operation = operation();
+            operation.operation = *id;
+            accept(&ledger, &operation).await.expect("writes");
+            if at > 0 {
+                let started = ledger.start(*id, &passed(), 2).await;
+                started.expect("writes");
+            }
+            if at > 1 {
+                let finished = ledger.finish(*id, &report, 3).await.expect("writes");
+                finished.await.expect("is on disk");
+            }
+        }
+        for (id, change) in [
+            (
+                ids[0],
+                "message = CAST(x'02' || substr(message, 2) AS BLOB)",
+            ),
+            (ids[1], "passed = substr(passed, 1, 20)"),
+            (ids[2], "report = x'ff'"),
+        ] {
+            let change = format!("UPDATE operations SET {change} WHERE id = '{id}'");
+            let changed = ledger
+                .0
+                .write(move |connection| Ok::<_, LedgerError>(connection.execute(&change, [])?));
+            assert_eq!(changed.await.expect("writes"), 1);
+        }
+        let open = ledger.open_operations().expect("reads");
+        assert_eq!(open.len(), 4);
+        for Open {
+            id,
+            operation,
+            step,
+        } in open
+        {
+            let at = ids
+                .iter()
+                .position(|one| *one == id)
+                .expect("is one of ours");
+            assert_eq!(operation.err(), (at == 0).then_some(Unreadable::Format(2)));
+            match (at, step) {
+                (0, Step::Accepted)
+                | (1, Step::Started(Err(Unreadable::Damaged(_))))
+                | (
+                    2,
+                    Step::Lost {
+                        started: true,
+                        problem: Unreadable::Format(0xff),
+                    },
+                )
+                | (3, Step::Finished) => {}
+                (at, step) => panic!("{at} is {step:?}"),
+            }
+        }
+        assert!(ledger.report(ids[2]).is_err());
+        for id in &ids[2..] {
+            let other = Report::without_process(Ending::Interrupted, 9);
+            if *id == ids[2] {
+                let problem = Unreadable::Format(0xff);
+                let forgotten = ledger
+                    .forget_unreadable(*id, Kept::Report, &problem, 8)
+                    .await;
+                forgotten.expect("writes");
+            }
+            let finished = ledger.finish(*id, &other, 9).await.expect("writes");
+            finished.await.expect("is on disk");
+        }
+        let ending = |id| {
+            let report = ledger.report(id).expect("reads").expect("is there");
+            report.ending
+        };
+        assert_eq!(ending(ids[2]), Ending::Interrupted);
+        assert_eq!(ending(ids[3]), Ending::Succeeded, "the first one stands");
+        let record = ledger.audit().await.expect("reads");
+        let unreadable = record
+            .iter()
+            .find(|entry| entry.event == "operation_unreadable");
+        let details = &unreadable.expect("is on the record").details;
+        assert_eq!(details["what"], "report");
+        assert!(
+            details["reason"]
+                .as_str()
+                .expect("is text")
+                .contains("another version")
+        );
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@
 //! - `outcome`: from the shim's events to a report.
 //! - [`spools`]: how much disk output takes.
 //! - [`exec`]: users, interpreters, environment, and the shim.
-//! - [`ledger`], [`audit`]: what must survive, and what is on the record.
+//! - [`ledger`], [`stored`], [`audit`]: what must survive, in which form, and what is on the record.
 //! - [`journal`], `telling`, [`link`]: what is told to the host, and how.
 //! - [`enroll`], [`state`]: how a machine joins, and where it keeps things.
 //! - [`supervisor`]: starts and stops the parts.
@@ -37,6 +37,7 @@ mod outcome;
 pub mod policy;
 pub mod spools;
 pub mod state;
+pub mod stored;
 pub mod supervisor;
 mod telling;
 #[cfg(test)]

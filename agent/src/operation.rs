@@ -15,10 +15,12 @@ use std::time::Duration;
 
 use sluice_gate_client::{Evaluation, Input, evaluate, fact};
 use sluice_gate_types::input::{Attribute, Origin, Value};
-use sluice_protocol::bundle::{Bundle, Compatibility, Source};
+use sluice_protocol::bundle::{Bundle, Compatibility, Limits, Source};
 use sluice_protocol::causes::Causes;
 use sluice_protocol::codec;
+use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::{Block, Ending};
+use sluice_protocol::ids::OperationId;
 use sluice_protocol::message::StreamKind;
 use sluice_protocol::message::control::{Fact, Identity};
 use sluice_protocol::message::operation::{Operation, Progress};
@@ -37,7 +39,7 @@ use crate::facts;
 use crate::journal::Journal;
 use crate::ledger::Passed;
 use crate::outcome::{Events, follow};
-use crate::policy::{Permitted, permit, user};
+use crate::policy::{Permitted, permit, time_limit, user};
 use crate::supervisor::Agent;
 
 /// Who canceled an operation, once somebody has.
@@ -66,26 +68,13 @@ pub async fn run(
 /// Takes up an operation that an earlier agent started: its shim may still be running, or its spool tells the end.
 pub async fn adopt(
     agent: &Arc<Agent>,
-    operation: &Operation,
+    id: OperationId,
     passed: Passed,
     journal: &Journal,
     canceled: Canceled,
 ) -> Report {
-    let spool = agent.spool(operation.operation);
     let restarted = passed.boot != facts::boot();
-    let id = operation.operation.to_string();
-    let follower = spool::adopt(&spool, &passed.workspaces, &id, restarted);
-    let source = Events::Adopted(Box::new(follower), spool);
-    // It counts among those that run at once. Where the owner lets fewer of them run by now, the next place is its.
-    let holds_a_place = async {
-        let _slot = agent.slot().await;
-        std::future::pending().await
-    };
-    let mut report = tokio::select! {
-        biased;
-        never = holds_a_place => never,
-        report = follow(source, journal, canceled, &passed) => report,
-    };
+    let mut report = pick_up(agent, id, &passed, restarted, journal, canceled).await;
     report.bundle_sha256 = Some(passed.bundle_sha256);
     report.findings = passed.findings;
     report.checks = passed.checks;
@@ -97,6 +86,59 @@ pub async fn adopt(
         .push(format!("the {what} was restarted while this ran"));
     fit(&mut report);
     report
+}
+
+/// The same for an operation of which only the spool can be read. That tells how it went; what it ran as and what the gates
+/// said is lost.
+pub async fn adopt_unread(
+    agent: &Arc<Agent>,
+    id: OperationId,
+    asked: &Limits,
+    note: String,
+    journal: &Journal,
+    canceled: Canceled,
+) -> Report {
+    let config = agent.config();
+    let passed = Passed {
+        bundle_sha256: Digest::of(&[]),
+        run_as: String::new(),
+        time_limit: time_limit(asked, &config.limits),
+        workspaces: agent.workspace_base(&config),
+        boot: String::new(),
+        findings: Vec::new(),
+        checks: Vec::new(),
+        receipts: Vec::new(),
+        notes: Vec::new(),
+    };
+    // The machine may have been restarted: what the spool does not tell is not known.
+    let mut report = pick_up(agent, id, &passed, true, journal, canceled).await;
+    report.run_as = None;
+    report.notes.insert(0, note);
+    fit(&mut report);
+    report
+}
+
+async fn pick_up(
+    agent: &Arc<Agent>,
+    id: OperationId,
+    passed: &Passed,
+    restarted: bool,
+    journal: &Journal,
+    canceled: Canceled,
+) -> Report {
+    let spool = agent.spool(id);
+    let follower = spool::adopt(&spool, &passed.workspaces, &id.to_string(), restarted);
+    let source = Events::Adopted(Box::new(follower), spool);
+    // It counts among those that run at once. Where the owner lets fewer of them run by now, the next place is its.
+    let holds_a_place = async {
+        let _slot = agent.slot().await;
+        std::future::pending().await
+    };
+    tokio::select! {
+        biased;
+        never = holds_a_place => never,
+        report = follow(source, journal, canceled, passed) => report,
+    }
 }
 
 /// Shortens what was said about an operation until the report fits into a message. What was left out is noted.

@@ -164,7 +164,10 @@ fn take_event(
             take_outcome(report, outcome, canceled_by, passed.time_limit);
         }
         Event::Failed { stage, reason } => {
+            // Whatever was said before: nothing was started.
             report.started_at = None;
+            (report.run_as, report.context) = (None, None);
+            (report.containment, report.confinement) = (None, None);
             report.ending = match (stage, canceled_by) {
                 (Stage::Canceled, by) => Ending::Canceled(by.unwrap_or("the agent").to_owned()),
                 (Stage::User | Stage::Confinement, _) => {
@@ -223,4 +226,36 @@ fn take_outcome(
     } else {
         natural
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_shim::event::{Confinement, ContainmentKind, Started, UnixMillis};
+
+    use super::*;
+
+    #[test]
+    fn an_operation_that_did_not_come_to_its_script_has_no_context_whatever_was_said_before() {
+        let passed = crate::testing::passed();
+        let started = Event::Started(Started {
+            at: UnixMillis(1),
+            pid: 2,
+            uid: 3,
+            gids: vec![4],
+            cwd: "/".into(),
+            interpreter: "/bin/sh".into(),
+            containment: ContainmentKind::Hybrid,
+            confinement: Confinement::default(),
+        });
+        let failed = Event::Failed {
+            stage: Stage::Interpreter,
+            reason: "no".to_owned(),
+        };
+        let mut report = Report::without_process(Ending::Interrupted, 5);
+        for event in [started, failed] {
+            take_event(&mut report, event, &Journal::default(), None, &passed);
+        }
+        let expected = Report::without_process(Ending::Error("no".to_owned()), 5);
+        assert_eq!(report, expected);
+    }
 }

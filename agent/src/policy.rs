@@ -7,6 +7,7 @@ use sluice_protocol::bundle::{Confinement, Limits as Asked, Source, Submission};
 use sluice_protocol::ending::{Block, Ending};
 use sluice_protocol::environment::{check_request, check_run};
 use sluice_protocol::message::operation::Operation;
+use sluice_protocol::units::Span;
 use sluice_shim::spec::{self, Profile};
 
 use crate::config::{Config, Limits as Ceilings};
@@ -144,6 +145,11 @@ pub(crate) fn output_limit(asked: &Asked, ceiling: &Ceilings) -> u64 {
         .map_or_else(|| Asked::OUTPUT.min(ceiling.output).0, |size| size.0)
 }
 
+/// How long an operation may take.
+pub(crate) fn time_limit(asked: &Asked, ceiling: &Ceilings) -> Span {
+    asked.time.unwrap_or_else(|| Asked::TIME.min(ceiling.time))
+}
+
 fn limits(submission: &Submission, config: &Config) -> Result<spec::Limits, Ending> {
     let (asked, ceiling) = (&submission.limits, &config.limits);
     if let Some(time) = asked.time.filter(|time| *time > ceiling.time) {
@@ -163,10 +169,7 @@ fn limits(submission: &Submission, config: &Config) -> Result<spec::Limits, Endi
         }
     }
     Ok(spec::Limits {
-        time: asked.time.map_or_else(
-            || Asked::TIME.min(ceiling.time).as_duration(),
-            |time| time.as_duration(),
-        ),
+        time: time_limit(asked, ceiling).as_duration(),
         grace: ceiling.grace.as_duration(),
         output: output_limit(asked, ceiling),
         memory: Some(
@@ -188,7 +191,7 @@ mod tests {
     use sluice_protocol::bundle::{Attachment, Variable};
     use sluice_protocol::digest::Digest;
     use sluice_protocol::message::operation::Authorization;
-    use sluice_protocol::units::{ByteSize, Span};
+    use sluice_protocol::units::ByteSize;
 
     use super::*;
     use crate::testing::operation;
