@@ -25,7 +25,7 @@ pub(crate) fn traces_in(folder: &Path) -> PathBuf {
 }
 
 /// Says `before`, waits for a file, says `after`; leaves a line in `starts` each time it is started.
-fn patient(folder: &Path) -> Script {
+pub(crate) fn patient(folder: &Path) -> Script {
     let folder = folder.display();
     script(format!(
         "#!/bin/bash\necho started >> {folder}/starts\necho before\necho trouble >&2\nuntil [ -e {folder}/go ]; do sleep 0.05; done\necho after\nexit 3\n"

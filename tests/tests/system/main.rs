@@ -33,4 +33,5 @@ mod slots;
 mod trust;
 mod unruly_host;
 mod users;
+mod versions;
 mod workspace;

@@ -256,6 +256,25 @@ fn a_value_that_the_kernel_does_not_take_is_an_error_and_never_cut() {
         _ => {
             let reason = "arguments and environment are too large for the kernel";
             outcome.expect("error", &format!("Execution error: {reason}"));
+            for key in [
+                "started_at",
+                "stdout",
+                "stderr",
+                "run_as",
+                "context",
+                "containment",
+                "confinement",
+            ] {
+                assert!(outcome.json[key].is_null(), "{key}: {outcome:#?}");
+            }
+            let record = fleet.list(&["audit", "list"]);
+            let mut of_this = record
+                .iter()
+                .filter(|entry| entry["operation"] == outcome.json["operation"]);
+            assert!(
+                of_this.all(|entry| entry["event"] != "script_started"),
+                "{record:#?}"
+            );
         }
     }
     let outcome = run(70_000);
