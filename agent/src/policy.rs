@@ -45,7 +45,9 @@ pub fn permit(
             "signed authorizations are not implemented in this version",
         ));
     }
-    check_attachments(submission)?;
+    let attachments = submission.attachments.iter();
+    attachment::check(attachments.map(|one| (one.name.as_str(), one.size)))
+        .map_err(|refused| blocked(refused.to_string()))?;
     for variable in &submission.environment {
         // The host has refused names that are not valid; a hostile one has not.
         check_request(&variable.name, &variable.value)
@@ -103,39 +105,6 @@ pub(crate) const fn profile(asked: Option<Confinement>) -> Profile {
 
 fn blocked(reason: impl Into<String>) -> Ending {
     Ending::Blocked(Block::machine_policy(reason))
-}
-
-fn check_attachments(submission: &Submission) -> Result<(), Ending> {
-    let attachments = &submission.attachments;
-    if attachments.len() > attachment::MOST {
-        return Err(blocked(format!(
-            "{} attachments, over the limit of {}",
-            attachments.len(),
-            attachment::MOST
-        )));
-    }
-    for (index, attachment) in attachments.iter().enumerate() {
-        let name = attachment.name.escape_debug();
-        if !attachment::is_safe_name(&attachment.name) {
-            return Err(blocked(format!(
-                "the attachment {name} is not a single safe file name"
-            )));
-        }
-        if attachments[..index]
-            .iter()
-            .any(|other| other.name.to_lowercase() == attachment.name.to_lowercase())
-        {
-            return Err(blocked(format!("two attachments are called {name}")));
-        }
-        if attachment.size > attachment::LARGEST {
-            return Err(blocked(format!(
-                "the attachment {name} has {} bytes, over the limit of {}",
-                attachment.size,
-                attachment::LARGEST
-            )));
-        }
-    }
-    Ok(())
 }
 
 /// How many bytes of its output an operation keeps.
@@ -240,16 +209,24 @@ mod tests {
                 }),
             ),
             ("../passwd", attach(vec![attachment("../passwd", 1)])),
-            ("single safe file name", attach(vec![attachment("", 1)])),
+            ("no safe file name", attach(vec![attachment("", 1)])),
             (
-                "two attachments are called A",
+                "a and A would be one file",
                 attach(vec![attachment("a", 1), attachment("A", 1)]),
             ),
             (
                 "over the limit",
                 attach(vec![attachment("a", attachment::LARGEST + 1)]),
             ),
-            ("attachments, over the limit", attach(many.collect())),
+            (
+                "bytes together, over the limit",
+                attach(
+                    (0..5)
+                        .map(|n| attachment(&n.to_string(), attachment::LARGEST))
+                        .collect(),
+                ),
+            ),
+            ("attachments are over the limit", attach(many.collect())),
             ("names are letters", set("A=B", "x")),
             ("names are letters", set("A", "x\0y")),
             ("SLUICE_ names are reserved", set("SLUICE_JOB_ID", "x")),

@@ -299,25 +299,7 @@ fn check_user(user: &str) -> Result<(), RequestError> {
 fn attachments(
     given: Vec<sluice_api_types::job::AttachmentRef>,
 ) -> Result<Vec<Attachment>, RequestError> {
-    if given.len() > attachment::MOST {
-        return Err(RequestError::TooMany {
-            what: "attachments",
-            limit: attachment::MOST,
-        });
-    }
-    let mut names = HashSet::new();
-    for attachment in &given {
-        if !attachment::is_safe_name(&attachment.name) {
-            return Err(RequestError::AttachmentName(attachment.name.clone()));
-        }
-        // Two that differ in case alone would be one file on some machines.
-        if !names.insert(attachment.name.to_lowercase()) {
-            return Err(RequestError::Twice {
-                what: "attachment",
-                name: attachment.name.clone(),
-            });
-        }
-    }
+    attachment::check(given.iter().map(|given| (given.name.as_str(), given.size)))?;
     Ok(given
         .into_iter()
         .map(|attachment| Attachment {
@@ -392,9 +374,9 @@ pub enum RequestError {
     /// A user's name that can be none.
     #[error("{} can be no user's name", .0.escape_debug())]
     User(String),
-    /// A file name that means something else than a file.
-    #[error("{} is no safe file name for an attachment; give it a plain name without a path", .0.escape_debug())]
-    AttachmentName(String),
+    /// Files that may not come with a script, or not together.
+    #[error(transparent)]
+    Attachments(#[from] attachment::Refused),
     /// A limit of nothing.
     #[error(
         "a limit of no bytes at all leaves nothing to run; leave it out for the machine's default"
@@ -467,13 +449,14 @@ mod tests {
                 value: value.to_owned(),
             }]
         };
-        let attachment = |name: &str| {
+        let sized = |name: &str, size| {
             vec![AttachmentRef {
                 name: name.to_owned(),
                 sha256: Digest::of(b""),
-                size: 0,
+                size,
             }]
         };
+        let attachment = move |name: &str| sized(name, 0);
         type Change = Box<dyn Fn(&mut SubmitJob)>;
         let table: Vec<(Change, &str)> = vec![
             (Box::new(|r| r.script = bytes(b"")), "empty"),
@@ -546,7 +529,25 @@ mod tests {
             ),
             (
                 Box::new(move |r| r.attachments = [attachment("a"), attachment("A")].concat()),
-                "given twice",
+                "would be one file",
+            ),
+            (
+                Box::new(move |r| r.attachments = sized("a", attachment::LARGEST + 1)),
+                "over the limit of 268435456",
+            ),
+            (
+                Box::new(move |r| {
+                    let four = ["a", "b", "c", "d"].map(|name| sized(name, attachment::LARGEST));
+                    r.attachments = [four.concat(), sized("e", 1)].concat();
+                }),
+                "have 1073741825 bytes together, over the limit of 1073741824",
+            ),
+            (
+                Box::new(move |r| {
+                    let names = (0..=attachment::MOST).map(|number| number.to_string());
+                    r.attachments = names.flat_map(|name| attachment(&name)).collect();
+                }),
+                "101 attachments are over the limit of 100",
             ),
             (
                 Box::new(|r| r.run_as = Some("a/b".to_owned())),

@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
 use sluice_api_types::blob::Blob;
+use sluice_protocol::attachment::LARGEST;
 
 use super::Refusal;
 use super::auth::{Operator, allow};
@@ -12,9 +13,6 @@ use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::operators::Permission;
 use crate::store::blobs;
-
-/// The largest file, in bytes.
-const LARGEST: u64 = 256 << 20;
 
 /// Stores a file, before the job that comes with it. The same bytes again change nothing. Needs `RemoteExecution`.
 #[utoipa::path(

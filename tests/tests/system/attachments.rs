@@ -79,11 +79,47 @@ fn more_attachments_than_an_operation_may_have_are_refused() {
     });
     let outcome = fleet.run(&job);
     assert!(
-        outcome.code == 125 && outcome.stderr.contains("more than 100 attachments"),
+        outcome.code == 125
+            && outcome
+                .stderr
+                .contains("101 attachments are over the limit of 100"),
         "{outcome:#?}"
     );
     assert!(!fleet.agents[0].machine.has_started_something());
     assert_eq!(kept(&fleet), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn attachments_that_are_too_large_alone_or_together_are_refused_and_nothing_is_uploaded() {
+    let fleet = without_gates("");
+    for (sizes, said) in [
+        (
+            &[(256 << 20) + 1][..],
+            "the attachment a0 has 268435457 bytes, over the limit of 268435456",
+        ),
+        (
+            &[256 << 20, 256 << 20, 256 << 20, 256 << 20, 1],
+            "the attachments have 1073741825 bytes together, over the limit of 1073741824",
+        ),
+    ] {
+        let job = sizes.iter().enumerate();
+        let job = job.fold(script("#!/bin/sh\n:\n"), |job, (number, size)| {
+            let path = fleet.folder().join(format!("a{number}"));
+            let file = fs::File::create(&path).expect("makes a file");
+            // Without a block on the disk.
+            file.set_len(*size).expect("sets the length");
+            job.option("--attach", path.to_str().expect("is text"))
+        });
+        let outcome = fleet.run(&job);
+        assert!(
+            outcome.code == 125 && outcome.stderr.contains(said),
+            "{outcome:#?}"
+        );
+    }
+    assert!(!fleet.agents[0].machine.has_started_something());
+    let tenants = fs::read_dir(fleet.host.data().join("blobs")).expect("reads");
+    let uploaded = tenants.flatten().map(|tenant| tenant.path().read_dir());
+    assert_eq!(uploaded.flatten().flatten().count(), 0);
 }
 
 /// Where the host keeps a blob.

@@ -227,7 +227,20 @@ fn what_the_machine_refuses_no_host_can_have() {
                 }]
             },
             "blocked",
-            "not a single safe file name",
+            "no safe file name",
+        ),
+        (
+            "attachments that are too large together",
+            |operation| {
+                let attachment = |number: u8| Attachment {
+                    name: number.to_string(),
+                    size: sluice_protocol::attachment::LARGEST,
+                    sha256: Digest::of(&[number]),
+                };
+                operation.submission.attachments = (0..5).map(attachment).collect();
+            },
+            "blocked",
+            "have 1342177280 bytes together, over the limit of 1073741824",
         ),
         (
             "an attachment that the host does not have",

@@ -1,11 +1,12 @@
 //! Uploading attachments before the job that names them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use reqwest::Method;
 use sha2::{Digest as _, Sha256};
 use sluice_api_types::blob::Blob;
 use sluice_api_types::job::{AttachmentRef, SubmitJob};
+use sluice_protocol::attachment;
 use sluice_protocol::digest::Digest;
 use tokio::io::AsyncReadExt as _;
 
@@ -17,12 +18,34 @@ impl Prepared {
     /// Uploads the attachments: the request is whole then.
     pub(crate) async fn upload(self, client: &Client) -> Result<SubmitJob, Error> {
         let mut request = self.request;
+        check(&self.attachments).await?;
         for (name, path) in self.attachments {
             let uploaded = upload(client, request.tenant.as_deref(), name, &path).await?;
             request.attachments.push(uploaded);
         }
         Ok(request)
     }
+}
+
+/// Refuses before anything is uploaded what the host would refuse afterwards.
+async fn check(attachments: &[(String, PathBuf)]) -> Result<(), Error> {
+    let mut given = Vec::new();
+    for (name, path) in attachments {
+        given.push((name.as_str(), regular_file(path).await?));
+    }
+    attachment::check(given).map_err(|refused| Error::Usage(format!("{refused}; nothing was sent")))
+}
+
+/// The size of a file, which has to be a regular one.
+async fn regular_file(path: &Path) -> Result<u64, Error> {
+    let metadata = tokio::fs::metadata(path).await.map_err(Error::read(path))?;
+    if metadata.is_file() {
+        return Ok(metadata.len());
+    }
+    Err(Error::Content {
+        path: path.to_owned(),
+        problem: "not a regular file; nothing was sent".to_owned(),
+    })
 }
 
 /// Uploads one file. What the host stored must be what was read here before.
@@ -32,13 +55,7 @@ async fn upload(
     name: String,
     path: &Path,
 ) -> Result<AttachmentRef, Error> {
-    let metadata = tokio::fs::metadata(path).await.map_err(Error::read(path))?;
-    if !metadata.is_file() {
-        return Err(Error::Content {
-            path: path.to_owned(),
-            problem: "not a regular file; nothing was sent".to_owned(),
-        });
-    }
+    regular_file(path).await?;
     let (sha256, size) = digest(path).await?;
     let file = tokio::fs::File::open(path)
         .await
