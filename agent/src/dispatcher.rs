@@ -12,6 +12,7 @@ use std::time::Duration;
 use sluice_protocol::causes::Causes;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::Ending;
+use sluice_protocol::gates::GateSet;
 use sluice_protocol::ids::OperationId;
 use sluice_protocol::message::CloseCode;
 use sluice_protocol::message::control::StoredOutput;
@@ -268,7 +269,6 @@ impl Agent {
         for open in all {
             self.take_up(open);
         }
-        self.blobs.sweep()?;
         let spools = self.state.path("spool");
         for note in spool::recover_spares(&spools, None)? {
             tracing::warn!(note, "not cleaned");
@@ -521,6 +521,23 @@ impl Agent {
             if let Err(error) = self.blobs.remove(attachment.sha256) {
                 tracing::warn!(%error, "an attachment could not be removed");
             }
+        }
+    }
+
+    /// Removes what has come of blobs that neither an operation under way nor this gate set needs.
+    pub(crate) fn sweep_blobs(&self, set: &GateSet) {
+        let operations = self.operations();
+        let is_component = |sha256| {
+            set.bindings
+                .iter()
+                .any(|binding| binding.component == sha256)
+        };
+        // Under the lock, so that no operation begins to use one meanwhile.
+        let swept = self
+            .blobs
+            .sweep(|sha256| operations.blobs.contains_key(&sha256) || is_component(sha256));
+        if let Err(error) = swept {
+            tracing::warn!(%error, "what has come of blobs that nobody needs could not be removed");
         }
     }
 

@@ -9,7 +9,7 @@
 //! - [`policy`]: what that policy says about an operation.
 //! - [`gates`]: the owner's gates and the host's, each in a runner of its own.
 //! - [`facts`]: what is known about the machine.
-//! - [`attachments`]: blobs that are fetched and verified.
+//! - [`attachments`], `partial`: blobs that are fetched and verified, and what links leave of them.
 //! - `described`: whether what a shim is to run is what the gates saw.
 //! - `outcome`: from the shim's events to a report.
 //! - [`spools`]: how much disk output takes.
@@ -34,6 +34,7 @@ pub mod ledger;
 pub mod link;
 pub mod operation;
 mod outcome;
+mod partial;
 pub mod policy;
 pub mod spools;
 pub mod state;

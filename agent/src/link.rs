@@ -257,6 +257,7 @@ async fn take_gates(
     set: GateSet,
 ) {
     let (revision, mut backoff) = (set.revision, Backoff::new());
+    agent.sweep_blobs(&set);
     loop {
         match agent
             .gates

@@ -408,20 +408,18 @@ async fn fetch_attachments(
     agent: &Agent,
     operation: &Operation,
 ) -> Result<Vec<(String, String)>, Ending> {
-    let failed = |name: &str, error: &dyn std::fmt::Display| {
-        Ending::Error(format!(
-            "the attachment {name} could not be fetched: {error}"
-        ))
-    };
-    for attachment in &operation.submission.attachments {
+    let attachments = &operation.submission.attachments;
+    for attachment in attachments {
         let fetched = agent.fetch(attachment.sha256, attachment.size).await;
-        fetched.map_err(|error| failed(&attachment.name, &error))?;
+        fetched.map_err(|error| {
+            Ending::Error(format!(
+                "the attachment {} could not be fetched: {error}",
+                attachment.name
+            ))
+        })?;
     }
-    agent
-        .blobs
-        .texts(&operation.submission.attachments)
-        .await
-        .map_err(|error| failed("(all)", &error))
+    let texts = agent.blobs.texts(attachments).await;
+    texts.map_err(|error| Ending::Error(format!("the gates cannot see the attachments: {error}")))
 }
 
 /// What gates learn of the job. The host says all of it.

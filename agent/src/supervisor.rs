@@ -190,31 +190,27 @@ impl Agent {
 
     /// The link to the host; waits until there is one.
     pub async fn connection(&self) -> AgentConnection {
-        let mut link = self.link.subscribe();
-        loop {
-            if let Some(connection) = link.borrow_and_update().clone() {
-                return connection;
-            }
-            if link.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
+        next_of(&mut self.links()).await
     }
 
-    /// Has a blob here, verified. Where it breaks off it is asked for again, over the next link or after a moment over the
+    /// Has a blob here, verified. Where it breaks off the rest is asked for over the next link, or after a moment over the
     /// same one, for as long as the caller waits.
     ///
     /// # Errors
     ///
     /// Where the host does not have it, or has something else, or it cannot be kept.
     pub(crate) async fn fetch(&self, sha256: Digest, size: u64) -> Result<PathBuf, BlobError> {
-        let mut backoff = Backoff::new();
+        let (mut links, mut backoff) = (self.links(), Backoff::new());
         loop {
-            let connection = self.connection().await;
+            let connection = next_of(&mut links).await;
             match self.blobs.ensure(&connection, sha256, size).await {
                 Err(error) if error.is_broken_off() => {
-                    tracing::info!(blob = %sha256, %error, "a blob is asked for again");
-                    tokio::time::sleep(backoff.next(link::rand())).await;
+                    tracing::info!(blob = %sha256, %error, "the rest of a blob is asked for");
+                    tokio::select! {
+                        // Links have pauses of their own.
+                        _ = links.changed() => backoff.reset(),
+                        () = tokio::time::sleep(backoff.next(link::rand())) => {}
+                    }
                 }
                 done => return done,
             }
@@ -320,5 +316,17 @@ impl Agent {
                 .with_context(|| format!("script_tempdir {}", path.display()))?;
         }
         Ok(())
+    }
+}
+
+/// The link of the moment, or else the next.
+async fn next_of(links: &mut watch::Receiver<Option<AgentConnection>>) -> AgentConnection {
+    loop {
+        if let Some(connection) = links.borrow_and_update().clone() {
+            return connection;
+        }
+        if links.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }

@@ -48,6 +48,8 @@ pub enum BlobFault {
     LinkBreaksAfter(usize),
     /// The stream is given up after that many bytes; the link stays.
     GivenUpAfter(usize),
+    /// That many bytes come, and nothing more for as long as the link is up.
+    StopsAfter(usize),
     /// One byte more comes than was said.
     Longer,
     /// One byte less comes than was said.
@@ -66,7 +68,8 @@ struct Keeps {
     gates: Mutex<GateSet>,
     blobs: Mutex<HashMap<Digest, Arc<Vec<u8>>>>,
     faults: Mutex<VecDeque<BlobFault>>,
-    asked: Mutex<Vec<Digest>>,
+    /// Each request for a blob, with its offset.
+    asked: Mutex<Vec<(Digest, u64)>>,
     issued_at: Mutex<SystemTime>,
 }
 
@@ -197,10 +200,15 @@ impl FakeHost {
     /// How often a blob was asked for.
     #[must_use]
     pub fn asked_for(&self, blob: Digest) -> usize {
-        lock(&self.keeps.asked)
-            .iter()
-            .filter(|asked| **asked == blob)
-            .count()
+        self.asked_from(blob).len()
+    }
+
+    /// From which offsets a blob was asked for.
+    #[must_use]
+    pub fn asked_from(&self, blob: Digest) -> Vec<u64> {
+        let asked = lock(&self.keeps.asked);
+        let of_it = asked.iter().filter(|(sha256, _)| *sha256 == blob);
+        of_it.map(|(_, offset)| *offset).collect()
     }
 
     /// The next connection on which a machine says `Hello`. Nothing was answered yet.
@@ -336,7 +344,7 @@ async fn blob(
     let mut kind = [0; 1];
     receive.read_exact(&mut kind).await.ok()?;
     let request: blob::Request = read_frame(&mut receive).await?;
-    lock(&keeps.asked).push(request.sha256);
+    lock(&keeps.asked).push((request.sha256, request.offset));
     let fault = lock(&keeps.faults).pop_front();
     let bytes = lock(&keeps.blobs).get(&request.sha256).cloned();
     let Some(bytes) = bytes.filter(|_| fault != Some(BlobFault::NotFound)) else {
@@ -346,9 +354,11 @@ async fn blob(
     let mut bytes = bytes[usize::try_from(request.offset).ok()?..].to_vec();
     let mut size = request.offset + bytes.len() as u64;
     match fault {
-        Some(BlobFault::LinkBreaksAfter(length) | BlobFault::GivenUpAfter(length)) => {
-            bytes.truncate(length)
-        }
+        Some(
+            BlobFault::LinkBreaksAfter(length)
+            | BlobFault::GivenUpAfter(length)
+            | BlobFault::StopsAfter(length),
+        ) => bytes.truncate(length),
         Some(BlobFault::Longer) => bytes.push(0),
         Some(BlobFault::Shorter) => drop(bytes.pop()),
         Some(BlobFault::Changed) => *bytes.last_mut()? ^= 1,
@@ -362,6 +372,7 @@ async fn blob(
     match fault {
         Some(BlobFault::LinkBreaksAfter(_)) => connection.close(99_u32.into(), b""),
         Some(BlobFault::GivenUpAfter(_)) => send.reset(0_u32.into()).ok()?,
+        Some(BlobFault::StopsAfter(_)) => drop(connection.closed().await),
         _ => send.finish().ok()?,
     }
     Some(())

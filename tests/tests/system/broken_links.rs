@@ -55,7 +55,7 @@ pub(crate) fn data(seed: u8) -> Vec<u8> {
 }
 
 /// The machine's files of this blob, whole or not.
-fn kept(machine: &Machine, sha256: Digest) -> Vec<String> {
+pub(crate) fn kept(machine: &Machine, sha256: Digest) -> Vec<String> {
     let names = fs::read_dir(machine.state.join("blobs")).expect("reads");
     let names = names.map(|entry| {
         entry

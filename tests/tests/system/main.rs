@@ -27,6 +27,7 @@ mod memory;
 mod outcomes;
 mod output;
 mod parameters;
+mod resumed;
 mod schedules;
 mod shipped;
 mod slots;
