@@ -85,7 +85,7 @@ pub(crate) fn decode<T: Serialize + DeserializeOwned>(
 
 #[cfg(test)]
 mod tests {
-    use sluice_protocol::bundle::Attachment;
+    use sluice_protocol::bundle::{Attachment, Confinement};
     use sluice_protocol::digest::Digest;
     use sluice_protocol::ending::Ending;
     use sluice_protocol::report::{Context, Exit, LimitHit, Mode, Receipt, Report};
@@ -121,6 +121,7 @@ mod tests {
         let id = "0192f7c8-0000-7000-8000-000000000001";
         asked.operation = id.parse().expect("is an id");
         asked.job = id.parse().expect("is an id");
+        asked.submission.confinement = Some(Confinement::Strict);
         asked.submission.attachments.push(Attachment {
             name: "a".to_owned(),
             sha256: Digest::of(b"a"),
@@ -180,7 +181,7 @@ mod tests {
             (FORMAT, Digest::of(&written).to_string().as_str()),
             (
                 1,
-                "33c56884509d3747a45b3b85d425723a0788a86fd609c72c9fd8e79dd57f6e39"
+                "eed745a9198c0cbc84cd1c121b7a5239ab8f041e817f52b7d12f3983d6709180"
             )
         );
     }

@@ -29,6 +29,7 @@ pub const fn check(found: u8) -> Result<(), OtherFormat> {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU16;
     use std::time::Duration;
 
     use serde_bytes::ByteBuf;
@@ -40,7 +41,8 @@ mod tests {
         Prepared, Stage, Started, Stream, UnixMillis, Usage,
     };
     use crate::spec::{
-        Attachment, Attachments, Content, Limits, Profile, Script, Secret, Spec, User, Variable,
+        Attachment, Attachments, Content, Limits, Opened, Profile, Script, Secret, Spec, User,
+        Variable,
     };
     use crate::{frame, order};
 
@@ -155,6 +157,12 @@ mod tests {
             },
             no_new_privs: true,
             profile: Profile::Strict,
+            opened: Opened {
+                read: vec!["/r".into()],
+                write: vec!["/w".into()],
+                tcp_connect: vec![NonZeroU16::MIN],
+                tcp_bind: vec![NonZeroU16::MAX],
+            },
             hidden: vec!["/h".into()],
         }
     }
@@ -186,7 +194,7 @@ mod tests {
             (FORMAT, digest.as_str()),
             (
                 1,
-                "1765c7bfa3903895ec7722370bf0f7f8b1adbc843ef53689b299db915734cc70"
+                "de1dc253a6a104096aa8e7216aee2bf8ddc7cba239d2ca3cbfade671fd9f8e01"
             )
         );
     }
