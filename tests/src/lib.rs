@@ -31,7 +31,7 @@ pub use agent::{Agent, Machine, TRACE_WHAT_IS_MADE};
 pub use eventually::eventually;
 pub use fleet::{Builder, Fleet, Output};
 pub use host::Host;
-pub use memory::{Running, kib, shims, wake_ups};
+pub use memory::{Running, kib, kib_while_it_runs, shims, wake_ups};
 pub use places::{binaries, installed, is_root, plugins, rounds};
 pub use script::{Outcome, Script, script};
 pub use silent::SilentFolder;

@@ -14,10 +14,14 @@ use crate::script::script;
 /// Where the process has ended, or the line is no size.
 #[must_use]
 pub fn kib(pid: u32, key: &str) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = text.lines().find(|line| line.starts_with(key));
-    line.and_then(number)
-        .unwrap_or_else(|| panic!("no {key} in {text}"))
+    kib_while_it_runs(pid, key).unwrap_or_else(|| panic!("{pid} has ended, or has no {key}"))
+}
+
+/// The same; none where the process has ended.
+#[must_use]
+pub fn kib_while_it_runs(pid: u32, key: &str) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    number(text.lines().find(|line| line.starts_with(key))?)
 }
 
 /// What a process has for itself alone, in KiB: pages that no other process maps.

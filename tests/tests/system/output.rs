@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use sluice_tests::{Fleet, Outcome, eventually, is_root, kib, script};
+use sluice_tests::{Fleet, Outcome, eventually, is_root, kib, kib_while_it_runs, script};
 
 use crate::delivery::traces;
 use crate::hostile::without_gates;
@@ -403,9 +403,7 @@ fn a_gigabyte_of_output_costs_little_memory_and_disk() {
         let files = fs::read_dir(&spool).into_iter().flatten().flatten();
         let sizes = files.filter_map(|file| Some(file.metadata().ok()?.len()));
         disk = disk.max(sizes.sum::<u64>());
-        if Path::new(&format!("/proc/{pid}")).exists() {
-            shim = shim.max(kib(pid, "VmHWM:"));
-        }
+        shim = shim.max(kib_while_it_runs(pid, "VmHWM:").unwrap_or(0));
         std::thread::sleep(Duration::from_millis(50));
     }
     let ended = fleet.until(&job, "succeeded");
