@@ -207,13 +207,7 @@ impl Agent {
     pub(crate) fn acknowledged(self: &Arc<Self>, id: OperationId, audit_head: Digest) {
         let agent = Arc::clone(self);
         tokio::spawn(async move {
-            let mut acknowledged = agent.ledger.acknowledge(id, audit_head).await;
-            if let (Ok(false), Some((Some(_), _))) = (&acknowledged, agent.under_way(id)) {
-                // It has ended, and the ledger is just about to learn so.
-                tokio::time::sleep(FIRST_RETRY).await;
-                acknowledged = agent.ledger.acknowledge(id, audit_head).await;
-            }
-            match acknowledged {
+            match agent.ledger.acknowledge(id, audit_head).await {
                 Ok(true) => {}
                 Ok(false) => {
                     tracing::warn!(operation = %id, "the host acknowledged what no report waits here for; nothing was changed");
@@ -462,12 +456,10 @@ impl Agent {
             self.spools.removed(id);
         }
         let mut wait = FIRST_RETRY;
+        let mut handed_over = self.ledger.finish(id, &report, now()).await;
         if told_early {
             journal.ended(report.clone());
-            // The report is on its way before the disk is asked: on a machine with few processors either waits for the other.
-            tokio::task::yield_now().await;
         }
-        let mut handed_over = self.ledger.finish(id, &report, now()).await;
         loop {
             let written = match handed_over {
                 Ok(written) => written.await,
