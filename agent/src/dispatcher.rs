@@ -82,6 +82,8 @@ struct Entry {
     canceled: watch::Sender<Option<String>>,
     /// What the host had of its output when the link of the moment came up.
     told: Told,
+    /// The host has the report, which is being put on disk.
+    acknowledged: bool,
     /// How much was submitted.
     bytes: usize,
 }
@@ -97,6 +99,7 @@ impl Entry {
             journal,
             canceled: watch::Sender::new(canceled),
             told: Told::default(),
+            acknowledged: false,
         }
     }
 }
@@ -205,18 +208,34 @@ impl Agent {
 
     /// The host has the report: what is left of the operation goes, in the background.
     pub(crate) fn acknowledged(self: &Arc<Self>, id: OperationId, audit_head: Digest) {
+        if let Some(entry) = self.operations().open.get_mut(&id)
+            && std::mem::replace(&mut entry.acknowledged, true)
+        {
+            // It is being put on disk.
+            return;
+        }
         let agent = Arc::clone(self);
         tokio::spawn(async move {
-            match agent.ledger.acknowledge(id, audit_head).await {
-                Ok(true) => {}
-                Ok(false) => {
-                    tracing::warn!(operation = %id, "the host acknowledged what no report waits here for; nothing was changed");
-                    return;
+            let mut wait = FIRST_RETRY;
+            let is_known = loop {
+                match agent.ledger.acknowledge(id, audit_head).await {
+                    Ok(is_known) => break is_known,
+                    Err(error) => {
+                        tracing::error!(operation = %id, error = %Causes(&error), "the acknowledgement is not on disk; trying again");
+                        if !agent.operations().open.contains_key(&id) {
+                            return;
+                        }
+                        tokio::time::sleep(wait).await;
+                        wait = (wait * 2).min(LAST_RETRY);
+                    }
                 }
-                Err(error) => {
-                    tracing::error!(operation = %id, error = %Causes(&error), "the acknowledgement is not on disk; the report will go out again");
-                    return;
+            };
+            if !is_known {
+                tracing::warn!(operation = %id, "the host acknowledged what no report waits here for; nothing was changed");
+                if let Some(entry) = agent.operations().open.get_mut(&id) {
+                    entry.acknowledged = false;
                 }
+                return;
             }
             agent.operations().remove(id);
             // Where blocking is allowed: some file systems wait for the disk when they give space back.
@@ -265,6 +284,14 @@ impl Agent {
         }
         let spools = self.state.path("spool");
         for note in spool::recover_spares(&spools, None)? {
+            tracing::warn!(note, "not cleaned");
+        }
+        let is_open = |name: &str| {
+            let id = name.parse();
+            id.map_or(true, |id| self.operations().open.contains_key(&id))
+        };
+        let workspaces = self.workspace_base(&self.config());
+        for note in sluice_shim::sweep(&workspaces, is_open) {
             tracing::warn!(note, "not cleaned");
         }
         for entry in std::fs::read_dir(&spools)? {
@@ -470,7 +497,7 @@ impl Agent {
                 Err(error @ LedgerError::NotAccepted(_)) => {
                     tracing::error!(operation = %id, error = %Causes(&error), "the operation was not taken in; the host will send it again");
                     journal.abandon();
-                    self.operations().open.remove(&id);
+                    self.operations().remove(id);
                     return self.ask_again().await;
                 }
                 Err(error) => {

@@ -45,13 +45,16 @@ impl Database {
     /// Where the file cannot be opened, or is of a later version.
     pub fn open(path: &Path, migrations: &Migrations<'_>) -> Result<Self, OpenError> {
         let path = path.to_owned();
-        let created = OpenOptions::new()
+        // Closed before SQLite opens the file: whenever a process closes a file it loses all of its locks on that (fcntl(2)),
+        // and whoever opens and closes the file then takes himself for the last, and removes the log that is written to.
+        match OpenOptions::new()
             .append(true)
             .create(true)
             .mode(0o600)
-            .open(&path);
-        if let Err(source) = created {
-            return Err(OpenError::Create { path, source });
+            .open(&path)
+        {
+            Ok(created) => drop(created),
+            Err(source) => return Err(OpenError::Create { path, source }),
         }
         let mut connection = match open_to_write(&path) {
             Ok(connection) => connection,
@@ -501,6 +504,21 @@ mod tests {
             let mode = entry.metadata().expect("metadata").permissions().mode() & 0o777;
             assert_eq!(mode, 0o600, "{}", entry.path().display());
         }
+    }
+
+    #[test]
+    fn nobody_else_takes_an_open_file_for_one_that_is_not() {
+        use std::os::unix::fs::MetadataExt as _;
+        let (dir, _database) = temporary();
+        let file = std::fs::metadata(dir.path().join("file.db")).expect("metadata");
+        // SQLite holds a lock on the file for as long as it is open; who finds none removes the log when he is done.
+        let (own, inode) = (std::process::id().to_string(), format!(":{}", file.ino()));
+        let locks = std::fs::read_to_string("/proc/locks").expect("reads");
+        let held = locks.lines().any(|line| {
+            let mut words = line.split_whitespace().skip(4);
+            words.next() == Some(&own) && words.next().is_some_and(|file| file.ends_with(&inode))
+        });
+        assert!(held, "{locks}");
     }
 
     #[test]

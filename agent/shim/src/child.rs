@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -36,8 +36,8 @@ use nix::sys::stat::{Mode, umask};
 use nix::sys::time::{TimeVal, TimeValLike};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{
-    ForkResult, Gid, Pid, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, fork, pipe2,
-    read, setsid,
+    ForkResult, Gid, Pid, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, fchown, fork,
+    pipe2, read, setsid,
 };
 use serde::{Deserialize, Serialize};
 
@@ -110,8 +110,9 @@ impl Child {
             &TimeVal::seconds(SETUP.as_secs().cast_signed()),
         )
         .map_err(setup("limit the time for setting up"))?;
-        let (stdout, childs_stdout) = pipe2(OFlag::O_CLOEXEC).map_err(setup("make a pipe"))?;
-        let (stderr, childs_stderr) = pipe2(OFlag::O_CLOEXEC).map_err(setup("make a pipe"))?;
+        let owner = plan.user.as_ref().map(|(uid, gid, _)| (*uid, *gid));
+        let (stdout, childs_stdout) = output(owner).map_err(setup("make a pipe"))?;
+        let (stderr, childs_stderr) = output(owner).map_err(setup("make a pipe"))?;
         let (side, cloned) = split(containment.unified()).map_err(setup("fork"))?;
         match side {
             ForkResult::Parent { child } => Ok(Self {
@@ -233,6 +234,18 @@ impl ChildError {
             reason: format!("the script's process ended {when}"),
         }
     }
+}
+
+/// A pipe for what a script writes. It belongs to the script's user, who may open it by its name (`/dev/stderr`), and so
+/// read from it too: the shim must not wait for what it was told is there.
+fn output(owner: Option<(Uid, Gid)>) -> nix::Result<(OwnedFd, OwnedFd)> {
+    let (shims, scripts) = pipe2(OFlag::O_CLOEXEC)?;
+    if let Some((uid, gid)) = owner {
+        fchown(&scripts, Some(uid), Some(gid))?;
+    }
+    // Of this end alone: the script's waits as ever when the pipe is full.
+    fcntl(&shims, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok((shims, scripts))
 }
 
 /// Forks, straight into the cgroup where the kernel can. Says whether it did.
@@ -376,8 +389,6 @@ fn report(control: &OwnedFd, message: &Result<Ready, ChildError>) {
     }
 }
 
-/// Undoes what this process inherited: Rust ignores SIGPIPE, the shim more, and the agent may have been started with
-/// anything ignored.
 /// Undoes what the shim does to its own signals; what it inherited it has undone itself.
 fn default_signals() -> Result<(), ChildError> {
     let failed = |errno| ChildError::setup("reset signals", errno);

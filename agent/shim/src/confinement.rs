@@ -106,8 +106,12 @@ impl Confined<'_> {
             own.extend(crate::workspace::SHARED_DIRECTORIES.map(PathBuf::from));
         }
         // Landlock cannot take a part out of what it gives.
-        let shows_sluice =
-            !applied.hidden_files && self.hidden.iter().any(|path| path.starts_with(home));
+        let behind_links = home.canonicalize();
+        let is_in_home = |path: &PathBuf| {
+            let behind_links = behind_links.as_ref();
+            path.starts_with(home) || behind_links.is_ok_and(|home| path.starts_with(home))
+        };
+        let shows_sluice = !applied.hidden_files && self.hidden.iter().any(is_in_home);
         if shows_sluice {
             notes.push(format!(
                 "the home directory {} is kept from the script, because Sluice's own files are in it",

@@ -70,6 +70,11 @@ impl Journal {
         self.send();
     }
 
+    /// Whether everything so far is on record.
+    pub(crate) fn is_complete(&self) -> bool {
+        !self.incomplete
+    }
+
     /// Puts an event on record; it is told together with the next one.
     pub(crate) fn record(&mut self, event: &Event) {
         let bytes = frame::encode(event);

@@ -49,6 +49,7 @@ mod workspace;
 
 pub use containment::{Controller, Found, TRY_OUT, Whereabouts, settle};
 pub use ephemeral::{FIRST_UID, LAST_UID};
+pub use workspace::sweep;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

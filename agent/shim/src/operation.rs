@@ -128,7 +128,9 @@ fn perform(
     }
     let mut notes = Vec::new();
     let containment = groups.limit(&spec.limits, &mut notes);
+    let mut left = None;
     let mut scene = Scene {
+        left: &mut left,
         spec,
         containment: &containment,
         signals,
@@ -163,6 +165,9 @@ fn perform(
         eprintln!("sluice-shim: {}: {note}", spec.operation);
     }
     std::mem::take(journal).finish();
+    if let Some((path, identity)) = left {
+        workspace::remove_at_leisure(&path, identity);
+    }
 }
 
 /// Why the script was not started.
@@ -181,6 +186,8 @@ impl From<ChildError> for Never {
 
 /// What the steps of one operation share.
 struct Scene<'a> {
+    /// What of the private directory could not be removed in time.
+    left: &'a mut Option<(PathBuf, (u64, u64))>,
     spec: &'a Spec,
     containment: &'a Containment,
     signals: &'a SignalFd,
@@ -214,6 +221,7 @@ impl Scene<'_> {
         let mut private_tmp = false;
         let result = self.start_and_supervise(&user, &workspace, &mut private_tmp);
         workspace.clear(self.spool.path(), self.notes);
+        *self.left = workspace.left();
         user.release(!private_tmp, self.notes);
         result
     }
@@ -234,6 +242,13 @@ impl Scene<'_> {
             cgroups: containment.paths(),
             ephemeral: user.ephemeral(),
         }));
+        if !self.journal.is_complete() {
+            // Whoever had to clean up after this shim would not know what it made.
+            return Err(Never::Failed(ChildError {
+                stage: Stage::Spool,
+                reason: "the spool cannot be written; is the disk full?".into(),
+            }));
+        }
         let child = Child::fork(&plan(spec, user, workspace)?, containment)?;
         let ready = child
             .ready(self.signals)

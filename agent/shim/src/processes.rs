@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
@@ -60,10 +59,15 @@ pub(crate) fn descendants(of: u32) -> BTreeSet<Seen> {
     found
 }
 
-/// Living processes of a uid.
+/// Living processes of a uid: as their real, effective, saved or file system's one. A program of that user that changes its
+/// user when it is executed has two of them.
 pub(crate) fn of_uid(uid: u32) -> BTreeSet<Seen> {
+    let uid_text = uid.to_string();
     let is_of = |pid: i32| {
-        std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|process| process.uid() == uid)
+        std::fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| {
+            let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+            uids.is_some_and(|uids| uids.split_whitespace().any(|one| one == uid_text))
+        })
     };
     // Asked again when it is known which process it is.
     all()

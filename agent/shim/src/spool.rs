@@ -80,19 +80,18 @@ pub fn state(spool: &Path) -> Result<State, SpoolError> {
         return Ok(State::Running);
     }
     let mut file = events(spool);
-    let (mut prepared, mut last) = (false, None);
+    let mut last = None;
     while let Some(event) = file.next_event()? {
-        prepared |= matches!(event, Event::Prepared(_));
         last = Some(event.is_last());
     }
     Ok(match last {
+        Some(true) => State::Ended,
+        // The spool is put here right before the child is told to go. (Events are not flushed to disk before the start: after
+        // a restart of the machine only the agent's ledger tells, see [`recover`].)
+        Some(false) => State::Broken,
         // A file that is there and tells nothing was torn: whether something ran is not known.
         None if spool.join("events").exists() => State::Broken,
-        Some(true) => State::Ended,
-        // `Prepared` comes before the child is told to go, so without it nothing ran. (Events are not flushed to disk
-        // before the start: after a restart of the machine only the agent's ledger tells, see [`recover`].)
-        _ if prepared => State::Broken,
-        _ => State::NotStarted,
+        None => State::NotStarted,
     })
 }
 

@@ -22,8 +22,11 @@ pub(crate) const DIRECTORY: OFlag = OFlag::O_DIRECTORY
     .union(OFlag::O_CLOEXEC)
     .union(OFlag::O_RDONLY);
 
-/// How often a directory is looked at again that somebody fills while it is emptied.
+/// How often a directory is looked at again in which nothing can be removed, as somebody is at work in it.
 const ROUNDS: u32 = 100;
+
+/// So many names are read at once: there may be millions.
+const NAMES: usize = 1024;
 
 /// How long a directory is emptied that somebody keeps filling.
 const LONGEST: Duration = Duration::from_secs(10);
@@ -31,24 +34,24 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// Removes everything in a directory.
 pub(crate) fn empty(directory: &OwnedFd) -> nix::Result<()> {
     let until = Instant::now() + LONGEST;
-    let mut moved = 0_u64;
+    let mut done = Done::default();
     let mut rounds = 0;
     loop {
         let names = names(directory)?;
         if names.is_empty() {
             return Ok(());
         }
-        if Instant::now() > until {
-            return Err(Errno::ENOTEMPTY);
-        }
-        let (before, mut left) = (moved, Ok(()));
+        let (before, mut left) = (done, Ok(()));
         for name in &names {
-            if let Err(errno) = remove_entry(directory, name, &mut moved) {
+            if Instant::now() > until {
+                return Err(Errno::ENOTEMPTY);
+            }
+            if let Err(errno) = remove_entry(directory, name, &mut done) {
                 left = Err(errno);
             }
         }
-        // Whatever was moved up is progress. Else somebody is at work here, or it cannot be done.
-        if moved == before {
+        // Whatever was removed or moved up is progress. Else somebody is at work here, or it cannot be done.
+        if done == before {
             rounds += 1;
             if rounds > ROUNDS {
                 return left.and(Err(Errno::ENOTEMPTY));
@@ -59,6 +62,13 @@ pub(crate) fn empty(directory: &OwnedFd) -> nix::Result<()> {
             })?;
         }
     }
+}
+
+/// What became of the entries of a directory that is emptied.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Done {
+    removed: u64,
+    moved: u64,
 }
 
 /// Removes a directory with everything in it, or whatever else has this name.
@@ -82,7 +92,7 @@ pub(crate) fn identity(directory: &OwnedFd) -> nix::Result<(u64, u64)> {
     fstat(directory).map(|stat| (stat.st_dev, stat.st_ino))
 }
 
-/// The names in a directory.
+/// The names in a directory, or the first of very many.
 pub(crate) fn names(directory: &OwnedFd) -> nix::Result<Vec<CString>> {
     // The position belongs to the open file, which the copy shares.
     let copy = openat(directory, c".", DIRECTORY, Mode::empty()).or_else(|_| dup(directory))?;
@@ -93,6 +103,9 @@ pub(crate) fn names(directory: &OwnedFd) -> nix::Result<Vec<CString>> {
         let name = entry.file_name();
         if name != c"." && name != c".." {
             names.push(name.to_owned());
+        }
+        if names.len() >= NAMES {
+            break;
         }
     }
     Ok(names)
@@ -105,29 +118,39 @@ pub(crate) fn is(directory: &OwnedFd, name: &CString, that: &OwnedFd) -> bool {
 }
 
 /// Removes an entry of `top`. Directories in it are moved up into `top`, and counted.
-fn remove_entry(top: &OwnedFd, name: &CString, moved: &mut u64) -> nix::Result<()> {
+fn remove_entry(top: &OwnedFd, name: &CString, done: &mut Done) -> nix::Result<()> {
     match unlinkat(top, name.as_c_str(), UnlinkatFlags::NoRemoveDir) {
-        Ok(()) | Err(Errno::ENOENT) => return Ok(()),
+        Ok(()) => {
+            done.removed += 1;
+            return Ok(());
+        }
+        Err(Errno::ENOENT) => return Ok(()),
         Err(Errno::EISDIR | Errno::EPERM) => {}
         Err(errno) => return Err(errno),
     }
     let directory = enter(top, name)?;
     for inner in names(&directory)? {
         match unlinkat(&directory, inner.as_c_str(), UnlinkatFlags::NoRemoveDir) {
-            Ok(()) | Err(Errno::ENOENT) => {}
+            Ok(()) => done.removed += 1,
+            Err(Errno::ENOENT) => {}
             Err(Errno::EISDIR | Errno::EPERM) => {
                 open_up(&directory, &inner);
-                let free = format!(".sluice-{}-{moved}", std::process::id());
+                let free = format!(".sluice-{}-{}", std::process::id(), done.moved);
                 renameat(&directory, inner.as_c_str(), top, free.as_str())?;
-                *moved += 1;
+                done.moved += 1;
             }
             Err(errno) => return Err(errno),
         }
     }
     drop(directory);
     match unlinkat(top, name.as_c_str(), UnlinkatFlags::RemoveDir) {
+        Ok(()) => {
+            done.removed += 1;
+            Ok(())
+        }
+        // More than were read at once: the next round goes on with it.
         Err(Errno::ENOENT) => Ok(()),
-        result => result,
+        Err(errno) => Err(errno),
     }
 }
 

@@ -1,7 +1,8 @@
 //! The private directory of an operation.
 //!
 //! ```text
-//! <base>/<operation>.<pid>/        the shim's, 0711: a script cannot replace what is in it (.XXXXXX: not made ahead)
+//! <base>/<operation>.<pid>/        the shim's, 0710 for the user's group: a script cannot replace what is in it, and nobody
+//!                                  else gets at what is (.<pid>.XXXXXX: not made ahead)
 //!     run/                         the user's, 0700, with the script alone (Python would import what lies beside it)
 //!         script                   0700
 //!     attachments/                 the user's, 0700; files 0600
@@ -83,10 +84,6 @@ impl Spare {
     fn furnish(path: PathBuf) -> Result<Self, WorkspaceError> {
         let root = tree::open(&path).map_err(io("open", &path))?;
         let identity = tree::identity(&root).map_err(io("look at", &path))?;
-        if Uid::effective().is_root() {
-            fchmod(&root, Mode::from_bits_truncate(0o711))
-                .map_err(io("change the mode of", &path))?;
-        }
         let run = make_directory(&root, "run", &path)?;
         let script = make_file(&run, SCRIPT, 0o700, &path)?;
         Ok(Self {
@@ -123,7 +120,7 @@ impl Spare {
             }
             remove(&from, spare.identity, &mut Vec::new());
         }
-        let path = mkdtemp(&base.join(format!("{operation}.XXXXXX")))
+        let path = mkdtemp(&base.join(format!("{operation}.{}.XXXXXX", std::process::id())))
             .map_err(io("make a directory in", base))?;
         let identity = tree::open(&path).and_then(|root| tree::identity(&root));
         Self::furnish(path.clone()).inspect_err(|_| {
@@ -153,6 +150,11 @@ impl Workspace {
 
     fn fill(made: Spare, spec: &Spec, owner: Option<(Uid, Gid)>) -> Result<Self, WorkspaceError> {
         let run = made.path.join("run");
+        if let Some((_, group)) = owner {
+            fchown(&made.root, None, Some(group)).map_err(io("change the group of", &made.path))?;
+            fchmod(&made.root, Mode::from_bits_truncate(0o710))
+                .map_err(io("change the mode of", &made.path))?;
+        }
         if spec.script.name != SCRIPT {
             renameat(&made.run, SCRIPT, &made.run, spec.script.name.as_str())
                 .map_err(io("rename the script in", &run))?;
@@ -226,6 +228,12 @@ impl Workspace {
         }
     }
 
+    /// What could not be removed in time, with its identity.
+    pub(crate) fn left(&self) -> Option<(PathBuf, (u64, u64))> {
+        let there = std::fs::symlink_metadata(&self.path).ok()?;
+        ((there.dev(), there.ino()) == self.identity).then(|| (self.path.clone(), self.identity))
+    }
+
     /// Nothing but our own directories is in it, and it is where it was.
     fn is_as_it_was_made(&self) -> bool {
         let ours = |name: &CString| {
@@ -248,6 +256,18 @@ const EMPTIED: &str = "emptied";
 /// Removes what [`Workspace::clear`] left in a spool. What is not removed goes with the spool.
 pub(crate) fn remove_emptied(spool: &Path) {
     let _removed_with_the_spool = std::fs::remove_dir_all(spool.join(EMPTIED));
+}
+
+/// Goes on removing what [`Workspace::left`], when nobody waits any more. What stays is found by [`sweep`].
+pub(crate) fn remove_at_leisure(path: &Path, identity: (u64, u64)) {
+    const TRIES: u32 = 60;
+    for _ in 0..TRIES {
+        let mut left = Vec::new();
+        remove(path, identity, &mut left);
+        if left.is_empty() {
+            return;
+        }
+    }
 }
 
 /// Removes a private directory, if it is still the one that was made. What cannot be removed is noted.
@@ -299,6 +319,31 @@ pub(crate) fn remove_all_of(base: &Path, operation: &str, notes: &mut Vec<String
             remove(&entry.path(), (meta.dev(), meta.ino()), notes);
         }
     }
+}
+
+/// Removes the private directories in `base` that were left of operations which are not `open`, such as those that could not
+/// be removed at their end. Returns what could not be done. Those of shims that may live are not touched: several agents
+/// may have one base.
+pub fn sweep(base: &Path, is_open: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut notes = Vec::new();
+    for entry in std::fs::read_dir(base).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let mut parts = name.to_str().unwrap_or_default().split('.');
+        let (Some(operation), Some(shim)) = (parts.next(), parts.next()) else {
+            continue;
+        };
+        let may_live = shim
+            .parse::<u32>()
+            .map_or(true, |pid| Path::new(&format!("/proc/{pid}")).exists());
+        let Ok(meta) = std::fs::symlink_metadata(entry.path()) else {
+            continue;
+        };
+        let is_ours = meta.is_dir() && meta.uid() == Uid::effective().as_raw();
+        if is_ours && !may_live && !is_open(operation) {
+            remove(&entry.path(), (meta.dev(), meta.ino()), &mut notes);
+        }
+    }
+    notes
 }
 
 /// Removes what an ephemeral user left in the directories that all users share.

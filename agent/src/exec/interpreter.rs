@@ -345,14 +345,11 @@ fn unsafe_because(path: &Path, real: &Path) -> Option<&'static str> {
     if meta.mode() & 0o6000 != 0 {
         return Some("it changes its user or group when it is executed");
     }
-    // The file, the directories on the way to it, and those on the way to the link by which it is called.
-    let link_directory = path.parent().and_then(|parent| parent.canonicalize().ok());
-    for part in real.ancestors().chain(
-        link_directory
-            .iter()
-            .flat_map(|directory| directory.ancestors()),
-    ) {
-        let Ok(meta) = std::fs::metadata(part) else {
+    let Some(way) = way_to(path) else {
+        return Some("it is behind more links than a kernel follows");
+    };
+    for part in way {
+        let Ok(meta) = std::fs::symlink_metadata(&part) else {
             return Some("a directory on the way to it cannot be read");
         };
         if meta.uid() != 0 && meta.uid() != me {
@@ -365,6 +362,41 @@ fn unsafe_because(path: &Path, real: &Path) -> Option<&'static str> {
         }
     }
     None
+}
+
+/// Every directory in which something is looked up on the way to a file, also to each link, and the file itself. Whoever can
+/// change one of them chooses what is executed.
+fn way_to(path: &Path) -> Option<Vec<PathBuf>> {
+    const MOST_LINKS: usize = 40;
+    let steps = |path: &Path| -> Vec<std::ffi::OsString> {
+        let parts = path.components().rev();
+        parts.map(|part| part.as_os_str().to_owned()).collect()
+    };
+    let (mut at, mut links) = (PathBuf::from("/"), 0);
+    let (mut way, mut left) = (vec![at.clone()], steps(path));
+    while let Some(step) = left.pop() {
+        match step.as_encoded_bytes() {
+            b"/" => at = PathBuf::from("/"),
+            b".." => drop(at.pop()),
+            _ => {
+                let next = at.join(&step);
+                match std::fs::read_link(&next) {
+                    Ok(target) => {
+                        links += 1;
+                        left.extend(steps(&target));
+                    }
+                    Err(_) => {
+                        at = next;
+                        way.push(at.clone());
+                    }
+                }
+            }
+        }
+        if links > MOST_LINKS {
+            return None;
+        }
+    }
+    Some(way)
 }
 
 /// `-P` came with Python 3.11. The version is in the name of the real file, as every distribution has it.
@@ -631,6 +663,32 @@ mod tests {
             first_safe(&[link], "link"),
             Err(InterpreterError::Unsafe { .. })
         ));
+        mode(&directory, 0o755);
+
+        // A link on the way that others can put elsewhere is as good as the file.
+        let hop = directory.join("hop");
+        std::fs::create_dir(&hop).unwrap();
+        symlink(&file, hop.join("current")).unwrap();
+        let behind = directory.join("behind");
+        symlink("hop/../hop/current", &behind).unwrap();
+        assert_eq!(unsafe_because(&behind, &file), None);
+        mode(&hop, 0o777);
+        assert!(unsafe_because(&behind, &file).is_some());
         mode(&directory, 0o700);
+    }
+
+    #[test]
+    fn a_way_goes_through_every_directory_and_ends_where_links_go_round() {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path().canonicalize().unwrap();
+        std::fs::create_dir(directory.join("a")).unwrap();
+        symlink("a", directory.join("b")).unwrap();
+        std::fs::write(directory.join("a/file"), "").unwrap();
+        let mut expected: Vec<PathBuf> = directory.ancestors().map(Path::to_owned).collect();
+        expected.reverse();
+        expected.extend([directory.join("a"), directory.join("a/file")]);
+        assert_eq!(way_to(&directory.join("b/file")), Some(expected));
+        symlink("round", directory.join("round")).unwrap();
+        assert_eq!(way_to(&directory.join("round")), None);
     }
 }

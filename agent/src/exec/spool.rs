@@ -193,7 +193,7 @@ impl Follower {
         if state == State::Running || (state == State::Ended && !self.is_damaged()) {
             return Ok(None);
         }
-        if state == State::NotStarted && !self.restarted {
+        if state == State::NotStarted {
             let reason = "the shim ended before the script was started";
             let given_up = self
                 .blocking(move |path| match spool::abandon(path, reason) {
@@ -206,11 +206,13 @@ impl Follower {
             if !given_up && self.blocking(spool::state).await? != State::NotStarted {
                 return Ok(None);
             }
-            self.recover_spare().await;
-            return Ok(Some(Event::Failed {
-                stage: Stage::Shim,
-                reason: reason.into(),
-            }));
+            if !self.restarted {
+                self.recover_spare().await;
+                return Ok(Some(Event::Failed {
+                    stage: Stage::Shim,
+                    reason: reason.into(),
+                }));
+            }
         }
         let (workspaces, operation) = (self.workspaces.clone(), self.operation.clone());
         let notes = self

@@ -34,6 +34,56 @@ fn the_private_directory_is_gone_whatever_the_script_did_in_it() {
 }
 
 #[test]
+fn a_directory_of_very_many_names_is_emptied_too() {
+    let machine = Machine::new();
+    let report = machine.run("cd ${0%/*}; mkdir d; touch {1..3000} d/{1..3000}; ln 1 d/link");
+    assert_eq!(report.notes(), Vec::<&str>::new());
+    assert_eq!(entries(&machine.workspaces()), 0);
+}
+
+#[test]
+fn what_was_left_of_operations_that_are_over_is_swept_and_nothing_else() {
+    let machine = Machine::new();
+    let dead = {
+        let mut child = Command::new("/bin/true").spawn().unwrap();
+        child.wait().unwrap();
+        child.id()
+    };
+    let base = machine.workspaces();
+    let names = [
+        format!("over.{dead}"),
+        format!("over.{dead}.abcdef"),
+        format!("open.{dead}"),
+        format!("over.{}", std::process::id()),
+        "over".to_owned(),
+        "over.mine".to_owned(),
+    ];
+    for name in &names {
+        std::fs::create_dir_all(base.join(name).join("run")).unwrap();
+        std::fs::write(base.join(name).join("run/script"), "").unwrap();
+    }
+    assert_eq!(
+        sluice_shim::sweep(&base, |operation| operation == "open"),
+        Vec::<String>::new()
+    );
+    for (name, stays) in names.iter().zip([false, false, true, true, true, true]) {
+        assert_eq!(base.join(name).exists(), stays, "{name}");
+    }
+}
+
+#[test]
+fn nobody_but_the_scripts_user_gets_at_what_is_in_its_private_directory() {
+    if !root("changing the user") {
+        return;
+    }
+    let machine = Machine::new();
+    let report = run(&machine.ephemeral("d=${0%/run/*}; stat -c '%a %u %g' $d; id -g"));
+    let text = report.stdout();
+    let gid = text.lines().nth(1).unwrap();
+    assert_eq!(text.lines().next().unwrap(), format!("710 0 {gid}"));
+}
+
+#[test]
 fn a_script_that_puts_a_link_where_its_directory_was_misleads_nobody() {
     let machine = Machine::new();
     let victim = machine.path().join("victim");

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_bytes::ByteBuf;
-use sluice_shim::event::{Event, Stage};
+use sluice_shim::event::{End, Event, Stage};
 use sluice_shim::spec::{Attachment, Content, Secret, User, Variable};
 use sluice_shim::{FIRST_UID, LAST_UID, spool};
 
@@ -136,6 +136,21 @@ fn descriptors_session_umask_and_input_are_its_own() {
     assert_eq!(lines[2], "/dev/null");
     assert_eq!(lines[3], lines[4]);
     assert_eq!(lines[5], "end");
+}
+
+#[test]
+fn a_script_of_any_user_opens_its_output_by_name() {
+    let machine = Machine::new();
+    let mut spec = machine.script("echo out >/dev/stdout; echo err >/dev/stderr");
+    if root("writing as another user") {
+        spec.user = nobody();
+    }
+    let report = run(&spec);
+    assert_eq!(report.outcome().end, End::Code(0), "{report:?}");
+    assert_eq!(
+        (report.stdout().as_str(), report.stderr().as_str()),
+        ("out\n", "err\n")
+    );
 }
 
 #[test]

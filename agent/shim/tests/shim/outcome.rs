@@ -1,12 +1,27 @@
 //! Output, exit codes, signals, failures.
 
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sluice_shim::event::{End, Event, LimitHit, Stage, Stream};
 use sluice_shim::spec::Variable;
 
 use crate::harness::{Machine, collect, eventually, rounds, run, spawn, spooled};
+
+#[test]
+fn a_script_that_takes_its_own_output_away_runs_into_its_time_limit_all_the_same() {
+    for _ in 0..3 {
+        let machine = Machine::new();
+        let mut spec = machine.script(
+            "exec 9</proc/self/fd/1; cat <&9 >/dev/null & for i in {1..300}; do echo x; done; exec sleep 30",
+        );
+        spec.limits.time = Duration::from_millis(700);
+        let started = Instant::now();
+        let report = run(&spec);
+        assert!(report.outcome().timed_out, "{report:?}");
+        assert!(started.elapsed() < Duration::from_secs(10), "{report:?}");
+    }
+}
 
 #[test]
 fn both_streams_are_exact_and_apart() {
