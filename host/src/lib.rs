@@ -15,6 +15,8 @@
 
 pub mod jobs;
 
+pub mod targets;
+
 pub mod library;
 
 pub mod schedules;

@@ -39,6 +39,11 @@ pub struct SubmitJob {
     /// Every machine of the tenant.
     #[serde(default)]
     pub all: bool,
+    /// Of these machines, or of all where none is named, those for which this expression over facts and tags holds:
+    /// docs/targets.md.
+    #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
+    #[schema(example = "os == \"linux\" and tag.role == \"web\"")]
+    pub condition: Option<String>,
     /// The user; the machine's default where absent.
     #[serde(default)]
     pub run_as: Option<String>,
@@ -154,6 +159,28 @@ pub struct Job {
     pub script: Option<ScriptUsed>,
     /// One for each target, in the order of the request.
     pub operations: Vec<OperationSummary>,
+}
+
+/// `POST /v1/jobs/preview`: the machines that a request means now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct JobPreview {
+    /// How many there are.
+    pub count: u64,
+    /// How many of them are connected.
+    pub connected: u64,
+    /// The first of them.
+    pub machines: Vec<PreviewedMachine>,
+    /// The first of the names for which there is no machine; each would get an operation that fails.
+    pub not_found: Vec<String>,
+}
+
+/// A machine that a request means.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct PreviewedMachine {
+    /// Its name.
+    pub name: String,
+    /// Whether its agent is connected.
+    pub connected: bool,
 }
 
 /// A job in a list.

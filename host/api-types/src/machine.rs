@@ -64,6 +64,11 @@ pub struct MachineQuery {
     /// Only machines with this tag, written `key=value`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
+    /// Only machines that are not revoked and for which this expression over facts and tags holds: docs/targets.md. A part
+    /// may then have fewer machines than its limit, also where another follows.
+    #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
+    #[param(rename = "where")]
+    pub condition: Option<String>,
 }
 
 /// `PATCH /v1/machines/{machine}`.

@@ -130,6 +130,9 @@ pub struct Schedule {
     pub tags: Vec<Tag>,
     /// Whether it runs on every machine.
     pub all: bool,
+    /// The expression that holds for its machines when it runs; null where there is none.
+    #[serde(default, rename = "where")]
+    pub condition: Option<String>,
     /// The user; that of the stored version, or the machine's default, where null.
     pub run_as: Option<String>,
     /// `standard` or `strict`: what is kept from the script at least; null where that is left to the stored version and

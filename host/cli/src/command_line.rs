@@ -215,6 +215,8 @@ mod tests {
              --time-limit 30s --output-limit 1MiB --memory-limit 512MiB --confinement strict --expires 1h --no-queue --detach --compat landscape \
              --no-security-scan --idempotency-key k --json",
             "run - --all",
+            "run x --where a==1 --preview",
+            "machine list --where a==1",
             "job list",
             "job show j",
             "job show j --format sarif",

@@ -92,6 +92,10 @@ pub(super) async fn attempt(
         .detail("run_as", text.run_as.clone())
         .detail("confinement", text.confinement.map(Confinement::as_str))
         .detail("no_security_scan", request.no_security_scan);
+    let base = match &request.condition {
+        Some(condition) => base.detail("where", cut(condition)),
+        None => base,
+    };
     let mut events: Vec<Event> = request
         .machines
         .iter()

@@ -15,6 +15,7 @@ use crate::fleet;
 use crate::library::{Chosen, Filled, VersionId};
 use crate::store::Extent;
 use crate::store::bindings::TagPair;
+use crate::targets::{Expression, ExpressionError};
 
 /// How long a job may wait before it starts, where the request does not say: machines that are switched off over night
 /// get it the next day.
@@ -43,6 +44,8 @@ pub struct Order {
     pub os: Vec<String>,
     /// Where.
     pub selection: Selection,
+    /// What holds for each machine.
+    pub condition: Option<Expression>,
     /// How long it may wait.
     pub expires: Span,
     /// Fail at once where a machine is not connected.
@@ -102,6 +105,8 @@ impl Order {
         chosen: Option<Chosen>,
     ) -> Result<Self, RequestError> {
         let selection = selection(&request)?;
+        let condition = request.condition.as_deref().map(Expression::read);
+        let condition = condition.transpose()?;
         let expires = request.expires.unwrap_or(DEFAULT_EXPIRY);
         bounded("expires", Some(expires), LONGEST_EXPIRY)?;
         let (script, os, declared) = match chosen {
@@ -119,6 +124,7 @@ impl Order {
             script,
             os,
             selection,
+            condition,
             expires,
             no_queue,
             skip_security_scan,
@@ -189,8 +195,8 @@ fn selection(request: &SubmitJob) -> Result<Selection, RequestError> {
     let some = !request.machines.is_empty() || !request.tags.is_empty();
     match (some, request.all) {
         (true, true) => return Err(RequestError::AllAndSome),
-        (false, false) => return Err(RequestError::NoTarget),
-        (false, true) => return Ok(Selection::All),
+        (false, false) if request.condition.is_none() => return Err(RequestError::NoTarget),
+        (false, _) => return Ok(Selection::All),
         (true, false) => {}
     }
     if request.machines.len() > MOST_NAMES {
@@ -327,8 +333,11 @@ pub enum RequestError {
     /// A tag is none.
     #[error(transparent)]
     Tag(#[from] fleet::InvalidTag),
+    /// What is to hold for machines makes no sense.
+    #[error(transparent)]
+    Condition(#[from] ExpressionError),
     /// No target.
-    #[error("no machine is named: give machines, tags or all")]
+    #[error("no machine is named: give machines, tags, where or all")]
     NoTarget,
     /// Contradictory targets.
     #[error(

@@ -14,6 +14,7 @@ use crate::host::SharedHost;
 use crate::library::{self, ChooseError, Chosen, VersionId};
 use crate::operators::{Actor, Denied, Permission};
 use crate::store::{Connection, Extent, StoreError, blobs};
+use crate::targets::Expression;
 
 /// Takes a request. When this answers with a job, the job is on disk, and its operations are on their way or queued;
 /// when it answers with an error, there is no job, and the refusal is on the record.
@@ -83,11 +84,12 @@ async fn accept(
     }
     let order = Order::read(request, digest, chosen?)?;
     let (tenant, selection) = (actor.tenant.id, order.selection.clone());
+    let condition = order.condition.clone();
     let attachments = order.submission.attachments.clone();
     let (targets, gates) = host
         .store
         .look(selection.extent(), move |conn| {
-            look_up(conn, tenant, &selection, &attachments)
+            look_up(conn, tenant, &selection, condition.as_ref(), &attachments)
         })
         .await?;
     let plans = preflight::check(host, actor, &order, &targets, &gates, now).await?;
@@ -114,13 +116,14 @@ fn look_up(
     conn: &Connection,
     tenant: TenantId,
     selection: &Selection,
+    condition: Option<&Expression>,
     attachments: &[Attachment],
 ) -> Result<(Vec<Target>, GatesInForce), SubmitError> {
     // Asked once more in the transaction that records the job: this one spares the gates the work.
     if let Some(locked) = Locked::check(conn)? {
         return Err(SubmitError::Locked(locked));
     }
-    let targets = targets::look_up(conn, tenant, selection)?;
+    let targets = targets::look_up(conn, tenant, selection, condition)?;
     if targets.is_empty() {
         return Err(SubmitError::NoMachines);
     }
@@ -183,6 +186,37 @@ pub async fn check(
         .look(extent, move |conn| are_there(conn, tenant, &attachments))
         .await?;
     Ok(checked)
+}
+
+/// The machines that a request means now. Makes no job and records nothing; files need not be there.
+///
+/// # Errors
+///
+/// The request would be refused.
+pub(super) async fn targets_now(
+    host: &SharedHost,
+    actor: &Actor,
+    request: SubmitJob,
+) -> Result<Vec<Target>, SubmitError> {
+    authorize(actor, &request)?;
+    let chosen = choose(host, actor, &request).await?;
+    let digest = Order::digest_of(&request)?;
+    let Order {
+        selection,
+        condition,
+        ..
+    } = Order::read(request, digest, chosen)?;
+    let tenant = actor.tenant.id;
+    let targets = host
+        .store
+        .look(selection.extent(), move |conn| {
+            targets::look_up(conn, tenant, &selection, condition.as_ref())
+        })
+        .await?;
+    if targets.is_empty() {
+        return Err(SubmitError::NoMachines);
+    }
+    Ok(targets)
 }
 
 /// What a request names in the library; none where it brings the text.
@@ -263,7 +297,9 @@ pub enum SubmitError {
     #[error("there is no tenant {} for this token; no job was made", .0.escape_debug())]
     NoTenant(String),
     /// Tags, or all, and nothing there.
-    #[error("no machine is meant: none has these tags, or none is enrolled; no job was made")]
+    #[error(
+        "no machine is meant: none has these tags, none is what the expression (where) says, or none is enrolled; no job was made"
+    )]
     NoMachines,
     /// An attachment that was not uploaded.
     #[error("the attachment {} is not on this host; upload it first (PUT /v1/blobs); no job was made", .0.escape_debug())]

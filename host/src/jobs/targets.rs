@@ -7,6 +7,7 @@ use sluice_protocol::ids::TenantId;
 use super::Selection;
 use crate::store::machines::{self, MachineRow};
 use crate::store::{Connection, StoreError};
+use crate::targets::{Expression, Known};
 
 /// A target of a job.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,7 +29,8 @@ impl Target {
     }
 }
 
-/// Looks the machines up, each once, in the order of the request.
+/// Looks the machines up, each once, in the order of the request; of those that are there the ones for which `condition`
+/// holds. What was typed and is not there stays: whoever mistyped a name is told so.
 ///
 /// # Errors
 ///
@@ -37,6 +39,7 @@ pub(super) fn look_up(
     conn: &Connection,
     tenant: TenantId,
     selection: &Selection,
+    condition: Option<&Expression>,
 ) -> Result<Vec<Target>, StoreError> {
     let mut found = Vec::new();
     match selection {
@@ -64,7 +67,37 @@ pub(super) fn look_up(
         Target::Machine(machine) => ids.insert(machine.id),
         Target::NotFound(typed) => names.insert(typed.clone()),
     });
-    Ok(found)
+    let Some(condition) = condition else {
+        return Ok(found);
+    };
+    let mut meant = Vec::new();
+    for target in found {
+        if match &target {
+            Target::Machine(machine) => holds(conn, condition, machine)?,
+            Target::NotFound(_) => true,
+        } {
+            meant.push(target);
+        }
+    }
+    Ok(meant)
+}
+
+/// Whether an expression holds for a machine, by what is known of it now.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub fn holds(
+    conn: &Connection,
+    condition: &Expression,
+    machine: &MachineRow,
+) -> Result<bool, StoreError> {
+    let tags = machines::tags(conn, machine.id)?;
+    Ok(condition.means(&Known {
+        name: &machine.name,
+        tags: &tags,
+        facts: &machine.facts,
+    }))
 }
 
 fn machine(row: MachineRow) -> Target {

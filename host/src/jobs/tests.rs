@@ -779,6 +779,129 @@ async fn tags_and_all_mean_the_machines_that_have_them() {
     assert_eq!(names(&both).await, ["db-1", "web-2"]);
 }
 
+/// Machines with facts: `web-1` and `web-2` on Debian 12 and 13, `db-1` that has said nothing. The second has the tag `ring=1`.
+async fn machines_with_facts(test: &TestHost) {
+    use sluice_protocol::message::control::{Fact, FactValue};
+    test.machine("db-1").await;
+    for (name, version) in [("web-1", "12.1"), ("web-2", "13")] {
+        let id = test.machine(name).await.id;
+        let text = |key: &str, value: &str| Fact {
+            key: key.to_owned(),
+            value: FactValue::Text(value.to_owned()),
+        };
+        let facts = [text("os.family", "linux"), text("os.version", version)];
+        let set = test
+            .host
+            .store
+            .write(move |conn| crate::store::machines::set_facts(conn, id, &facts));
+        set.await.expect("writes");
+    }
+    let ring = fleet::parse_tag("ring", "1").expect("a tag");
+    fleet::patch(
+        &test.host,
+        &test.admin,
+        "web-2",
+        None,
+        vec![ring],
+        Vec::new(),
+        NOW,
+    )
+    .await
+    .expect("tags");
+}
+
+#[tokio::test]
+async fn an_expression_chooses_among_the_machines_that_are_meant_otherwise() {
+    let test = TestHost::new().await;
+    machines_with_facts(&test).await;
+    let names = async |machines: &[&str], tags: &[(&str, &str)], condition: &str| {
+        let mut wanted = request("x");
+        wanted.machines = machines.iter().map(|name| (*name).to_owned()).collect();
+        wanted.tags = tags
+            .iter()
+            .map(|(key, value)| sluice_api_types::job::Tag {
+                key: (*key).to_owned(),
+                value: (*value).to_owned(),
+            })
+            .collect();
+        wanted.condition = Some(condition.to_owned());
+        let previewed = preview(&test.host, &test.admin, wanted.clone()).await;
+        let job = submit(&test.host, &test.admin, wanted, None, NOW).await;
+        match (previewed, job) {
+            (Ok(previewed), Ok(job)) => {
+                let rows = test.operations(job);
+                let found = previewed.machines.into_iter().map(|machine| machine.name);
+                let shown: Vec<_> = found.chain(previewed.not_found).collect();
+                let names: Vec<_> = rows.into_iter().map(|row| row.machine_name).collect();
+                assert_eq!(shown, names, "a preview says what will be");
+                Ok(names)
+            }
+            (Err(previewed), Err(job)) => {
+                assert_eq!(previewed.to_string(), job.to_string());
+                Err(job.to_string())
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let linux = r#"os == "linux""#;
+    let ok = |names: &[&str]| {
+        Ok(names
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect::<Vec<_>>())
+    };
+    assert_eq!(names(&[], &[], linux).await, ok(&["web-1", "web-2"]));
+    assert_eq!(
+        names(&[], &[], r#"os.version > "12.9""#).await,
+        ok(&["web-2"])
+    );
+    assert_eq!(
+        names(&[], &[], r#"tag.ring != "1" and not fact("os.version")"#).await,
+        ok(&["db-1"])
+    );
+    assert_eq!(
+        names(&["web-1", "db-1"], &[("ring", "1")], linux).await,
+        ok(&["web-1", "web-2"])
+    );
+    assert_eq!(
+        names(&["web-1"], &[("ring", "1")], r#"name == "web-1""#).await,
+        ok(&["web-1"])
+    );
+    assert_eq!(
+        names(&["wbe-1"], &[], linux).await,
+        ok(&["wbe-1"]),
+        "whoever mistyped a name is told so"
+    );
+    let none = names(&["db-1"], &[], linux)
+        .await
+        .expect_err("means nothing");
+    assert!(none.contains("no machine is meant"), "{none}");
+    let wrong = names(&[], &[], "os ==").await.expect_err("is wrong");
+    assert!(wrong.contains("column 6"), "{wrong}");
+}
+
+#[tokio::test]
+async fn a_preview_needs_what_the_run_needs_and_leaves_no_trace() {
+    let test = TestHost::new().await;
+    machines_with_facts(&test).await;
+    let before = test.audited().await.len();
+    let shown = preview(&test.host, &test.admin, request("web-1"))
+        .await
+        .expect("is shown");
+    assert_eq!((shown.count, shown.connected), (1, 0));
+    let (nobody, _) = test.operator("nobody", &[Permission::ReadAudit]).await;
+    let denied = preview(&test.host, &nobody, request("web-1"))
+        .await
+        .expect_err("is refused");
+    assert!(denied.to_string().contains("RemoteExecution"), "{denied}");
+    assert_eq!(test.audited().await.len(), before);
+    let jobs = test
+        .host
+        .store
+        .read(|conn| crate::store::jobs::list(conn, test.tenant.id, None, 10));
+    assert!(jobs.expect("reads").is_empty());
+}
+
 #[tokio::test]
 async fn a_follower_sees_everything_once_whenever_it_comes() {
     let test = TestHost::new().await;

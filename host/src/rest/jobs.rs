@@ -5,16 +5,18 @@ use axum::http::header::ACCEPT;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use sluice_api_types::event::JOB;
-use sluice_api_types::job::{Canceled, HaltJobs, IDEMPOTENCY_KEY, Job, JobSummary, SubmitJob};
+use sluice_api_types::job::{
+    Canceled, HaltJobs, IDEMPOTENCY_KEY, Job, JobPreview, JobSummary, SubmitJob,
+};
 use sluice_api_types::page::{Page, PageQuery};
 use sluice_protocol::ids::JobId;
 
-use super::auth::{Operator, allow, own_tenant};
+use super::auth::{Operator, allow, own_tenant, record_denied};
 use super::extract::{Answer, Body, Path, Query, limit, uninterrupted};
 use super::{Refusal, events};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
-use crate::jobs::{self, Follower};
+use crate::jobs::{self, Follower, SubmitError};
 use crate::operators::Permission;
 use crate::schedules;
 use crate::store::jobs as store;
@@ -66,6 +68,23 @@ pub(super) async fn submit_job(
         events::stream(host, actor, follower, first),
     )
         .into_response())
+}
+
+/// The machines that a request means now. Makes no job. Needs what submitting it needs.
+#[utoipa::path(post, path = "/v1/jobs/preview", request_body = SubmitJob, responses((status = 200, body = JobPreview)))]
+pub(super) async fn preview_job(
+    State(host): State<SharedHost>,
+    Operator(actor): Operator,
+    Body(request): Body<SubmitJob>,
+) -> Result<Answer<JobPreview>, Refusal> {
+    match jobs::preview(&host, &actor, request).await {
+        Ok(preview) => Ok(Answer(preview)),
+        Err(SubmitError::Denied(denied)) => {
+            record_denied(&host, &actor, &denied, "preview a job").await?;
+            Err(SubmitError::Denied(denied).into())
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn accepts_events(headers: &HeaderMap) -> bool {

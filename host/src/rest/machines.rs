@@ -15,9 +15,11 @@ use super::extract::{Answer, Body, Path, Query, limit, uninterrupted};
 use crate::clock::UnixMillis;
 use crate::fleet::{self, ChangeError, Presence};
 use crate::host::SharedHost;
+use crate::jobs;
 use crate::operators::{Actor, Permission};
 use crate::store::machines::{self, MachineRow};
 use crate::store::{Connection, Page as StorePage, StoreError};
+use crate::targets::Expression;
 
 /// Lists machines by name.
 #[utoipa::path(get, path = "/v1/machines", params(MachineQuery), responses((status = 200, body = Page<Machine>)))]
@@ -39,6 +41,10 @@ pub(super) async fn list_machines(
         }
         None => None,
     };
+    let condition = query.condition.as_deref().map(Expression::read);
+    let condition = condition
+        .transpose()
+        .map_err(|error| Refusal::invalid(error.to_string()))?;
     let page = StorePage {
         after: query.after.unwrap_or_default(),
         limit: limit(query.limit)?,
@@ -52,10 +58,16 @@ pub(super) async fn list_machines(
             let next = full
                 .then(|| rows.last().map(|row| format!("{}/{}", row.name, row.id)))
                 .flatten();
-            let items = rows
-                .into_iter()
-                .map(|row| shown(conn, &host.presence, &actor, row))
-                .collect::<Result<_, _>>()?;
+            let mut items = Vec::new();
+            for row in rows {
+                let is_meant = match &condition {
+                    Some(condition) => row.revoked.is_none() && jobs::holds(conn, condition, &row)?,
+                    None => true,
+                };
+                if is_meant {
+                    items.push(shown(conn, &host.presence, &actor, row)?);
+                }
+            }
             Ok::<_, StoreError>(Page { items, next })
         })
         .await?;

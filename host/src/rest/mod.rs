@@ -131,6 +131,7 @@ fn routes() -> OpenApiRouter<SharedHost> {
         .merge(
             OpenApiRouter::new()
                 .routes(routes!(jobs::submit_job))
+                .routes(routes!(jobs::preview_job))
                 .routes(routes!(schedules::list_schedules, schedules::add_schedule))
                 .layer(axum::extract::DefaultBodyLimit::max(jobs::BODY)),
         )

@@ -127,6 +127,7 @@ const OPEN: &[&str] = &["/healthz", "/readyz", "/metrics"];
 /// What a route needs beyond a token. A route that changes something and is not here fails the test below.
 const NEEDS: &[(&str, &str, Permission)] = &[
     ("POST", "/v1/jobs/x/cancel", Permission::RemoteExecution),
+    ("POST", "/v1/jobs/preview", Permission::RemoteExecution),
     ("PUT", "/v1/blobs", Permission::RemoteExecution),
     ("POST", "/v1/enroll-tokens", Permission::ManageMachines),
     ("PATCH", "/v1/machines/x", Permission::ManageMachines),
@@ -160,7 +161,7 @@ const NEEDS: &[(&str, &str, Permission)] = &[
 /// A body that a route takes, as far as its form goes.
 fn body_for(path: &str) -> Value {
     match path {
-        "/v1/jobs" => job("web-1"),
+        "/v1/jobs" | "/v1/jobs/preview" => job("web-1"),
         "/v1/schedules" => json!({"name": "x", "every": "1h", "job": job("web-1")}),
         "/v1/publishers" => json!({"key": "x"}),
         "/v1/plugins" => json!({"component": "", "signature": ""}),

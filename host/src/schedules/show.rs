@@ -80,6 +80,7 @@ pub fn show(
         machines: row.job.machines,
         tags: row.job.tags,
         all: row.job.all,
+        condition: row.job.condition,
         run_as: row.job.run_as,
         confinement: row.job.confinement,
         next,

@@ -2,7 +2,6 @@
 //! and so is one that this version does not know: neither is met.
 
 mod requirement;
-mod version;
 
 use sluice_plugin_sdk::{export_environment, prelude::*};
 

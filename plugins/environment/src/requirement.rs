@@ -1,9 +1,8 @@
 //! One requirement against the facts. The message of a check that is not met is what the operator reads behind
 //! "Script not supported on target environment: ".
 
+use sluice_fact_comparison::{Condition, Version, is_os, same_arch};
 use sluice_plugin_sdk::prelude::*;
-
-use crate::version::{Condition, Version};
 
 pub(crate) fn check(requirement: &Attribute, facts: &[Attribute]) -> Check {
     let key = requirement.key.as_str();
@@ -38,16 +37,7 @@ type Outcome = Result<Answer, String>;
 fn os(wanted: &[String], facts: &[Attribute]) -> Outcome {
     let family = fact_text(facts, "os.family", "operating system")?;
     let distribution = facts.text("os.distribution");
-    let fits = |wanted: &String| {
-        let wanted = wanted.to_ascii_lowercase();
-        let wanted = if wanted == "darwin" {
-            "macos"
-        } else {
-            wanted.as_str()
-        };
-        wanted.eq_ignore_ascii_case(family)
-            || distribution.is_some_and(|name| wanted.eq_ignore_ascii_case(name))
-    };
+    let fits = |wanted: &String| is_os(wanted, family, distribution);
     answer(wanted.is_empty() || wanted.iter().any(fits), || {
         os_name(family)
     })
@@ -65,7 +55,7 @@ fn os_name(family: &str) -> String {
 
 fn arch(wanted: &[String], facts: &[Attribute]) -> Outcome {
     let arch = fact_text(facts, "arch", "architecture")?;
-    let fits = |wanted: &String| one_arch(wanted) == one_arch(arch);
+    let fits = |wanted: &String| same_arch(wanted, arch);
     answer(wanted.is_empty() || wanted.iter().any(fits), || {
         format!(
             "architecture {} (needs {})",
@@ -73,17 +63,6 @@ fn arch(wanted: &[String], facts: &[Attribute]) -> Outcome {
             list(wanted, " or ")
         )
     })
-}
-
-/// Vendors name the same architecture in several ways.
-fn one_arch(name: &str) -> String {
-    let name = name.to_ascii_lowercase();
-    match name.as_str() {
-        "amd64" | "x64" | "x86-64" => "x86_64".to_owned(),
-        "arm64" => "aarch64".to_owned(),
-        "i386" | "i486" | "i586" | "i686" => "x86".to_owned(),
-        _ => name,
-    }
 }
 
 fn commands(wanted: &[String], facts: &[Attribute]) -> Outcome {

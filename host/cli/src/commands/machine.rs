@@ -37,6 +37,9 @@ pub(crate) enum MachineCommand {
         /// Only machines with this tag
         #[arg(long, value_name = "K=V")]
         tag: Option<KeyValue>,
+        /// Only machines for which this holds, for example 'os == "debian" and tag.role == "web"'
+        #[arg(long = "where", value_name = "EXPR")]
+        condition: Option<String>,
     },
     /// Show what the host knows about a machine
     Show {
@@ -114,9 +117,18 @@ pub(crate) async fn run(global: &Global, command: MachineCommand) -> Result<u8, 
                 output::print(&format!("{}\n", token.token))?
             }
         }
-        MachineCommand::List { tenant, tag } => {
+        MachineCommand::List {
+            tenant,
+            tag,
+            condition,
+        } => {
             let tag = tag.map(|tag| format!("{}={}", tag.key, tag.value));
-            list(&client, global.json, tenant.as_deref(), tag.as_deref()).await?;
+            let query = [
+                ("tenant", tenant.as_deref()),
+                ("tag", tag.as_deref()),
+                ("where", condition.as_deref()),
+            ];
+            list(&client, global.json, &query).await?;
         }
         MachineCommand::Show { machine } => {
             let machine: serde_json::Value = client.get(&["machines", &machine])?.json().await?;
@@ -166,12 +178,7 @@ pub(crate) async fn run(global: &Global, command: MachineCommand) -> Result<u8, 
     Ok(exit::SUCCESS)
 }
 
-async fn list(
-    client: &Client,
-    json: bool,
-    tenant: Option<&str>,
-    tag: Option<&str>,
-) -> Result<(), Error> {
+async fn list(client: &Client, json: bool, query: &[(&str, Option<&str>)]) -> Result<(), Error> {
     let mut list = List::new(&["name", "id", "state", "last seen", "tags"], json);
     let each = |machines: Vec<Machine>| {
         list.write(&machines, |machine| {
@@ -185,15 +192,7 @@ async fn list(
         })?;
         Ok(true)
     };
-    client
-        .pages(
-            &["machines"],
-            &[("tenant", tenant), ("tag", tag)],
-            None,
-            None,
-            each,
-        )
-        .await
+    client.pages(&["machines"], query, None, None, each).await
 }
 
 const fn state(machine: &Machine) -> &'static str {

@@ -269,15 +269,24 @@ fn when(schedule: &Schedule) -> String {
 }
 
 fn machines(schedule: &Schedule) -> String {
-    if schedule.all {
-        return "all machines".to_owned();
+    let condition = schedule.condition.as_deref();
+    let all = schedule.all || (schedule.machines.is_empty() && schedule.tags.is_empty());
+    if all {
+        return condition.map_or_else(
+            || "all machines".to_owned(),
+            |condition| format!("machines where {condition}"),
+        );
     }
     let tags = schedule
         .tags
         .iter()
         .map(|tag| format!("{}={}", tag.key, tag.value));
     let named = schedule.machines.iter().cloned();
-    named.chain(tags).collect::<Vec<_>>().join(", ")
+    let some = named.chain(tags).collect::<Vec<_>>().join(", ");
+    condition.map_or_else(
+        || some.clone(),
+        |condition| format!("{some} where {condition}"),
+    )
 }
 
 fn outcome(run: &ScheduleRun) -> String {

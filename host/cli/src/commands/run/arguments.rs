@@ -19,6 +19,9 @@ use crate::error::Error;
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(super) job: JobArgs,
+    /// Print which machines are meant now, and make no job
+    #[arg(long, conflicts_with_all = ["detach", "idempotency_key"], help_heading = "Machines")]
+    pub(super) preview: bool,
     /// Print the job's id and leave
     #[arg(long)]
     pub(super) detach: bool,
@@ -45,11 +48,14 @@ pub(crate) struct JobArgs {
     )]
     stored: Option<StoredScript>,
     /// A machine, by name or id; may be repeated
-    #[arg(long, value_name = "MACHINE", required_unless_present_any = ["tag", "all"], help_heading = "Machines")]
+    #[arg(long, value_name = "MACHINE", required_unless_present_any = ["tag", "all", "condition"], help_heading = "Machines")]
     on: Vec<String>,
     /// Machines with this tag; of several tags a machine needs all
     #[arg(long, value_name = "K=V", help_heading = "Machines")]
     tag: Vec<KeyValue>,
+    /// Of these, or of all, the machines for which this holds, for example 'os == "debian" and tag.role == "web"'
+    #[arg(long = "where", value_name = "EXPR", help_heading = "Machines")]
+    condition: Option<String>,
     /// All machines of the tenant
     #[arg(long, conflicts_with_all = ["on", "tag"], help_heading = "Machines")]
     all: bool,
@@ -209,6 +215,7 @@ impl Prepared {
             machines: arguments.on,
             tags: arguments.tag.into_iter().map(tag).collect(),
             all: arguments.all,
+            condition: arguments.condition,
             run_as: arguments.run_as,
             parameters,
             environment,

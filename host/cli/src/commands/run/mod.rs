@@ -5,6 +5,7 @@ mod attachment;
 mod console;
 mod follow;
 mod interrupt;
+mod preview;
 mod story;
 
 pub(crate) use arguments::{JobArgs, KeyValue, Prepared, RunArgs, read_script, tag};

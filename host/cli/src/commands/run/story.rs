@@ -6,7 +6,7 @@ use sluice_protocol::ids::JobId;
 
 use super::arguments::{Prepared, RunArgs};
 use super::follow::Follower;
-use super::interrupt;
+use super::{interrupt, preview};
 use crate::command_line::Global;
 use crate::error::Error;
 use crate::host::{Answered, Client, EventStream, Request};
@@ -19,11 +19,15 @@ const ATTEMPTS: u32 = 3;
 pub(crate) async fn run(global: &Global, arguments: RunArgs) -> Result<u8, Error> {
     let RunArgs {
         job,
+        preview,
         detach,
         idempotency_key,
     } = arguments;
     let prepared = Prepared::read(job)?;
     let client = Client::new(global)?;
+    if preview {
+        return preview::show(global, &client, &prepared.request).await;
+    }
     let request = prepared.upload(&client).await?;
     // From here on Ctrl-C is about the job: a press while it is submitted counts once its id is known.
     let mut presses = interrupt::presses();

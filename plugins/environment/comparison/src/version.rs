@@ -4,11 +4,12 @@ use std::cmp::Ordering;
 
 /// The leading numbers of a version text: `5.2.15(1)-release` is 5, 2, 15.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Version(Vec<u64>);
+pub struct Version(Vec<u64>);
 
 impl Version {
     /// `None` where the text does not begin with a number. A leading `v` is skipped.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         let text = text.strip_prefix('v').unwrap_or(text);
         let mut numbers = Vec::new();
@@ -30,7 +31,8 @@ impl Version {
     }
 
     /// Missing numbers count as zero: 3.9 equals 3.9.0.
-    fn compare(&self, other: &Self) -> Ordering {
+    #[must_use]
+    pub fn compare(&self, other: &Self) -> Ordering {
         let length = self.0.len().max(other.0.len());
         let number = |version: &Self, index: usize| version.0.get(index).copied().unwrap_or(0);
         (0..length)
@@ -51,7 +53,7 @@ impl Version {
 
 /// `>=3.9`, `>=3.9, <4`, `=3.9` (any 3.9), `3.9` (the same).
 #[derive(Debug)]
-pub(crate) struct Condition(Vec<(Comparison, Version)>);
+pub struct Condition(Vec<(Comparison, Version)>);
 
 #[derive(Debug, Clone, Copy)]
 enum Comparison {
@@ -64,14 +66,17 @@ enum Comparison {
 
 impl Condition {
     /// `None` where it is not a condition.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         text.split(',')
             .map(parse_one)
             .collect::<Option<Vec<_>>>()
             .map(Self)
     }
 
-    pub(crate) fn holds(&self, version: &Version) -> bool {
+    /// Whether a version fulfills all of it.
+    #[must_use]
+    pub fn holds(&self, version: &Version) -> bool {
         self.0.iter().all(|(comparison, bound)| {
             let order = version.compare(bound);
             match comparison {

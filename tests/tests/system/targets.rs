@@ -1,0 +1,108 @@
+//! Machines by what is known of them.
+
+use serde_json::Value;
+use sluice_tests::{Fleet, Output};
+
+/// `sluice run` with a script that prints its machine's name.
+fn run(fleet: &Fleet, options: &[&str]) -> Output {
+    let file = fleet.folder().join("name.sh");
+    std::fs::write(&file, "#!/bin/sh\necho $SLUICE_MACHINE_NAME\n").expect("writes");
+    let file = file.to_str().expect("is text");
+    fleet.sluice(&[&["run", file], options].concat())
+}
+
+fn machines(output: &Output) -> Vec<String> {
+    let mut names: Vec<String> = output
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("is JSON"))
+        .map(|result| result["machine"].as_str().expect("is text").to_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn an_expression_over_facts_and_tags_says_which_machines_run_a_script_and_a_preview_makes_nothing()
+{
+    let mut fleet = Fleet::builder().start();
+    fleet.add_machine("m2", "");
+    assert_eq!(fleet.sluice(&["machine", "tag", "m2", "role=web"]).code, 0);
+    let here = r#"os == "linux" and memory.total >= "16MiB" and cpu.count > 0"#;
+    let web = format!(r#"{here} and tag.role == "web" and not fact("no.such.fact")"#);
+
+    let before = fleet.list(&["job", "list"]).len();
+    let preview = run(&fleet, &["--where", &web, "--preview", "--json"]);
+    assert_eq!(preview.code, 0, "{preview:?}");
+    let preview: Value = serde_json::from_str(&preview.stdout).expect("is JSON");
+    assert_eq!(preview["count"], 1);
+    assert_eq!(preview["machines"][0]["name"], "m2");
+    let text = run(&fleet, &["--where", here, "--preview"]);
+    assert!(
+        text.stdout.contains("m1") && text.stdout.contains("m2"),
+        "{text:?}"
+    );
+    assert_eq!(fleet.list(&["job", "list"]).len(), before);
+
+    let ran = run(&fleet, &["--where", &web, "--json"]);
+    assert_eq!((ran.code, machines(&ran)), (0, vec!["m2".to_owned()]));
+    let ran = run(&fleet, &["--where", here, "--json"]);
+    assert_eq!(
+        (ran.code, machines(&ran)),
+        (0, vec!["m1".to_owned(), "m2".to_owned()])
+    );
+    let both = run(
+        &fleet,
+        &[
+            "--on",
+            "m1",
+            "--tag",
+            "role=web",
+            "--where",
+            r#"name != "m2""#,
+            "--json",
+        ],
+    );
+    assert_eq!((both.code, machines(&both)), (0, vec!["m1".to_owned()]));
+    let listed = fleet.list(&["machine", "list", "--where", &web]);
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0]["name"], "m2");
+}
+
+#[test]
+fn an_expression_that_is_wrong_or_matches_nothing_is_refused_and_nothing_is_made() {
+    let fleet = Fleet::builder().without_gates().start();
+    for (expression, expected) in [
+        (r#"os = "linux""#, "wrong in column 4"),
+        (r#"memory.total >= "2GB""#, "wrong in column 17"),
+        (r#"os == "linux" or"#, "column 17"),
+        (r#"os == "plan9""#, "no machine is meant"),
+        (r#"not no.such.fact == "x""#, "no machine is meant"),
+    ] {
+        for more in [&[][..], &["--preview"]] {
+            let refused = run(&fleet, &[&["--where", expression], more].concat());
+            refused.expect_refused();
+            assert!(
+                refused.stderr.contains(expected),
+                "{expression}: {refused:?}"
+            );
+        }
+    }
+    let file = fleet.folder().join("name.sh");
+    let file = file.to_str().expect("is text");
+    let schedule = |expression: &str| {
+        fleet.sluice(&[
+            "schedule", "add", "s", file, "--every", "1h", "--where", expression,
+        ])
+    };
+    let refused = schedule("os ==");
+    refused.expect_refused();
+    assert!(refused.stderr.contains("column 6"), "{refused:?}");
+    let added = schedule(r#"os == "linux""#);
+    assert_eq!(added.code, 0, "{added:?}");
+    assert!(
+        added.stdout.contains(r#"machines where os == "linux""#),
+        "{added:?}"
+    );
+    assert_eq!(fleet.list(&["job", "list"]).len(), 0);
+}
