@@ -17,6 +17,8 @@ pub mod jobs;
 
 pub mod targets;
 
+pub mod folding;
+
 pub mod library;
 
 pub mod schedules;

@@ -6,7 +6,7 @@
 //!
 //! - [`problem`], [`page`], [`bytes`]: what every route shares.
 //! - [`whoami`]: who is asking.
-//! - [`job`], [`operation`], [`event`], [`blob`]: running scripts.
+//! - [`job`], [`operation`], [`group`], [`event`], [`blob`]: running scripts.
 //! - [`script`]: the script library.
 //! - [`schedule`], [`lockdown`]: running them by themselves, and not at all.
 //! - [`machine`], [`enroll_token`]: the fleet.
@@ -20,6 +20,7 @@ pub mod blob;
 pub mod bytes;
 pub mod enroll_token;
 pub mod event;
+pub mod group;
 pub mod job;
 pub mod lockdown;
 pub mod machine;

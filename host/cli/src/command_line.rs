@@ -220,6 +220,7 @@ mod tests {
             "job list",
             "job show j",
             "job show j --format sarif",
+            "job show j --fold",
             "job output j",
             "job cancel j",
             "job halt",

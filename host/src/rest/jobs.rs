@@ -5,6 +5,7 @@ use axum::http::header::ACCEPT;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use sluice_api_types::event::JOB;
+use sluice_api_types::group::Groups;
 use sluice_api_types::job::{
     Canceled, HaltJobs, IDEMPOTENCY_KEY, Job, JobPreview, JobSummary, SubmitJob,
 };
@@ -15,6 +16,7 @@ use super::auth::{Operator, allow, own_tenant, record_denied};
 use super::extract::{Answer, Body, Path, Query, limit, uninterrupted};
 use super::{Refusal, events};
 use crate::clock::UnixMillis;
+use crate::folding;
 use crate::host::SharedHost;
 use crate::jobs::{self, Follower, SubmitError};
 use crate::operators::Permission;
@@ -144,6 +146,20 @@ pub(super) async fn get_job(
 ) -> Result<Answer<Job>, Refusal> {
     Ok(Answer(
         jobs::job(&host.store, &actor.tenant, job_id(&job)?)
+            .await?
+            .ok_or_else(|| no_job(&job))?,
+    ))
+}
+
+/// A job's operations in groups of the same result, with the differences between them.
+#[utoipa::path(get, path = "/v1/jobs/{job}/groups", params(("job" = String, Path)), responses((status = 200, body = Groups)))]
+pub(super) async fn get_groups(
+    State(host): State<SharedHost>,
+    Operator(actor): Operator,
+    Path(job): Path,
+) -> Result<Answer<Groups>, Refusal> {
+    Ok(Answer(
+        folding::groups(&host.store, &actor.tenant, job_id(&job)?)
             .await?
             .ok_or_else(|| no_job(&job))?,
     ))

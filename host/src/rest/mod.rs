@@ -85,6 +85,7 @@ fn routes() -> OpenApiRouter<SharedHost> {
         .routes(routes!(whoami::get_whoami))
         .routes(routes!(jobs::list_jobs))
         .routes(routes!(jobs::get_job))
+        .routes(routes!(jobs::get_groups))
         .routes(routes!(jobs::cancel_job))
         .routes(routes!(jobs::halt_jobs))
         .routes(routes!(

@@ -1,5 +1,7 @@
 //! `sluice job`: look at jobs, and end them.
 
+mod fold;
+
 use clap::Subcommand;
 use sluice_api_types::job::{Canceled, HaltJobs, Job, JobSummary};
 use sluice_api_types::operation::{Gaps, InvalidGaps, LOST, OperationResult};
@@ -34,6 +36,9 @@ pub(crate) enum JobCommand {
         /// text; json, which is --json; sarif: findings as one SARIF 2.1.0 log; ocsf: findings as OCSF events, one a line
         #[arg(long, value_name = "FORMAT", value_parser = format)]
         format: Option<Format>,
+        /// Put machines with the same result together, and show how the others differ
+        #[arg(long, conflicts_with = "format")]
+        fold: bool,
     },
     /// Print the stored output of a job
     Output {
@@ -95,7 +100,10 @@ fn stream(word: &str) -> Result<OutputStream, String> {
 pub(crate) async fn run(global: &Global, command: JobCommand) -> Result<u8, Error> {
     match command {
         JobCommand::List { tenant, limit } => list(global, tenant.as_deref(), limit).await,
-        JobCommand::Show { job, format } => show(global, &job, format).await,
+        JobCommand::Show {
+            job, fold: true, ..
+        } => fold::show(global, &job).await,
+        JobCommand::Show { job, format, .. } => show(global, &job, format).await,
         JobCommand::Output { job, on, stream } => {
             print_output(global, &job, on.as_deref(), stream).await
         }
