@@ -19,6 +19,7 @@ use sluice_gate_types::manifest::Version;
 use sluice_protocol::codec::EncodeError;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::OperationId;
+use sluice_protocol::message::control::Lockdown;
 use sluice_protocol::message::operation::Operation;
 use sluice_protocol::report::{Check, Finding, Receipt, Report};
 use sluice_protocol::units::Span;
@@ -376,6 +377,43 @@ impl Ledger {
             .await
     }
 
+    /// What the host said last about a lockdown; none where it said nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// Where that cannot be read.
+    pub fn lockdown(&self) -> Result<Lockdown, LedgerError> {
+        let kept = self.0.read(|connection| recall(connection, LOCKDOWN))?;
+        Ok(match kept.as_deref() {
+            None | Some(OFF) => Lockdown::Off,
+            // Whatever else was written there, it did not say that operations may start.
+            Some(_) => Lockdown::On,
+        })
+    }
+
+    /// Keeps what the host says about a lockdown, and puts it on the machine's own record.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be written.
+    pub async fn keep_lockdown(
+        &self,
+        lockdown: Lockdown,
+        event: audit::Event,
+        now: u64,
+    ) -> Result<(), LedgerError> {
+        self.0
+            .write(move |connection| {
+                let word = match lockdown {
+                    Lockdown::On => "on",
+                    Lockdown::Off => OFF,
+                };
+                remember(connection, LOCKDOWN, word)?;
+                audit::append(connection, &event, now)
+            })
+            .await
+    }
+
     /// Puts something on the machine's own record.
     ///
     /// # Errors
@@ -413,6 +451,8 @@ impl Ledger {
 
 const HOST_AUDIT_HEAD: &str = "host audit head";
 const PUBLISHERS: &str = "publishers";
+const LOCKDOWN: &str = "lockdown";
+const OFF: &str = "off";
 
 fn remember(connection: &Connection, key: &str, value: &str) -> Result<(), LedgerError> {
     connection

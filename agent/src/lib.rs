@@ -15,7 +15,7 @@
 //! - [`spools`]: how much disk output takes.
 //! - [`exec`]: users, interpreters, environment, and the shim.
 //! - [`ledger`], [`stored`], [`audit`]: what must survive, in which form, and what is on the record.
-//! - [`journal`], `telling`, [`link`]: what is told to the host, and how.
+//! - [`journal`], `telling`, [`link`]: what is told to the host, and how; [`lockdown`]: what it lets start.
 //! - [`enroll`], [`state`]: how a machine joins, and where it keeps things.
 //! - [`supervisor`]: starts and stops the parts.
 
@@ -32,6 +32,7 @@ pub mod gates;
 pub mod journal;
 pub mod ledger;
 pub mod link;
+pub mod lockdown;
 pub mod operation;
 mod outcome;
 mod partial;

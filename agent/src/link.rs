@@ -102,6 +102,8 @@ async fn serve(
     let (welcome, control) = connection.open_control(hello).await?;
     let since = Instant::now();
     tracing::info!(host = %connection.remote(), tenant = welcome.identity.tenant, name = welcome.identity.name, "connected");
+    // Before anything else: what waits here must not go on because the link was away.
+    agent.lockdown.told(welcome.lockdown, &agent.ledger).await;
     agent.connected(connection.clone(), welcome);
     let (sender, receiver) = control.split();
     let (outgoing, queue) = mpsc::channel(16);
@@ -209,6 +211,7 @@ async fn receive(
             }
             FromHost::Identity(named) => agent.renamed(named),
             FromHost::Cancel { operation, by } => agent.cancel(operation, by),
+            FromHost::Lockdown(lockdown) => agent.lockdown.told(lockdown, &agent.ledger).await,
             FromHost::Acknowledge {
                 operation,
                 audit_head,

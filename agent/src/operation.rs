@@ -195,11 +195,18 @@ async fn check_and_run(
 ) -> Result<Report, Ending> {
     let ready = async {
         let slot = agent.slot().await;
+        agent.lockdown.off().await;
         journal.push(Progress::Checking);
         loop {
             let ready = check(agent, operation, evaluation).await?;
             still_permitted(agent, operation, &ready.permitted).await?;
             // What the owner has tightened since holds for this operation too: attachments and gates may be waited for.
+            if !agent.lockdown.is_off() {
+                // That may take days: what was looked at is looked at again.
+                agent.lockdown.off().await;
+                continue;
+            }
+            // From here to the start nothing is waited for but the disk.
             if Arc::ptr_eq(&ready.config, &agent.config()) {
                 return Ok::<_, Ending>((slot, ready));
             }

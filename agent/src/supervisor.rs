@@ -25,6 +25,7 @@ use crate::exec::versions::Versions;
 use crate::gates::{Gates, TakeError};
 use crate::ledger::Ledger;
 use crate::link;
+use crate::lockdown::Lock;
 use crate::spools::Spools;
 use crate::state::StateDirectory;
 use crate::telling::Places;
@@ -52,6 +53,8 @@ pub struct Agent {
     config: watch::Sender<Arc<Config>>,
     config_path: Option<PathBuf>,
     slots: Semaphore,
+    /// Whether the host lets operations start.
+    pub lockdown: Lock,
     link: watch::Sender<Option<AgentConnection>>,
     identity: RwLock<Identity>,
     pub(crate) operations: Mutex<Operations>,
@@ -72,9 +75,11 @@ pub async fn run(state: StateDirectory, config_path: Option<PathBuf>) -> anyhow:
     let slots = Semaphore::new(config.limits.parallel);
     let versions = Versions::start(config.interpreters.allowed.clone());
     let config = watch::Sender::new(Arc::new(config));
+    let ledger = Ledger::open(&state.path("ledger.db"))?;
     let agent = Arc::new(Agent {
         machine: identity.machine(),
-        ledger: Ledger::open(&state.path("ledger.db"))?,
+        lockdown: Lock::read(&ledger)?,
+        ledger,
         gates: Gates::new(&state, config.subscribe())?,
         blobs: Blobs::new(state.path("blobs")),
         launcher,

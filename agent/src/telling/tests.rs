@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::Ending;
 use sluice_protocol::ids::{HostId, MachineId, TenantId};
-use sluice_protocol::message::control::{FromHost, Hello, Identity, Welcome};
+use sluice_protocol::message::control::{FromHost, Hello, Identity, Lockdown, Welcome};
 use sluice_protocol::report::StreamEnd;
 use sluice_shim::event::{Event, HeadFull, Stream};
 use sluice_shim::frame;
@@ -80,6 +80,7 @@ impl Ends {
                 },
                 audit_head: Digest::of(b""),
                 stored: vec![],
+                lockdown: Lockdown::Off,
             };
             let welcome = FromHost::Welcome(Box::new(welcome));
             control.send(&welcome).await.expect("sends");

@@ -28,6 +28,8 @@ pub enum Command {
         /// The operator.
         by: String,
     },
+    /// A lockdown has begun or was lifted: what is so when this is said.
+    Lockdown,
     /// A report is stored.
     Acknowledge {
         /// Of which operation.
@@ -202,6 +204,12 @@ impl Presence {
             .filter(|session| session.tenant.id == tenant)
             .cloned()
             .collect()
+    }
+
+    /// All connections.
+    #[must_use]
+    pub fn all(&self) -> Vec<Session> {
+        self.lock().values().cloned().collect()
     }
 
     /// How many machines are connected.

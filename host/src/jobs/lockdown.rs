@@ -1,5 +1,6 @@
 //! Nothing starts, on no machine of the host, until it is lifted: no job is made, nothing is delivered, no schedule fires.
-//! What a machine has got already it may start, unless the lockdown comes with canceling.
+//! Machines are told, those that are connected at once and the others when they come back: what they have got already waits
+//! there. What runs goes on, unless the lockdown comes with canceling.
 
 use sluice_protocol::causes::Causes;
 use sluice_protocol::ending::State;
@@ -7,6 +8,7 @@ use sluice_protocol::ending::State;
 use super::{cancel, deliver};
 use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;
+use crate::fleet::Command;
 use crate::host::SharedHost;
 use crate::operators::{Actor, Denied, Permission};
 use crate::store::lockdown::{self, LockdownRow};
@@ -51,6 +53,7 @@ pub async fn lock_down(
             in_every_log(conn, &event, now)
         })
         .await?;
+    tell_machines(host);
     let mut canceled = 0;
     if cancel_too {
         for tenant in tenants {
@@ -86,6 +89,7 @@ pub async fn lift_lockdown(
             in_every_log(conn, &Event::by(EventKind::LockdownLifted, &asked), now)
         })
         .await?;
+    tell_machines(host);
     host.schedules.wake();
     for tenant in tenants {
         // One tenant's failure is not the others'. Its machines get it when they come back, or when this is asked again.
@@ -115,6 +119,14 @@ async fn authorize(host: &SharedHost, actor: &Actor, now: UnixMillis) -> Result<
         })
         .await?;
     Err(error)
+}
+
+/// Has every connected machine told what is so now. One that connects meanwhile has joined before it is welcomed, and is told
+/// in its `Welcome` or by this.
+fn tell_machines(host: &SharedHost) {
+    for session in host.presence.all() {
+        session.send(Command::Lockdown);
+    }
 }
 
 fn in_every_log(

@@ -11,7 +11,9 @@ use sluice_protocol::causes::Causes;
 use sluice_protocol::ending::short_line;
 use sluice_protocol::ids::OperationId;
 use sluice_protocol::message::CloseCode;
-use sluice_protocol::message::control::{Fact, FromAgent, FromHost, Hello, MAX_STORED, Welcome};
+use sluice_protocol::message::control::{
+    Fact, FromAgent, FromHost, Hello, Lockdown, MAX_STORED, Welcome,
+};
 use sluice_protocol::message::operation::Operation;
 use sluice_transport::control::{ControlReceiver, ControlSender, ControlStream};
 use sluice_transport::error::LinkError;
@@ -102,7 +104,7 @@ async fn session(link: &Link, connection: &HostConnection) -> Result<(), Session
         ))
     };
     let result = tokio::select! {
-        ended = control_out(commands, sender) => ended,
+        ended = control_out(host, commands, sender) => ended,
         ended = operations_out(host, connection, deliveries) => ended,
         ended = control_in(link, &machine, &session, receiver) => ended,
         ended = streams_in(link, &machine, &session, connection) => ended,
@@ -184,6 +186,7 @@ async fn welcome(
             )?,
             audit_head: store::audit::head(conn, machine.tenant.id)?.1,
             stored: output::stored_of_machine(conn, machine.tenant.id, machine.id, MAX_STORED)?,
+            lockdown: lockdown_now(conn)?,
         };
         let gates = plugins::of_machine(conn, &machine.tenant, machine.id)?;
         Ok::<_, SessionError>((welcome, gates))
@@ -191,6 +194,14 @@ async fn welcome(
     control.send(&FromHost::Welcome(Box::new(welcome))).await?;
     control.send(&FromHost::Gates(Box::new(gates))).await?;
     Ok(())
+}
+
+/// What machines are told.
+fn lockdown_now(conn: &Connection) -> Result<Lockdown, StoreError> {
+    Ok(match lockdown::current(conn)? {
+        Some(_) => Lockdown::On,
+        None => Lockdown::Off,
+    })
 }
 
 async fn remember(host: &SharedHost, machine: &Machine, hello: &Hello) -> Result<(), StoreError> {
@@ -220,6 +231,7 @@ async fn owed(host: &SharedHost, session: &Session, open: &[OperationId]) {
 /// What the rest of the host has to say on the control stream. Operations are sent beside it, so that it never waits for a
 /// machine that is slow to take them.
 async fn control_out(
+    host: &SharedHost,
     mut commands: mpsc::Receiver<Command>,
     mut control: ControlSender<FromHost>,
 ) -> Result<(), SessionError> {
@@ -228,6 +240,8 @@ async fn control_out(
             Command::Gates(gates) => FromHost::Gates(gates),
             Command::Identity(identity) => FromHost::Identity(identity),
             Command::Cancel { operation, by } => FromHost::Cancel { operation, by },
+            // Read now: of two commands that overtook each other, the later one says what is so after both.
+            Command::Lockdown => FromHost::Lockdown(host.store.read(lockdown_now)?),
             Command::Acknowledge {
                 operation,
                 audit_head,

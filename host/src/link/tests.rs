@@ -8,7 +8,7 @@ use sluice_api_types::job::AttachmentRef;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::{Ending, State};
 use sluice_protocol::ids::{JobId, OperationId};
-use sluice_protocol::message::control::{FromAgent, FromHost, Hello, StoredOutput};
+use sluice_protocol::message::control::{FromAgent, FromHost, Hello, Lockdown, StoredOutput};
 use sluice_protocol::message::enroll::{Enroll, Request, Token};
 use sluice_protocol::message::operation::{Chunk, Operation, OutputStream, Progress};
 use sluice_protocol::report::{Exit, Report, StreamEnd};
@@ -740,4 +740,46 @@ async fn a_host_that_stops_says_so_and_stops_soon() {
     let stopping = tokio::spawn(fleet.server.stop());
     assert_eq!(soon(connection.closed()).await, LinkError::Stopping);
     soon(stopping).await.expect("stops");
+}
+
+#[tokio::test]
+async fn connected_machines_hear_of_a_lockdown_within_a_second_and_others_in_their_welcome() {
+    const MACHINES: usize = 20;
+    let fleet = Fleet::start().await;
+    let host = fleet.server.host();
+    let mut links = Vec::new();
+    for number in 0..MACHINES {
+        let identity = fleet.enroll(&format!("m{number}")).await;
+        links.push((fleet.greet(&identity, &[]).await, identity));
+    }
+    for said in [Lockdown::On, Lockdown::Off] {
+        let asked = tokio::time::Instant::now();
+        let now = UnixMillis::now();
+        match said {
+            Lockdown::On => {
+                jobs::lock_down(host, &fleet.admin, None, false, now)
+                    .await
+                    .expect("locks down");
+            }
+            Lockdown::Off => jobs::lift_lockdown(host, &fleet.admin, now)
+                .await
+                .expect("lifts"),
+        }
+        for ((_, control), _) in &mut links {
+            let heard = soon(control.receive()).await.expect("hears");
+            assert_eq!(heard, FromHost::Lockdown(said));
+        }
+        let took = asked.elapsed();
+        assert!(took < Duration::from_secs(1), "{took:?}");
+        // Who comes back is told at once.
+        let back = fleet.connect(&links[0].1).await.expect("connects");
+        let (welcome, control) = soon(back.open_control(hello(&[])))
+            .await
+            .expect("is welcome");
+        assert_eq!(welcome.lockdown, said);
+        links[0].0 = (back, control);
+        let gates = soon(links[0].0.1.receive()).await;
+        assert!(matches!(gates, Ok(FromHost::Gates(_))));
+    }
+    fleet.server.stop().await;
 }

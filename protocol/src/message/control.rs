@@ -46,6 +46,8 @@ pub enum FromHost {
         /// The operator, for the message.
         by: String,
     },
+    /// A lockdown has begun, or was lifted.
+    Lockdown(Lockdown),
     /// The report is stored; the agent may forget the operation.
     Acknowledge {
         /// Which.
@@ -91,6 +93,18 @@ pub struct Welcome {
     /// Output that the host has of operations of this machine that have not ended: it needs not be told again. Of what is
     /// not in the list the host has nothing. At most [`MAX_STORED`].
     pub stored: Vec<StoredOutput>,
+    /// Whether there is a lockdown.
+    pub lockdown: Lockdown,
+}
+
+/// Whether a machine may start what it has got. What it has started goes on in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Lockdown {
+    /// It starts nothing until it is told otherwise.
+    On,
+    /// It may.
+    Off,
 }
 
 /// The most operations whose output a `Welcome` speaks of. What is left out is told again, and stored once.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use quinn::{Connection, RecvStream, SendStream};
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::OperationId;
-use sluice_protocol::message::control::{FromAgent, FromHost, Hello, Identity, Welcome};
+use sluice_protocol::message::control::{FromAgent, FromHost, Hello, Identity, Lockdown, Welcome};
 use sluice_protocol::message::operation::{Operation, Progress};
 use sluice_protocol::message::{CloseCode, Direction, StreamKind};
 use tokio::runtime::Handle;
@@ -102,6 +102,7 @@ impl FakeLink {
             },
             audit_head: Digest::of(b"audit"),
             stored: Vec::new(),
+            lockdown: Lockdown::Off,
         }
     }
 

@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use sluice_tests::{Fleet, Output, eventually, script};
 
 use crate::delivery::until_away;
+use crate::hostile::without_gates;
 use crate::isolation::is_running;
 
 /// A time so many seconds from now; `date`'s own words for it.
@@ -261,6 +263,65 @@ fn a_lockdown_refuses_and_holds_back_until_it_is_lifted_also_over_a_restart() {
         2,
         "what was missed is not made up for"
     );
+}
+
+/// A machine that runs one script at a time, with one that runs, and two that wait on it.
+fn one_runs_and_two_wait(fleet: &Fleet, mark: &str) -> (String, [String; 2]) {
+    let running = fleet.detach(&script(format!("#!/bin/sh\n{mark}\n")));
+    eventually("it started", || is_running(mark).then_some(()));
+    let waiting = ["a", "b"].map(|name| fleet.detach(&script(format!("#!/bin/sh\necho {name}\n"))));
+    for job in &waiting {
+        fleet.until(job, "accepted");
+    }
+    (running, waiting)
+}
+
+/// How often the machine's own record has this event.
+fn recorded(fleet: &Fleet, event: &str) -> usize {
+    let events = fleet.agents[0].machine.events();
+    events
+        .iter()
+        .filter(|entry| entry["event"] == event)
+        .count()
+}
+
+#[test]
+fn what_waits_on_a_machine_does_not_start_under_a_lockdown_and_goes_on_when_it_is_lifted() {
+    let mut fleet = without_gates("[limits]\nparallel = 1\n");
+    let (running, waiting) = one_runs_and_two_wait(&fleet, "sleep 95.5555");
+    assert_eq!(fleet.sluice(&["lockdown", "on"]).code, 0);
+    let asked = Instant::now();
+    eventually("the machine has heard of it", || {
+        (recorded(&fleet, "lockdown_started") == 1).then_some(())
+    });
+    let took = asked.elapsed();
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert_eq!(fleet.sluice(&["job", "cancel", &running]).code, 0);
+    fleet.until(&running, "canceled");
+    // Whatever the machine is put through, it is told again, or remembers.
+    fleet.agents[0].kill();
+    fleet.host.kill();
+    fleet.agents[0].restart();
+    eventually("it has taken up what waited", || {
+        let log = fleet.agents[0].machine.log();
+        log.contains("no link to the host").then_some(())
+    });
+    assert_eq!(recorded(&fleet, "script_started"), 1);
+    fleet.host.kill_and_restart();
+    eventually("the machine is there", || {
+        let back = fleet.list(&["machine", "show", "m1"]);
+        (back[0]["connected"] == true).then_some(())
+    });
+    for job in &waiting {
+        assert_eq!(fleet.show(job).text("state"), "accepted");
+    }
+    assert_eq!(recorded(&fleet, "script_started"), 1);
+    assert_eq!(fleet.sluice(&["lockdown", "off"]).code, 0);
+    for (job, output) in waiting.iter().zip(["a\n", "b\n"]) {
+        assert_eq!(fleet.until(job, "succeeded").text("stdout"), output);
+    }
+    assert_eq!(recorded(&fleet, "lockdown_lifted"), 1);
+    assert_eq!(recorded(&fleet, "script_started"), 3);
 }
 
 #[test]

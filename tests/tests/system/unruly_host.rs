@@ -4,7 +4,7 @@ use sluice_protocol::codec;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::gates::GateSet;
 use sluice_protocol::ids::OperationId;
-use sluice_protocol::message::control::{FromHost, Identity};
+use sluice_protocol::message::control::{FromHost, Identity, Lockdown};
 use sluice_protocol::message::operation::Progress;
 use sluice_protocol::message::{CloseCode, Direction, StreamKind};
 use sluice_tests::eventually;
@@ -80,7 +80,7 @@ const AFTER_WELCOME: &[Misdeed] = &[
 ];
 
 /// Everything that a host may say after `Welcome`.
-fn one_of_each() -> [FromHost; 5] {
+fn one_of_each() -> [FromHost; 6] {
     let operation = OperationId::generate();
     [
         FromHost::Gates(Box::new(GateSet {
@@ -98,6 +98,7 @@ fn one_of_each() -> [FromHost; 5] {
             operation,
             by: "nobody".to_owned(),
         },
+        FromHost::Lockdown(Lockdown::Off),
         FromHost::Acknowledge {
             operation,
             audit_head: Digest::of(b""),

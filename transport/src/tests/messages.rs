@@ -8,7 +8,7 @@ use sluice_protocol::ending::Ending;
 use sluice_protocol::gates::GateSet;
 use sluice_protocol::ids::{JobId, OperationId, TokenId};
 use sluice_protocol::message::control::{
-    Fact, FactValue, FromAgent, FromHost, Hello, Identity, StoredOutput, Welcome,
+    Fact, FactValue, FromAgent, FromHost, Hello, Identity, Lockdown, StoredOutput, Welcome,
 };
 use sluice_protocol::message::enroll::{Answer, Enroll, Enrolled, Request};
 use sluice_protocol::message::operation::{Chunk, MAX_CHUNK, Operation, OutputStream, Progress};
@@ -112,6 +112,7 @@ one_of_each!(every_from_host: FromHost {
     })),
     Identity: FromHost::Identity(identity()),
     Cancel: FromHost::Cancel { operation: OperationId::generate(), by: "admin".to_owned() },
+    Lockdown: FromHost::Lockdown(Lockdown::Off),
     Acknowledge: FromHost::Acknowledge {
         operation: OperationId::generate(),
         audit_head: Digest::of(b"audit"),
@@ -177,6 +178,7 @@ pub(super) fn welcome() -> Welcome {
             stdout: u64::MAX,
             stderr: 0,
         }],
+        lockdown: Lockdown::On,
     }
 }
 

@@ -219,7 +219,14 @@ async fn a_host_says_on_an_open_stream_what_has_its_turn_there() {
         (
             "control, after Welcome",
             vec![welcome],
-            vec!["Gates", "Identity", "Cancel", "Acknowledge", "Renewed"],
+            vec![
+                "Gates",
+                "Identity",
+                "Cancel",
+                "Lockdown",
+                "Acknowledge",
+                "Renewed",
+            ],
         ),
     ] {
         let before = &before;
