@@ -20,6 +20,9 @@ use crate::store::operations::{self, From, OperationRow};
 use crate::store::tenants::Tenant;
 use crate::store::{Connection, StoreError};
 
+/// How many operations one transaction records as delivered.
+const AT_ONCE: usize = 256;
+
 /// The message for an operation; none where the host made no bundle for it, and so never meant to deliver it.
 pub(super) fn message(job: &JobRow, operation: &OperationRow) -> Option<Operation> {
     Some(Operation {
@@ -79,11 +82,23 @@ pub(super) async fn deliver_unsent(
         }
     };
     let Some((job, operations)) = job else { return };
-    for operation in operations {
-        let session = operation.machine.and_then(|id| host.presence.get(id));
-        let Some(session) = session else { continue };
-        if let Err(error) = deliver_one(host, &session, &job, &operation, now).await {
-            tracing::error!(operation = %operation.id, machine = operation.machine_name, %error, "an operation cannot be delivered now; its machine gets it when it connects again");
+    // What is overdue, the sweeper ends; of what has no bundle there is nothing to send.
+    let mut connected: Vec<_> = operations
+        .into_iter()
+        .filter(|operation| now <= job.not_after && operation.bundle_sha256.is_some())
+        .filter_map(|operation| Some((host.presence.get(operation.machine?)?, operation)))
+        .collect();
+    while !connected.is_empty() {
+        let step: Vec<_> = connected.drain(..connected.len().min(AT_ONCE)).collect();
+        if deliver_step(host, &job, step.clone()).await.is_ok() {
+            continue;
+        }
+        // One of them is in the way of all.
+        for one in step {
+            let (operation, machine) = (one.1.id, one.1.machine_name.clone());
+            if let Err(error) = deliver_step(host, &job, vec![one]).await {
+                tracing::error!(%operation, machine, %error, "an operation cannot be delivered now; its machine gets it when it connects again");
+            }
         }
     }
     host.events.notify(id);
@@ -113,38 +128,43 @@ async fn job_with_operations(
         .await
 }
 
-async fn deliver_one(
+/// Records operations as delivered, in one transaction, and sends those that still are to be.
+async fn deliver_step(
     host: &SharedHost,
-    session: &Session,
     job: &JobRow,
-    operation: &OperationRow,
-    now: UnixMillis,
+    step: Vec<(Session, OperationRow)>,
 ) -> Result<(), StoreError> {
-    // What is overdue, the sweeper ends.
-    let Some(message) = message(job, operation).filter(|_| now <= job.not_after) else {
-        return Ok(());
-    };
-    let id = operation.id;
-    let (tenant, was_delivered) = (operation.tenant, operation.state == State::Delivered);
-    let is_ours = host
+    let step = host
         .store
         .write(move |conn| {
+            let mut ours = Vec::new();
             // Nothing is delivered from the moment on in which a lockdown is on disk.
             if Locked::check(conn)?.is_some() {
-                return Ok::<_, StoreError>(false);
+                return Ok::<_, StoreError>(ours);
             }
-            if !was_delivered {
-                return operations::set_delivered(conn, id);
+            for (session, operation) in step {
+                if is_to_be_sent(conn, &operation)? {
+                    ours.push((session, operation));
+                }
             }
-            // It may have been canceled, and ended, since it was read.
-            let row = operations::find(conn, tenant, id)?;
-            Ok(row.is_some_and(|row| row.state == State::Delivered && row.cancel_by.is_none()))
+            Ok(ours)
         })
         .await?;
-    if is_ours {
-        session.deliver(Box::new(message));
+    for (session, operation) in step {
+        if let Some(message) = message(job, &operation) {
+            session.deliver(Box::new(message));
+        }
     }
     Ok(())
+}
+
+/// Whether an operation is delivered now. It may have been canceled, and ended, since it was read.
+fn is_to_be_sent(conn: &Connection, operation: &OperationRow) -> Result<bool, StoreError> {
+    if operation.state != State::Delivered {
+        return operations::set_delivered(conn, operation.id);
+    }
+    let row = operations::find(conn, operation.tenant, operation.id)?;
+    Ok(row.is_some_and(|row| row.state == State::Delivered && row.cancel_by.is_none()))
 }
 
 /// What a machine that has connected is owed.
