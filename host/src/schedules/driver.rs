@@ -64,15 +64,21 @@ pub async fn look(host: &SharedHost, now: UnixMillis) -> Result<Looked, StoreErr
     // The futures are made before they are polled, as those of the preflight are.
     let firing: Vec<_> = rows
         .iter()
-        .map(|row| fire::fire_waiting(host, row, now))
+        .map(|row| async move { (row, fire::fire_waiting(host, row, now).await) })
         .collect();
     let fired: Vec<_> = stream::iter(firing)
         .buffer_unordered(AT_ONCE)
         .collect()
         .await;
     let mut waits_for = Vec::new();
-    for one in fired {
-        waits_for.extend(one?);
+    for (row, one) in fired {
+        match one {
+            Ok(job) => waits_for.extend(job),
+            // One schedule's trouble is not the others'. What waits is on disk.
+            Err(error) => {
+                tracing::error!(schedule = %row.id, name = row.name, %error, "a schedule cannot be run now; a later look tries again");
+            }
+        }
     }
     let next = host.store.read(schedules::next_due)?;
     Ok(Looked { next, waits_for })

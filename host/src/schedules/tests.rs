@@ -555,6 +555,31 @@ async fn a_schedule_that_cannot_be_read_is_paused_and_the_others_run() {
 }
 
 #[tokio::test]
+async fn a_schedule_whose_run_cannot_be_fired_does_not_hold_up_the_others() {
+    let test = TestHost::new().await;
+    test.machine("web-1").await;
+    let broken = added(&test, hourly("broken")).await;
+    let sound = added(&test, hourly("sound")).await;
+    let id = broken.id.to_string();
+    test.host
+        .store
+        .write(move |conn| {
+            // No number of runs that this version writes.
+            conn.execute(
+                "INSERT INTO schedule_runs (tenant, schedule, planned, state, late, at, runs)
+                 SELECT tenant, id, 1, 'waiting', 0, 1, -1 FROM schedules WHERE id = ?",
+                [&id],
+            )?;
+            Ok::<_, StoreError>(())
+        })
+        .await
+        .expect("writes");
+    let looked = look_at(&test, hours(1)).await;
+    assert_eq!(looked.next, Some(UnixMillis(NOW.0 + 2 * HOUR)));
+    assert_eq!(jobs_of(&test, &sound).len(), 1);
+}
+
+#[tokio::test]
 async fn under_lockdown_nothing_is_made_or_delivered_and_schedules_miss_their_runs() {
     let test = TestHost::new().await;
     let (web, away) = (test.machine("web-1").await, test.machine("web-2").await);
