@@ -10,6 +10,7 @@ use crate::jobs::Events;
 use crate::metrics::Metrics;
 use crate::operators::Failures;
 use crate::plugins::Gates;
+use crate::rollouts::Rollouts;
 use crate::schedules::Schedules;
 use crate::store::Store;
 
@@ -24,6 +25,8 @@ pub struct Host {
     pub presence: Presence,
     /// Who follows which job.
     pub events: Events,
+    /// What wakes the rollouts.
+    pub rollouts: Rollouts,
     /// What wakes the schedules.
     pub schedules: Schedules,
     /// The gates of the preflight.

@@ -21,6 +21,8 @@ pub mod folding;
 
 pub mod library;
 
+pub mod rollouts;
+
 pub mod schedules;
 
 pub mod link;

@@ -26,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::operators::Failures;
 use crate::plugins::Gates;
 use crate::rest;
+use crate::rollouts::{self, Rollouts};
 use crate::schedules::{self, Schedules};
 use crate::store::{OpenError, Store, StoreError, tenants};
 use crate::tls::{self, ApiTls};
@@ -140,6 +141,7 @@ impl Server {
             blobs: BlobStore::open(&directory.blobs())?,
             presence: Presence::default(),
             events: Events::default(),
+            rollouts: Rollouts::default(),
             schedules: Schedules::default(),
             gates: Gates::new(directory.gates()?, options.gate_runner),
             metrics: Metrics::default(),
@@ -169,6 +171,7 @@ impl Server {
                 accept_machines(link.clone(), Arc::clone(&endpoint)),
             ),
             Part::start("the sweeper", sweep(Arc::clone(&host))),
+            Part::start("the rollouts", rollouts::drive(Arc::clone(&host))),
             Part::start("the schedules", schedules::drive(Arc::clone(&host))),
         ];
         parts.extend(renewal.map(|renewal| Part::start("the API's certificate", renewal)));

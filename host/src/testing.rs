@@ -16,6 +16,7 @@ use crate::jobs::{self, Events, Machine};
 use crate::metrics::Metrics;
 use crate::operators::{self, Actor, BearerToken, Failures, Permission};
 use crate::plugins::Gates;
+use crate::rollouts::Rollouts;
 use crate::schedules::Schedules;
 use crate::store::operations::OperationRow;
 use crate::store::tenants::{self, Tenant};
@@ -42,6 +43,7 @@ impl TestHost {
             blobs: BlobStore::open(&dir.path().join("blobs")).expect("opens"),
             presence: Presence::default(),
             events: Events::default(),
+            rollouts: Rollouts::default(),
             schedules: Schedules::default(),
             gates: Gates::new(
                 dir.path().join("gates"),

@@ -16,6 +16,8 @@ pub const STATE: &str = "state";
 pub const OUTPUT: &str = "output";
 /// Event name of an [`OperationResult`](crate::operation::OperationResult).
 pub const RESULT: &str = "result";
+/// Event name of a [`Rollout`](crate::rollout::Rollout): where that is now.
+pub const ROLLOUT: &str = "rollout";
 /// Event name of [`EndEvent`].
 pub const END: &str = "end";
 

@@ -8,7 +8,9 @@ use sluice_protocol::ids::{JobId, OperationId};
 use sluice_protocol::units::{ByteSize, Span};
 
 use crate::bytes::Base64;
+use crate::rollout::Rollout;
 use crate::script::{ScriptRef, ScriptUsed};
+use crate::why::Reason;
 
 /// The request header that makes a submission safe to repeat: the same key with the same body is the same job, with
 /// another body it is refused.
@@ -70,6 +72,19 @@ pub struct SubmitJob {
     /// Fail at once on machines that are not connected.
     #[serde(default)]
     pub no_queue: bool,
+    /// Start in batches: cumulative numbers or percentages of the machines, separated by commas. Each is above the one
+    /// before, and the last means all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "1, 10%, 50%, 100%")]
+    pub batches: Option<String>,
+    /// Have no more operations of the job open at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_concurrency: Option<u64>,
+    /// Pause once so many operations have ended otherwise than as succeeded: a number, a percentage of the operations in the
+    /// batches that have begun, or `never`. Where `batches` are given and this is not, the first failure pauses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "10%")]
+    pub stop_on_failures: Option<String>,
     /// Whose variables the script expects besides our own.
     #[serde(default)]
     pub compat: Option<Compat>,
@@ -157,6 +172,9 @@ pub struct Job {
     /// The script of the library that it runs; null where the request brought the text.
     #[serde(default)]
     pub script: Option<ScriptUsed>,
+    /// How far its rollout is; null where it has none.
+    #[serde(default)]
+    pub rollout: Option<Rollout>,
     /// One for each target, in the order of the request.
     pub operations: Vec<OperationSummary>,
 }
@@ -227,6 +245,9 @@ pub struct OperationSummary {
     pub message: Option<String>,
     /// The script's, 128+n for signal n, -1 where no process ended; null while it has not ended.
     pub exit_code: Option<i32>,
+    /// What it waits for, where it has not started.
+    #[serde(default)]
+    pub why: Vec<Reason>,
 }
 
 /// `POST /v1/jobs/halt`.

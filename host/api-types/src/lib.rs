@@ -7,6 +7,7 @@
 //! - [`problem`], [`page`], [`bytes`]: what every route shares.
 //! - [`whoami`]: who is asking.
 //! - [`job`], [`operation`], [`group`], [`event`], [`blob`]: running scripts.
+//! - [`rollout`], [`why`]: many machines one after the other, and what an operation waits for.
 //! - [`script`]: the script library.
 //! - [`schedule`], [`lockdown`]: running them by themselves, and not at all.
 //! - [`machine`], [`enroll_token`]: the fleet.
@@ -29,7 +30,9 @@ pub mod page;
 pub mod plugin;
 pub mod problem;
 pub mod publisher;
+pub mod rollout;
 pub mod schedule;
 pub mod script;
 pub mod token;
 pub mod whoami;
+pub mod why;

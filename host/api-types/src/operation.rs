@@ -10,6 +10,7 @@ use sluice_protocol::ids::{JobId, OperationId};
 use sluice_protocol::report::{Check, Context, Finding, LimitHit, Receipt};
 
 use crate::script::ScriptUsed;
+use crate::why::Reason;
 
 /// The object that `sluice run --json` prints, key for key. Keys are only ever added, and none is left out: what is
 /// absent is null.
@@ -102,9 +103,9 @@ pub struct OperationResult {
     /// For programs, where a gate or the owner blocked it, for example `approval-required`.
     #[serde(default)]
     pub code: Option<String>,
-    /// What a held or queued operation waits for.
+    /// What it waits for, where it has not started.
     #[serde(default)]
-    pub why: Vec<String>,
+    pub why: Vec<Reason>,
     /// What the machine said after the host had recorded `interrupted`.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]

@@ -56,6 +56,10 @@ pub enum EventKind {
     ScheduleFired,
     ScheduleMissed,
     JobHalted,
+    JobReleased,
+    JobStopped,
+    JobPaused,
+    JobResumed,
     LockdownStarted,
     LockdownLifted,
 }
@@ -110,6 +114,10 @@ impl EventKind {
             Self::ScheduleFired => "schedule_fired",
             Self::ScheduleMissed => "schedule_missed",
             Self::JobHalted => "job_halted",
+            Self::JobReleased => "job_released",
+            Self::JobStopped => "job_stopped",
+            Self::JobPaused => "job_paused",
+            Self::JobResumed => "job_resumed",
             Self::LockdownStarted => "lockdown_started",
             Self::LockdownLifted => "lockdown_lifted",
         }

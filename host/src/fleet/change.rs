@@ -124,6 +124,7 @@ pub async fn revoke(
     for (job, state) in ended {
         host.metrics.operation_ended(state);
         host.events.notify(job);
+        host.rollouts.wake(job);
     }
     Ok(())
 }

@@ -159,6 +159,7 @@ impl Canceling {
         }
         for job in self.jobs {
             host.events.notify(job);
+            host.rollouts.wake(job);
         }
         for (operation, machine) in &self.told {
             if let Some(session) = host.presence.get(*machine) {

@@ -64,6 +64,34 @@ pub(super) async fn deliver_to_all(
     }
 }
 
+/// Sends what was just released of a job to the machines that are connected, as far as it is recorded as delivered.
+pub(crate) async fn deliver_released(
+    host: &SharedHost,
+    tenant: &Tenant,
+    id: JobId,
+    released: &[OperationRow],
+    now: UnixMillis,
+) {
+    if released.is_empty() {
+        return;
+    }
+    let job = match host.store.read(|conn| jobs::find(conn, tenant.id, id)) {
+        Ok(Some(job)) => job,
+        Ok(None) => return,
+        Err(error) => {
+            tracing::error!(job = %id, %error, "what was released cannot be delivered now; its machines get it when they connect again");
+            return;
+        }
+    };
+    for operation in released {
+        let message = Some(operation)
+            .filter(|operation| operation.state == State::Delivered)
+            .and_then(|operation| message(&job, operation));
+        let queued = operation.machine.map(|machine| Queued { machine, message });
+        deliver_to_all(host, tenant, id, queued.as_slice(), now).await;
+    }
+}
+
 /// Sends those of a job's operations that are in one of `states` to the machines that are connected now. A machine that
 /// has got one already does not start it again. What cannot be sent is logged, and sent when its machine connects again:
 /// the job stands, and one machine's trouble is not another's.
@@ -206,9 +234,11 @@ pub async fn pending(
                 }
                 if let (State::Delivered, Some(by)) = (operation.state, &operation.cancel_by) {
                     // The machine has only this connection and has not got the operation, so it never will.
+                    let ending = Ending::Canceled(by.to_owned());
+                    let report = Report::without_process(ending, now.to_wire());
                     pending
                         .canceled
-                        .push(end_unsent(conn, &tenant, &operation, by, now)?);
+                        .push(end_unsent(conn, &tenant, &operation, &report, now)?);
                     continue;
                 }
                 // What it is owed it gets when the lockdown is lifted.
@@ -239,27 +269,27 @@ pub async fn pending(
     {
         host.events.notify(job);
     }
-    for _ in &pending.canceled {
+    for job in &pending.canceled {
         host.metrics.operation_ended(State::Canceled);
+        host.rollouts.wake(*job);
     }
     Ok(pending)
 }
 
-/// Ends an operation that was canceled after it was recorded as delivered, and that never arrived.
-fn end_unsent(
+/// Ends an operation that never arrived: it was canceled, or its machine is not connected and it was not to wait.
+pub(crate) fn end_unsent(
     conn: &Connection,
     tenant: &Tenant,
     operation: &OperationRow,
-    by: &str,
+    report: &Report,
     now: UnixMillis,
 ) -> Result<JobId, StoreError> {
-    let report = Report::without_process(Ending::Canceled(by.to_owned()), now.to_wire());
-    if operations::end(conn, operation.id, From::Open, &report)? {
+    if operations::end(conn, operation.id, From::Open, report)? {
         let script_sha256 = jobs::script_sha256(conn, tenant.id, operation.job)?;
         let ended = Ended {
             operation,
             script_sha256,
-            report: &report,
+            report,
         };
         audit::append(
             conn,

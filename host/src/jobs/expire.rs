@@ -68,6 +68,7 @@ pub async fn sweep(host: &SharedHost, now: UnixMillis) -> Result<usize, StoreErr
         for (job, state) in ended {
             host.metrics.operation_ended(state);
             host.events.notify(job);
+            host.rollouts.wake(job);
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sluice_api_types::event::{OutputEvent, StateEvent};
 use sluice_api_types::operation::OperationResult;
+use sluice_api_types::rollout::{Rollout, RolloutState};
 use sluice_protocol::ending::State;
 use sluice_protocol::ids::{JobId, OperationId};
 use sluice_protocol::message::operation::OutputStream;
@@ -14,7 +15,7 @@ use crate::host::SharedHost;
 use crate::store::operations::{self, Step};
 use crate::store::output::Piece;
 use crate::store::tenants::Tenant;
-use crate::store::{Connection, Extent, StoreError, jobs, output};
+use crate::store::{Connection, Extent, StoreError, jobs, output, rollouts};
 
 /// How many pieces of output are read at once.
 const PIECES: u32 = 64;
@@ -32,6 +33,8 @@ pub enum Followed {
     State(StateEvent),
     /// A piece of output.
     Output(OutputEvent),
+    /// The job's rollout is somewhere else: another batch has begun, or it was paused or resumed.
+    Rollout(Box<Rollout>),
     /// An operation has ended.
     Result(Box<OperationResult>),
     /// All have.
@@ -51,7 +54,7 @@ impl Followed {
                 .flatten()
                 .map(String::len)
                 .sum(),
-            Self::State(_) | Self::End => 0,
+            Self::State(_) | Self::Rollout(_) | Self::End => 0,
         }
     }
 }
@@ -64,6 +67,8 @@ pub struct Follower {
     job: JobId,
     operations: usize,
     subscription: Subscription,
+    /// Where its rollout was last; none where it has none.
+    rollout: Option<(RolloutState, u64)>,
     seen: HashMap<OperationId, Seen>,
     ready: VecDeque<Followed>,
     /// Of what the last look at the job found, what was not told yet.
@@ -95,13 +100,18 @@ impl Follower {
     pub fn new(host: SharedHost, tenant: Tenant, job: JobId) -> Result<Option<Self>, StoreError> {
         // The subscription stands before the first look, so that nothing falls between the two.
         let subscription = host.events.subscribe(job);
-        let head = host.store.read(|conn| jobs::head(conn, tenant.id, job))?;
+        let (head, rollout) = host.store.read(|conn| {
+            let rollout = rollouts::find(conn, tenant.id, job)?;
+            Ok::<_, StoreError>((jobs::head(conn, tenant.id, job)?, rollout))
+        })?;
         Ok(head.map(|head| Self {
             host,
             tenant,
             job,
             operations: usize::try_from(head.targets).unwrap_or(usize::MAX),
             subscription,
+            // Before its first batch, so that the first is told.
+            rollout: rollout.map(|row| (row.state, 0)),
             seen: HashMap::new(),
             ready: VecDeque::new(),
             rest: Vec::new(),
@@ -138,6 +148,7 @@ impl Follower {
     /// Reads from the store what is new, or the next part of that.
     async fn look(&mut self) -> Result<(), StoreError> {
         if self.rest.is_empty() {
+            self.look_at_the_rollout()?;
             self.look_at_the_job().await?;
         }
         let (mut news, tenant) = (std::mem::take(&mut self.rest), self.tenant.clone());
@@ -166,6 +177,25 @@ impl Follower {
         if self.is_over && self.rest.is_empty() {
             self.ended = true;
             self.ready.push_back(Followed::End);
+        }
+        Ok(())
+    }
+
+    /// Says where the rollout is, where that was not said. A job without one is not asked again.
+    fn look_at_the_rollout(&mut self) -> Result<(), StoreError> {
+        let Some(seen) = self.rollout else {
+            return Ok(());
+        };
+        let (tenant, job) = (self.tenant.id, self.job);
+        let shown = self.host.store.read(|conn| {
+            let row = rollouts::find(conn, tenant, job)?;
+            let news = row.filter(|row| (row.state, row.batch) != seen);
+            news.map(|row| crate::rollouts::show(conn, &row))
+                .transpose()
+        })?;
+        if let Some(shown) = shown {
+            self.rollout = Some((shown.state, shown.batch));
+            self.ready.push_back(Followed::Rollout(Box::new(shown)));
         }
         Ok(())
     }
@@ -353,7 +383,7 @@ mod tests {
             match followed {
                 Followed::Output(event) => output += event.data.0.len(),
                 Followed::Result(_) => results += 1,
-                Followed::State(_) | Followed::End => {}
+                Followed::State(_) | Followed::Rollout(_) | Followed::End => {}
             }
         }
         assert_eq!((output, results), (NAMES.len() * EACH, NAMES.len()));

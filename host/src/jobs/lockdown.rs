@@ -91,6 +91,7 @@ pub async fn lift_lockdown(
         .await?;
     tell_machines(host);
     host.schedules.wake();
+    host.rollouts.wake_all();
     for tenant in tenants {
         // One tenant's failure is not the others'. Its machines get it when they come back, or when this is asked again.
         if let Err(error) = deliver_all(host, &tenant, now).await {

@@ -27,9 +27,11 @@ mod submit;
 mod targets;
 #[cfg(test)]
 mod tests;
+mod why;
 
 pub use cancel::{CancelError, Canceling, cancel, end_all_of_machine, halt};
 pub use deliver::{deliver_pending, pending};
+pub(crate) use deliver::{deliver_released, end_unsent};
 pub use events::{Events, Subscription};
 pub use expire::sweep;
 pub use follow::{Followed, Follower};
@@ -39,6 +41,6 @@ pub use preview::preview;
 pub use progress::{store_output, store_step};
 pub(crate) use request::DEFAULT_EXPIRY;
 pub use request::{Order, RequestError, Selection};
-pub use result::{ends_that_are_lost, job, operation_result};
+pub use result::{ends_that_are_lost, job, operation_result, operation_with_why};
 pub use submit::{Checked, SubmitError, check, submit};
 pub use targets::holds;

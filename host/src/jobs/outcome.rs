@@ -67,6 +67,7 @@ pub async fn store_report(
     if let Some(job) = ended {
         host.metrics.operation_ended(state);
         host.events.notify(job);
+        host.rollouts.wake(job);
     }
     Ok(outcome)
 }

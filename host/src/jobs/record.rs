@@ -21,8 +21,10 @@ use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::library::{self, Chosen};
 use crate::operators::Actor;
+use crate::rollouts::Batches;
 use crate::store::jobs::{self, JobRow};
 use crate::store::operations::{self, From, OperationRow};
+use crate::store::rollouts::{self, RolloutRow};
 use crate::store::{Connection, StoreError, Urgency};
 
 /// How long a machine may be silent after an operation should have ended.
@@ -226,6 +228,7 @@ pub(super) async fn job(
     order: Order,
     targets: Vec<Target>,
     plans: Vec<Plan>,
+    batches: Option<Batches>,
     gates_revision: u64,
     now: UnixMillis,
 ) -> Result<Recorded, SubmitError> {
@@ -260,11 +263,14 @@ pub(super) async fn job(
                 Target::NotFound(_) => None,
             };
             let present = machine.is_some_and(|machine| host.presence.get(machine).is_some());
+            let batch = batches
+                .as_ref()
+                .map(|batches| batches.batch_of(position as u64));
             let ended = match plan.ended {
-                None if order.no_queue && !present => Some(Report::without_process(
-                    Ending::AgentNotConnected,
-                    now.to_wire(),
-                )),
+                // Of a batch it is asked when that begins.
+                None if order.no_queue && !present && batch.is_none() => Some(
+                    Report::without_process(Ending::AgentNotConnected, now.to_wire()),
+                ),
                 ended => ended,
             };
             let operation = OperationRow {
@@ -274,10 +280,10 @@ pub(super) async fn job(
                 machine,
                 machine_name: target.name().to_owned(),
                 position: position as u64,
-                state: if present && ended.is_none() {
-                    State::Delivered
-                } else {
-                    State::Queued
+                state: match batch {
+                    Some(_) => State::Held,
+                    None if present && ended.is_none() => State::Delivered,
+                    None => State::Queued,
                 },
                 bundle_sha256: plan.bundle_sha256,
                 silence_after: not_after.plus(time).plus(SILENCE),
@@ -286,6 +292,7 @@ pub(super) async fn job(
                 message: None,
                 exit_code: None,
                 cancel_by: None,
+                batch,
             };
             if operation.state == State::Delivered {
                 connected.insert(operation.id);
@@ -310,10 +317,12 @@ pub(super) async fn job(
         .iter()
         .filter_map(|(_, ended)| ended.as_ref().map(|report| report.ending.state()))
         .collect();
+    let rollout =
+        batches.map(|batches| RolloutRow::new(id, actor.tenant.id, batches, order.no_queue));
     let writer = actor.clone();
     let earlier = host
         .store
-        .write(move |conn| write_job(conn, &writer, &job, operations, now))
+        .write(move |conn| write_job(conn, &writer, &job, operations, rollout, now))
         .await?;
     if let Some(earlier) = earlier {
         return Ok(Recorded::Repeated(earlier));
@@ -330,6 +339,7 @@ fn write_job(
     actor: &Actor,
     job: &JobRow,
     operations: Vec<(OperationRow, Option<Report>)>,
+    rollout: Option<RolloutRow>,
     now: UnixMillis,
 ) -> Result<Option<JobId>, SubmitError> {
     if let Some(earlier) = repetition(
@@ -350,18 +360,25 @@ fn write_job(
         library::still_runs(conn, actor.tenant.id, script)?;
     }
     jobs::insert(conn, actor.tenant.id, job)?;
+    if let Some(rollout) = &rollout {
+        rollouts::insert(conn, rollout)?;
+    }
     let mut events = Vec::with_capacity(operations.len());
     for (operation, ended) in operations {
         operations::insert(conn, &operation)?;
         match ended {
-            None => events.push(
-                Event::by(EventKind::ScriptQueued, actor)
+            None => {
+                let event = Event::by(EventKind::ScriptQueued, actor)
                     .on(&operation.machine_name)
                     .of_job(job.id)
                     .of_operation(operation.id)
                     .with_script(job.script_sha256)
-                    .with_bundle(operation.bundle_sha256),
-            ),
+                    .with_bundle(operation.bundle_sha256);
+                events.push(match operation.batch {
+                    Some(batch) => event.detail("held_for_batch", batch),
+                    None => event,
+                });
+            }
             Some(report) => {
                 operations::end(conn, operation.id, From::NotSent, &report)?;
                 let ended = Ended {

@@ -13,6 +13,7 @@ use sluice_protocol::units::Span;
 
 use crate::fleet;
 use crate::library::{Chosen, Filled, VersionId};
+use crate::rollouts::{Plan, PlanError};
 use crate::store::Extent;
 use crate::store::bindings::TagPair;
 use crate::targets::{Expression, ExpressionError};
@@ -50,6 +51,8 @@ pub struct Order {
     pub expires: Span,
     /// Fail at once where a machine is not connected.
     pub no_queue: bool,
+    /// In batches, or a few at a time; everything at once where absent.
+    pub rollout: Option<Plan>,
     /// Leave out the host's scanners.
     pub skip_security_scan: bool,
     /// Of the whole request, to tell a repetition from another request.
@@ -109,6 +112,7 @@ impl Order {
         let condition = condition.transpose()?;
         let expires = request.expires.unwrap_or(DEFAULT_EXPIRY);
         bounded("expires", Some(expires), LONGEST_EXPIRY)?;
+        let rollout = Plan::read(&request)?;
         let (script, os, declared) = match chosen {
             Some(chosen) => {
                 let Filled { id, os, declared } = chosen.fill(&mut request);
@@ -127,6 +131,7 @@ impl Order {
             condition,
             expires,
             no_queue,
+            rollout,
             skip_security_scan,
             digest,
         })
@@ -386,6 +391,9 @@ pub enum RequestError {
     /// Files that may not come with a script, or not together.
     #[error(transparent)]
     Attachments(#[from] attachment::Refused),
+    /// Batches, or a rule, that make no sense.
+    #[error(transparent)]
+    Rollout(#[from] PlanError),
     /// A limit of nothing.
     #[error(
         "a limit of no bytes at all leaves nothing to run; leave it out for the machine's default"

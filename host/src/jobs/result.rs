@@ -4,31 +4,57 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sluice_api_types::job::{Job, OperationSummary};
 use sluice_api_types::operation::OperationResult;
+use sluice_api_types::why::Reason;
 use sluice_protocol::ending::Ending;
 use sluice_protocol::ids::{JobId, OperationId};
 use sluice_protocol::message::operation::{Chunk, OutputStream};
 use sluice_protocol::report::{Exit, Report, StreamEnd, lost_marker};
 
+use super::why::{OfJob, has_not_started};
 use crate::clock::UnixMillis;
+use crate::host::SharedHost;
+use crate::rollouts;
 use crate::store::jobs;
 use crate::store::operations::{self, OperationRow};
 use crate::store::output::{self, Piece};
 use crate::store::tenants::Tenant;
-use crate::store::{Connection, Extent, Store, StoreError};
+use crate::store::{Connection, Extent, StoreError};
 
 /// A job and its operations; none where the tenant has no such job.
 ///
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub async fn job(store: &Store, tenant: &Tenant, id: JobId) -> Result<Option<Job>, StoreError> {
-    let tenant_id = tenant.id;
+pub async fn job(host: &SharedHost, tenant: &Tenant, id: JobId) -> Result<Option<Job>, StoreError> {
+    let (tenant_id, store) = (tenant.id, &host.store);
     let Some(job) = store.read(|conn| jobs::head(conn, tenant_id, id))? else {
         return Ok(None);
     };
     let extent = Extent::of_rows(usize::try_from(job.targets).unwrap_or(usize::MAX));
-    let operations = store
-        .look(extent, move |conn| operations::of_job(conn, tenant_id, id))
+    let host = host.clone();
+    let (rollout, operations) = store
+        .look(extent, move |conn| {
+            let rows = operations::of_job(conn, tenant_id, id)?;
+            let rollout = crate::store::rollouts::find(conn, tenant_id, id)?
+                .map(|row| rollouts::show(conn, &row))
+                .transpose()?;
+            let of_job = rows
+                .iter()
+                .find(|row| has_not_started(row.state))
+                .map(|row| OfJob::read(conn, row))
+                .transpose()?;
+            let operations = rows
+                .into_iter()
+                .map(|row| {
+                    let why = match &of_job {
+                        Some(of_job) => of_job.why(conn, &host, &row)?,
+                        None => Vec::new(),
+                    };
+                    Ok(summary(row, why))
+                })
+                .collect::<Result<Vec<_>, StoreError>>()?;
+            Ok::<_, StoreError>((rollout, operations))
+        })
         .await?;
     Ok(Some(Job {
         job: id,
@@ -37,11 +63,12 @@ pub async fn job(store: &Store, tenant: &Tenant, id: JobId) -> Result<Option<Job
         submitted_at: job.submitted.to_string(),
         script_sha256: job.script_sha256,
         script: job.script.map(Into::into),
-        operations: operations.into_iter().map(summary).collect(),
+        rollout,
+        operations,
     }))
 }
 
-fn summary(row: OperationRow) -> OperationSummary {
+fn summary(row: OperationRow, why: Vec<Reason>) -> OperationSummary {
     OperationSummary {
         operation: row.id,
         machine: row.machine_name,
@@ -49,6 +76,7 @@ fn summary(row: OperationRow) -> OperationSummary {
         status: row.state.status(),
         message: row.message,
         exit_code: row.exit_code,
+        why,
     }
 }
 
@@ -104,6 +132,28 @@ pub fn operation_result(
             "finished_at": UnixMillis::from_wire(late.finished_at).to_string(),
         })
     });
+    Ok(Some(result))
+}
+
+/// As [`operation_result`], and what it waits for where it has not started.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub fn operation_with_why(
+    conn: &Connection,
+    host: &SharedHost,
+    tenant: &Tenant,
+    id: OperationId,
+) -> Result<Option<OperationResult>, StoreError> {
+    let Some(mut result) = operation_result(conn, tenant, id)? else {
+        return Ok(None);
+    };
+    if has_not_started(result.state)
+        && let Some(row) = operations::find(conn, tenant.id, id)?
+    {
+        result.why = OfJob::read(conn, &row)?.why(conn, host, &row)?;
+    }
     Ok(Some(result))
 }
 

@@ -13,6 +13,7 @@ use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::library::{self, ChooseError, Chosen, VersionId};
 use crate::operators::{Actor, Denied, Permission};
+use crate::rollouts;
 use crate::store::{Connection, Extent, StoreError, blobs};
 use crate::targets::Expression;
 
@@ -40,6 +41,15 @@ pub async fn submit(
     }
     attempt.await?;
     match accepted? {
+        Accepted::Rollout => {
+            host.rollouts.begin(job, actor.tenant.clone());
+            // The job stands. What cannot be released now is released when the host is asked again, or starts again.
+            if let Err(error) = rollouts::advance(host, &actor.tenant, job, now).await {
+                tracing::error!(%job, %error, "a rollout cannot begin now; trying again");
+                host.rollouts.wake(job);
+            }
+            Ok(job)
+        }
         Accepted::Job { queued } => {
             deliver::deliver_to_all(host, &actor.tenant, job, &queued, now).await;
             Ok(job)
@@ -63,6 +73,8 @@ pub async fn submit(
 enum Accepted {
     /// A new job, with operations to deliver.
     Job { queued: Vec<record::Queued> },
+    /// A new job whose operations are held until they are released.
+    Rollout,
     /// The request was made before.
     Repeated(JobId),
 }
@@ -92,6 +104,12 @@ async fn accept(
             look_up(conn, tenant, &selection, condition.as_ref(), &attachments)
         })
         .await?;
+    let rollout = order
+        .rollout
+        .as_ref()
+        .map(|plan| plan.of(targets.len() as u64));
+    let batches = rollout.transpose().map_err(RequestError::from)?;
+    let is_rollout = batches.is_some();
     let plans = preflight::check(host, actor, &order, &targets, &gates, now).await?;
     record::job(
         host,
@@ -101,11 +119,13 @@ async fn accept(
         order,
         targets,
         plans,
+        batches,
         gates.revision,
         now,
     )
     .await
     .map(|recorded| match recorded {
+        record::Recorded::New(_) if is_rollout => Accepted::Rollout,
         record::Recorded::New(queued) => Accepted::Job { queued },
         record::Recorded::Repeated(earlier) => Accepted::Repeated(earlier),
     })

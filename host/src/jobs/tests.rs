@@ -143,8 +143,7 @@ async fn a_machine_of_another_tenant_is_not_found() {
         let job = submit(&test.host, &stranger, request(&typed), None, NOW)
             .await
             .expect("is accepted");
-        let store = &test.host.store;
-        let found = super::job(store, &stranger.tenant, job)
+        let found = super::job(&test.host, &stranger.tenant, job)
             .await
             .expect("reads")
             .expect("is there");
@@ -153,7 +152,7 @@ async fn a_machine_of_another_tenant_is_not_found() {
             Some("Machine not found")
         );
         assert!(
-            super::job(store, &test.tenant, job)
+            super::job(&test.host, &test.tenant, job)
                 .await
                 .expect("reads")
                 .is_none(),
@@ -1088,6 +1087,7 @@ async fn a_script_that_is_archived_while_its_job_is_judged_makes_no_job() {
         order,
         Vec::new(),
         Vec::new(),
+        None,
         1,
         NOW,
     )

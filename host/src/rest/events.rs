@@ -8,7 +8,7 @@ use axum::response::Sse;
 use axum::response::sse::{Event, KeepAlive};
 use futures_util::{Stream, stream};
 use serde::Serialize;
-use sluice_api_types::event::{END, EndEvent, OUTPUT, RESULT, STATE};
+use sluice_api_types::event::{END, EndEvent, OUTPUT, RESULT, ROLLOUT, STATE};
 
 use super::Refusal;
 use super::auth::Operator;
@@ -23,10 +23,10 @@ use crate::store::tokens;
 /// How long a stream may go on after its token was revoked.
 const TOKEN_CHECK: Duration = Duration::from_secs(3);
 
-/// Follows a job: `state`, `output` and `result` events from its start, and `end` when every operation has ended.
+/// Follows a job: `state`, `output`, `rollout` and `result` events from its start, and `end` when every operation has ended.
 #[utoipa::path(
     get, path = "/v1/jobs/{job}/events", params(("job" = String, Path)),
-    responses((status = 200, description = "Server-sent events: state, output, result, end", content_type = "text/event-stream", body = String))
+    responses((status = 200, description = "Server-sent events: state, output, rollout, result, end", content_type = "text/event-stream", body = String))
 )]
 pub(super) async fn follow_job(
     State(host): State<SharedHost>,
@@ -98,6 +98,7 @@ impl Watch {
             Ok(Some(Followed::State(event))) => json(STATE, &event),
             Ok(Some(Followed::Output(event))) => json(OUTPUT, &event),
             Ok(Some(Followed::Result(result))) => json(RESULT, &*result),
+            Ok(Some(Followed::Rollout(rollout))) => json(ROLLOUT, &*rollout),
             Ok(Some(Followed::End)) => json(END, &EndEvent {}),
             Ok(None) => None,
             Err(error) => {

@@ -10,6 +10,7 @@ use sluice_api_types::job::{
     Canceled, HaltJobs, IDEMPOTENCY_KEY, Job, JobPreview, JobSummary, SubmitJob,
 };
 use sluice_api_types::page::{Page, PageQuery};
+use sluice_api_types::rollout::Rollout;
 use sluice_protocol::ids::JobId;
 
 use super::auth::{Operator, allow, own_tenant, record_denied};
@@ -20,6 +21,7 @@ use crate::folding;
 use crate::host::SharedHost;
 use crate::jobs::{self, Follower, SubmitError};
 use crate::operators::Permission;
+use crate::rollouts;
 use crate::schedules;
 use crate::store::jobs as store;
 
@@ -32,7 +34,7 @@ pub(super) const BODY: usize = 12 << 20;
 #[utoipa::path(
     post, path = "/v1/jobs", request_body = SubmitJob,
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes the request safe to repeat: the same key and request is the same job")),
-    responses((status = 201, description = "The job; or server-sent events: job, then state, output, result, end", content((Job = "application/json"), (String = "text/event-stream"))))
+    responses((status = 201, description = "The job; or server-sent events: job, then state, output, rollout, result, end", content((Job = "application/json"), (String = "text/event-stream"))))
 )]
 pub(super) async fn submit_job(
     State(host): State<SharedHost>,
@@ -53,7 +55,7 @@ pub(super) async fn submit_job(
             )));
         }
         let id = jobs::submit(&host, &actor, request, key, UnixMillis::now()).await?;
-        let job = jobs::job(&host.store, &actor.tenant, id)
+        let job = jobs::job(&host, &actor.tenant, id)
             .await?
             .ok_or_else(|| no_job(&id.to_string()))?;
         Ok((host, actor, job))
@@ -145,7 +147,7 @@ pub(super) async fn get_job(
     Path(job): Path,
 ) -> Result<Answer<Job>, Refusal> {
     Ok(Answer(
-        jobs::job(&host.store, &actor.tenant, job_id(&job)?)
+        jobs::job(&host, &actor.tenant, job_id(&job)?)
             .await?
             .ok_or_else(|| no_job(&job))?,
     ))
@@ -176,6 +178,40 @@ pub(super) async fn cancel_job(
         allow(&host, &actor, Permission::RemoteExecution, "cancel a job").await?;
         let canceled = jobs::cancel(&host, &actor, job_id(&job)?, UnixMillis::now()).await?;
         Ok(Answer(Canceled { canceled }))
+    })
+    .await
+}
+
+/// Pauses a job's rollout: nothing more of it is released until it is resumed. Needs `RemoteExecution`.
+#[utoipa::path(post, path = "/v1/jobs/{job}/pause", params(("job" = String, Path)), responses((status = 200, body = Rollout)))]
+pub(super) async fn pause_job(
+    State(host): State<SharedHost>,
+    Operator(actor): Operator,
+    Path(job): Path,
+) -> Result<Answer<Rollout>, Refusal> {
+    uninterrupted(async move {
+        allow(&host, &actor, Permission::RemoteExecution, "pause a job").await?;
+        let now = UnixMillis::now();
+        Ok(Answer(
+            rollouts::pause(&host, &actor, job_id(&job)?, now).await?,
+        ))
+    })
+    .await
+}
+
+/// Goes on with a job's rollout; the failures until now do not count any more. Needs `RemoteExecution`.
+#[utoipa::path(post, path = "/v1/jobs/{job}/resume", params(("job" = String, Path)), responses((status = 200, body = Rollout)))]
+pub(super) async fn resume_job(
+    State(host): State<SharedHost>,
+    Operator(actor): Operator,
+    Path(job): Path,
+) -> Result<Answer<Rollout>, Refusal> {
+    uninterrupted(async move {
+        allow(&host, &actor, Permission::RemoteExecution, "resume a job").await?;
+        let now = UnixMillis::now();
+        Ok(Answer(
+            rollouts::resume(&host, &actor, job_id(&job)?, now).await?,
+        ))
     })
     .await
 }

@@ -87,6 +87,8 @@ fn routes() -> OpenApiRouter<SharedHost> {
         .routes(routes!(jobs::get_job))
         .routes(routes!(jobs::get_groups))
         .routes(routes!(jobs::cancel_job))
+        .routes(routes!(jobs::pause_job))
+        .routes(routes!(jobs::resume_job))
         .routes(routes!(jobs::halt_jobs))
         .routes(routes!(
             lockdown::get_lockdown,

@@ -26,7 +26,10 @@ pub(super) async fn get_operation(
     let (tenant, id) = (actor.tenant, id(&operation)?);
     let result = host
         .store
-        .scan(move |conn| jobs::operation_result(conn, &tenant, id))
+        .scan({
+            let host = host.clone();
+            move |conn| jobs::operation_with_why(conn, &host, &tenant, id)
+        })
         .await?;
     Ok(Answer(result.ok_or_else(|| none(&operation))?))
 }

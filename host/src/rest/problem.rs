@@ -14,6 +14,7 @@ use crate::jobs::{CancelError, LockdownError, SubmitError};
 use crate::library::{self, ArchiveError, ChooseError, RedactError};
 use crate::operators::{AuthenticationError, CreateTokenError, Denied};
 use crate::plugins::{BindError, InstallError, TrustError};
+use crate::rollouts;
 use crate::schedules;
 use crate::store::StoreError;
 
@@ -285,6 +286,19 @@ impl From<CancelError> for Refusal {
         match error {
             CancelError::NoJob(_) => Self::not_found("job-not-found", error.to_string()),
             CancelError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<rollouts::ChangeError> for Refusal {
+    fn from(error: rollouts::ChangeError) -> Self {
+        use rollouts::ChangeError as E;
+        let detail = error.to_string();
+        match error {
+            E::NoJob(_) => Self::not_found("job-not-found", detail),
+            E::NoRollout(_) => Self::new(StatusCode::CONFLICT, "no-rollout", detail),
+            E::Over(_) => Self::new(StatusCode::CONFLICT, "rollout-over", detail),
+            E::Store(error) => error.into(),
         }
     }
 }

@@ -128,6 +128,8 @@ const OPEN: &[&str] = &["/healthz", "/readyz", "/metrics"];
 const NEEDS: &[(&str, &str, Permission)] = &[
     ("POST", "/v1/jobs/x/cancel", Permission::RemoteExecution),
     ("POST", "/v1/jobs/preview", Permission::RemoteExecution),
+    ("POST", "/v1/jobs/x/pause", Permission::RemoteExecution),
+    ("POST", "/v1/jobs/x/resume", Permission::RemoteExecution),
     ("PUT", "/v1/blobs", Permission::RemoteExecution),
     ("POST", "/v1/enroll-tokens", Permission::ManageMachines),
     ("PATCH", "/v1/machines/x", Permission::ManageMachines),

@@ -284,6 +284,24 @@ async fn a_machine_that_is_away_holds_nothing_up_and_runs_the_latest_alone_when_
 }
 
 #[tokio::test]
+async fn a_rollout_that_has_not_come_to_its_end_counts_as_running() {
+    let test = TestHost::new().await;
+    test.machine("web-1").await;
+    let mut careful = hourly("careful");
+    careful.job.batches = Some("100%".to_owned());
+    careful.job.expires = Some(Span::seconds(86_400));
+    let row = added(&test, careful).await;
+    look_at(&test, hours(1)).await;
+    let first = jobs_of(&test, &row)[0];
+    crate::rollouts::pause(&test.host, &test.admin, first, hours(1))
+        .await
+        .expect("pauses");
+    assert_eq!(test.operation(first).state, State::Held);
+    look_at(&test, hours(2)).await;
+    assert_eq!(jobs_of(&test, &row), [first]);
+}
+
+#[tokio::test]
 async fn runs_that_are_made_up_for_follow_each_other() {
     let test = TestHost::new().await;
     let machine = test.machine("web-1").await;
@@ -388,7 +406,7 @@ async fn nobody_changes_what_runs_by_adding_a_version() {
     stored(&test, "#!/bin/sh\necho two\n").await;
     look_at(&test, hours(1)).await;
     let [job] = jobs_of(&test, &row).try_into().expect("one job");
-    let script = jobs::job(&test.host.store, &test.tenant, job)
+    let script = jobs::job(&test.host, &test.tenant, job)
         .await
         .expect("reads")
         .and_then(|job| job.script)

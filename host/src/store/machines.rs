@@ -78,6 +78,25 @@ pub fn find(
     )
 }
 
+/// When the machine with this id was connected last; none where it never was, or where there is none.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub fn last_seen(
+    conn: &Connection,
+    tenant: TenantId,
+    id: MachineId,
+) -> Result<Option<UnixMillis>, StoreError> {
+    let found = first(
+        conn,
+        "SELECT last_seen FROM machines WHERE tenant = ? AND id = ?",
+        params![tenant.to_string(), id.to_string()],
+        |row| time_or_null(row, "last_seen"),
+    )?;
+    Ok(found.flatten())
+}
+
 /// The machine that is not revoked and has this id, or else this name. Nothing that looks like an id is a name
 /// (`fleet/name.rs`).
 ///

@@ -22,6 +22,7 @@ pub mod operations;
 pub mod output;
 pub mod plugins;
 pub mod publishers;
+pub mod rollouts;
 pub mod schedules;
 pub mod scripts;
 pub mod tenants;

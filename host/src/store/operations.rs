@@ -11,9 +11,10 @@ use sluice_protocol::report::Report;
 use super::StoreError;
 use super::row::{
     all, bytes_or_null, change, exists, first, parsed, parsed_or_null, signed, time, time_or_null,
-    unsigned, word,
+    unsigned, unsigned_or_null, word,
 };
 use crate::clock::UnixMillis;
+use crate::rollouts::Counts;
 
 /// An operation, without its reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +47,8 @@ pub struct OperationRow {
     pub exit_code: Option<i32>,
     /// Who asked the machine to cancel it.
     pub cancel_by: Option<String>,
+    /// Its batch, counted from 1, where its job has a rollout.
+    pub batch: Option<u64>,
 }
 
 /// A query for [`OperationRow`]s. It names their columns, because a report that nobody asked for may be large.
@@ -53,7 +56,7 @@ macro_rules! operations {
     ($which:literal) => {
         concat!(
             "SELECT id, tenant, job, machine, machine_name, position, state, bundle_sha256,
-                    silence_after, output_limit, started, message, exit_code, cancel_by
+                    silence_after, output_limit, started, message, exit_code, cancel_by, batch
              FROM operations ",
             $which
         )
@@ -91,8 +94,8 @@ pub fn insert(conn: &Connection, operation: &OperationRow) -> Result<(), StoreEr
     change(
         conn,
         "INSERT INTO operations (id, tenant, job, machine, machine_name, position, state, ended,
-                                 bundle_sha256, silence_after, output_limit)
-         VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?)",
+                                 bundle_sha256, silence_after, output_limit, batch)
+         VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?)",
         params![
             operation.id.to_string(),
             operation.tenant.to_string(),
@@ -104,6 +107,7 @@ pub fn insert(conn: &Connection, operation: &OperationRow) -> Result<(), StoreEr
             operation.bundle_sha256.map(|digest| digest.to_string()),
             operation.silence_after.0,
             signed(operation.output_limit),
+            operation.batch.map(signed),
         ],
     )?;
     Ok(())
@@ -281,6 +285,100 @@ pub fn set_delivered(conn: &Connection, id: OperationId) -> Result<bool, StoreEr
     )? == 1)
 }
 
+/// Where the operations of a job with a rollout are, for each of its batches.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub fn count_by_batch(
+    conn: &Connection,
+    tenant: TenantId,
+    job: JobId,
+    batches: usize,
+) -> Result<Vec<Counts>, StoreError> {
+    // All of it is in the index, except for the tenant, which the job has.
+    let rows = all(
+        conn,
+        "SELECT batch, state, count(*) AS n FROM operations
+         WHERE job = ?1 AND batch IS NOT NULL AND EXISTS (SELECT 1 FROM jobs WHERE id = ?1 AND tenant = ?2)
+         GROUP BY batch, state",
+        params![job.to_string(), tenant.to_string()],
+        |row| {
+            let state = word(row, "state", State::from_word)?;
+            Ok((unsigned(row, "batch")?, state, unsigned(row, "n")?))
+        },
+    )?;
+    let mut counts = vec![Counts::default(); batches];
+    for (batch, state, n) in rows {
+        let of_batch = usize::try_from(batch.saturating_sub(1))
+            .ok()
+            .and_then(|index| counts.get_mut(index))
+            .ok_or_else(|| StoreError::Corrupt(format!("batch {batch} of {batches}")))?;
+        match state {
+            State::Held => of_batch.held += n,
+            State::Queued => of_batch.queued += n,
+            State::Succeeded => of_batch.succeeded += n,
+            state if state.is_terminal() => of_batch.failed += n,
+            _ => of_batch.sent += n,
+        }
+    }
+    Ok(counts)
+}
+
+/// The first operations of a batch that are held, in their order.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub fn held(
+    conn: &Connection,
+    tenant: TenantId,
+    job: JobId,
+    batch: u64,
+    limit: u64,
+) -> Result<Vec<OperationRow>, StoreError> {
+    all(
+        conn,
+        operations!(
+            "WHERE tenant = ? AND job = ? AND batch = ? AND state = 'held' ORDER BY position LIMIT ?"
+        ),
+        params![
+            tenant.to_string(),
+            job.to_string(),
+            signed(batch),
+            signed(limit)
+        ],
+        read,
+    )
+}
+
+/// Takes the step from `held` to `queued` or `delivered`. Says no where it had been taken, or the operation had ended.
+///
+/// # Errors
+///
+/// Where the database cannot be written.
+pub fn release(conn: &Connection, id: OperationId, to: State) -> Result<bool, StoreError> {
+    Ok(change(
+        conn,
+        "UPDATE operations SET state = ? WHERE id = ? AND state = 'held'",
+        params![to.as_str(), id.to_string()],
+    )? == 1)
+}
+
+/// Holds again what was released of a job with a rollout and not sent; says how many operations those are.
+///
+/// # Errors
+///
+/// Where the database cannot be written.
+pub fn hold_queued(conn: &Connection, tenant: TenantId, job: JobId) -> Result<usize, StoreError> {
+    change(
+        conn,
+        "UPDATE operations SET state = 'held'
+         WHERE tenant = ? AND job = ? AND batch IS NOT NULL AND state = 'queued'",
+        params![tenant.to_string(), job.to_string()],
+    )
+}
+
 /// Takes a step of a machine's progress, which only goes forward. Says no where it changed nothing.
 ///
 /// # Errors
@@ -387,7 +485,7 @@ pub fn set_cancel(conn: &Connection, id: OperationId, by: &str) -> Result<(), St
     Ok(())
 }
 
-/// Whether an operation of this machine that has not ended comes with these bytes as an attachment.
+/// Whether an operation of this machine that was released and has not ended comes with these bytes as an attachment.
 ///
 /// # Errors
 ///
@@ -401,7 +499,7 @@ pub fn open_names_attachment(
     exists(
         conn,
         "SELECT 1 FROM operations o JOIN job_attachments a ON a.job = o.job AND a.tenant = o.tenant
-         WHERE o.machine = ? AND o.ended = 0 AND o.tenant = ? AND a.sha256 = ? LIMIT 1",
+         WHERE o.machine = ? AND o.ended = 0 AND o.state <> 'held' AND o.tenant = ? AND a.sha256 = ? LIMIT 1",
         params![machine.to_string(), tenant.to_string(), sha256.to_string()],
     )
 }
@@ -436,5 +534,6 @@ fn read(row: &Row<'_>) -> Result<OperationRow, StoreError> {
         message: row.get("message")?,
         exit_code: row.get("exit_code")?,
         cancel_by: row.get("cancel_by")?,
+        batch: unsigned_or_null(row, "batch")?,
     })
 }

@@ -397,7 +397,8 @@ pub fn waits(conn: &Connection, schedule: ScheduleId) -> Result<Option<RunRow>, 
     )
 }
 
-/// A job of a schedule of which an operation runs, as far as the host can know: what was sent and has not ended.
+/// A job of a schedule of which an operation runs, as far as the host can know: what was sent and has not ended. One with a
+/// rollout goes on by itself, so that it runs for as long as some of it is held.
 ///
 /// # Errors
 ///
@@ -412,8 +413,8 @@ pub fn running_job(
         conn,
         // From what is open to what the schedule made: its history grows for ever.
         "SELECT r.job FROM operations o CROSS JOIN schedule_runs r
-         WHERE o.ended = 0 AND o.tenant = ?1 AND o.state NOT IN ('held', 'queued')
-           AND r.schedule = ?2 AND r.job = o.job LIMIT 1",
+         WHERE o.ended = 0 AND o.tenant = ?1 AND o.state <> 'queued'
+           AND (o.state <> 'held' OR o.batch IS NOT NULL) AND r.schedule = ?2 AND r.job = o.job LIMIT 1",
         params![tenant.to_string(), schedule.to_string()],
         |row| parsed_or_null(row, "job"),
     )?;

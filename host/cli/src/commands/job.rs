@@ -5,6 +5,7 @@ mod fold;
 use clap::Subcommand;
 use sluice_api_types::job::{Canceled, HaltJobs, Job, JobSummary};
 use sluice_api_types::operation::{Gaps, InvalidGaps, LOST, OperationResult};
+use sluice_api_types::rollout::Rollout;
 use sluice_protocol::ids::OperationId;
 use sluice_protocol::message::operation::OutputStream;
 use sluice_protocol::report::CheckStatus;
@@ -53,6 +54,16 @@ pub(crate) enum JobCommand {
     },
     /// End the operations of a job that have not ended
     Cancel {
+        /// The job's id
+        job: String,
+    },
+    /// Release no more operations of a job that runs in batches or a few at a time, until it is resumed
+    Pause {
+        /// The job's id
+        job: String,
+    },
+    /// Go on with a job that was paused; the failures until now do not count any more
+    Resume {
         /// The job's id
         job: String,
     },
@@ -108,6 +119,8 @@ pub(crate) async fn run(global: &Global, command: JobCommand) -> Result<u8, Erro
             print_output(global, &job, on.as_deref(), stream).await
         }
         JobCommand::Cancel { job } => cancel(global, &job).await,
+        JobCommand::Pause { job } => change(global, &job, "pause").await,
+        JobCommand::Resume { job } => change(global, &job, "resume").await,
         JobCommand::Halt { tenant } => halt(global, tenant).await,
         JobCommand::Approve { .. } => Err(Error::NotImplemented("sluice job approve")),
     }
@@ -159,7 +172,7 @@ async fn show(global: &Global, job: &str, format: Option<Format>) -> Result<u8, 
     let client = Client::new(global)?;
     let job: Job = client.get(&["jobs", job])?.json().await?;
     if format == Format::Text {
-        output::print(&output::record(&[
+        let mut fields = vec![
             ("job", Some(job.job.to_string())),
             ("tenant", Some(job.tenant.clone())),
             ("operator", Some(job.operator.clone())),
@@ -171,7 +184,9 @@ async fn show(global: &Global, job: &str, format: Option<Format>) -> Result<u8, 
                     .map(|script| format!("{}@{}", script.name, script.version)),
             ),
             ("script sha256", Some(job.script_sha256.to_string())),
-        ]))?;
+        ];
+        fields.extend(job.rollout.iter().flat_map(rollout_fields));
+        output::print(&output::record(&fields))?;
     }
     let mut results: Vec<OperationResult> = Vec::new();
     for operation in &job.operations {
@@ -249,9 +264,9 @@ fn describe(result: &OperationResult) -> String {
     let notes = result
         .why
         .iter()
-        .map(|why| ("waits for", why))
-        .chain(result.notes.iter().map(|note| ("note", note)));
-    fields.extend(notes.map(|(name, text)| (name, Some(text.clone()))));
+        .map(|why| ("waits for", why.to_string()))
+        .chain(result.notes.iter().map(|note| ("note", note.clone())));
+    fields.extend(notes.map(|(name, text)| (name, Some(text))));
     format!("\n{}", output::record(&fields))
 }
 
@@ -371,6 +386,53 @@ async fn cancel(global: &Global, job: &str) -> Result<u8, Error> {
         .json()
         .await?;
     tell(global, &canceled)
+}
+
+/// Pauses or resumes a job, and says how far it is.
+async fn change(global: &Global, job: &str, verb: &str) -> Result<u8, Error> {
+    let rollout: Rollout = Client::new(global)?
+        .post(&["jobs", job, verb])?
+        .json()
+        .await?;
+    if global.json {
+        output::json_line(&rollout)?;
+    } else {
+        output::print(&output::record(&rollout_fields(&rollout)))?;
+    }
+    Ok(exit::SUCCESS)
+}
+
+/// How far a rollout is, for people.
+fn rollout_fields(rollout: &Rollout) -> Vec<(&'static str, Option<String>)> {
+    let up_to: Vec<String> = rollout.batches.iter().map(u64::to_string).collect();
+    vec![
+        ("rollout", Some(rollout.state.as_str().to_owned())),
+        (
+            "batch",
+            Some(format!(
+                "{} of {} (up to {} operations)",
+                rollout.batch,
+                rollout.of,
+                up_to.join(", ")
+            )),
+        ),
+        (
+            "at once",
+            rollout.max_concurrency.map(|most| most.to_string()),
+        ),
+        (
+            "held",
+            Some(rollout.held.to_string()).filter(|_| rollout.held > 0),
+        ),
+        (
+            "failures",
+            rollout
+                .stop_on_failures
+                .as_ref()
+                .map(|rule| format!("{} (pauses at {rule})", rollout.failures)),
+        ),
+        ("paused", rollout.paused.as_ref().map(ToString::to_string)),
+    ]
 }
 
 async fn halt(global: &Global, tenant: Option<String>) -> Result<u8, Error> {

@@ -98,6 +98,15 @@ pub(crate) struct JobArgs {
     /// How long the job may wait before it starts, for example 1h
     #[arg(long, value_name = "DURATION", help_heading = "Limits")]
     expires: Option<Span>,
+    /// Start in batches, each when the one before has ended well: cumulative numbers or percentages, for example "1, 10%, 50%, 100%"
+    #[arg(long, value_name = "LIST", help_heading = "Rollout")]
+    batches: Option<String>,
+    /// Have no more operations of the job open at once
+    #[arg(long, value_name = "N", help_heading = "Rollout")]
+    max_concurrency: Option<u64>,
+    /// Pause once so many operations have failed: a number, a percentage of those that have begun, or never (with --batches 1 where nothing is said)
+    #[arg(long, value_name = "N|P%|never", help_heading = "Rollout")]
+    stop_on_failures: Option<String>,
     /// Fail at once on machines that are not connected
     #[arg(long)]
     no_queue: bool,
@@ -228,6 +237,9 @@ impl Prepared {
             confinement: arguments.confinement,
             expires: arguments.expires,
             no_queue: arguments.no_queue,
+            batches: arguments.batches,
+            max_concurrency: arguments.max_concurrency,
+            stop_on_failures: arguments.stop_on_failures,
             compat: arguments.compat,
             no_security_scan: arguments.no_security_scan,
         };

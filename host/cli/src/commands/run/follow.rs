@@ -8,7 +8,8 @@ use sluice_api_types::event;
 use sluice_api_types::event::OutputEvent;
 use sluice_api_types::job::{Canceled, Job};
 use sluice_api_types::operation::OperationResult;
-use sluice_protocol::ids::OperationId;
+use sluice_api_types::rollout::{Rollout, RolloutState};
+use sluice_protocol::ids::{JobId, OperationId};
 use tokio::sync::mpsc;
 
 use super::console::Console;
@@ -184,6 +185,12 @@ impl<'a> Follower<'a> {
                     );
                 }
             }
+            event::ROLLOUT if !self.json => {
+                let rollout: Rollout = read(&event.data)?;
+                if let Some(line) = told(self.job.job, &rollout) {
+                    output::complain(&line);
+                }
+            }
             event::RESULT => {
                 let result: OperationResult = read(&event.data)?;
                 self.ended(result, event.data.clone());
@@ -278,6 +285,21 @@ async fn next(events: &mut Option<EventStream<'_>>) -> Result<Option<VecDeque<Ev
 
 fn read<T: DeserializeOwned>(data: &str) -> Result<T, Error> {
     serde_json::from_str(data).map_err(|error| Error::Answer(error.to_string()))
+}
+
+/// What is said of a rollout: which batch has begun, and why it does not go on.
+fn told(job: JobId, rollout: &Rollout) -> Option<String> {
+    match (rollout.state, &rollout.paused) {
+        (RolloutState::Paused, Some(paused)) => Some(format!(
+            "sluice: {paused}; {} operations are held, go on with sluice job resume {job} or end it with sluice job cancel {job}",
+            rollout.held
+        )),
+        (RolloutState::Running, _) if rollout.of > 1 => Some(format!(
+            "sluice: batch {} of {} has begun",
+            rollout.batch, rollout.of
+        )),
+        _ => None,
+    }
 }
 
 /// The object on one line, as the host wrote it where it is on one.

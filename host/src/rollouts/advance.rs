@@ -1,0 +1,197 @@
+//! From a decision to operations on their way: each step is one transaction, with its record.
+
+use sluice_api_types::rollout::RolloutState;
+use sluice_protocol::ending::{Ending, State};
+use sluice_protocol::ids::JobId;
+use sluice_protocol::report::Report;
+
+use super::{Facts, Step, decide};
+use crate::audit::{self, Event, EventKind};
+use crate::clock::UnixMillis;
+use crate::host::SharedHost;
+use crate::jobs;
+use crate::store::operations::OperationRow;
+use crate::store::rollouts::{PausedRow, RolloutRow};
+use crate::store::tenants::Tenant;
+use crate::store::{Connection, StoreError, lockdown, operations, rollouts};
+
+/// How many operations one transaction releases: others wait meanwhile.
+const STEP: u64 = 1000;
+
+/// Takes a job's rollout as far as it goes now: releases what may start, stops where the rule fires, and ends it where
+/// everything has ended. Whoever asks at the same time, each operation is released once.
+///
+/// # Errors
+///
+/// Where the database cannot be used; what was released until then stays so, and is delivered.
+pub async fn advance(
+    host: &SharedHost,
+    tenant: &Tenant,
+    job: JobId,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    loop {
+        // Most ends change nothing, and a look is no commit.
+        let id = tenant.id;
+        let next = host
+            .store
+            .scan(move |conn| match rollouts::find(conn, id, job)? {
+                Some(row) if row.state != RolloutState::Done => next(conn, &row, now).map(Some),
+                _ => Ok(None),
+            })
+            .await?;
+        match next {
+            Some(Step::Wait) => return Ok(()),
+            Some(_) => {}
+            // Somebody else has ended it.
+            None => {
+                host.rollouts.forget(job);
+                return Ok(());
+            }
+        }
+        let (own, asked) = (host.clone(), tenant.clone());
+        let taken = host
+            .store
+            .write(move |conn| take(conn, &own, &asked, job, now))
+            .await?;
+        for state in taken.ended {
+            host.metrics.operation_ended(state);
+        }
+        jobs::deliver_released(host, tenant, job, &taken.released, now).await;
+        host.events.notify(job);
+        match taken.step {
+            // Not all of it, perhaps, or it ended on the way.
+            Step::Release { .. } => {}
+            Step::Done => {
+                host.rollouts.forget(job);
+                return Ok(());
+            }
+            Step::Stop { .. } | Step::Wait => return Ok(()),
+        }
+    }
+}
+
+/// What is to be done now: nothing for a rollout that is done, and no release where nothing may start.
+fn next(conn: &Connection, row: &RolloutRow, now: UnixMillis) -> Result<Step, StoreError> {
+    if row.state == RolloutState::Done {
+        return Ok(Step::Wait);
+    }
+    let batches = row.batches.ends.len();
+    let counts = operations::count_by_batch(conn, row.tenant, row.job, batches)?;
+    let step = decide(&Facts {
+        ends: &row.batches.ends,
+        max_concurrency: row.batches.max_concurrency,
+        stop: row.batches.stop,
+        batch: row.batch,
+        forgiven: row.forgiven,
+        paused: row.state == RolloutState::Paused,
+        counts: &counts,
+    });
+    if matches!(step, Step::Release { .. }) {
+        let not_after = crate::store::jobs::not_after(conn, row.tenant, row.job)?;
+        // What is overdue the sweeper ends; what is locked down stays as it is.
+        let may_start = not_after.is_some_and(|not_after| now <= not_after)
+            && lockdown::current(conn)?.is_none();
+        if !may_start {
+            return Ok(Step::Wait);
+        }
+    }
+    Ok(step)
+}
+
+/// A step that was taken.
+struct Taken {
+    step: Step,
+    /// As they are stored now.
+    released: Vec<OperationRow>,
+    /// What ended instead of being released.
+    ended: Vec<State>,
+}
+
+fn take(
+    conn: &Connection,
+    host: &SharedHost,
+    tenant: &Tenant,
+    job: JobId,
+    now: UnixMillis,
+) -> Result<Taken, StoreError> {
+    let mut taken = Taken {
+        step: Step::Wait,
+        released: Vec::new(),
+        ended: Vec::new(),
+    };
+    // Looked at again, where nothing can change in between.
+    let Some(mut row) = rollouts::find(conn, tenant.id, job)? else {
+        return Ok(taken);
+    };
+    let step = next(conn, &row, now)?;
+    taken.step = step;
+    match step {
+        Step::Wait => return Ok(taken),
+        Step::Done => (row.state, row.paused) = (RolloutState::Done, None),
+        Step::Stop { batch, failures } => {
+            (row.batch, row.state) = (batch, RolloutState::Paused);
+            row.paused = Some(PausedRow {
+                since: now,
+                by: None,
+                failures: Some(failures),
+            });
+            let taken_back = operations::hold_queued(conn, tenant.id, job)?;
+            let rule = row.batches.stop.map(|rule| rule.to_string());
+            let event = about(&row, Event::by_host(EventKind::JobStopped))
+                .detail("rule", rule)
+                .detail("failures", failures)
+                .detail("taken_back", taken_back);
+            audit::append(conn, tenant, now, [event])?;
+        }
+        Step::Release { batch, operations } => {
+            row.batch = batch;
+            let held = operations::held(conn, tenant.id, job, batch, operations.min(STEP))?;
+            let event = about(&row, Event::by_host(EventKind::JobReleased))
+                .detail("operations", held.len());
+            audit::append(conn, tenant, now, [event])?;
+            for operation in held {
+                release(conn, host, tenant, &row, operation, &mut taken, now)?;
+            }
+        }
+    }
+    rollouts::update(conn, &row)?;
+    Ok(taken)
+}
+
+fn release(
+    conn: &Connection,
+    host: &SharedHost,
+    tenant: &Tenant,
+    row: &RolloutRow,
+    mut operation: OperationRow,
+    taken: &mut Taken,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let machine = operation.machine;
+    let is_connected = machine.is_some_and(|machine| host.presence.get(machine).is_some());
+    if row.no_queue && !is_connected {
+        let report = Report::without_process(Ending::AgentNotConnected, now.to_wire());
+        jobs::end_unsent(conn, tenant, &operation, &report, now)?;
+        taken.ended.push(report.ending.state());
+        return Ok(());
+    }
+    // It counts as delivered from the commit on, as what is submitted does.
+    operation.state = if is_connected {
+        State::Delivered
+    } else {
+        State::Queued
+    };
+    if operations::release(conn, operation.id, operation.state)? {
+        taken.released.push(operation);
+    }
+    Ok(())
+}
+
+/// What an entry about a rollout says of it.
+pub(super) fn about(row: &RolloutRow, event: Event) -> Event {
+    event
+        .of_job(row.job)
+        .detail("batch", row.batch)
+        .detail("of", row.batches.ends.len())
+}

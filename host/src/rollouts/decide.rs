@@ -1,0 +1,429 @@
+//! What a rollout does next, from what is known of its operations: no clock, no I/O.
+//!
+//! ```text
+//!            batch begins                its operations have ended, and the rule is kept
+//! (made) ---> running ---> running: the next batch ---> ... ---> done
+//!               |  ^
+//!  rule, pause  v  | resume: the failures until then are forgiven
+//!             paused ------------------------------------------> done: whatever ended the rest
+//! ```
+//!
+//! It is asked again whenever something has changed. What it says depends on what is stored alone, so a host that was stopped
+//! between two steps goes on with the second.
+
+use super::Share;
+
+/// Where the operations of one batch are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// They wait for their release.
+    pub held: u64,
+    /// They are released, and not sent.
+    pub queued: u64,
+    /// They were sent, and have not ended.
+    pub sent: u64,
+    /// They have ended well.
+    pub succeeded: u64,
+    /// They have ended otherwise.
+    pub failed: u64,
+}
+
+impl Counts {
+    /// How many are released and have not ended.
+    const fn open(self) -> u64 {
+        self.queued + self.sent
+    }
+
+    const fn has_ended(self) -> bool {
+        self.held == 0 && self.open() == 0
+    }
+}
+
+/// Everything that the decision depends on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts<'a> {
+    /// How many operations belong to all batches up to each.
+    pub ends: &'a [u64],
+    /// How many operations may be open at once.
+    pub max_concurrency: Option<u64>,
+    /// How many failures pause it.
+    pub stop: Option<Share>,
+    /// The batch that has begun last, counted from 1.
+    pub batch: u64,
+    /// Failures that were there when it was resumed.
+    pub forgiven: u64,
+    /// Whether somebody or the rule has paused it.
+    pub paused: bool,
+    /// One for each batch.
+    pub counts: &'a [Counts],
+}
+
+/// What is to be done next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing, until something changes.
+    Wait,
+    /// Release so many of the operations that are held in this batch, in their order. In those before it none is.
+    Release {
+        /// Counted from 1: the batch of the facts, or a later one, which begins.
+        batch: u64,
+        /// At least one.
+        operations: u64,
+    },
+    /// The rule fires.
+    Stop {
+        /// The batch that has begun last.
+        batch: u64,
+        /// The failures that it counts.
+        failures: u64,
+    },
+    /// Every operation has ended.
+    Done,
+}
+
+/// What a rollout does next.
+#[must_use]
+pub fn decide(facts: &Facts<'_>) -> Step {
+    if facts.counts.iter().all(|counts| counts.has_ended()) {
+        return Step::Done;
+    }
+    if facts.paused {
+        return Step::Wait;
+    }
+    let mut batch = facts.batch.max(1);
+    loop {
+        let begun = begun(facts.counts, batch);
+        let failures = failures(facts.counts, batch).saturating_sub(facts.forgiven);
+        let is_left = facts
+            .counts
+            .iter()
+            .any(|counts| counts.held + counts.queued > 0);
+        if let (Some(rule), true) = (facts.stop, is_left) {
+            let size = facts.ends.get(index(batch)).copied().unwrap_or_default();
+            if failures >= rule.of(size).max(1) {
+                return Step::Stop { batch, failures };
+            }
+        }
+        if begun.iter().all(|counts| counts.has_ended()) && begun.len() < facts.counts.len() {
+            batch += 1;
+            continue;
+        }
+        let open: u64 = begun.iter().map(|counts| counts.open()).sum();
+        // Those before have ended, or this one had not begun.
+        let held = begun.last().map_or(0, |counts| counts.held);
+        let room = facts
+            .max_concurrency
+            .map_or(u64::MAX, |most| most.saturating_sub(open));
+        return match held.min(room) {
+            0 => Step::Wait,
+            operations => Step::Release { batch, operations },
+        };
+    }
+}
+
+/// How many operations of the batches up to this one have ended otherwise than well.
+#[must_use]
+pub fn failures(counts: &[Counts], batch: u64) -> u64 {
+    begun(counts, batch)
+        .iter()
+        .map(|counts| counts.failed)
+        .sum()
+}
+
+fn begun(counts: &[Counts], batch: u64) -> &[Counts] {
+    &counts[..counts.len().min(index(batch) + 1)]
+}
+
+fn index(batch: u64) -> usize {
+    usize::try_from(batch.saturating_sub(1)).unwrap_or(usize::MAX - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn held(held: u64) -> Counts {
+        Counts {
+            held,
+            queued: 0,
+            sent: 0,
+            succeeded: 0,
+            failed: 0,
+        }
+    }
+
+    const fn ended(succeeded: u64, failed: u64) -> Counts {
+        Counts {
+            held: 0,
+            queued: 0,
+            sent: 0,
+            succeeded,
+            failed,
+        }
+    }
+
+    fn facts<'a>(ends: &'a [u64], counts: &'a [Counts]) -> Facts<'a> {
+        Facts {
+            ends,
+            max_concurrency: None,
+            stop: Some(Share::Count(1)),
+            batch: 1,
+            forgiven: 0,
+            paused: false,
+            counts,
+        }
+    }
+
+    #[test]
+    fn a_batch_begins_when_all_of_the_one_before_has_ended_well() {
+        let ends = [1, 3, 10];
+        let step = |first: Counts| decide(&facts(&ends, &[first, held(2), held(7)]));
+        let release = |batch, operations| Step::Release { batch, operations };
+        assert_eq!(step(held(1)), release(1, 1));
+        let sent = Counts {
+            sent: 1,
+            ..Counts::default()
+        };
+        assert_eq!(step(sent), Step::Wait);
+        assert_eq!(
+            step(Counts {
+                queued: 1,
+                ..Counts::default()
+            }),
+            Step::Wait
+        );
+        assert_eq!(step(ended(1, 0)), release(2, 2));
+        assert_eq!(
+            step(ended(0, 1)),
+            Step::Stop {
+                batch: 1,
+                failures: 1
+            }
+        );
+    }
+
+    #[test]
+    fn a_percentage_is_of_what_has_begun_and_at_least_one_failure() {
+        let ends = [1, 20, 100];
+        let with = |batch, counts: &[Counts]| {
+            decide(&Facts {
+                stop: Some(Share::Percent(10)),
+                batch,
+                ..facts(&ends, counts)
+            })
+        };
+        // The first machine is all that has begun, so that its failure is not one of a hundred.
+        let first = with(1, &[ended(0, 1), held(19), held(80)]);
+        assert_eq!(
+            first,
+            Step::Stop {
+                batch: 1,
+                failures: 1
+            }
+        );
+        let second = with(2, &[ended(1, 0), ended(18, 1), held(80)]);
+        assert_eq!(
+            second,
+            Step::Release {
+                batch: 3,
+                operations: 80
+            }
+        );
+        let two = with(2, &[ended(1, 0), ended(17, 2), held(80)]);
+        assert_eq!(
+            two,
+            Step::Stop {
+                batch: 2,
+                failures: 2
+            }
+        );
+    }
+
+    #[test]
+    fn a_rule_fires_in_the_middle_of_a_batch_and_only_where_something_is_left_to_stop() {
+        let ends = [5];
+        let counts = |held, sent| {
+            [Counts {
+                held,
+                sent,
+                failed: 1,
+                ..Counts::default()
+            }]
+        };
+        let fires = decide(&facts(&ends, &counts(2, 2)));
+        assert_eq!(
+            fires,
+            Step::Stop {
+                batch: 1,
+                failures: 1
+            }
+        );
+        assert_eq!(decide(&facts(&ends, &counts(0, 4))), Step::Wait);
+        assert_eq!(decide(&facts(&ends, &[ended(4, 1)])), Step::Done);
+    }
+
+    #[test]
+    fn failures_that_were_there_when_it_was_resumed_are_forgiven_and_new_ones_are_not() {
+        let ends = [2, 4];
+        let with = |forgiven, failed| {
+            decide(&Facts {
+                forgiven,
+                ..facts(&ends, &[ended(2 - failed, failed), held(2)])
+            })
+        };
+        assert_eq!(
+            with(1, 1),
+            Step::Release {
+                batch: 2,
+                operations: 2
+            }
+        );
+        assert_eq!(
+            with(1, 2),
+            Step::Stop {
+                batch: 1,
+                failures: 1
+            }
+        );
+    }
+
+    #[test]
+    fn what_was_refused_before_it_could_run_counts_when_its_batch_begins() {
+        let ends = [1, 3];
+        let later = Counts {
+            held: 1,
+            failed: 1,
+            ..Counts::default()
+        };
+        let before = decide(&facts(&ends, &[held(1), later]));
+        assert_eq!(
+            before,
+            Step::Release {
+                batch: 1,
+                operations: 1
+            }
+        );
+        let then = decide(&facts(&ends, &[ended(1, 0), later]));
+        assert_eq!(
+            then,
+            Step::Stop {
+                batch: 2,
+                failures: 1
+            }
+        );
+    }
+
+    #[test]
+    fn no_more_than_may_be_are_open_at_once_whatever_batch_they_are_of() {
+        let ends = [10];
+        let with = |counts| {
+            decide(&Facts {
+                max_concurrency: Some(3),
+                stop: None,
+                ..facts(&ends, &[counts])
+            })
+        };
+        assert_eq!(
+            with(held(10)),
+            Step::Release {
+                batch: 1,
+                operations: 3
+            }
+        );
+        let some = Counts {
+            held: 7,
+            queued: 1,
+            sent: 1,
+            succeeded: 1,
+            failed: 0,
+        };
+        assert_eq!(
+            with(some),
+            Step::Release {
+                batch: 1,
+                operations: 1
+            }
+        );
+        assert_eq!(with(Counts { sent: 2, ..some }), Step::Wait);
+    }
+
+    #[test]
+    fn a_paused_rollout_waits_and_is_done_when_everything_was_ended() {
+        let ends = [1, 2];
+        let paused = |counts: &[Counts]| {
+            decide(&Facts {
+                paused: true,
+                ..facts(&ends, counts)
+            })
+        };
+        assert_eq!(paused(&[ended(1, 0), held(1)]), Step::Wait);
+        assert_eq!(paused(&[ended(0, 1), ended(0, 1)]), Step::Done);
+    }
+
+    /// Whatever ends in whatever order, and wherever the host was stopped between two steps: nothing is released twice or
+    /// left out, no more are open than may be, and no batch begins before the one before has ended.
+    #[test]
+    fn every_order_of_ends_releases_each_operation_once_and_in_order() {
+        for seed in 0..500_u64 {
+            let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+            let mut random = |below: u64| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                state % below
+            };
+            let all = 1 + random(30);
+            let mut ends: Vec<u64> = (0..random(4)).map(|_| 1 + random(all)).collect();
+            ends.push(all);
+            ends.sort_unstable();
+            ends.dedup();
+            let sizes = ends.iter().scan(0, |before, end| {
+                let size = end - *before;
+                *before = *end;
+                Some(size)
+            });
+            let mut counts: Vec<Counts> = sizes.map(held).collect();
+            let most = (random(2) == 0).then(|| 1 + random(5));
+            let (mut batch, mut released) = (1, 0);
+            loop {
+                let step = decide(&Facts {
+                    max_concurrency: most,
+                    stop: None,
+                    batch,
+                    ..facts(&ends, &counts)
+                });
+                match step {
+                    Step::Release {
+                        batch: to,
+                        operations,
+                    } => {
+                        assert!(
+                            to == batch || begun(&counts, batch).iter().all(|it| it.has_ended()),
+                            "seed {seed}"
+                        );
+                        batch = to;
+                        released += operations;
+                        let of_batch = &mut counts[index(batch)];
+                        assert!(of_batch.held >= operations, "seed {seed}");
+                        of_batch.held -= operations;
+                        of_batch.sent += operations;
+                        let open: u64 = counts.iter().map(|it| it.open()).sum();
+                        assert!(most.is_none_or(|most| open <= most), "seed {seed}");
+                    }
+                    Step::Wait => {
+                        let open: Vec<usize> = (0..counts.len())
+                            .filter(|at| counts[*at].sent > 0)
+                            .collect();
+                        assert!(!open.is_empty(), "seed {seed}: it waits for nothing");
+                        let at = open[random(open.len() as u64) as usize];
+                        counts[at].sent -= 1;
+                        counts[at].succeeded += 1;
+                    }
+                    Step::Done => break,
+                    Step::Stop { .. } => panic!("seed {seed}: there is no rule"),
+                }
+            }
+            assert_eq!(released, all, "seed {seed}");
+        }
+    }
+}
