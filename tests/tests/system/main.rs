@@ -30,6 +30,7 @@ mod outcomes;
 mod output;
 mod parameters;
 mod resumed;
+mod rollouts;
 mod schedules;
 mod shipped;
 mod slots;
