@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use sluice_api_types::job::SubmitJob;
 use sluice_api_types::rollout::RolloutState;
 use sluice_api_types::why::Reason;
+use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::{Ending, State};
 use sluice_protocol::ids::JobId;
 use sluice_protocol::report::{Exit, Report};
@@ -14,6 +15,7 @@ use super::driver::{look, take_up};
 use super::*;
 use crate::fleet::{Inbox, Session};
 use crate::jobs::{self, Machine, Outcome};
+use crate::store::{StoreError, operations};
 use crate::testing::{NOW, TestHost};
 
 const NAMES: [&str; 6] = ["m1", "m2", "m3", "m4", "m5", "m6"];
@@ -385,4 +387,31 @@ async fn a_job_without_a_rollout_and_one_of_another_tenant_cannot_be_paused() {
     ] {
         assert!(matches!(refused, Err(ChangeError::NoJob(_))));
     }
+}
+
+#[tokio::test]
+async fn a_machine_gets_no_attachment_before_its_batch_begins() {
+    let fleet = Fleet::of(2).await;
+    let job = fleet.submit(batches("1, 100%")).await;
+    let (tenant, sha256) = (fleet.test.tenant.id, Digest::of(b"data"));
+    let attached = fleet.test.host.store.write(move |conn| {
+        conn.execute(
+            "INSERT INTO job_attachments (tenant, job, sha256) VALUES (?, ?, ?)",
+            [tenant.to_string(), job.to_string(), sha256.to_string()],
+        )
+        .map_err(StoreError::from)
+    });
+    attached.await.expect("writes");
+    let may_have = |position: usize| {
+        let machine = fleet.machines[position].id;
+        let found = fleet
+            .test
+            .host
+            .store
+            .read(|conn| operations::open_names_attachment(conn, tenant, machine, sha256));
+        found.expect("reads")
+    };
+    assert_eq!((may_have(0), may_have(1)), (true, false));
+    fleet.end(job, 0, Ending::Succeeded).await;
+    assert_eq!((may_have(0), may_have(1)), (false, true));
 }
