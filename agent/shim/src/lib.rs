@@ -37,6 +37,7 @@ mod containment;
 mod ephemeral;
 mod flush;
 mod journal;
+mod mask;
 mod output;
 mod pace;
 mod privileges;

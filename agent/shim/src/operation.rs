@@ -286,6 +286,7 @@ impl Scene<'_> {
             containment,
             ephemeral_uid: user.ephemeral_uid(),
             limits: &spec.limits,
+            secrets: &spec.secrets,
             spool: &spec.spool,
         };
         Ok(supervise(running, self.journal, self.notes))

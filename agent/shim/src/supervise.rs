@@ -31,10 +31,11 @@ use crate::containment::Containment;
 use crate::event::{End, Ends, LimitHit, Outcome, Stream, UnixMillis, Usage};
 use crate::journal::Journal;
 use crate::kept;
-use crate::output::Capture;
+use crate::mask::{Mask, Patterns};
+use crate::output::{Capture, index};
 use crate::pace::Pace;
 use crate::processes::{self, Reaped, Seen};
-use crate::spec::Limits;
+use crate::spec::{Limits, Secret};
 
 /// For processes that the script leaves behind while they hold its output, such as `> >(tee log)` at its end.
 const DRAIN: Duration = Duration::from_millis(300);
@@ -56,6 +57,7 @@ pub(crate) struct Running<'a> {
     pub(crate) containment: &'a Containment,
     pub(crate) ephemeral_uid: Option<u32>,
     pub(crate) limits: &'a Limits,
+    pub(crate) secrets: &'a [Secret],
     pub(crate) spool: &'a Path,
 }
 
@@ -66,10 +68,12 @@ pub(crate) fn supervise(
     notes: &mut Vec<String>,
 ) -> Outcome {
     let started = Instant::now();
+    let patterns = Patterns::of(running.secrets);
     let mut supervisor = Supervisor {
         phase: Phase::Running {
             until: started + running.limits.time,
         },
+        masks: [Mask::new(&patterns), Mask::new(&patterns)],
         capture: Capture::new(running.limits.output),
         pace: Pace::new(started),
         pipes: [Some(running.stdout), Some(running.stderr)],
@@ -194,6 +198,8 @@ impl Phase {
 
 struct Supervisor<'a> {
     phase: Phase,
+    /// What the script was given in confidence, out of each stream before anything else sees it.
+    masks: [Mask; 2],
     capture: Capture,
     pace: Pace,
     /// Standard output and error, until they end.
@@ -303,7 +309,8 @@ impl Supervisor<'_> {
             Ok(0) | Err(_) => *slot = None,
             Ok(length) => {
                 self.pace.read(length);
-                journal.output(self.capture.push(stream, &buffer[..length]));
+                let bytes = self.masks[index(stream)].push(&buffer[..length]);
+                journal.output(self.capture.push(stream, &bytes));
             }
         }
     }
@@ -354,6 +361,10 @@ impl Supervisor<'_> {
         notes: &mut Vec<String>,
     ) -> Outcome {
         let duration = started.elapsed();
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let bytes = self.masks[index(stream)].finish();
+            journal.output(self.capture.push(stream, &bytes));
+        }
         journal.output(self.capture.finish());
         let (head, written) = (self.capture.head(), self.capture.written());
         let output = kept::ends_of(spool, head, written).unwrap_or_else(|error| {
