@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use sluice_protocol::bundle::{Attachment, Bundle, Confinement, Limits, Variable};
 use sluice_protocol::digest::Digest;
+use sluice_protocol::environment::secret_variable;
 use sluice_protocol::script::{Interpreter, Language};
 use sluice_shim::spec::{Content, Profile, Spec, User};
 
@@ -39,11 +40,7 @@ fn read_back(spec: &Spec, bundle: &Bundle, found: &Found, names: Names) -> Optio
         arguments: spec.arguments.clone(),
         environment: environment(spec, &bundle.environment, names)?,
         attachments: attachments(spec)?,
-        secrets: spec
-            .secrets
-            .iter()
-            .map(|secret| secret.name.clone())
-            .collect(),
+        secrets: secrets(spec)?,
         run_as: run_as(spec, bundle.run_as.as_deref())?,
         limits: limits(spec, bundle.limits)?,
         confinement: confinement(spec.profile, bundle.confinement)?,
@@ -107,6 +104,16 @@ fn attachments(spec: &Spec) -> Option<Vec<Attachment>> {
                 sha256: Digest::from_bytes(*sha256),
             }),
             Content::Bytes(_) => None,
+        })
+        .collect()
+}
+
+/// The secrets, each by the variable that goes with its name.
+fn secrets(spec: &Spec) -> Option<Vec<String>> {
+    spec.secrets
+        .iter()
+        .map(|secret| {
+            (secret.variable == secret_variable(&secret.name)).then(|| secret.name.clone())
         })
         .collect()
 }
@@ -277,7 +284,7 @@ mod tests {
     #[test]
     fn a_description_that_says_anything_else_than_the_gates_saw_is_not_started() {
         assert!(is_seen(&description()));
-        let changes: [Change; 20] = [
+        let changes: [Change; 21] = [
             ("script", |s| s.script.bytes.push(b'\n')),
             ("no text", |s| s.script.bytes[0] = 0xff),
             ("interpreter", |s| s.interpreter = "/tmp/python3".into()),
@@ -300,6 +307,9 @@ mod tests {
             }),
             ("no file", |s| s.attachments.files.clear()),
             ("no secret", |s| s.secrets.clear()),
+            ("a secret by another variable", |s| {
+                s.secrets[0].variable = "SLUICE_SECRET_OTHER".to_owned();
+            }),
             ("user", |s| {
                 if let User::Named { name, .. } = &mut s.user {
                     *name = "root".to_owned();

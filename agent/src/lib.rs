@@ -37,6 +37,7 @@ pub mod operation;
 mod outcome;
 mod partial;
 pub mod policy;
+pub mod secrets;
 pub mod spools;
 pub mod state;
 pub mod stored;

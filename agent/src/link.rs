@@ -145,6 +145,7 @@ fn hello(agent: &Agent, walls: Option<Fact>) -> Hello {
         facts: facts(agent, walls),
         open: agent.open_ids(),
         ledger_head,
+        sealing_key: agent.secrets.public().to_vec(),
     }
 }
 

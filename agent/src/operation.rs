@@ -322,7 +322,8 @@ async fn check(
             "what would run here is not what the host checked (another bundle_sha256); are other preparers bound there?",
         )));
     }
-    let spec = spec(agent, operation, bundle, &permitted, config);
+    let secrets = agent.secrets.open(operation, &bundle.secrets)?;
+    let spec = spec(agent, operation, bundle, &permitted, secrets, config);
     // Once more, over what is handed to the shim.
     if !is_what_was_seen(
         &spec,
@@ -455,6 +456,7 @@ fn spec(
     operation: &Operation,
     bundle: &Bundle,
     permitted: &Permitted,
+    secrets: Vec<spec::Secret>,
     config: &Config,
 ) -> Spec {
     let identity = agent.identity();
@@ -512,7 +514,7 @@ fn spec(
             variables: environment::attachment_names(names),
             files: files.collect(),
         },
-        secrets: Vec::new(),
+        secrets,
         limits: permitted.limits.clone(),
         no_new_privs: config.run_as.no_new_privs,
         profile: permitted.profile,

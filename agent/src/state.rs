@@ -3,7 +3,7 @@
 //! ```text
 //! <state>/            0700
 //!   lock              held by the running agent
-//!   identity/         key.der, chain.cbor, root.der, addresses.json, all 0600
+//!   identity/         key.der, chain.cbor, root.der, addresses.json, sealing.key, all 0600
 //!   ledger.db         operations and the local audit chain
 //!   gates/owner/      compiled gates, per trust domain
 //!   gates/host/
@@ -23,6 +23,8 @@ use std::time::SystemTime;
 use nix::fcntl::{Flock, FlockArg};
 use sluice_protocol::codec;
 use sluice_transport::identity::{AgentIdentity, MachineKey};
+use sluice_transport::sealing::SealingKey;
+use zeroize::Zeroizing;
 
 /// The state directory.
 #[derive(Debug, Clone)]
@@ -151,6 +153,25 @@ impl StateDirectory {
         let addresses = serde_json::from_slice(&self.read("identity/addresses.json")?)
             .map_err(|error| self.broken("identity/addresses.json", &error))?;
         Ok((identity, addresses))
+    }
+
+    /// The key that secrets for this machine are sealed to, made where there is none.
+    ///
+    /// # Errors
+    ///
+    /// Where the file cannot be used.
+    pub fn sealing_key(&self) -> Result<SealingKey, StateError> {
+        const NAME: &str = "identity/sealing.key";
+        let broken = |error| self.broken(NAME, &error);
+        match self.read(NAME) {
+            Ok(bytes) => SealingKey::from_bytes(&Zeroizing::new(bytes)).map_err(broken),
+            Err(StateError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                let key = SealingKey::generate().map_err(broken)?;
+                self.write(NAME, &key.to_bytes().map_err(broken)?)?;
+                Ok(key)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn read(&self, name: &str) -> Result<Vec<u8>, StateError> {

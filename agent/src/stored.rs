@@ -89,6 +89,7 @@ mod tests {
     use sluice_protocol::digest::Digest;
     use sluice_protocol::ending::Ending;
     use sluice_protocol::report::{Context, Exit, LimitHit, Mode, Receipt, Report};
+    use sluice_protocol::secret::Sealed;
     use sluice_protocol::units::Span;
 
     use super::*;
@@ -126,6 +127,10 @@ mod tests {
             name: "a".to_owned(),
             sha256: Digest::of(b"a"),
             size: 1,
+        });
+        asked.secrets.push(Sealed {
+            name: "t".to_owned(),
+            bytes: vec![7],
         });
         let receipt = || Receipt {
             plugin: "p".to_owned(),
@@ -181,7 +186,7 @@ mod tests {
             (FORMAT, Digest::of(&written).to_string().as_str()),
             (
                 1,
-                "eed745a9198c0cbc84cd1c121b7a5239ab8f041e817f52b7d12f3983d6709180"
+                "fc65de2a165c8b6f495c5ce8054008520403094ac8657a98894577451abef6dc"
             )
         );
     }

@@ -26,6 +26,7 @@ use crate::gates::{Gates, TakeError};
 use crate::ledger::Ledger;
 use crate::link;
 use crate::lockdown::Lock;
+use crate::secrets::Secrets;
 use crate::spools::Spools;
 use crate::state::StateDirectory;
 use crate::telling::Places;
@@ -42,6 +43,8 @@ pub struct Agent {
     pub gates: Gates,
     /// Blobs by digest.
     pub blobs: Blobs,
+    /// Opens the secrets of operations.
+    pub secrets: Secrets,
     /// Starts shims.
     pub launcher: Launcher,
     /// How they hold operations together.
@@ -82,6 +85,7 @@ pub async fn run(state: StateDirectory, config_path: Option<PathBuf>) -> anyhow:
         ledger,
         gates: Gates::new(&state, config.subscribe())?,
         blobs: Blobs::new(state.path("blobs")),
+        secrets: Secrets::new(identity.machine(), state.sealing_key()?)?,
         launcher,
         containment,
         versions,

@@ -34,6 +34,7 @@ pub(crate) fn operation() -> Operation {
         operator: "ann".to_owned(),
         submitted_at: "2026-01-01T00:00:00Z".to_owned(),
         authorizations: vec![],
+        secrets: Vec::new(),
     }
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! <data>/            0700
 //!   host.db          0600   tenants, machines, jobs, results, the audit log
+//!   secrets.key      0600   what values of secrets in the database are encrypted with
 //!   authority/       0700   certificates and keys; root.key can be taken offline
 //!   blobs/<tenant>/  0700   attachments and plugins, by digest
 //!   gates/<tenant>/  0700   compiled plugins
@@ -100,6 +101,12 @@ impl DataDirectory {
     #[must_use]
     pub fn authority(&self) -> PathBuf {
         self.0.join("authority")
+    }
+
+    /// The file of the key that values of secrets are encrypted with.
+    #[must_use]
+    pub fn secrets_key(&self) -> PathBuf {
+        self.0.join("secrets.key")
     }
 
     /// The folder of big bytes.

@@ -12,6 +12,7 @@ use crate::operators::Failures;
 use crate::plugins::Gates;
 use crate::rollouts::Rollouts;
 use crate::schedules::Schedules;
+use crate::secrets::SecretsKey;
 use crate::store::Store;
 
 /// A running host: made once by [`crate::server`], and handed to whoever needs it.
@@ -19,6 +20,8 @@ use crate::store::Store;
 pub struct Host {
     /// The truth.
     pub store: Store,
+    /// What values of secrets are encrypted with.
+    pub secrets: Arc<SecretsKey>,
     /// Big bytes.
     pub blobs: BlobStore,
     /// Who is connected.

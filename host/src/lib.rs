@@ -7,6 +7,7 @@
 //! - [`plugins`]: gates: trusted, installed, bound.
 //! - [`fleet`]: machines: names, tags, presence, enrollment.
 //! - [`operators`]: tokens and permissions.
+//! - [`secrets`]: values that scripts get and nobody gets back.
 //! - [`audit`]: the record.
 //! - [`rest`]: the API for operators.
 //! - [`store`], [`blobs`]: what is kept, and how.
@@ -32,6 +33,8 @@ pub mod plugins;
 pub mod fleet;
 
 pub mod operators;
+
+pub mod secrets;
 
 pub mod audit;
 

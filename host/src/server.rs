@@ -28,6 +28,7 @@ use crate::plugins::Gates;
 use crate::rest;
 use crate::rollouts::{self, Rollouts};
 use crate::schedules::{self, Schedules};
+use crate::secrets::{KeyError, SecretsKey};
 use crate::store::{OpenError, Store, StoreError, tenants};
 use crate::tls::{self, ApiTls};
 
@@ -136,8 +137,10 @@ impl Server {
         let tls = ApiTls::find(&options.tls, &authority, || {
             (!api_address.ip().is_loopback()).then(|| own_names(api_address.ip()))
         })?;
+        let secrets = Arc::new(SecretsKey::open(&directory.secrets_key(), &store)?);
         let host = Arc::new(Host {
             store,
+            secrets,
             blobs: BlobStore::open(&directory.blobs())?,
             presence: Presence::default(),
             events: Events::default(),
@@ -363,6 +366,9 @@ pub enum ServeError {
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The key of its secrets.
+    #[error(transparent)]
+    SecretsKey(#[from] KeyError),
     /// The files.
     #[error(transparent)]
     Blobs(#[from] BlobError),

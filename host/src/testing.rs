@@ -18,6 +18,7 @@ use crate::operators::{self, Actor, BearerToken, Failures, Permission};
 use crate::plugins::Gates;
 use crate::rollouts::Rollouts;
 use crate::schedules::Schedules;
+use crate::secrets::SecretsKey;
 use crate::store::operations::OperationRow;
 use crate::store::tenants::{self, Tenant};
 use crate::store::{self, Store, StoreError, machines, operations};
@@ -40,6 +41,7 @@ impl TestHost {
         let store = Store::open(&dir.path().join("host.db")).expect("opens");
         let host = Arc::new(Host {
             store,
+            secrets: Arc::new(SecretsKey::for_test()),
             blobs: BlobStore::open(&dir.path().join("blobs")).expect("opens"),
             presence: Presence::default(),
             events: Events::default(),

@@ -125,6 +125,15 @@ pub fn parameter_variable(name: &str) -> String {
     )
 }
 
+/// The variable that names the file of the secret `name`: upper case, `-` as `_`.
+#[must_use]
+pub fn secret_variable(name: &str) -> String {
+    format!(
+        "SLUICE_SECRET_{}",
+        name.to_ascii_uppercase().replace('-', "_")
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,6 +8,7 @@
 //! - [`script`]: from submitted bytes to the text that runs: normalization, interpreter, header block.
 //! - [`environment`]: which variables a job may set.
 //! - [`bundle`]: what a submission fixes, and its digest; [`attachment`]: which files it may bring.
+//! - [`secret`]: names of secrets, and their values on the way to a machine.
 //! - [`ending`], [`report`]: how operations end, and what is said about it; [`causes`]: an error with its causes.
 //! - [`gates`]: which gates a host binds to a machine.
 //! - [`message`]: the messages, by the stream that carries them.
@@ -24,6 +25,7 @@ pub mod ids;
 pub mod message;
 pub mod report;
 pub mod script;
+pub mod secret;
 pub mod units;
 
 /// The protocol version that this crate speaks. A host speaks the last three; there is only one so far.

@@ -5,6 +5,7 @@
 //! TCP, where UDP is blocked) can stand behind the same one later. In reading order:
 //!
 //! - [`identity`]: the authority of a host, the key of a machine, and what a certificate must say.
+//! - [`sealing`]: values that one machine alone can open.
 //! - [`limits`]: every number, each with its reason.
 //! - [`error`]: how a link ends, sorted by who must act.
 //! - [`host`]: accept machines, and machines that want to become one.
@@ -27,6 +28,7 @@
 
 pub mod identity;
 pub mod limits;
+pub mod sealing;
 
 pub mod error;
 mod link;

@@ -60,6 +60,7 @@ impl Ends {
                 facts: vec![],
                 open: vec![],
                 ledger_head: None,
+                sealing_key: Vec::new(),
             };
             let (_, control) = agent.open_control(hello).await.expect("is welcome");
             (agent, control)

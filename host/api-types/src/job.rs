@@ -58,6 +58,10 @@ pub struct SubmitJob {
     /// Blobs that were uploaded before.
     #[serde(default)]
     pub attachments: Vec<AttachmentRef>,
+    /// Names of secrets. The script finds the value of each in a file that `SLUICE_SECRET_<NAME>` names. Needs the permission
+    /// `UseSecret`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<String>,
     /// Absent ones are the machine's to choose.
     #[serde(default)]
     pub limits: JobLimits,

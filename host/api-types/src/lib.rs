@@ -12,6 +12,7 @@
 //! - [`schedule`], [`lockdown`]: running them by themselves, and not at all.
 //! - [`machine`], [`enroll_token`]: the fleet.
 //! - [`plugin`], [`publisher`], [`binding`]: the gates.
+//! - [`secret`]: what scripts get in confidence.
 //! - [`token`]: who may do what.
 //! - [`audit`]: the record, and how anyone verifies it.
 
@@ -33,6 +34,7 @@ pub mod publisher;
 pub mod rollout;
 pub mod schedule;
 pub mod script;
+pub mod secret;
 pub mod token;
 pub mod whoami;
 pub mod why;

@@ -8,7 +8,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::commands::{
     audit, completion, doctor, job, lockdown, login, machine, man, plugin, run, schedule, script,
-    token,
+    secret, token,
 };
 use crate::error::Error;
 
@@ -67,6 +67,9 @@ pub(crate) enum Command {
     /// Gates: trust, install, bind, sign
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
+    /// Secrets for scripts: set, rotate, list, revoke
+    #[command(subcommand)]
+    Secret(secret::SecretCommand),
     /// Operators' tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -256,6 +259,13 @@ mod tests {
             "schedule pause s",
             "schedule resume s",
             "schedule remove s",
+            "secret set n",
+            "secret set n - --tenant t",
+            "secret set n @f",
+            "secret rotate n @f",
+            "secret list --tenant t",
+            "secret revoke n",
+            "run x --on a --secret s --secret t",
             "plugin new n --lang rust --world policy --sdk s",
             "lockdown on --reason x --cancel",
             "lockdown off",

@@ -62,6 +62,9 @@ pub enum EventKind {
     JobResumed,
     LockdownStarted,
     LockdownLifted,
+    SecretSet,
+    SecretRotated,
+    SecretRevoked,
 }
 
 impl EventKind {
@@ -120,6 +123,9 @@ impl EventKind {
             Self::JobResumed => "job_resumed",
             Self::LockdownStarted => "lockdown_started",
             Self::LockdownLifted => "lockdown_lifted",
+            Self::SecretSet => "secret_set",
+            Self::SecretRotated => "secret_rotated",
+            Self::SecretRevoked => "secret_revoked",
         }
     }
 

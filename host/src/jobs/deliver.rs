@@ -7,6 +7,7 @@ use sluice_protocol::ending::{Ending, State};
 use sluice_protocol::ids::{JobId, MachineId, OperationId};
 use sluice_protocol::message::operation::Operation;
 use sluice_protocol::report::Report;
+use sluice_protocol::secret::Sealed;
 
 use super::Locked;
 use super::outcome::{Ended, events_of_end};
@@ -18,13 +19,18 @@ use crate::host::SharedHost;
 use crate::store::jobs::{self, JobRow};
 use crate::store::operations::{self, From, OperationRow};
 use crate::store::tenants::Tenant;
-use crate::store::{Connection, StoreError};
+use crate::store::{Connection, StoreError, secrets};
 
 /// How many operations one transaction records as delivered.
 const AT_ONCE: usize = 256;
 
-/// The message for an operation; none where the host made no bundle for it, and so never meant to deliver it.
-pub(super) fn message(job: &JobRow, operation: &OperationRow) -> Option<Operation> {
+/// The message for an operation, with what was sealed for it; none where the host made no bundle for it, and so never meant
+/// to deliver it.
+pub(super) fn message(
+    job: &JobRow,
+    operation: &OperationRow,
+    sealed: Vec<Sealed>,
+) -> Option<Operation> {
     Some(Operation {
         operation: operation.id,
         job: job.id,
@@ -37,7 +43,20 @@ pub(super) fn message(job: &JobRow, operation: &OperationRow) -> Option<Operatio
         operator: job.operator.clone(),
         submitted_at: job.submitted.to_string(),
         authorizations: Vec::new(),
+        secrets: sealed,
     })
+}
+
+/// What was sealed for an operation and not revoked since.
+fn sealed(
+    conn: &Connection,
+    job: &JobRow,
+    operation: &OperationRow,
+) -> Result<Vec<Sealed>, StoreError> {
+    if job.submission.secrets.is_empty() {
+        return Ok(Vec::new());
+    }
+    secrets::sealed_of(conn, operation.tenant, operation.id)
 }
 
 /// Sends what was just recorded to the machines that are connected. One that connected in the meantime gets what is
@@ -86,7 +105,15 @@ pub(crate) async fn deliver_released(
     for operation in released {
         let message = Some(operation)
             .filter(|operation| operation.state == State::Delivered)
-            .and_then(|operation| message(&job, operation));
+            .and_then(|operation| {
+                match host.store.read(|conn| sealed(conn, &job, operation)) {
+                    Ok(sealed) => message(&job, operation, sealed),
+                    Err(error) => {
+                        tracing::error!(operation = %operation.id, %error, "what was released cannot be delivered now; its machine gets it when it connects again");
+                        None
+                    }
+                }
+            });
         let queued = operation.machine.map(|machine| Queued { machine, message });
         deliver_to_all(host, tenant, id, queued.as_slice(), now).await;
     }
@@ -162,6 +189,7 @@ async fn deliver_step(
     job: &JobRow,
     step: Vec<(Session, OperationRow)>,
 ) -> Result<(), StoreError> {
+    let has_secrets = !job.submission.secrets.is_empty();
     let step = host
         .store
         .write(move |conn| {
@@ -171,15 +199,19 @@ async fn deliver_step(
                 return Ok::<_, StoreError>(ours);
             }
             for (session, operation) in step {
+                let sealed = match has_secrets {
+                    true => secrets::sealed_of(conn, operation.tenant, operation.id)?,
+                    false => Vec::new(),
+                };
                 if is_to_be_sent(conn, &operation)? {
-                    ours.push((session, operation));
+                    ours.push((session, operation, sealed));
                 }
             }
             Ok(ours)
         })
         .await?;
-    for (session, operation) in step {
-        if let Some(message) = message(job, &operation) {
+    for (session, operation, sealed) in step {
+        if let Some(message) = message(job, &operation, sealed) {
             session.deliver(Box::new(message));
         }
     }
@@ -325,9 +357,13 @@ pub async fn deliver_pending(
             if Locked::check(conn)?.is_some() {
                 return Ok(None);
             }
-            jobs::find(conn, session.tenant.id, operation.job)
+            let Some(job) = jobs::find(conn, session.tenant.id, operation.job)? else {
+                return Ok(None);
+            };
+            let sealed = sealed(conn, &job, &operation)?;
+            Ok::<_, StoreError>(Some((job, sealed)))
         })?;
-        if let Some(message) = job.and_then(|job| message(&job, &operation)) {
+        if let Some(message) = job.and_then(|(job, sealed)| message(&job, &operation, sealed)) {
             session.deliver_wait(Box::new(message)).await;
         }
     }

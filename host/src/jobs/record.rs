@@ -22,6 +22,7 @@ use crate::host::SharedHost;
 use crate::library::{self, Chosen};
 use crate::operators::Actor;
 use crate::rollouts::Batches;
+use crate::secrets::Confided;
 use crate::store::jobs::{self, JobRow};
 use crate::store::operations::{self, From, OperationRow};
 use crate::store::rollouts::{self, RolloutRow};
@@ -98,6 +99,7 @@ pub(super) async fn attempt(
         Some(condition) => base.detail("where", cut(condition)),
         None => base,
     };
+    let base = naming(&request.secrets, base);
     let mut events: Vec<Event> = request
         .machines
         .iter()
@@ -232,6 +234,8 @@ pub(super) async fn job(
     gates_revision: u64,
     now: UnixMillis,
 ) -> Result<Recorded, SubmitError> {
+    let ids: Vec<OperationId> = targets.iter().map(|_| OperationId::generate()).collect();
+    let confided = confided(host, actor, &order, &targets, &ids).await?;
     let not_after = now.plus(order.expires);
     let time = order.submission.limits.time.unwrap_or(Limits::TIME);
     let output = order.submission.limits.output.unwrap_or(Limits::OUTPUT);
@@ -273,8 +277,13 @@ pub(super) async fn job(
                 ),
                 ended => ended,
             };
+            let id_of_operation = ids[position];
+            let ended = ended.or_else(|| {
+                let no_secrets = confided.of(id_of_operation).err()?;
+                Some(Report::without_process(no_secrets, now.to_wire()))
+            });
             let operation = OperationRow {
-                id: OperationId::generate(),
+                id: id_of_operation,
                 tenant: actor.tenant.id,
                 job: id,
                 machine,
@@ -307,10 +316,18 @@ pub(super) async fn job(
             let machine = operation.machine?;
             let message = connected
                 .contains(&operation.id)
-                .then(|| deliver::message(&job, operation))
+                .then(|| {
+                    let sealed = confided.of(operation.id).unwrap_or_default();
+                    deliver::message(&job, operation, sealed)
+                })
                 .flatten();
             Some(Queued { machine, message })
         })
+        .collect();
+    let open: Vec<OperationId> = operations
+        .iter()
+        .filter(|(_, ended)| ended.is_none())
+        .map(|(operation, _)| operation.id)
         .collect();
     let count = operations.len() as u64;
     let ends: Vec<State> = operations
@@ -322,7 +339,13 @@ pub(super) async fn job(
     let writer = actor.clone();
     let earlier = host
         .store
-        .write(move |conn| write_job(conn, &writer, &job, operations, rollout, now))
+        .write(move |conn| {
+            let earlier = write_job(conn, &writer, &job, operations, rollout, now)?;
+            if earlier.is_none() {
+                confided.store(conn, writer.tenant.id, &open)?;
+            }
+            Ok::<_, SubmitError>(earlier)
+        })
         .await?;
     if let Some(earlier) = earlier {
         return Ok(Recorded::Repeated(earlier));
@@ -332,6 +355,25 @@ pub(super) async fn job(
         host.metrics.operation_ended(state);
     }
     Ok(Recorded::New(queued))
+}
+
+/// The job's secrets, sealed to its machines.
+async fn confided(
+    host: &SharedHost,
+    actor: &Actor,
+    order: &Order,
+    targets: &[Target],
+    ids: &[OperationId],
+) -> Result<Confided, SubmitError> {
+    let operations = ids
+        .iter()
+        .zip(targets)
+        .filter_map(|(id, target)| match target {
+            Target::Machine(machine) => Some((*id, machine.id)),
+            Target::NotFound(_) => None,
+        });
+    let names = &order.submission.secrets;
+    Ok(Confided::seal(host, actor.tenant.id, names, operations.collect()).await?)
 }
 
 fn write_job(
@@ -374,6 +416,7 @@ fn write_job(
                     .of_operation(operation.id)
                     .with_script(job.script_sha256)
                     .with_bundle(operation.bundle_sha256);
+                let event = naming(&job.submission.secrets, event);
                 events.push(match operation.batch {
                     Some(batch) => event.detail("held_for_batch", batch),
                     None => event,
@@ -395,6 +438,15 @@ fn write_job(
     }
     audit::append(conn, &actor.tenant, now, events)?;
     Ok(None)
+}
+
+/// The event, with the names of the secrets that are used, where there are any.
+fn naming(secrets: &[String], event: Event) -> Event {
+    if secrets.is_empty() {
+        return event;
+    }
+    let names = secrets.iter().take(NAMES_IN_ENTRY).map(|name| cut(name));
+    event.detail("secrets", names.collect::<Vec<_>>())
 }
 
 /// Text from a request, short enough for the log.

@@ -9,6 +9,8 @@ use sluice_protocol::bundle::{
 };
 use sluice_protocol::digest::Digest;
 use sluice_protocol::environment::{self, MAX_ENVIRONMENT};
+use sluice_protocol::script::ParameterType;
+use sluice_protocol::secret::{self, SecretNameError};
 use sluice_protocol::units::Span;
 
 use crate::fleet;
@@ -171,6 +173,7 @@ impl Order {
         if let Some(user) = &request.run_as {
             check_user(user)?;
         }
+        secret::check(request.secrets.iter().map(String::as_str))?;
         let submission = Submission {
             script: request.script.ok_or(RequestError::NoScript)?.0,
             declared,
@@ -178,7 +181,7 @@ impl Order {
             parameters,
             environment: variables,
             attachments: attachments(request.attachments)?,
-            secrets: Vec::new(),
+            secrets: request.secrets,
             run_as: request.run_as,
             limits: Limits {
                 time: request.limits.time,
@@ -192,6 +195,12 @@ impl Order {
             },
         };
         let source = Source::read(&submission)?;
+        let declared = source.header.iter().flat_map(|header| &header.parameters);
+        let mut secret = declared.filter(|(_, declared)| declared.kind == ParameterType::Secret);
+        let given = |name: &str| submission.parameters.iter().any(|given| given.name == name);
+        if let Some((name, _)) = secret.find(|(name, _)| given(name)) {
+            return Err(RequestError::SecretParameter(name.clone()));
+        }
         Ok((submission, source))
     }
 }
@@ -327,6 +336,12 @@ pub enum RequestError {
     /// The script cannot be read.
     #[error(transparent)]
     Script(#[from] SourceError),
+    /// Names of secrets.
+    #[error("{0}; no job was made")]
+    Secret(#[from] SecretNameError),
+    /// Its value is not stored, because it may be the secret.
+    #[error("the parameter {} is declared as a secret: not implemented in this version; name a secret of the host instead (--secret); no job was made", .0.escape_debug())]
+    SecretParameter(String),
     /// Nothing to run.
     #[error("no script is given: give its text (script), or name one of the library (script_ref)")]
     NoScript,
@@ -531,6 +546,23 @@ mod tests {
             (
                 Box::new(move |r| r.parameters = variable("x", &"a".repeat(MAX_ENVIRONMENT))),
                 "attachments",
+            ),
+            (
+                Box::new(|r| r.secrets = vec!["a".to_owned(), "a b".to_owned()]),
+                "no name for a secret",
+            ),
+            (
+                Box::new(|r| r.secrets = vec!["a-b".to_owned(), "A_b".to_owned()]),
+                "SLUICE_SECRET_A_B",
+            ),
+            (
+                Box::new(move |r| {
+                    let text =
+                        "#!/bin/sh\n# /// sluice\n# [parameters.t]\n# type = \"secret\"\n# ///\n";
+                    r.script = Some(text.as_bytes().to_vec().into());
+                    r.parameters = variable("t", "hunter22");
+                }),
+                "not implemented in this version",
             ),
             (
                 Box::new(move |r| r.attachments = attachment("../x")),

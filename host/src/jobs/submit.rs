@@ -14,6 +14,7 @@ use crate::host::SharedHost;
 use crate::library::{self, ChooseError, Chosen, VersionId};
 use crate::operators::{Actor, Denied, Permission};
 use crate::rollouts;
+use crate::secrets::{self, UseError};
 use crate::store::{Connection, Extent, StoreError, blobs};
 use crate::targets::Expression;
 
@@ -97,10 +98,14 @@ async fn accept(
     let order = Order::read(request, digest, chosen?)?;
     let (tenant, selection) = (actor.tenant.id, order.selection.clone());
     let condition = order.condition.clone();
-    let attachments = order.submission.attachments.clone();
+    let (attachments, secrets) = (
+        order.submission.attachments.clone(),
+        order.submission.secrets.clone(),
+    );
     let (targets, gates) = host
         .store
         .look(selection.extent(), move |conn| {
+            secrets::are_usable(conn, tenant, &secrets)?;
             look_up(conn, tenant, &selection, condition.as_ref(), &attachments)
         })
         .await?;
@@ -201,9 +206,13 @@ pub async fn check(
         confinement: submission.confinement,
     };
     let (tenant, attachments) = (actor.tenant.id, submission.attachments);
-    let extent = Extent::of_rows(attachments.len());
+    let secrets = submission.secrets;
+    let extent = Extent::of_rows(attachments.len() + secrets.len());
     host.store
-        .look(extent, move |conn| are_there(conn, tenant, &attachments))
+        .look(extent, move |conn| {
+            secrets::are_usable(conn, tenant, &secrets)?;
+            are_there(conn, tenant, &attachments)
+        })
         .await?;
     Ok(checked)
 }
@@ -269,6 +278,7 @@ fn is_as_stored(request: &SubmitJob) -> bool {
         && request.run_as.is_none()
         && request.environment.is_empty()
         && request.attachments.is_empty()
+        && request.secrets.is_empty()
         && request.limits == JobLimits::default()
         && request.confinement.is_none()
         && request.compat.is_none()
@@ -282,6 +292,9 @@ fn authorize(actor: &Actor, request: &SubmitJob) -> Result<(), SubmitError> {
     })?;
     if request.no_security_scan {
         actor.require(Permission::SkipSecurityScan)?;
+    }
+    if !request.secrets.is_empty() {
+        actor.require(Permission::UseSecret)?;
     }
     if actor.is_of_tenant(request.tenant.as_deref()) {
         Ok(())
@@ -324,6 +337,9 @@ pub enum SubmitError {
     /// An attachment that was not uploaded.
     #[error("the attachment {} is not on this host; upload it first (PUT /v1/blobs); no job was made", .0.escape_debug())]
     NoAttachment(String),
+    /// A secret that it cannot have.
+    #[error(transparent)]
+    Secret(#[from] UseError),
     /// A key that cannot be one.
     #[error("an idempotency key is 1 to 200 visible ASCII characters; no job was made")]
     InvalidKey,

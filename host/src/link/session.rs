@@ -18,6 +18,7 @@ use sluice_protocol::message::operation::Operation;
 use sluice_transport::control::{ControlReceiver, ControlSender, ControlStream};
 use sluice_transport::error::LinkError;
 use sluice_transport::host::{DeliverError, FromMachine, HostConnection};
+use sluice_transport::identity::MachineIdentity;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
@@ -31,7 +32,7 @@ use crate::jobs::{self, Machine};
 use crate::plugins;
 use crate::store::machines::{self, MachineRow};
 use crate::store::tenants::{self, Tenant};
-use crate::store::{self, Connection, StoreError, lockdown, output};
+use crate::store::{self, Connection, StoreError, lockdown, output, secrets};
 
 /// How many operations are on their way to one machine at once.
 const DELIVERIES: usize = 32;
@@ -40,6 +41,9 @@ const PROBLEMS: usize = 100;
 const PROBLEM: usize = 500;
 /// How much is kept of what a machine says of its software, in characters.
 const SOFTWARE: usize = 100;
+
+/// The longest key that is kept of what a machine says, in bytes; whether it is one, is seen when something is sealed to it.
+const LONGEST_SEALING_KEY: usize = 64;
 
 /// Serves a connection to its end.
 pub(super) async fn serve(link: &Link, connection: HostConnection) {
@@ -77,6 +81,7 @@ async fn session(link: &Link, connection: &HostConnection) -> Result<(), Session
     })?;
 
     let (hello, mut control) = connection.accept_control().await?;
+    keep_sealing_key(host, identity, &hello).await?;
     let (session, inbox) = host.presence.join(tenant.clone(), identity.machine);
     let _leaving = Leave {
         host: host.clone(),
@@ -202,6 +207,26 @@ fn lockdown_now(conn: &Connection) -> Result<Lockdown, StoreError> {
         Some(_) => Lockdown::On,
         None => Lockdown::Off,
     })
+}
+
+/// Keeps what secrets for the machine are sealed to. On disk before the machine counts as connected, so that whoever sees it
+/// connected can give it secrets.
+async fn keep_sealing_key(
+    host: &SharedHost,
+    machine: MachineIdentity,
+    hello: &Hello,
+) -> Result<(), StoreError> {
+    let MachineIdentity { tenant, machine } = machine;
+    let key = hello.sealing_key.clone();
+    let known = host
+        .store
+        .read(|conn| secrets::sealing_key(conn, tenant, machine))?;
+    if key.is_empty() || key.len() > LONGEST_SEALING_KEY || known.as_ref() == Some(&key) {
+        return Ok(());
+    }
+    host.store
+        .write(move |conn| secrets::set_sealing_key(conn, machine, &key))
+        .await
 }
 
 async fn remember(host: &SharedHost, machine: &Machine, hello: &Hello) -> Result<(), StoreError> {

@@ -221,6 +221,7 @@ fn hello(open: &[OperationId]) -> Hello {
         facts: Vec::new(),
         open: open.to_vec(),
         ledger_head: None,
+        sealing_key: Vec::new(),
     }
 }
 

@@ -21,6 +21,8 @@ pub enum Permission {
     ManageMachines,
     /// Give secrets to scripts.
     UseSecret,
+    /// Set, rotate and revoke secrets.
+    ManageSecrets,
     /// Leave out the host's scanners.
     SkipSecurityScan,
     /// Read the audit log.
@@ -39,6 +41,7 @@ impl Permission {
         Self::ManagePlugins,
         Self::ManageMachines,
         Self::UseSecret,
+        Self::ManageSecrets,
         Self::SkipSecurityScan,
         Self::ReadAudit,
         Self::Administer,
@@ -62,6 +65,7 @@ impl Permission {
             Self::ManagePlugins => "ManagePlugins",
             Self::ManageMachines => "ManageMachines",
             Self::UseSecret => "UseSecret",
+            Self::ManageSecrets => "ManageSecrets",
             Self::SkipSecurityScan => "SkipSecurityScan",
             Self::ReadAudit => "ReadAudit",
             Self::Administer => "Administer",

@@ -18,6 +18,7 @@ mod problem;
 mod publishers;
 mod schedules;
 mod scripts;
+mod secrets;
 mod tokens;
 mod whoami;
 
@@ -123,6 +124,9 @@ fn routes() -> OpenApiRouter<SharedHost> {
         .routes(routes!(plugins::list_plugins))
         .routes(routes!(bindings::list_bindings, bindings::create_binding))
         .routes(routes!(bindings::remove_binding))
+        .routes(routes!(secrets::list_secrets))
+        .routes(routes!(secrets::set_secret, secrets::revoke_secret))
+        .routes(routes!(secrets::rotate_secret))
         .routes(routes!(tokens::list_tokens, tokens::create_token))
         .routes(routes!(tokens::revoke_token))
         .routes(routes!(audit::list_audit))

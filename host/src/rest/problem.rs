@@ -16,6 +16,7 @@ use crate::operators::{AuthenticationError, CreateTokenError, Denied};
 use crate::plugins::{BindError, InstallError, TrustError};
 use crate::rollouts;
 use crate::schedules;
+use crate::secrets::{ChangeSecretError, UseError};
 use crate::store::StoreError;
 
 /// A request that was refused, or failed.
@@ -176,6 +177,7 @@ impl From<SubmitError> for Refusal {
             SubmitError::NoAttachment(_) => {
                 Self::new(StatusCode::CONFLICT, "attachment-missing", detail)
             }
+            SubmitError::Secret(error) => error.into(),
             SubmitError::InvalidKey => {
                 Self::new(StatusCode::BAD_REQUEST, "idempotency-key-invalid", detail)
             }
@@ -184,6 +186,33 @@ impl From<SubmitError> for Refusal {
             }
             SubmitError::Locked(_) => Self::new(StatusCode::LOCKED, "locked-down", detail),
             SubmitError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<UseError> for Refusal {
+    fn from(error: UseError) -> Self {
+        let detail = error.to_string();
+        match error {
+            UseError::NoSecret(_) => Self::not_found("secret-not-found", detail),
+            UseError::Revoked(_) => Self::new(StatusCode::CONFLICT, "secret-revoked", detail),
+            UseError::Rotated(_) => Self::new(StatusCode::CONFLICT, "secret-rotated", detail),
+            UseError::Unreadable(_) => Self::new(StatusCode::CONFLICT, "secret-unreadable", detail),
+            UseError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ChangeSecretError> for Refusal {
+    fn from(error: ChangeSecretError) -> Self {
+        use ChangeSecretError as E;
+        let detail = error.to_string();
+        match error {
+            E::Name(_) | E::Value(_) => Self::invalid(detail),
+            E::NoSecret(_) => Self::not_found("secret-not-found", detail),
+            E::TooMany => Self::new(StatusCode::CONFLICT, "too-many-secrets", detail),
+            E::Random(error) => Self::internal("no-randomness", &error),
+            E::Store(error) => error.into(),
         }
     }
 }

@@ -158,6 +158,10 @@ const NEEDS: &[(&str, &str, Permission)] = &[
     ("DELETE", "/v1/schedules/x", Permission::ScheduleScript),
     ("POST", "/v1/schedules/x/pause", Permission::ScheduleScript),
     ("POST", "/v1/schedules/x/resume", Permission::ScheduleScript),
+    ("GET", "/v1/secrets", Permission::UseSecret),
+    ("PUT", "/v1/secrets/x", Permission::ManageSecrets),
+    ("POST", "/v1/secrets/x/rotate", Permission::ManageSecrets),
+    ("DELETE", "/v1/secrets/x", Permission::ManageSecrets),
 ];
 
 /// A body that a route takes, as far as its form goes.
@@ -170,6 +174,7 @@ fn body_for(path: &str) -> Value {
         "/v1/bindings" => json!({"plugin": "x"}),
         "/v1/tokens" => json!({"name": "x", "permissions": []}),
         "/v1/scripts" => json!({"name": "x", "script": "IyEvYmluL3NoCg=="}),
+        "/v1/secrets/x" | "/v1/secrets/x/rotate" => json!({"value": "aHVudGVyMjI="}),
         _ => json!({}),
     }
 }
@@ -543,6 +548,22 @@ async fn malformed_requests_get_exact_errors() {
             400,
             "invalid-request",
             "Fly is no permission",
+        ),
+        (
+            Method::PUT,
+            "/v1/secrets/token",
+            json!({"value": "YWJj"}).to_string(),
+            400,
+            "invalid-request",
+            "4 bytes at least",
+        ),
+        (
+            Method::POST,
+            "/v1/secrets/none/rotate",
+            json!({"value": "aHVudGVyMjI="}).to_string(),
+            404,
+            "secret-not-found",
+            "there is no secret none",
         ),
         (
             Method::POST,

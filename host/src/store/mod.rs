@@ -25,6 +25,7 @@ pub mod publishers;
 pub mod rollouts;
 pub mod schedules;
 pub mod scripts;
+pub mod secrets;
 pub mod tenants;
 pub mod tokens;
 

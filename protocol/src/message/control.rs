@@ -76,6 +76,9 @@ pub struct Hello {
     pub open: Vec<OperationId>,
     /// The head of its ledger's chain.
     pub ledger_head: Option<Digest>,
+    /// The public key (X25519) that secrets for the machine are sealed to.
+    #[serde(with = "serde_bytes")]
+    pub sealing_key: Vec<u8>,
 }
 
 /// What a host answers.

@@ -7,6 +7,7 @@ use crate::codec;
 use crate::digest::Digest;
 use crate::ids::{JobId, OperationId};
 use crate::report::Report;
+use crate::secret::Sealed;
 
 /// What a host asks of a machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +35,9 @@ pub struct Operation {
     pub submitted_at: String,
     /// Signed statements over bundle, targets, user and not-after. Empty in this version, and refused otherwise.
     pub authorizations: Vec<Authorization>,
+    /// The values of the submission's secrets, sealed to the machine's key; one that was revoked meanwhile is missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<Sealed>,
 }
 
 impl Operation {

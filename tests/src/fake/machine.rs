@@ -97,6 +97,7 @@ impl FakeConnection<'_> {
             facts: Vec::new(),
             open: open.to_vec(),
             ledger_head: None,
+            sealing_key: Vec::new(),
         }));
         let bytes = stream(StreamKind::Control, &[frame(&hello), then.to_vec()]);
         let (connection, waits) = (self.connection.clone(), then.is_empty());

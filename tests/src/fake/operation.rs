@@ -50,6 +50,7 @@ pub fn operation(script: impl AsRef<[u8]>) -> Operation {
         operator: "admin".to_owned(),
         submitted_at: "2026-11-21T06:00:00Z".to_owned(),
         authorizations: Vec::new(),
+        secrets: Vec::new(),
     })
 }
 

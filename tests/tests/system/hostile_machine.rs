@@ -63,6 +63,7 @@ const MISDEEDS: &[Misdeed] = &[
             facts: Vec::new(),
             open: Vec::new(),
             ledger_head: None,
+            sealing_key: Vec::new(),
         }));
         connection.greet(&[], &frame(&hello));
     }),

@@ -32,6 +32,7 @@ mod parameters;
 mod resumed;
 mod rollouts;
 mod schedules;
+mod secrets;
 mod shipped;
 mod slots;
 mod targets;

@@ -162,6 +162,7 @@ pub(super) fn hello() -> Hello {
         facts: facts(),
         open: vec![OperationId::generate()],
         ledger_head: Some(Digest::of(b"ledger")),
+        sealing_key: vec![7; 32],
     }
 }
 
@@ -248,6 +249,7 @@ pub(super) fn operation(script: Vec<u8>) -> Operation {
         operator: "admin".to_owned(),
         submitted_at: "2026-11-21T06:00:00Z".to_owned(),
         authorizations: vec![],
+        secrets: Vec::new(),
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::command_line::{Command, CommandLine};
 use crate::commands::{
     audit, completion, doctor, job, lockdown, login, machine, man, plugin, run as run_command,
-    schedule, script, token,
+    schedule, script, secret, token,
 };
 use crate::error::Error;
 
@@ -28,6 +28,7 @@ pub(crate) fn run(command_line: CommandLine) -> Result<u8, Error> {
             Command::Schedule(command) => schedule::run(&global, *command).await,
             Command::Lockdown(command) => lockdown::run(&global, command).await,
             Command::Plugin(command) => plugin::run(&global, command).await,
+            Command::Secret(command) => secret::run(&global, command).await,
             Command::Token(command) => token::run(&global, command).await,
             Command::Audit(command) => audit::run(&global, command).await,
             Command::Login(arguments) => login::run(&global, arguments).await,

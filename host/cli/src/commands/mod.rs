@@ -14,6 +14,7 @@ pub(crate) mod plugin;
 pub(crate) mod run;
 pub(crate) mod schedule;
 pub(crate) mod script;
+pub(crate) mod secret;
 pub(crate) mod token;
 
 pub(crate) use dispatch::run;

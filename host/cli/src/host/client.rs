@@ -113,6 +113,11 @@ impl Client {
         self.request(Method::POST, segments)
     }
 
+    /// A `PUT` of what is not a file.
+    pub(crate) fn put(&self, segments: &[&str]) -> Result<Request<'_>, Error> {
+        self.request(Method::PUT, segments)
+    }
+
     /// A `DELETE`.
     pub(crate) fn delete(&self, segments: &[&str]) -> Result<Request<'_>, Error> {
         self.request(Method::DELETE, segments)

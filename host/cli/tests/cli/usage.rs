@@ -58,7 +58,6 @@ fn what_is_not_there_yet_says_so() {
         &["plugin", "backtest", "p"],
         &["plugin", "replay", "r"],
         &["plugin", "install", "oci://registry/x"],
-        &["run", "x", "--on", "a", "--secret", "s"],
     ] {
         let (code, stdout, stderr) = run(arguments);
         assert_eq!((code, stdout.as_str()), (Some(125), ""), "{arguments:?}");

@@ -9,6 +9,7 @@ use clap::Args;
 use sluice_api_types::job::{AttachmentRef, Compat, JobLimits, SubmitJob, Tag, Variable};
 use sluice_protocol::bundle::Confinement;
 use sluice_protocol::script::MAX_SCRIPT;
+use sluice_protocol::secret;
 use sluice_protocol::units::{ByteSize, Span};
 
 use crate::commands::script::StoredScript;
@@ -113,8 +114,8 @@ pub(crate) struct JobArgs {
     /// Leave out scanners that the host bound, never the owner's (needs the permission SkipSecurityScan)
     #[arg(long)]
     no_security_scan: bool,
-    /// Secrets (not implemented in this version)
-    #[arg(long, value_name = "NAME", hide = true)]
+    /// A secret, which the script finds in the file that SLUICE_SECRET_<NAME> names; may be repeated
+    #[arg(long, value_name = "NAME", help_heading = "Script")]
     secret: Vec<String>,
 }
 
@@ -177,9 +178,8 @@ pub(crate) struct Prepared {
 impl Prepared {
     /// Reads every file but the attachments, and refuses what can be seen to be wrong from here.
     pub(crate) fn read(arguments: JobArgs) -> Result<Self, Error> {
-        if !arguments.secret.is_empty() {
-            return Err(Error::NotImplemented("--secret"));
-        }
+        secret::check(arguments.secret.iter().map(String::as_str))
+            .map_err(|error| Error::Usage(format!("{error}; nothing was sent")))?;
         let mut parameters: Vec<Variable> =
             arguments.param.into_iter().map(Variable::from).collect();
         for pair in arguments.param_file {
@@ -229,6 +229,7 @@ impl Prepared {
             parameters,
             environment,
             attachments: Vec::<AttachmentRef>::new(),
+            secrets: arguments.secret,
             limits: JobLimits {
                 time: arguments.time_limit,
                 output: arguments.output_limit,
@@ -372,11 +373,15 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_not_there_yet() {
-        assert!(
-            prepared(&["--on", "m", "--secret", "a"])
-                .expect_err("is refused")
-                .contains("not implemented in this version")
-        );
+    fn secrets_are_named_and_never_given() {
+        let request = prepared(&["--on", "m", "--secret", "a", "--secret", "b-c"])
+            .expect("is right")
+            .request;
+        assert_eq!(request.secrets, ["a", "b-c"]);
+        for (wrong, expected) in [("a=hunter22", "is no name"), ("A", "given twice")] {
+            let error = prepared(&["--on", "m", "--secret", "a", "--secret", wrong]);
+            let error = error.expect_err("is wrong");
+            assert!(error.contains(expected), "{error}");
+        }
     }
 }
