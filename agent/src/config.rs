@@ -121,6 +121,8 @@ pub struct Trust {
     pub publishers: Vec<PublicKey>,
     /// Whose signatures an operation needs. A list that is not empty blocks everything in this version, which has none.
     pub operators: Vec<String>,
+    /// Whether an approval that the host tells of answers the owner's gates too, and not only those that the host binds.
+    pub host_approvals: bool,
 }
 
 /// `[confinement]`

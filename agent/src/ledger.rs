@@ -129,6 +129,10 @@ impl Ledger {
             .with("job", operation.job)
             .with("operator", &operation.operator)
             .with("bundle_sha256", operation.bundle_sha256);
+        let event = match &operation.approval {
+            Some(approval) => event.with("approved_by", audit::quoted(&approval.by)),
+            None => event,
+        };
         self.0
             .enqueue(Urgency::Soon, move |connection| {
                 connection

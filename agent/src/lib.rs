@@ -7,6 +7,7 @@
 //! - [`operation`]: the story of one operation, from the ledger to the report.
 //! - [`config`]: the machine owner's policy, `agent.toml`.
 //! - [`policy`]: what that policy says about an operation.
+//! - `approval`: whether an approval that came with an operation is for it, and for which gates it counts.
 //! - [`gates`]: the owner's gates and the host's, each in a runner of its own.
 //! - [`facts`]: what is known about the machine.
 //! - [`attachments`], `partial`: blobs that are fetched and verified, and what links leave of them.
@@ -19,6 +20,7 @@
 //! - [`enroll`], [`state`]: how a machine joins, and where it keeps things.
 //! - [`supervisor`]: starts and stops the parts.
 
+mod approval;
 pub mod attachments;
 pub mod audit;
 mod clock;

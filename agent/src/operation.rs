@@ -29,6 +29,7 @@ use sluice_protocol::units::Span;
 use sluice_shim::spec::{self, Spec};
 use tokio::sync::watch;
 
+use crate::approval;
 use crate::clock::now;
 use crate::config::Config;
 use crate::described::is_what_was_seen;
@@ -294,6 +295,7 @@ async fn check(
     let config = &bound.config;
     let source = Arc::new(source);
     let (permitted, facts) = owners_policy(agent, operation, &source, config).await?;
+    let approval = approval::of(operation, agent.machine.machine, config)?;
     agent
         .spools
         .reserve(operation.operation, permitted.limits.output, &config.limits)?;
@@ -305,6 +307,7 @@ async fn check(
         job: job_attributes(operation, &agent.identity()),
         attachments: texts,
         skip_security_scan: operation.skip_security_scan,
+        approval,
         live_facts: true,
     };
     *evaluation = evaluate(&bound.gates, &input).await;

@@ -88,6 +88,7 @@ mod tests {
     use sluice_protocol::bundle::{Attachment, Confinement};
     use sluice_protocol::digest::Digest;
     use sluice_protocol::ending::Ending;
+    use sluice_protocol::message::operation::Approval;
     use sluice_protocol::report::{Context, Exit, LimitHit, Mode, Receipt, Report};
     use sluice_protocol::secret::Sealed;
     use sluice_protocol::units::Span;
@@ -123,6 +124,11 @@ mod tests {
         asked.operation = id.parse().expect("is an id");
         asked.job = id.parse().expect("is an id");
         asked.submission.confinement = Some(Confinement::Strict);
+        asked.approval = Some(Approval {
+            bundle_sha256: Digest::of(b"b"),
+            machine: id.parse().expect("is an id"),
+            by: "carol".to_owned(),
+        });
         asked.submission.attachments.push(Attachment {
             name: "a".to_owned(),
             sha256: Digest::of(b"a"),

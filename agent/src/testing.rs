@@ -35,6 +35,7 @@ pub(crate) fn operation() -> Operation {
         submitted_at: "2026-01-01T00:00:00Z".to_owned(),
         authorizations: vec![],
         secrets: Vec::new(),
+        approval: None,
     }
 }
 

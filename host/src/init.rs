@@ -40,8 +40,15 @@ async fn set_up(directory: &DataDirectory, now: UnixMillis) -> Result<BearerToke
             let host = HostId::generate();
             tenants::set_host_id(conn, host, now)?;
             let tenant = tenants::create(conn, tenants::DEFAULT, now)?;
-            let (row, token) =
-                operators::create(conn, tenant.id, FIRST_OPERATOR, Permission::ALL, None, now)?;
+            let (row, token) = operators::create(
+                conn,
+                tenant.id,
+                FIRST_OPERATOR,
+                Permission::ALL,
+                None,
+                None,
+                now,
+            )?;
             let events = [
                 Event::by_host(EventKind::HostInitialized).detail("host", host.to_string()),
                 Event::by_host(EventKind::TokenCreated)

@@ -201,7 +201,7 @@ async fn operator(
     let id = tenant.id;
     let (row, token) = host
         .store
-        .write(move |conn| operators::create(conn, id, name, permissions, None, NOW))
+        .write(move |conn| operators::create(conn, id, name, permissions, None, None, NOW))
         .await
         .expect("makes a token");
     let actor = Actor {

@@ -179,6 +179,13 @@ pub struct Job {
     /// How far its rollout is; null where it has none.
     #[serde(default)]
     pub rollout: Option<Rollout>,
+    /// The job of which this one runs what was blocked there until another operator approved it; null for others.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub approves: Option<JobId>,
+    /// Who approved that.
+    #[serde(default)]
+    pub approved_by: Option<String>,
     /// One for each target, in the order of the request.
     pub operations: Vec<OperationSummary>,
 }
@@ -252,6 +259,19 @@ pub struct OperationSummary {
     /// What it waits for, where it has not started.
     #[serde(default)]
     pub why: Vec<Reason>,
+}
+
+/// `POST /v1/jobs/{job}/approve`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApproveJob {
+    /// Names or ids of machines on which it was blocked; all of them where there are none.
+    #[serde(default)]
+    pub machines: Vec<String>,
+    /// How long what is approved may wait for its machine: a day where absent, seven at most.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "1h")]
+    pub expires: Option<Span>,
 }
 
 /// `POST /v1/jobs/halt`.

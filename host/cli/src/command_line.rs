@@ -232,6 +232,7 @@ mod tests {
             "job halt",
             "job halt --tenant t",
             "job approve j",
+            "job approve j --machine a --machine b --expires 1h",
             "machine enroll-token --uses 3 --expires 1d",
             "machine list",
             "machine show m",

@@ -5,7 +5,7 @@
 
 use sluice_protocol::ending::{Ending, State};
 use sluice_protocol::ids::{JobId, MachineId, OperationId};
-use sluice_protocol::message::operation::Operation;
+use sluice_protocol::message::operation::{Approval, Operation};
 use sluice_protocol::report::Report;
 use sluice_protocol::secret::Sealed;
 
@@ -44,6 +44,14 @@ pub(super) fn message(
         submitted_at: job.submitted.to_string(),
         authorizations: Vec::new(),
         secrets: sealed,
+        approval: match &job.approved {
+            None => None,
+            Some(approved) => Some(Approval {
+                bundle_sha256: operation.bundle_sha256?,
+                machine: operation.machine?,
+                by: approved.by.clone(),
+            }),
+        },
     })
 }
 

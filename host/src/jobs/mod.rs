@@ -6,9 +6,12 @@
 //! progress accepted, checking, running, output     (rides along with other commits)
 //! outcome  report -> stored result -> audit -> acknowledge after the commit
 //! expire   what could not start in time, and what fell silent
+//! approve  what a policy blocked until somebody approves -> the same once more, with that word
 //! lockdown nothing is made or delivered until it is lifted
 //! ```
 
+mod approval;
+mod approve;
 mod cancel;
 mod deliver;
 mod events;
@@ -29,6 +32,7 @@ mod targets;
 mod tests;
 mod why;
 
+pub use approve::{ApproveError, NotOpen, approve};
 pub use cancel::{CancelError, Canceling, cancel, end_all_of_machine, halt};
 pub use deliver::{deliver_pending, pending};
 pub(crate) use deliver::{deliver_released, end_unsent};

@@ -145,6 +145,11 @@ impl Preflight<'_> {
             ],
             attachments: self.texts.clone(),
             skip_security_scan: self.order.skip_security_scan,
+            approval: self
+                .order
+                .approval
+                .as_ref()
+                .and_then(|approval| approval.on(machine.id)),
             live_facts: false,
         };
         let evaluation = sluice_gate_client::evaluate(gates, &input).await;

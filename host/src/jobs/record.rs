@@ -12,6 +12,7 @@ use sluice_protocol::message::operation::Operation;
 use sluice_protocol::report::Report;
 use sluice_protocol::units::Span;
 
+use super::approval::Approval;
 use super::outcome::{Ended, events_of_end};
 use super::preflight::Plan;
 use super::targets::Target;
@@ -23,7 +24,7 @@ use crate::library::{self, Chosen};
 use crate::operators::Actor;
 use crate::rollouts::Batches;
 use crate::secrets::Confided;
-use crate::store::jobs::{self, JobRow};
+use crate::store::jobs::{self, Approved, JobRow};
 use crate::store::operations::{self, From, OperationRow};
 use crate::store::rollouts::{self, RolloutRow};
 use crate::store::{Connection, StoreError, Urgency};
@@ -253,7 +254,12 @@ pub(super) async fn job(
         gates_revision,
         idempotency_key: key,
         request_sha256: order.digest,
+        approved: order.approval.as_ref().map(|approval| Approved {
+            job: approval.job,
+            by: approval.approver.name.clone(),
+        }),
     };
+    let approval = order.approval;
     // A machine that is connected now gets its operation right after the commit. It counts as delivered from the commit
     // on: if the host stops in between, nobody may believe that no byte was sent.
     let mut connected = HashSet::new();
@@ -340,7 +346,15 @@ pub(super) async fn job(
     let earlier = host
         .store
         .write(move |conn| {
-            let earlier = write_job(conn, &writer, &job, operations, rollout, now)?;
+            let earlier = write_job(
+                conn,
+                &writer,
+                &job,
+                approval.as_ref(),
+                operations,
+                rollout,
+                now,
+            )?;
             if earlier.is_none() {
                 confided.store(conn, writer.tenant.id, &open)?;
             }
@@ -380,6 +394,7 @@ fn write_job(
     conn: &Connection,
     actor: &Actor,
     job: &JobRow,
+    approval: Option<&Approval>,
     operations: Vec<(OperationRow, Option<Report>)>,
     rollout: Option<RolloutRow>,
     now: UnixMillis,
@@ -408,6 +423,9 @@ fn write_job(
     let mut events = Vec::with_capacity(operations.len());
     for (operation, ended) in operations {
         operations::insert(conn, &operation)?;
+        if let Some(approval) = approval {
+            events.push(approval.use_for(conn, job, &operation, now)?);
+        }
         match ended {
             None => {
                 let event = Event::by(EventKind::ScriptQueued, actor)
@@ -450,7 +468,7 @@ fn naming(secrets: &[String], event: Event) -> Event {
 }
 
 /// Text from a request, short enough for the log.
-fn cut(text: &str) -> String {
+pub(super) fn cut(text: &str) -> String {
     const LONGEST: usize = 500;
     text.chars().take(LONGEST).collect()
 }

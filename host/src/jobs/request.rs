@@ -13,6 +13,7 @@ use sluice_protocol::script::ParameterType;
 use sluice_protocol::secret::{self, SecretNameError};
 use sluice_protocol::units::Span;
 
+use super::approval::Approval;
 use crate::fleet;
 use crate::library::{Chosen, Filled, VersionId};
 use crate::rollouts::{Plan, PlanError};
@@ -59,6 +60,8 @@ pub struct Order {
     pub skip_security_scan: bool,
     /// Of the whole request, to tell a repetition from another request.
     pub digest: Digest,
+    /// Where it is what was blocked and approved.
+    pub approval: Option<Approval>,
 }
 
 /// Which machines are meant.
@@ -136,6 +139,7 @@ impl Order {
             rollout,
             skip_security_scan,
             digest,
+            approval: None,
         })
     }
 
@@ -243,7 +247,11 @@ fn selection(request: &SubmitJob) -> Result<Selection, RequestError> {
     })
 }
 
-fn bounded(what: &'static str, span: Option<Span>, longest: Span) -> Result<(), RequestError> {
+pub(super) fn bounded(
+    what: &'static str,
+    span: Option<Span>,
+    longest: Span,
+) -> Result<(), RequestError> {
     match span {
         Some(span) if span.0 == 0 || span > longest => Err(RequestError::Span {
             what,

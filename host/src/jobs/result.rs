@@ -63,6 +63,8 @@ pub async fn job(host: &SharedHost, tenant: &Tenant, id: JobId) -> Result<Option
         submitted_at: job.submitted.to_string(),
         script_sha256: job.script_sha256,
         script: job.script.map(Into::into),
+        approves: job.approved.as_ref().map(|approved| approved.job),
+        approved_by: job.approved.map(|approved| approved.by),
         rollout,
         operations,
     }))

@@ -137,7 +137,7 @@ async fn accept(
 }
 
 /// The machines that are meant, and the gates in force. What the request names must be there.
-fn look_up(
+pub(super) fn look_up(
     conn: &Connection,
     tenant: TenantId,
     selection: &Selection,
@@ -346,6 +346,11 @@ pub enum SubmitError {
     /// A key that was used for something else.
     #[error("the idempotency key was used for another request (job {0}); no job was made")]
     KeyReused(JobId),
+    /// An approval that somebody was faster to give.
+    #[error(
+        "what was blocked on {0} was approved before, and an approval is used once; nothing was approved (sluice job list)"
+    )]
+    ApprovedBefore(String),
     /// Nothing may start now.
     #[error(transparent)]
     Locked(Locked),

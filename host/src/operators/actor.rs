@@ -165,6 +165,7 @@ mod tests {
                     "ann",
                     &[Permission::ReadAudit],
                     expires,
+                    None,
                     NOW,
                 )?;
                 Ok::<_, CreateTokenError>((tenant, row, token))
@@ -237,7 +238,7 @@ mod tests {
         let (_dir, store, tenant, id, _) = with_token(None).await;
         let tenant = tenant.id;
         let attempt = |name: &'static str| {
-            store.write(move |conn| create(conn, tenant, name, &[], None, NOW).map(|_| ()))
+            store.write(move |conn| create(conn, tenant, name, &[], None, None, NOW).map(|_| ()))
         };
         assert!(matches!(
             attempt("ann").await,

@@ -11,6 +11,8 @@ pub enum Permission {
     /// Run scripts of the library, with parameters and as their versions say, and nothing else. [`Self::RemoteExecution`]
     /// gives it too.
     RunStoredScripts,
+    /// Approve what others submitted and a policy blocked until somebody does.
+    ApproveJobs,
     /// Make schedules.
     ScheduleScript,
     /// Change the script library.
@@ -36,6 +38,7 @@ impl Permission {
     pub const ALL: &[Self] = &[
         Self::RemoteExecution,
         Self::RunStoredScripts,
+        Self::ApproveJobs,
         Self::ScheduleScript,
         Self::ManageScripts,
         Self::ManagePlugins,
@@ -60,6 +63,7 @@ impl Permission {
         match self {
             Self::RemoteExecution => "RemoteExecution",
             Self::RunStoredScripts => "RunStoredScripts",
+            Self::ApproveJobs => "ApproveJobs",
             Self::ScheduleScript => "ScheduleScript",
             Self::ManageScripts => "ManageScripts",
             Self::ManagePlugins => "ManagePlugins",

@@ -59,7 +59,7 @@ impl fmt::Debug for BearerToken {
     }
 }
 
-/// Makes a token in the caller's transaction.
+/// Makes a token in the caller's transaction; `maker` is the token that asks for it.
 ///
 /// # Errors
 ///
@@ -70,6 +70,7 @@ pub fn create(
     name: &str,
     permissions: &[Permission],
     expires: Option<UnixMillis>,
+    maker: Option<Uuid>,
     now: UnixMillis,
 ) -> Result<(TokenRow, BearerToken), CreateTokenError> {
     if !is_name(name) {
@@ -87,6 +88,7 @@ pub fn create(
         created: now,
         expires,
         revoked: None,
+        created_by: maker,
     };
     if tokens::insert(conn, &row, token.digest())? {
         Ok((row, token))

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse as _, Response};
 use sluice_api_types::event::JOB;
 use sluice_api_types::group::Groups;
 use sluice_api_types::job::{
-    Canceled, HaltJobs, IDEMPOTENCY_KEY, Job, JobPreview, JobSummary, SubmitJob,
+    ApproveJob, Canceled, HaltJobs, IDEMPOTENCY_KEY, Job, JobPreview, JobSummary, SubmitJob,
 };
 use sluice_api_types::page::{Page, PageQuery};
 use sluice_api_types::rollout::Rollout;
@@ -212,6 +212,25 @@ pub(super) async fn resume_job(
         Ok(Answer(
             rollouts::resume(&host, &actor, job_id(&job)?, now).await?,
         ))
+    })
+    .await
+}
+
+/// Approves what a policy blocked until another operator approves it, and makes the job that runs it: the same bundle, on
+/// the same machines, as the operator who submitted it. Needs `ApproveJobs`; nobody approves their own.
+#[utoipa::path(post, path = "/v1/jobs/{job}/approve", params(("job" = String, Path)), request_body = ApproveJob, responses((status = 201, body = Job)))]
+pub(super) async fn approve_job(
+    State(host): State<SharedHost>,
+    Operator(actor): Operator,
+    Path(job): Path,
+    Body(request): Body<ApproveJob>,
+) -> Result<(StatusCode, Answer<Job>), Refusal> {
+    uninterrupted(async move {
+        let id = jobs::approve(&host, &actor, &job, request, UnixMillis::now()).await?;
+        let made = jobs::job(&host, &actor.tenant, id)
+            .await?
+            .ok_or_else(|| no_job(&id.to_string()))?;
+        Ok((StatusCode::CREATED, Answer(made)))
     })
     .await
 }

@@ -90,6 +90,7 @@ fn routes() -> OpenApiRouter<SharedHost> {
         .routes(routes!(jobs::cancel_job))
         .routes(routes!(jobs::pause_job))
         .routes(routes!(jobs::resume_job))
+        .routes(routes!(jobs::approve_job))
         .routes(routes!(jobs::halt_jobs))
         .routes(routes!(
             lockdown::get_lockdown,

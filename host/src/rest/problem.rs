@@ -10,7 +10,7 @@ use sluice_protocol::causes::Causes;
 
 use crate::blobs::BlobError;
 use crate::fleet::{ChangeError, EnrollError};
-use crate::jobs::{CancelError, LockdownError, SubmitError};
+use crate::jobs::{ApproveError, CancelError, LockdownError, NotOpen, SubmitError};
 use crate::library::{self, ArchiveError, ChooseError, RedactError};
 use crate::operators::{AuthenticationError, CreateTokenError, Denied};
 use crate::plugins::{BindError, InstallError, TrustError};
@@ -184,6 +184,9 @@ impl From<SubmitError> for Refusal {
             SubmitError::KeyReused(_) => {
                 Self::new(StatusCode::CONFLICT, "idempotency-key-reused", detail)
             }
+            SubmitError::ApprovedBefore(_) => {
+                Self::new(StatusCode::CONFLICT, "approved-before", detail)
+            }
             SubmitError::Locked(_) => Self::new(StatusCode::LOCKED, "locked-down", detail),
             SubmitError::Store(error) => error.into(),
         }
@@ -327,6 +330,27 @@ impl From<rollouts::ChangeError> for Refusal {
             E::NoJob(_) => Self::not_found("job-not-found", detail),
             E::NoRollout(_) => Self::new(StatusCode::CONFLICT, "no-rollout", detail),
             E::Over(_) => Self::new(StatusCode::CONFLICT, "rollout-over", detail),
+            E::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ApproveError> for Refusal {
+    fn from(error: ApproveError) -> Self {
+        use ApproveError as E;
+        let detail = error.to_string();
+        let conflict = |code, detail| Self::new(StatusCode::CONFLICT, code, detail);
+        match error {
+            E::Denied(error) => error.into(),
+            E::NoJob => Self::not_found("job-not-found", detail),
+            E::Own(_) | E::Made { .. } => Self::new(StatusCode::FORBIDDEN, "own-approval", detail),
+            E::NoMachine(_) | E::Gone(_) => Self::not_found("machine-not-found", detail),
+            E::NotOpen(NotOpen::NotBlocked { .. }) => conflict("nothing-to-approve", detail),
+            E::NotOpen(NotOpen::Before { .. }) => conflict("approved-before", detail),
+            E::NotOpen(NotOpen::Late { .. }) => conflict("approval-too-late", detail),
+            E::Submitter(_) => conflict("submitter-not-good", detail),
+            E::Changed { .. } => conflict("approval-void", detail),
+            E::Submit(error) => error.into(),
             E::Store(error) => error.into(),
         }
     }

@@ -130,6 +130,7 @@ const NEEDS: &[(&str, &str, Permission)] = &[
     ("POST", "/v1/jobs/preview", Permission::RemoteExecution),
     ("POST", "/v1/jobs/x/pause", Permission::RemoteExecution),
     ("POST", "/v1/jobs/x/resume", Permission::RemoteExecution),
+    ("POST", "/v1/jobs/x/approve", Permission::ApproveJobs),
     ("PUT", "/v1/blobs", Permission::RemoteExecution),
     ("POST", "/v1/enroll-tokens", Permission::ManageMachines),
     ("PATCH", "/v1/machines/x", Permission::ManageMachines),

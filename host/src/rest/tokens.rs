@@ -56,8 +56,15 @@ pub(super) async fn create_token(
                 if let Some(end) = end.filter(|end| expires.is_none_or(|asked| asked > *end)) {
                     return Err(CreateTokenError::Outlives(end));
                 }
-                let (row, token) =
-                    operators::create(conn, asked.tenant.id, &name, &permissions, expires, now)?;
+                let (row, token) = operators::create(
+                    conn,
+                    asked.tenant.id,
+                    &name,
+                    &permissions,
+                    expires,
+                    Some(asked.token),
+                    now,
+                )?;
                 let words: Vec<&str> = row
                     .permissions
                     .iter()

@@ -8,7 +8,7 @@ use sluice_protocol::ids::{JobId, TenantId};
 use uuid::Uuid;
 
 use super::StoreError;
-use super::row::{all, bytes, change, first, only, parsed, signed, time, unsigned};
+use super::row::{all, bytes, change, first, only, parsed, parsed_or_null, signed, time, unsigned};
 use super::scripts;
 use crate::clock::UnixMillis;
 use crate::library::VersionId;
@@ -42,6 +42,17 @@ pub struct JobRow {
     pub idempotency_key: Option<String>,
     /// Of the request, to tell a repetition from another request with the same key.
     pub request_sha256: Digest,
+    /// Where an approval made it.
+    pub approved: Option<Approved>,
+}
+
+/// What an approval made of blocked operations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Approved {
+    /// The job that they belong to.
+    pub job: JobId,
+    /// The name of the operator who approved.
+    pub by: String,
 }
 
 /// A job, without what it runs.
@@ -57,6 +68,8 @@ pub struct JobHead {
     pub script: Option<VersionId>,
     /// How many operations it has.
     pub targets: u64,
+    /// Where an approval made it.
+    pub approved: Option<Approved>,
 }
 
 /// A job in a list.
@@ -100,8 +113,8 @@ pub fn insert(conn: &Connection, tenant: TenantId, job: &JobRow) -> Result<(), S
         conn,
         "INSERT INTO jobs (id, tenant, token, operator, submission, script_sha256, submitted, not_after,
                            targets, skip_security_scan, gates_revision, idempotency_key, request_sha256,
-                           script_name, script_version)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                           script_name, script_version, approves, approved_by)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             job.id.to_string(),
             tenant.to_string(),
@@ -118,6 +131,10 @@ pub fn insert(conn: &Connection, tenant: TenantId, job: &JobRow) -> Result<(), S
             job.request_sha256.to_string(),
             job.script.as_ref().map(|id| id.name.as_str()),
             job.script.as_ref().map(|id| signed(id.version)),
+            job.approved
+                .as_ref()
+                .map(|approved| approved.job.to_string()),
+            job.approved.as_ref().map(|approved| approved.by.as_str()),
         ],
     )?;
     for attachment in &job.submission.attachments {
@@ -164,7 +181,8 @@ pub fn find(conn: &Connection, tenant: TenantId, id: JobId) -> Result<Option<Job
 pub fn head(conn: &Connection, tenant: TenantId, id: JobId) -> Result<Option<JobHead>, StoreError> {
     first(
         conn,
-        "SELECT operator, submitted, script_sha256, script_name, script_version, targets FROM jobs
+        "SELECT operator, submitted, script_sha256, script_name, script_version, targets, approves, approved_by
+         FROM jobs
          WHERE tenant = ? AND id = ?",
         params![tenant.to_string(), id.to_string()],
         |row| {
@@ -174,6 +192,7 @@ pub fn head(conn: &Connection, tenant: TenantId, id: JobId) -> Result<Option<Job
                 script_sha256: parsed(row, "script_sha256")?,
                 script: scripts::of_job(row)?,
                 targets: unsigned(row, "targets")?,
+                approved: approved(row)?,
             })
         },
     )
@@ -282,5 +301,12 @@ fn read(row: &Row<'_>) -> Result<JobRow, StoreError> {
         gates_revision: unsigned(row, "gates_revision")?,
         idempotency_key: row.get("idempotency_key")?,
         request_sha256: parsed(row, "request_sha256")?,
+        approved: approved(row)?,
     })
+}
+
+fn approved(row: &Row<'_>) -> Result<Option<Approved>, StoreError> {
+    let job = parsed_or_null(row, "approves")?;
+    let by: Option<String> = row.get("approved_by")?;
+    Ok(job.zip(by).map(|(job, by)| Approved { job, by }))
 }

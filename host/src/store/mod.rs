@@ -11,6 +11,7 @@ mod error;
 mod open;
 mod row;
 
+pub mod approvals;
 pub mod audit;
 pub mod bindings;
 pub mod blobs;

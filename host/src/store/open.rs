@@ -184,6 +184,7 @@ fn migrations() -> Migrations<'static> {
         Migration::up(include_str!("../../migrations/0004_declarations.sql")),
         Migration::up(include_str!("../../migrations/0005_output.sql")),
         Migration::up(include_str!("../../migrations/0006_confinement.sql")),
+        Migration::up(include_str!("../../migrations/0007_approvals.sql")),
         Migration::up(include_str!("../../migrations/0008_rollouts.sql")),
         Migration::up(include_str!("../../migrations/0009_secrets.sql")),
     ])

@@ -8,7 +8,9 @@ use sluice_protocol::ids::TenantId;
 use uuid::Uuid;
 
 use super::StoreError;
-use super::row::{all, change, exists, first, from_json, parsed, time, time_or_null, to_json};
+use super::row::{
+    all, change, exists, first, from_json, parsed, parsed_or_null, time, time_or_null, to_json,
+};
 use crate::clock::UnixMillis;
 use crate::operators::Permission;
 
@@ -29,6 +31,17 @@ pub struct TokenRow {
     pub expires: Option<UnixMillis>,
     /// When it was revoked.
     pub revoked: Option<UnixMillis>,
+    /// The token that made it; none for a host's first.
+    pub created_by: Option<Uuid>,
+}
+
+/// Who made a token, or one that made it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Maker {
+    /// The token.
+    pub token: Uuid,
+    /// The operator's name.
+    pub name: String,
 }
 
 /// Stores a token; says no where the tenant has one of that name.
@@ -44,8 +57,8 @@ pub fn insert(conn: &Connection, token: &TokenRow, secret: Digest) -> Result<boo
         .collect();
     Ok(change(
         conn,
-        "INSERT INTO tokens (id, tenant, name, secret_sha256, permissions, created, expires)
-         VALUES (?, ?, ?, ?, ?, ?, ?)
+        "INSERT INTO tokens (id, tenant, name, secret_sha256, permissions, created, expires, created_by)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)
          ON CONFLICT (tenant, name) WHERE revoked IS NULL DO NOTHING",
         params![
             token.id.to_string(),
@@ -55,6 +68,7 @@ pub fn insert(conn: &Connection, token: &TokenRow, secret: Digest) -> Result<boo
             to_json(&words)?,
             token.created.0,
             token.expires.map(|at| at.0),
+            token.created_by.map(|id| id.to_string()),
         ],
     )? == 1)
 }
@@ -103,6 +117,29 @@ pub fn is_good(
         "SELECT 1 FROM tokens WHERE tenant = ? AND id = ? AND revoked IS NULL
              AND (expires IS NULL OR expires > ?)",
         params![tenant.to_string(), id.to_string(), now.0],
+    )
+}
+
+/// Who made a token, who made theirs, and so on, whether those are good or not.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub fn makers(conn: &Connection, tenant: TenantId, id: Uuid) -> Result<Vec<Maker>, StoreError> {
+    all(
+        conn,
+        "WITH RECURSIVE maker (id) AS (
+             SELECT created_by FROM tokens WHERE tenant = ?1 AND id = ?2
+             UNION SELECT t.created_by FROM tokens t JOIN maker m ON t.id = m.id WHERE t.tenant = ?1
+         )
+         SELECT t.id AS id, t.name AS name FROM tokens t JOIN maker m ON t.id = m.id WHERE t.tenant = ?1",
+        params![tenant.to_string(), id.to_string()],
+        |row| {
+            Ok(Maker {
+                token: parsed(row, "id")?,
+                name: row.get("name")?,
+            })
+        },
     )
 }
 
@@ -155,5 +192,6 @@ fn read(row: &Row<'_>) -> Result<TokenRow, StoreError> {
         created: time(row, "created")?,
         expires: time_or_null(row, "expires")?,
         revoked: time_or_null(row, "revoked")?,
+        created_by: parsed_or_null(row, "created_by")?,
     })
 }

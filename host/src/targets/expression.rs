@@ -136,9 +136,7 @@ impl Subject {
                         .partial_cmp(&literal.number?.as_decimal())
                         .filter(|_| value.is_finite())?,
                 ),
-                FactValue::Texts(values) => {
-                    operator.of_equality(values.iter().any(|value| *value == literal.text))
-                }
+                FactValue::Texts(values) => operator.of_equality(values.contains(&literal.text)),
             },
         }
     }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::bundle::Submission;
 use crate::codec;
 use crate::digest::Digest;
-use crate::ids::{JobId, OperationId};
+use crate::ids::{JobId, MachineId, OperationId};
 use crate::report::Report;
 use crate::secret::Sealed;
 
@@ -38,6 +38,9 @@ pub struct Operation {
     /// The values of the submission's secrets, sealed to the machine's key; one that was revoked meanwhile is missing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<Sealed>,
+    /// That another operator lets it pass where a policy asks for that. The host's word, and no more: it is not signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approval>,
 }
 
 impl Operation {
@@ -51,6 +54,19 @@ impl Operation {
         }
         codec::decode_leniently::<Head>(bytes).map(|head| head.operation)
     }
+}
+
+/// That an operator other than the one who submitted it approved exactly this, on this machine. It is good for the one
+/// operation that it comes with, and until that one's `not_after`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Approval {
+    /// Of the bundle that was blocked and approved. The agent blocks where its own is another.
+    pub bundle_sha256: Digest,
+    /// The machine. The agent blocks where it is another.
+    pub machine: MachineId,
+    /// The approving operator's name.
+    pub by: String,
 }
 
 /// A signed statement. No version writes one yet.

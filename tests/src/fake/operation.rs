@@ -51,6 +51,7 @@ pub fn operation(script: impl AsRef<[u8]>) -> Operation {
         submitted_at: "2026-11-21T06:00:00Z".to_owned(),
         authorizations: Vec::new(),
         secrets: Vec::new(),
+        approval: None,
     })
 }
 

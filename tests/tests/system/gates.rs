@@ -38,6 +38,7 @@ async fn ask(gates: &[BoundGate], script: &str) -> Evaluation {
         job: vec![],
         attachments: vec![],
         skip_security_scan: false,
+        approval: None,
         live_facts: true,
     };
     evaluate(gates, &input).await

@@ -5,6 +5,7 @@
     reason = "the product is driven from outside, as processes"
 )]
 
+mod approvals;
 mod attachments;
 mod audit;
 mod bad_input;

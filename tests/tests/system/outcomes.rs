@@ -382,7 +382,7 @@ fn a_script_that_is_too_large_is_refused_with_the_limit() {
 #[test]
 fn what_this_version_lacks_says_so() {
     let fleet = Fleet::builder().agents(0).without_gates().start();
-    for arguments in [["job", "approve"], ["plugin", "replay"]] {
+    for arguments in [["plugin", "backtest"], ["plugin", "replay"]] {
         let output = fleet.sluice(&[arguments.as_slice(), &["x"]].concat());
         assert_eq!(
             (output.code, output.stdout.as_str()),

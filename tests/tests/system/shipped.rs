@@ -45,7 +45,7 @@ fn expect_runs(outcome: &Outcome) {
 }
 
 /// Binds a shipped plugin with these settings (TOML) in place of how it was bound.
-fn rebind(fleet: &Fleet, plugin: &str, settings: &str) {
+pub(crate) fn rebind(fleet: &Fleet, plugin: &str, settings: &str) {
     let bound = fleet.list(&["plugin", "list", "--bindings"]);
     for binding in bound.iter().filter(|bound| bound["plugin"] == plugin) {
         let id = binding["id"].as_str().expect("is text");

@@ -11,7 +11,7 @@ use crate::delivery::until_away;
 /// A publisher that nobody has heard of.
 const STRANGER: &str = "ed25519:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
-fn publisher() -> String {
+pub(crate) fn publisher() -> String {
     fs::read_to_string(plugins().join("publisher.pub"))
         .expect("was made by cargo xtask plugins")
         .trim()

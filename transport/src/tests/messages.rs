@@ -250,6 +250,7 @@ pub(super) fn operation(script: Vec<u8>) -> Operation {
         submitted_at: "2026-11-21T06:00:00Z".to_owned(),
         authorizations: vec![],
         secrets: Vec::new(),
+        approval: None,
     }
 }
 

@@ -3,12 +3,13 @@
 mod fold;
 
 use clap::Subcommand;
-use sluice_api_types::job::{Canceled, HaltJobs, Job, JobSummary};
+use sluice_api_types::job::{ApproveJob, Canceled, HaltJobs, Job, JobSummary};
 use sluice_api_types::operation::{Gaps, InvalidGaps, LOST, OperationResult};
 use sluice_api_types::rollout::Rollout;
 use sluice_protocol::ids::OperationId;
 use sluice_protocol::message::operation::OutputStream;
 use sluice_protocol::report::CheckStatus;
+use sluice_protocol::units::Span;
 
 use super::run::Console;
 use crate::command_line::Global;
@@ -73,10 +74,16 @@ pub(crate) enum JobCommand {
         #[arg(long, value_name = "T")]
         tenant: Option<String>,
     },
-    /// Approve what gates held (not implemented in this version)
+    /// Approve what a policy blocked until another operator does; makes the job that runs it
     Approve {
         /// The job's id
         job: String,
+        /// Only on this machine (again for more); all on which it was blocked where absent
+        #[arg(long = "machine", value_name = "MACHINE")]
+        machines: Vec<String>,
+        /// How long it may wait for its machine (1d where absent, 7d at most)
+        #[arg(long, value_name = "DURATION")]
+        expires: Option<Span>,
     },
 }
 
@@ -122,7 +129,11 @@ pub(crate) async fn run(global: &Global, command: JobCommand) -> Result<u8, Erro
         JobCommand::Pause { job } => change(global, &job, "pause").await,
         JobCommand::Resume { job } => change(global, &job, "resume").await,
         JobCommand::Halt { tenant } => halt(global, tenant).await,
-        JobCommand::Approve { .. } => Err(Error::NotImplemented("sluice job approve")),
+        JobCommand::Approve {
+            job,
+            machines,
+            expires,
+        } => approve(global, &job, ApproveJob { machines, expires }).await,
     }
 }
 
@@ -184,6 +195,8 @@ async fn show(global: &Global, job: &str, format: Option<Format>) -> Result<u8, 
                     .map(|script| format!("{}@{}", script.name, script.version)),
             ),
             ("script sha256", Some(job.script_sha256.to_string())),
+            ("approves", job.approves.map(|job| job.to_string())),
+            ("approved by", job.approved_by.clone()),
         ];
         fields.extend(job.rollout.iter().flat_map(rollout_fields));
         output::print(&output::record(&fields))?;
@@ -433,6 +446,27 @@ fn rollout_fields(rollout: &Rollout) -> Vec<(&'static str, Option<String>)> {
         ),
         ("paused", rollout.paused.as_ref().map(ToString::to_string)),
     ]
+}
+
+async fn approve(global: &Global, job: &str, request: ApproveJob) -> Result<u8, Error> {
+    let made: Job = Client::new(global)?
+        .post(&["jobs", job, "approve"])?
+        .body(&request)
+        .json()
+        .await?;
+    if global.json {
+        output::json_line(&made)?;
+        return Ok(exit::SUCCESS);
+    }
+    let job = made.job.to_string();
+    let mut fields = vec![("job", Some(job))];
+    fields.extend(made.operations.iter().map(|operation| {
+        let state = operation.state.as_str().to_owned();
+        let message = operation.message.clone();
+        (operation.machine.as_str(), Some(message.unwrap_or(state)))
+    }));
+    output::print(&output::record(&fields))?;
+    Ok(exit::SUCCESS)
 }
 
 async fn halt(global: &Global, tenant: Option<String>) -> Result<u8, Error> {

@@ -13,6 +13,7 @@ use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::{Block, Ending};
 use sluice_protocol::report::{Check, Finding, Mode, Receipt};
 
+use crate::approval::{Approval, Decided, Whose, decide};
 use crate::domain::{self, BoundGate};
 use crate::render::render;
 use crate::wire::Encoded;
@@ -33,6 +34,8 @@ pub struct Input<'a> {
     pub attachments: Vec<(String, String)>,
     /// Leave out scanners that are not the owner's.
     pub skip_security_scan: bool,
+    /// That an operator lets it pass where a policy asks for an approval.
+    pub approval: Option<Approval>,
     /// The facts are those of the machine now. Where they are an inventory's, what is unknown is left for the machine.
     pub live_facts: bool,
 }
@@ -133,7 +136,7 @@ async fn run(
         Some((&seen, digest)),
     )
     .await;
-    policy(decisions, evaluation)
+    policy(decisions, input.approval.as_ref(), digest, evaluation)
 }
 
 /// One gate's answer, checked, and the receipt for the call.
@@ -379,8 +382,13 @@ fn findings(
     Ok(enforced)
 }
 
-fn policy(answered: Vec<Answered<'_>>, evaluation: &mut Evaluation) -> Result<(), Ending> {
-    let mut worst: Option<(String, a::Decision)> = None;
+fn policy(
+    answered: Vec<Answered<'_>>,
+    approval: Option<&Approval>,
+    bundle_sha256: Digest,
+    evaluation: &mut Evaluation,
+) -> Result<(), Ending> {
+    let mut enforced = Vec::new();
     for (gate, answer) in answers(answered, evaluation)? {
         let Answer::Decision(decision) = answer else {
             continue;
@@ -395,50 +403,20 @@ fn policy(answered: Vec<Answered<'_>>, evaluation: &mut Evaluation) -> Result<()
             }
             continue;
         }
-        if worst
-            .as_ref()
-            .is_none_or(|(_, other)| decision.verdict > other.verdict)
-        {
-            worst = Some((id.clone(), decision));
-        }
+        enforced.push(Decided {
+            gate: id.clone(),
+            whose: if gate.is_owners() {
+                Whose::Owner
+            } else {
+                Whose::Host
+            },
+            decision,
+        });
     }
-    let Some((id, decision)) = worst else {
-        return Ok(());
-    };
-    match decision.verdict {
-        Verdict::Allow => Ok(()),
-        Verdict::AllowWithWarnings => {
-            evaluation.notes.extend(
-                decision
-                    .reasons
-                    .iter()
-                    .map(|reason| format!("{id}: {}", reason.message)),
-            );
-            Ok(())
-        }
-        Verdict::RequireApproval => Err(Ending::Blocked(Block {
-            by: id,
-            reason: reasons(&decision),
-            code: Some("approval-required".to_owned()),
-        })),
-        Verdict::Block
-            if !decision.reasons.is_empty()
-                && decision
-                    .reasons
-                    .iter()
-                    .all(|reason| reason.code == "finding") =>
-        {
-            Err(Ending::ThreatFound(reasons(&decision)))
-        }
-        Verdict::Block => Err(Ending::Blocked(Block {
-            by: id,
-            reason: reasons(&decision),
-            code: None,
-        })),
-    }
+    decide(enforced, approval, bundle_sha256, &mut evaluation.notes)
 }
 
-fn reasons(decision: &a::Decision) -> String {
+pub(crate) fn reasons(decision: &a::Decision) -> String {
     match decision.reasons.as_slice() {
         [] => "no reason given".to_owned(),
         reasons => {

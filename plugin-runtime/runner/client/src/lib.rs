@@ -12,8 +12,10 @@
 //! - [`program`]: the programs beside our own, and whether others could replace them.
 //! - [`render`]: what a preparer planned becomes variables, arguments and literals.
 //! - [`evaluate`](mod@evaluate): the pipeline.
+//! - [`approval`]: what all policies' decisions come to, and which of them an approval answers.
 //! - [`trial`]: one question to one gate, with what it cost, for those who write gates.
 
+pub mod approval;
 mod cache;
 mod check;
 pub mod component;
@@ -28,6 +30,7 @@ mod translate;
 pub mod trial;
 pub mod wire;
 
+pub use approval::{APPROVAL_REQUIRED, Approval, Counts};
 pub use component::Component;
 pub use domain::{BindError, BindRequest, BoundGate, DomainOptions, GateDomain, IDLE};
 pub use evaluate::{Evaluation, Input, evaluate};

@@ -1,0 +1,447 @@
+//! The story of an approval: what a policy blocked for want of one is submitted once more, exactly as it was, as the
+//! operator who asked for it, with the word of another.
+//!
+//! ```text
+//! what is it about? -> permission -> not one's own -> blocked for want of an approval, lately, and not approved before
+//!     -> the submitter's token is good -> preflight, with the approval -> the same bundle? -> record (used up) -> deliver
+//! ```
+//!
+//! Where anything is in the way nothing is made, and the refusal is on the record with every machine and digest.
+
+mod error;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+
+use sluice_api_types::job::ApproveJob;
+use sluice_gate_client::APPROVAL_REQUIRED;
+use sluice_protocol::bundle::Source;
+use sluice_protocol::digest::Digest;
+use sluice_protocol::ending::{Ending, State};
+use sluice_protocol::ids::{JobId, MachineId};
+use sluice_protocol::units::Span;
+use uuid::Uuid;
+
+pub use self::error::{ApproveError, NotOpen};
+use super::approval::{Approval, Blocked};
+use super::request::{MOST_NAMES, bounded};
+use super::targets::Target;
+use super::{Order, RequestError, Selection, SubmitError, deliver, preflight, record, submit};
+use crate::audit::{self, Event, EventKind};
+use crate::clock::UnixMillis;
+use crate::host::SharedHost;
+use crate::library;
+use crate::operators::{self, Actor, AuthenticationError, Permission};
+use crate::secrets;
+use crate::store::jobs::{self, JobRow};
+use crate::store::operations::{self, OperationRow};
+use crate::store::tokens::{self, Maker};
+use crate::store::{Connection, StoreError, approvals, scripts};
+
+/// How long after it was blocked an operation can be approved.
+const OPEN: Span = Span::seconds(24 * 3600);
+/// How long what was approved may wait for its machine, where the request does not say.
+const DEFAULT_EXPIRY: Span = Span::seconds(24 * 3600);
+/// The longest that it may.
+const LONGEST_EXPIRY: Span = Span::seconds(7 * 24 * 3600);
+/// The most operations that refusals are recorded for one by one.
+const ENTRIES: usize = 50;
+
+/// Approves operations of a job that policies blocked, and answers with the job that runs them.
+///
+/// # Errors
+///
+/// Nothing was approved and no job was made; the refusal is on the record.
+pub async fn approve(
+    host: &SharedHost,
+    actor: &Actor,
+    job: &str,
+    request: ApproveJob,
+    now: UnixMillis,
+) -> Result<JobId, ApproveError> {
+    let asked = Asked::look_up(host, actor, job, &request).await?;
+    match accept(host, actor, &asked, &request, now).await {
+        Ok((id, queued)) => {
+            deliver::deliver_to_all(host, &actor.tenant, id, &queued, now).await;
+            Ok(id)
+        }
+        Err(error) => {
+            refused(host, actor, job, &asked, &error, now).await?;
+            Err(error)
+        }
+    }
+}
+
+/// What a request is about, whoever makes it.
+#[derive(Debug)]
+struct Asked {
+    /// None where the tenant has no such job.
+    job: Option<JobRow>,
+    /// Those of its operations that are meant.
+    operations: Vec<Candidate>,
+    /// Names in the request that are none of its machines'.
+    unknown: Vec<String>,
+    /// Who made the approver's token, and the token of that one, and so on.
+    makers: Vec<Maker>,
+}
+
+/// An operation that may be one to approve.
+#[derive(Debug, Clone)]
+struct Candidate {
+    operation: OperationRow,
+    /// When it was blocked for want of an approval; none where it was not.
+    blocked: Option<UnixMillis>,
+    /// The job that was made when it was approved before.
+    approved: Option<JobId>,
+}
+
+impl Asked {
+    async fn look_up(
+        host: &SharedHost,
+        actor: &Actor,
+        job: &str,
+        request: &ApproveJob,
+    ) -> Result<Self, StoreError> {
+        let (tenant, token) = (actor.tenant.id, actor.token);
+        // What is no id is no job's.
+        let id = job.parse::<JobId>().ok();
+        let mut unknown: Vec<String> = request.machines.iter().take(MOST_NAMES).cloned().collect();
+        let named = unknown.clone();
+        host.store
+            .scan(move |conn| {
+                let job = match id {
+                    Some(id) => jobs::find(conn, tenant, id)?,
+                    None => None,
+                };
+                let mut candidates = Vec::new();
+                if let Some(job) = &job {
+                    for operation in operations::of_job(conn, tenant, job.id)? {
+                        let id = operation.machine.map(|machine| machine.to_string());
+                        let is_meant = |name: &String| {
+                            *name == operation.machine_name || Some(name) == id.as_ref()
+                        };
+                        unknown.retain(|name| !is_meant(name));
+                        if named.is_empty() || named.iter().any(is_meant) {
+                            candidates.push(Candidate::read(conn, job, operation)?);
+                        }
+                    }
+                }
+                Ok(Self {
+                    job,
+                    operations: candidates,
+                    unknown,
+                    makers: tokens::makers(conn, tenant, token)?,
+                })
+            })
+            .await
+    }
+}
+
+impl Candidate {
+    fn read(conn: &Connection, job: &JobRow, operation: OperationRow) -> Result<Self, StoreError> {
+        let mut candidate = Self {
+            blocked: None,
+            approved: None,
+            operation,
+        };
+        let operation = &candidate.operation;
+        if operation.state != State::Blocked {
+            return Ok(candidate);
+        }
+        let report = operations::reports(conn, operation.tenant, operation.id)?.report;
+        let Some(report) = report else {
+            return Ok(candidate);
+        };
+        if let Ending::Blocked(block) = &report.ending
+            && block.code.as_deref() == Some(APPROVAL_REQUIRED)
+        {
+            // A machine says when it ended. However wrong its clock is, that was while the job was good.
+            let at = UnixMillis::from_wire(report.finished_at);
+            candidate.blocked = Some(at.min(job.not_after).max(job.submitted));
+            candidate.approved = approvals::job_of(conn, operation.tenant, operation.id)?;
+        }
+        Ok(candidate)
+    }
+
+    /// Whether it can be approved now.
+    fn judge(&self, now: UnixMillis) -> Result<Blocked, NotOpen> {
+        let machine = self.operation.machine_name.clone();
+        let (Some(at), Some(bundle_sha256)) = (self.blocked, self.operation.bundle_sha256) else {
+            return Err(NotOpen::NotBlocked {
+                machine,
+                state: self.operation.state,
+            });
+        };
+        if let Some(job) = self.approved {
+            return Err(NotOpen::Before { machine, job });
+        }
+        let until = at.plus(OPEN);
+        if now > until {
+            return Err(NotOpen::Late { machine, until });
+        }
+        Ok(Blocked {
+            operation: self.operation.id,
+            bundle_sha256,
+        })
+    }
+}
+
+/// The new job and what there is to deliver.
+async fn accept(
+    host: &SharedHost,
+    actor: &Actor,
+    asked: &Asked,
+    request: &ApproveJob,
+    now: UnixMillis,
+) -> Result<(JobId, Vec<record::Queued>), ApproveError> {
+    actor.require(Permission::ApproveJobs)?;
+    let job = asked.job.as_ref().ok_or(ApproveError::NoJob)?;
+    not_their_own(actor, job, &asked.makers)?;
+    if request.machines.len() > MOST_NAMES {
+        return Err(too_many().into());
+    }
+    if let Some(name) = asked.unknown.first() {
+        return Err(ApproveError::NoMachine(name.clone()));
+    }
+    bounded("expires", request.expires, LONGEST_EXPIRY).map_err(SubmitError::from)?;
+    let approval = Approval {
+        approver: actor.clone(),
+        job: job.id,
+        blocked: open(asked, request, now)?,
+    };
+    let submitter = submitter(host, actor, job, now)?;
+    let order = order(host, job, approval.clone(), request)?;
+
+    let (tenant, selection) = (actor.tenant.id, order.selection.clone());
+    let (attachments, secrets) = (
+        order.submission.attachments.clone(),
+        order.submission.secrets.clone(),
+    );
+    let (targets, gates) = host
+        .store
+        .look(selection.extent(), move |conn| {
+            secrets::are_usable(conn, tenant, &secrets)?;
+            submit::look_up(conn, tenant, &selection, None, &attachments)
+        })
+        .await?;
+    if let Some(Target::NotFound(id)) = targets
+        .iter()
+        .find(|target| matches!(target, Target::NotFound(_)))
+    {
+        return Err(ApproveError::Gone(name_of(asked, id)));
+    }
+    let plans = preflight::check(host, &submitter, &order, &targets, &gates, now).await?;
+    if let Some((machine, bundle_sha256)) = approval.differs(&targets, &plans) {
+        return Err(ApproveError::Changed {
+            machine: machine.to_owned(),
+            bundle_sha256,
+        });
+    }
+    let id = JobId::generate();
+    let recorded = record::job(
+        host,
+        &submitter,
+        id,
+        None,
+        order,
+        targets,
+        plans,
+        None,
+        gates.revision,
+        now,
+    )
+    .await?;
+    Ok(match recorded {
+        record::Recorded::New(queued) => (id, queued),
+        // Only what comes with a key can be a repetition.
+        record::Recorded::Repeated(earlier) => (earlier, Vec::new()),
+    })
+}
+
+fn too_many() -> SubmitError {
+    SubmitError::Request(RequestError::TooMany {
+        what: "machines",
+        limit: MOST_NAMES,
+    })
+}
+
+/// Two names or tokens of one person are one operator as far as that can be known: who holds a token has made, or could
+/// have made, those that it made.
+fn not_their_own(actor: &Actor, job: &JobRow, makers: &[Maker]) -> Result<(), ApproveError> {
+    let is_submitter = |token: Uuid, name: &str| token == job.token || name == job.operator;
+    if is_submitter(actor.token, &actor.name) {
+        return Err(ApproveError::Own(job.operator.clone()));
+    }
+    if makers
+        .iter()
+        .any(|maker| is_submitter(maker.token, &maker.name))
+    {
+        return Err(ApproveError::Made {
+            approver: actor.name.clone(),
+            submitter: job.operator.clone(),
+        });
+    }
+    Ok(())
+}
+
+/// The operations that are approved. One that is named and cannot be is an error; of those that nobody named, the ones that
+/// can be are meant.
+fn open(
+    asked: &Asked,
+    request: &ApproveJob,
+    now: UnixMillis,
+) -> Result<HashMap<MachineId, Blocked>, NotOpen> {
+    let (mut blocked, mut first) = (HashMap::new(), None);
+    for candidate in &asked.operations {
+        match (candidate.judge(now), candidate.operation.machine) {
+            (Ok(one), Some(machine)) => {
+                blocked.insert(machine, one);
+            }
+            (Err(error), _) if !request.machines.is_empty() => return Err(error),
+            // What is open but too late, or was approved before, says more than that something was never blocked.
+            (Err(error), _) => {
+                if first.is_none() || matches!(first, Some(NotOpen::NotBlocked { .. })) {
+                    first = Some(error);
+                }
+            }
+            (Ok(_), None) => {}
+        }
+    }
+    match first {
+        Some(error) if blocked.is_empty() => Err(error),
+        _ => Ok(blocked),
+    }
+}
+
+/// As whom it runs: the operator who submitted it, whose token must be good still.
+fn submitter(
+    host: &SharedHost,
+    actor: &Actor,
+    job: &JobRow,
+    now: UnixMillis,
+) -> Result<Actor, ApproveError> {
+    let submitter = host
+        .store
+        .read(|conn| operators::on_behalf_of(conn, actor.tenant.id, job.token, &actor.source, now));
+    let submitter = submitter.map_err(|error| match error {
+        AuthenticationError::Store(error) => ApproveError::Store(error),
+        error => ApproveError::Submitter(error),
+    })?;
+    submitter
+        .require(if job.script.is_some() {
+            Permission::RunStoredScripts
+        } else {
+            Permission::RemoteExecution
+        })
+        .map_err(SubmitError::from)?;
+    if job.skip_security_scan {
+        submitter
+            .require(Permission::SkipSecurityScan)
+            .map_err(SubmitError::from)?;
+    }
+    if !job.submission.secrets.is_empty() {
+        submitter
+            .require(Permission::UseSecret)
+            .map_err(SubmitError::from)?;
+    }
+    Ok(submitter)
+}
+
+/// The job once more, for the machines that are approved.
+fn order(
+    host: &SharedHost,
+    job: &JobRow,
+    approval: Approval,
+    request: &ApproveJob,
+) -> Result<Order, ApproveError> {
+    let tenant = approval.approver.tenant.id;
+    let os = match &job.script {
+        None => Vec::new(),
+        Some(script) => host.store.read(|conn| {
+            library::still_runs(conn, tenant, script).map_err(SubmitError::from)?;
+            let version = scripts::version(conn, tenant, script)?;
+            Ok::<_, SubmitError>(
+                version
+                    .map(|version| version.settings.os)
+                    .unwrap_or_default(),
+            )
+        })?,
+    };
+    let source = Source::read(&job.submission)
+        .map_err(|error| SubmitError::Request(RequestError::Script(error)))?;
+    let mut machines: Vec<_> = approval.blocked.iter().collect();
+    machines.sort_by_key(|(_, blocked)| blocked.operation);
+    Ok(Order {
+        submission: job.submission.clone(),
+        source,
+        script: job.script.clone(),
+        os,
+        selection: Selection::Some {
+            named: machines.iter().map(|(id, _)| id.to_string()).collect(),
+            tags: Vec::new(),
+        },
+        condition: None,
+        rollout: None,
+        expires: request.expires.unwrap_or(DEFAULT_EXPIRY),
+        no_queue: false,
+        skip_security_scan: job.skip_security_scan,
+        digest: Digest::of(format!("approve {}", job.id).as_bytes()),
+        approval: Some(approval),
+    })
+}
+
+fn name_of(asked: &Asked, id: &str) -> String {
+    let found = asked.operations.iter().find(|candidate| {
+        let machine = candidate.operation.machine;
+        machine.is_some_and(|machine| machine.to_string() == id)
+    });
+    found.map_or_else(
+        || id.to_owned(),
+        |candidate| candidate.operation.machine_name.clone(),
+    )
+}
+
+/// Records that nothing was approved: who asked, for what digests and on which machines, and why not.
+async fn refused(
+    host: &SharedHost,
+    actor: &Actor,
+    typed: &str,
+    asked: &Asked,
+    error: &ApproveError,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let base = match error {
+        ApproveError::Denied(denied) => {
+            host.metrics.request_refused();
+            Event::by(EventKind::PermissionDenied, actor)
+                .detail("permission", denied.permission.as_str())
+                .detail("attempt", "approve a job")
+        }
+        _ => Event::by(EventKind::ScriptApprovalRefused, actor),
+    };
+    let mut base = base.detail("reason", record::cut(&error.to_string()));
+    match &asked.job {
+        Some(job) => base = base.of_job(job.id).with_script(job.script_sha256),
+        None => base = base.detail("asked", record::cut(typed)),
+    }
+    let concerned = asked
+        .operations
+        .iter()
+        .filter(|candidate| candidate.blocked.is_some());
+    let mut events: Vec<Event> = concerned
+        .map(|Candidate { operation, .. }| {
+            base.clone()
+                .on(&operation.machine_name)
+                .of_operation(operation.id)
+                .with_bundle(operation.bundle_sha256)
+        })
+        .collect();
+    if !(1..=ENTRIES).contains(&events.len()) {
+        events = vec![base.detail("operations", events.len())];
+    }
+    let tenant = actor.tenant.clone();
+    host.store
+        .write(move |conn| audit::append(conn, &tenant, now, events).map(|_| ()))
+        .await
+}

@@ -1,0 +1,101 @@
+//! Why nothing was approved.
+
+use sluice_protocol::digest::Digest;
+use sluice_protocol::ending::State;
+use sluice_protocol::ids::JobId;
+
+use crate::clock::UnixMillis;
+use crate::jobs::SubmitError;
+use crate::operators::{AuthenticationError, Denied};
+use crate::store::StoreError;
+
+/// Why an operation cannot be approved.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotOpen {
+    /// No policy asked for that.
+    #[error("{machine} has nothing of this job that waits for an approval (it is {state}, and no policy asked for one); nothing was approved", state = state.as_str())]
+    NotBlocked {
+        /// The machine's name.
+        machine: String,
+        /// Where the operation is.
+        state: State,
+    },
+    /// One approval, one operation.
+    #[error(
+        "what was blocked on {machine} was approved before, and an approval is used once (job {job}); nothing was approved"
+    )]
+    Before {
+        /// The machine's name.
+        machine: String,
+        /// The job that was made then.
+        job: JobId,
+    },
+    /// Nobody remembers what it was about.
+    #[error(
+        "what was blocked on {machine} could be approved until {until}; nothing was approved, have it submitted again"
+    )]
+    Late {
+        /// The machine's name.
+        machine: String,
+        /// Until when.
+        until: UnixMillis,
+    },
+}
+
+/// Nothing was approved, and no job was made.
+#[derive(Debug, thiserror::Error)]
+pub enum ApproveError {
+    /// A permission is missing.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// Unknown, or another tenant's: the answer is the same.
+    #[error("there is no such job; nothing was approved (sluice job list)")]
+    NoJob,
+    /// By the same operator.
+    #[error(
+        "{0} submitted this job, and nobody approves their own; nothing was approved, another operator with ApproveJobs has to"
+    )]
+    Own(String),
+    /// By a token that the submitter has made.
+    #[error(
+        "the token of {approver} comes from {submitter}, who submitted this job, and nobody approves their own; nothing was approved, an operator whose token somebody else made has to"
+    )]
+    Made {
+        /// Who wanted to approve.
+        approver: String,
+        /// Who submitted.
+        submitter: String,
+    },
+    /// A machine that the job is not for.
+    #[error("{} is no machine of this job (sluice job show); nothing was approved", .0.escape_debug())]
+    NoMachine(String),
+    /// Nothing that waits for it.
+    #[error(transparent)]
+    NotOpen(#[from] NotOpen),
+    /// It would run as nobody.
+    #[error(
+        "who submitted this job may not run it any more: {0}; nothing was approved, have another operator submit it"
+    )]
+    Submitter(AuthenticationError),
+    /// The machine was revoked.
+    #[error(
+        "the machine {0} is no machine of the fleet any more; nothing was approved, name the others with --machine"
+    )]
+    Gone(String),
+    /// Not what was blocked.
+    #[error(
+        "what would run on {machine} now is not what was blocked there (its bundle is {bundle_sha256}): gates have changed since; nothing was approved, have it submitted again"
+    )]
+    Changed {
+        /// The machine's name.
+        machine: String,
+        /// Of what would run.
+        bundle_sha256: Digest,
+    },
+    /// The job cannot be made.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
