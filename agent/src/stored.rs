@@ -192,7 +192,7 @@ mod tests {
             (FORMAT, Digest::of(&written).to_string().as_str()),
             (
                 1,
-                "fc65de2a165c8b6f495c5ce8054008520403094ac8657a98894577451abef6dc"
+                "81df444631aedbf959c84e7b28ef6ed75f157cc0356d522d3acdd22f93767ce3"
             )
         );
     }

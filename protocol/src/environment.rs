@@ -128,10 +128,8 @@ pub fn parameter_variable(name: &str) -> String {
 /// The variable that names the file of the secret `name`: upper case, `-` as `_`.
 #[must_use]
 pub fn secret_variable(name: &str) -> String {
-    format!(
-        "SLUICE_SECRET_{}",
-        name.to_ascii_uppercase().replace('-', "_")
-    )
+    let name = name.replace('-', "_");
+    format!("SLUICE_SECRET_{}", name.to_ascii_uppercase())
 }
 
 #[cfg(test)]
