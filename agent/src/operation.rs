@@ -203,7 +203,8 @@ async fn check_and_run(
             still_permitted(agent, operation, &ready.permitted).await?;
             // What the owner has tightened since holds for this operation too: attachments and gates may be waited for.
             if !agent.lockdown.is_off() {
-                // That may take days: what was looked at is looked at again.
+                // That may take days: what was looked at is looked at again, and no secret is in memory meanwhile.
+                drop(ready);
                 agent.lockdown.off().await;
                 continue;
             }

@@ -253,6 +253,8 @@ fn open_to_write(path: &Path) -> rusqlite::Result<Connection> {
     // The writer's transactions are cut small; a checkpoint every 4 MiB keeps the log short.
     connection.pragma_update(None, "wal_autocheckpoint", 1000)?;
     connection.pragma_update(None, "trusted_schema", false)?;
+    // What is deleted is overwritten: it may be a script that was redacted, or a secret.
+    connection.pragma_update(None, "secure_delete", true)?;
     keep_plans(&connection)?;
     connection.set_prepared_statement_cache_capacity(PREPARED);
     Ok(connection)

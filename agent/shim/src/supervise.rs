@@ -47,6 +47,8 @@ const CLOSE: Duration = Duration::from_millis(150);
 const KILL_AGAIN: Duration = Duration::from_millis(10);
 const KILL_FOR: Duration = Duration::from_secs(5);
 const PIECE: usize = 64 * 1024;
+/// Less where secrets are looked for in it, which may take long: the time limit and cancel are looked at in between.
+const MASKED_PIECE: usize = 4 * 1024;
 
 /// What was made for the operation before the script was let go.
 pub(crate) struct Running<'a> {
@@ -72,6 +74,11 @@ pub(crate) fn supervise(
     let mut supervisor = Supervisor {
         phase: Phase::Running {
             until: started + running.limits.time,
+        },
+        piece: if running.secrets.is_empty() {
+            PIECE
+        } else {
+            MASKED_PIECE
         },
         masks: [Mask::new(&patterns), Mask::new(&patterns)],
         capture: Capture::new(running.limits.output),
@@ -199,6 +206,8 @@ impl Phase {
 struct Supervisor<'a> {
     phase: Phase,
     /// What the script was given in confidence, out of each stream before anything else sees it.
+    /// How much output is read at once.
+    piece: usize,
     masks: [Mask; 2],
     capture: Capture,
     pace: Pace,
@@ -219,7 +228,7 @@ struct Supervisor<'a> {
 
 impl Supervisor<'_> {
     fn run(&mut self, journal: &mut Journal, notes: &mut Vec<String>) {
-        let mut buffer = vec![0; PIECE];
+        let mut buffer = vec![0; self.piece];
         while self.phase != Phase::Done {
             let facts = Facts {
                 now: Instant::now(),

@@ -37,7 +37,7 @@ use crate::secrets;
 use crate::store::jobs::{self, JobRow};
 use crate::store::operations::{self, OperationRow};
 use crate::store::tokens::{self, Maker};
-use crate::store::{Connection, StoreError, approvals, scripts};
+use crate::store::{Connection, StoreError, approvals, rollouts, scripts};
 
 /// How long after it was blocked an operation can be approved.
 const OPEN: Span = Span::seconds(24 * 3600);
@@ -198,6 +198,14 @@ async fn accept(
     actor.require(Permission::ApproveJobs)?;
     let job = asked.job.as_ref().ok_or(ApproveError::NoJob)?;
     not_their_own(actor, job, &asked.makers)?;
+    let (tenant, id) = (actor.tenant.id, job.id);
+    if host
+        .store
+        .read(|conn| rollouts::find(conn, tenant, id))?
+        .is_some()
+    {
+        return Err(ApproveError::Rollout);
+    }
     if request.machines.len() > MOST_NAMES {
         return Err(too_many().into());
     }

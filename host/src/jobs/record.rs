@@ -10,6 +10,7 @@ use sluice_protocol::ending::{Ending, State};
 use sluice_protocol::ids::{JobId, MachineId, OperationId};
 use sluice_protocol::message::operation::Operation;
 use sluice_protocol::report::Report;
+use sluice_protocol::secret;
 use sluice_protocol::units::Span;
 
 use super::approval::Approval;
@@ -463,7 +464,14 @@ fn naming(secrets: &[String], event: Event) -> Event {
     if secrets.is_empty() {
         return event;
     }
-    let names = secrets.iter().take(NAMES_IN_ENTRY).map(|name| cut(name));
+    // What is no name may be a value that was given by mistake, and the log is for ever.
+    let names = secrets
+        .iter()
+        .take(NAMES_IN_ENTRY)
+        .map(|name| match secret::check_name(name) {
+            Ok(()) => name.clone(),
+            Err(_) => format!("(no name: {} bytes)", name.len()),
+        });
     event.detail("secrets", names.collect::<Vec<_>>())
 }
 

@@ -557,7 +557,7 @@ mod tests {
             ),
             (
                 Box::new(|r| r.secrets = vec!["a".to_owned(), "a b".to_owned()]),
-                "no name for a secret",
+                "a secret has a name of",
             ),
             (
                 Box::new(|r| r.secrets = vec!["a-b".to_owned(), "A_b".to_owned()]),

@@ -201,6 +201,7 @@ impl From<UseError> for Refusal {
             UseError::Revoked(_) => Self::new(StatusCode::CONFLICT, "secret-revoked", detail),
             UseError::Rotated(_) => Self::new(StatusCode::CONFLICT, "secret-rotated", detail),
             UseError::Unreadable(_) => Self::new(StatusCode::CONFLICT, "secret-unreadable", detail),
+            UseError::TooMuch { .. } => Self::too_large(detail),
             UseError::Store(error) => error.into(),
         }
     }
@@ -343,6 +344,7 @@ impl From<ApproveError> for Refusal {
         match error {
             E::Denied(error) => error.into(),
             E::NoJob => Self::not_found("job-not-found", detail),
+            E::Rollout => conflict("approval-of-rollout", detail),
             E::Own(_) | E::Made { .. } => Self::new(StatusCode::FORBIDDEN, "own-approval", detail),
             E::NoMachine(_) | E::Gone(_) => Self::not_found("machine-not-found", detail),
             E::NotOpen(NotOpen::NotBlocked { .. }) => conflict("nothing-to-approve", detail),

@@ -37,6 +37,9 @@ fn usable(
     }
 }
 
+/// How much one job may have sealed for all of its machines, in bytes: it is in memory at once, and in one transaction.
+const MOST_SEALED: usize = 64 << 20;
+
 /// The secrets of a job, sealed to its machines.
 #[derive(Debug, Default)]
 pub struct Confided {
@@ -72,6 +75,13 @@ impl Confided {
                     let value = value.ok_or_else(|| UseError::Unreadable(name.clone()))?;
                     versions.push((name.clone(), row.version));
                     values.push((name, value));
+                }
+                let bytes: usize = values.iter().map(|(_, value)| value.len()).sum();
+                if bytes.saturating_mul(operations.len()) > MOST_SEALED {
+                    return Err(UseError::TooMuch {
+                        bytes,
+                        machines: operations.len(),
+                    });
                 }
                 let mut sealed = HashMap::new();
                 for (operation, machine) in operations {
@@ -165,6 +175,17 @@ pub enum UseError {
     /// It has another value now.
     #[error("the secret {0} was rotated at this moment; no job was made; submit it again")]
     Rotated(String),
+    /// Every machine gets a copy of its own.
+    #[error(
+        "the secrets of this job have {bytes} bytes, and each of its {machines} machines gets a copy of its own, together more than {} MiB; no job was made; give it smaller secrets or fewer machines",
+        MOST_SEALED >> 20
+    )]
+    TooMuch {
+        /// Of all values together.
+        bytes: usize,
+        /// How many machines.
+        machines: usize,
+    },
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),

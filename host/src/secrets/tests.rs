@@ -219,6 +219,45 @@ async fn who_may_not_use_secrets_and_who_names_none_of_theirs_is_refused() {
 }
 
 #[tokio::test]
+async fn a_value_that_is_given_in_place_of_a_name_is_not_on_record() {
+    let test = TestHost::new().await;
+    let refused = submit(&test, &test.admin, "db=hunter22secret").await;
+    let Err(error) = refused else {
+        panic!("{refused:?}");
+    };
+    assert!(!error.to_string().contains("hunter22"), "{error}");
+    assert_eq!(test.count_audited("request_refused").await, 1);
+    assert!(!is_on_disk(&test, b"hunter22"));
+}
+
+#[tokio::test]
+async fn what_was_erased_is_in_no_page_of_the_database() {
+    let test = TestHost::new().await;
+    confidant(&test, "m").await;
+    put(&test, &test.admin, "token", &[b'x'; 20_000], Change::Set).await;
+    let encrypted = test
+        .host
+        .store
+        .read(|conn| secrets::find(conn, test.tenant.id, "token"))
+        .expect("reads")
+        .and_then(|row| row.value)
+        .expect("is there");
+    let revoked = revoke(&test.host, &test.admin, "token", NOW).await;
+    revoked.expect("is revoked");
+    let settle = |conn: &crate::store::Connection| {
+        conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        Ok::<_, crate::store::StoreError>(())
+    };
+    let path = test.folder().join("host.db");
+    test.host.store.close().await;
+    let settled = sluice_database::rusqlite::Connection::open(&path).expect("opens");
+    settle(&settled).expect("settles");
+    let whole = std::fs::read(&path).expect("reads");
+    let part = &encrypted[8_000..8_064];
+    assert!(!whole.windows(part.len()).any(|bytes| bytes == part));
+}
+
+#[tokio::test]
 async fn a_machine_that_never_said_what_to_seal_to_gets_nothing() {
     let test = TestHost::new().await;
     let machine = test.machine("m").await;

@@ -365,9 +365,7 @@ pub fn erase(
     by: &str,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
-    // Pages that become free are else left as they are. The setting is the connection's, for as long as it takes.
-    conn.pragma_update(None, "secure_delete", true)?;
-    let erased = change(
+    change(
         conn,
         "UPDATE script_versions SET script = NULL, declared = NULL, declaration = NULL, redacted = ?, redacted_by = ?
          WHERE tenant = ? AND name = ? AND version = ? AND redacted IS NULL",
@@ -378,9 +376,8 @@ pub fn erase(
             id.name.as_str(),
             signed(id.version)
         ],
-    );
-    conn.pragma_update(None, "secure_delete", false)?;
-    erased.map(|_| ())
+    )
+    .map(|_| ())
 }
 
 /// Jobs that run this version and have not ended.

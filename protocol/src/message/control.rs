@@ -77,7 +77,7 @@ pub struct Hello {
     /// The head of its ledger's chain.
     pub ledger_head: Option<Digest>,
     /// The public key (X25519) that secrets for the machine are sealed to.
-    #[serde(with = "serde_bytes")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "serde_bytes")]
     pub sealing_key: Vec<u8>,
 }
 

@@ -51,6 +51,11 @@ pub enum ApproveError {
     /// Unknown, or another tenant's: the answer is the same.
     #[error("there is no such job; nothing was approved (sluice job list)")]
     NoJob,
+    /// It would run on all of its machines at once.
+    #[error(
+        "this job runs in batches, and what is approved would run on all machines at once; nothing was approved, have it submitted again without batches for the machines that are meant"
+    )]
+    Rollout,
     /// By the same operator.
     #[error(
         "{0} submitted this job, and nobody approves their own; nothing was approved, another operator with ApproveJobs has to"

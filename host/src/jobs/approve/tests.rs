@@ -226,6 +226,22 @@ async fn nobody_approves_their_own_by_token_name_or_a_token_that_theirs_made() {
 }
 
 #[tokio::test]
+async fn what_ran_in_batches_is_not_let_loose_on_all_machines() {
+    let mut case = Case::new().await;
+    let (job, _) = case.blocked(Some(APPROVAL_REQUIRED)).await;
+    let batches = crate::rollouts::Batches {
+        ends: vec![1],
+        max_concurrency: None,
+        stop: None,
+    };
+    let row = rollouts::RolloutRow::new(job, case.test.tenant.id, batches, false);
+    let write = move |conn: &Connection| rollouts::insert(conn, &row);
+    case.test.host.store.write(write).await.expect("stores");
+    let refused = case.approve(&case.carol, job).await;
+    assert!(matches!(refused, Err(ApproveError::Rollout)), "{refused:?}");
+}
+
+#[tokio::test]
 async fn only_what_a_policy_wants_approved_can_be() {
     let mut case = Case::new().await;
     for code in [None, Some("gate-error"), Some("approval-not-accepted")] {
