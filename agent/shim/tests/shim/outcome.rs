@@ -9,6 +9,28 @@ use sluice_shim::spec::Variable;
 use crate::harness::{Machine, collect, eventually, rounds, run, spawn, spooled};
 
 #[test]
+fn the_shim_does_not_wait_for_output_that_somebody_else_may_have_read() {
+    let machine = Machine::new();
+    let report = machine.run(
+        "for stream in 1 2; do own=$(readlink /proc/$$/fd/$stream)
+           for fd in /proc/$PPID/fd/*; do
+             [ \"$(readlink $fd)\" = \"$own\" ] && grep flags /proc/$PPID/fdinfo/${fd##*/}
+           done
+         done",
+    );
+    let flags: Vec<i32> = report
+        .stdout()
+        .lines()
+        .filter_map(|line| i32::from_str_radix(line.split_whitespace().nth(1)?, 8).ok())
+        .collect();
+    assert_eq!(flags.len(), 2, "{report:?}");
+    assert!(
+        flags.iter().all(|flags| flags & libc::O_NONBLOCK != 0),
+        "{flags:?}"
+    );
+}
+
+#[test]
 fn a_script_that_takes_its_own_output_away_runs_into_its_time_limit_all_the_same() {
     for _ in 0..3 {
         let machine = Machine::new();
