@@ -19,7 +19,7 @@ use crate::host::SharedHost;
 use crate::store::jobs::{self, JobRow};
 use crate::store::operations::{self, From, OperationRow};
 use crate::store::tenants::Tenant;
-use crate::store::{Connection, StoreError, secrets};
+use crate::store::{Connection, StoreError, rollouts, secrets};
 
 /// How many operations one transaction records as delivered.
 const AT_ONCE: usize = 256;
@@ -114,8 +114,13 @@ pub(crate) async fn deliver_released(
         let message = Some(operation)
             .filter(|operation| operation.state == State::Delivered)
             .and_then(|operation| {
-                match host.store.read(|conn| sealed(conn, &job, operation)) {
-                    Ok(sealed) => message(&job, operation, sealed),
+                // It may have been canceled since, and a machine that came back was told so.
+                let found = host.store.read(|conn| {
+                    let sealed = sealed(conn, &job, operation)?;
+                    Ok::<_, StoreError>(is_still_delivered(conn, operation)?.then_some(sealed))
+                });
+                match found {
+                    Ok(sealed) => message(&job, operation, sealed?),
                     Err(error) => {
                         tracing::error!(operation = %operation.id, %error, "what was released cannot be delivered now; its machine gets it when it connects again");
                         None
@@ -231,8 +236,21 @@ fn is_to_be_sent(conn: &Connection, operation: &OperationRow) -> Result<bool, St
     if operation.state != State::Delivered {
         return operations::set_delivered(conn, operation.id);
     }
+    // Of a rollout that is paused nothing goes out again: when the machine is back it is known whether it has it.
+    Ok(is_still_delivered(conn, operation)? && !is_paused(conn, operation)?)
+}
+
+fn is_still_delivered(conn: &Connection, operation: &OperationRow) -> Result<bool, StoreError> {
     let row = operations::find(conn, operation.tenant, operation.id)?;
     Ok(row.is_some_and(|row| row.state == State::Delivered && row.cancel_by.is_none()))
+}
+
+fn is_paused(conn: &Connection, operation: &OperationRow) -> Result<bool, StoreError> {
+    if operation.batch.is_none() {
+        return Ok(false);
+    }
+    let rollout = rollouts::find(conn, operation.tenant, operation.job)?;
+    Ok(rollout.is_some_and(|row| row.paused.is_some()))
 }
 
 /// What a machine that has connected is owed.
@@ -283,6 +301,11 @@ pub async fn pending(
                 }
                 // What it is owed it gets when the lockdown is lifted.
                 if locked {
+                    continue;
+                }
+                if operation.state == State::Delivered && is_paused(conn, &operation)? {
+                    // It never arrived, so it waits like the others.
+                    operations::hold_delivered(conn, operation.id)?;
                     continue;
                 }
                 let overdue = jobs::not_after(conn, tenant.id, operation.job)?

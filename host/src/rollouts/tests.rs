@@ -209,9 +209,17 @@ async fn pausing_takes_back_what_was_not_sent_and_a_machine_that_comes_gets_noth
     assert_eq!(fleet.states(job), [Delivered, Delivered, Held]);
     let machine = fleet.machines[2].clone();
     let (_session, mut inbox) = fleet.test.connect(&machine);
-    let owed = jobs::pending(&fleet.test.host, &fleet.test.tenant, machine.id, &[], NOW).await;
+    let (host, tenant) = (fleet.test.host.clone(), fleet.test.tenant.clone());
+    let owed = jobs::pending(&host, &tenant, machine.id, &[], NOW).await;
     assert_eq!(owed.expect("reads").deliver, []);
     assert!(inbox.deliveries.try_recv().is_err());
+    // What was sent is with the machine, or it is not: then it waits as well.
+    let id = fleet.test.operations(job)[0].id;
+    for (has, state) in [(vec![id], Delivered), (Vec::new(), Held)] {
+        let owed = jobs::pending(&host, &tenant, fleet.machines[0].id, &has, NOW).await;
+        assert_eq!(owed.expect("reads").deliver, []);
+        assert_eq!(fleet.states(job), [state, Delivered, Held]);
+    }
     // Twice is once.
     pause(&fleet.test.host, &fleet.test.admin, job, NOW)
         .await

@@ -379,6 +379,20 @@ pub fn hold_queued(conn: &Connection, tenant: TenantId, job: JobId) -> Result<us
     )
 }
 
+/// Holds again what was sent of a job with a rollout and never arrived. Says no where it is not that any more.
+///
+/// # Errors
+///
+/// Where the database cannot be written.
+pub fn hold_delivered(conn: &Connection, id: OperationId) -> Result<bool, StoreError> {
+    Ok(change(
+        conn,
+        "UPDATE operations SET state = 'held'
+         WHERE id = ? AND batch IS NOT NULL AND state = 'delivered' AND cancel_by IS NULL",
+        params![id.to_string()],
+    )? == 1)
+}
+
 /// Takes a step of a machine's progress, which only goes forward. Says no where it changed nothing.
 ///
 /// # Errors
