@@ -46,5 +46,5 @@ pub use progress::{store_output, store_step};
 pub(crate) use request::DEFAULT_EXPIRY;
 pub use request::{Order, RequestError, Selection};
 pub use result::{ends_that_are_lost, job, operation_result, operation_with_why};
-pub use submit::{Checked, SubmitError, check, submit};
+pub use submit::{Checked, SubmitError, check, could_run_now, submit};
 pub use targets::holds;

@@ -233,6 +233,7 @@ pub(super) async fn targets_now(
     let Order {
         selection,
         condition,
+        rollout,
         ..
     } = Order::read(request, digest, chosen)?;
     let tenant = actor.tenant.id;
@@ -245,7 +246,24 @@ pub(super) async fn targets_now(
     if targets.is_empty() {
         return Err(SubmitError::NoMachines);
     }
+    if let Some(plan) = rollout {
+        plan.of(targets.len() as u64).map_err(RequestError::from)?;
+    }
     Ok(targets)
+}
+
+/// Whether a request could be submitted at this moment, for the machines that it means now. Makes no job and records nothing.
+///
+/// # Errors
+///
+/// The request would be refused.
+pub async fn could_run_now(
+    host: &SharedHost,
+    actor: &Actor,
+    request: &SubmitJob,
+) -> Result<(), SubmitError> {
+    check(host, actor, request.clone()).await?;
+    targets_now(host, actor, request.clone()).await.map(|_| ())
 }
 
 /// What a request names in the library; none where it brings the text.

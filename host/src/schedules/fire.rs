@@ -97,8 +97,8 @@ async fn fire(
                 return Ok(Fired::Missed(denied.to_string()));
             }
             // What cannot take its place does not end it.
-            match jobs::check(host, &owner, request(host, row, now)?).await {
-                Ok(_) => {}
+            match jobs::could_run_now(host, &owner, &request(host, row, now)?).await {
+                Ok(()) => {}
                 Err(SubmitError::Store(error)) => return Err(error),
                 Err(error) => return Ok(Fired::Missed(error.to_string())),
             }

@@ -348,6 +348,30 @@ async fn what_was_missed_while_the_host_was_off_is_made_up_for_as_the_schedule_s
 }
 
 #[tokio::test]
+async fn a_run_that_cannot_be_made_for_the_machines_of_now_does_not_end_the_one_before() {
+    let test = TestHost::new().await;
+    test.machine("web-1").await;
+    test.machine("web-2").await;
+    let mut schedule = hourly("h");
+    schedule.overlap = OnOverlap::Cancel;
+    schedule.job.machines.clear();
+    schedule.job.all = true;
+    schedule.job.batches = Some("1, 2".to_owned());
+    let row = added(&test, schedule).await;
+    look_at(&test, hours(1)).await;
+    let [job] = jobs_of(&test, &row)[..] else {
+        panic!("one job");
+    };
+    // The plan is for two.
+    test.machine("web-3").await;
+    look_at(&test, hours(2)).await;
+    let missed = runs(&test, &row).pop().expect("a run");
+    assert_eq!(missed.state, RunState::Missed, "{missed:?}");
+    let states: Vec<_> = test.operations(job).iter().map(|row| row.state).collect();
+    assert!(!states.contains(&State::Canceled), "{states:?}");
+}
+
+#[tokio::test]
 async fn a_clock_that_is_set_back_repeats_nothing_and_costs_nothing() {
     let test = TestHost::new().await;
     test.machine("web-1").await;
