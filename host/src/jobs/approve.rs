@@ -33,7 +33,6 @@ use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::library;
 use crate::operators::{self, Actor, AuthenticationError, Permission};
-use crate::secrets;
 use crate::store::jobs::{self, JobRow};
 use crate::store::operations::{self, OperationRow};
 use crate::store::tokens::{self, Maker};
@@ -221,18 +220,7 @@ async fn accept(
     let submitter = submitter(host, actor, job, now)?;
     let order = order(host, job, approval.clone(), request)?;
 
-    let (tenant, selection) = (actor.tenant.id, order.selection.clone());
-    let (attachments, secrets) = (
-        order.submission.attachments.clone(),
-        order.submission.secrets.clone(),
-    );
-    let (targets, gates) = host
-        .store
-        .look(selection.extent(), move |conn| {
-            secrets::are_usable(conn, tenant, &secrets)?;
-            submit::look_up(conn, tenant, &selection, None, &attachments)
-        })
-        .await?;
+    let (targets, gates) = submit::look_up(host, actor.tenant.id, &order).await?;
     if let Some(Target::NotFound(id)) = targets
         .iter()
         .find(|target| matches!(target, Target::NotFound(_)))

@@ -8,7 +8,7 @@ use sluice_protocol::ids::{JobId, TenantId};
 
 use super::preflight::{self, GatesInForce};
 use super::targets::{self, Target};
-use super::{Locked, Order, RequestError, Selection, deliver, record};
+use super::{Locked, Order, RequestError, deliver, record};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::library::{self, ChooseError, Chosen, VersionId};
@@ -16,7 +16,6 @@ use crate::operators::{Actor, Denied, Permission};
 use crate::rollouts;
 use crate::secrets::{self, UseError};
 use crate::store::{Connection, Extent, StoreError, blobs};
-use crate::targets::Expression;
 
 /// Takes a request. When this answers with a job, the job is on disk, and its operations are on their way or queued;
 /// when it answers with an error, there is no job, and the refusal is on the record.
@@ -96,19 +95,7 @@ async fn accept(
         return Ok(Accepted::Repeated(earlier));
     }
     let order = Order::read(request, digest, chosen?)?;
-    let (tenant, selection) = (actor.tenant.id, order.selection.clone());
-    let condition = order.condition.clone();
-    let (attachments, secrets) = (
-        order.submission.attachments.clone(),
-        order.submission.secrets.clone(),
-    );
-    let (targets, gates) = host
-        .store
-        .look(selection.extent(), move |conn| {
-            secrets::are_usable(conn, tenant, &secrets)?;
-            look_up(conn, tenant, &selection, condition.as_ref(), &attachments)
-        })
-        .await?;
+    let (targets, gates) = look_up(host, actor.tenant.id, &order).await?;
     let rollout = order
         .rollout
         .as_ref()
@@ -136,24 +123,32 @@ async fn accept(
     })
 }
 
-/// The machines that are meant, and the gates in force. What the request names must be there.
-pub(super) fn look_up(
-    conn: &Connection,
+/// The machines that are meant, and the gates in force. What the order names must be there.
+pub(super) async fn look_up(
+    host: &SharedHost,
     tenant: TenantId,
-    selection: &Selection,
-    condition: Option<&Expression>,
-    attachments: &[Attachment],
+    order: &Order,
 ) -> Result<(Vec<Target>, GatesInForce), SubmitError> {
-    // Asked once more in the transaction that records the job: this one spares the gates the work.
-    if let Some(locked) = Locked::check(conn)? {
-        return Err(SubmitError::Locked(locked));
-    }
-    let targets = targets::look_up(conn, tenant, selection, condition)?;
-    if targets.is_empty() {
-        return Err(SubmitError::NoMachines);
-    }
-    are_there(conn, tenant, attachments)?;
-    Ok((targets, GatesInForce::read(conn, tenant)?))
+    let (selection, condition) = (order.selection.clone(), order.condition.clone());
+    let (attachments, secrets) = (
+        order.submission.attachments.clone(),
+        order.submission.secrets.clone(),
+    );
+    host.store
+        .look(selection.extent(), move |conn| {
+            // Asked once more in the transaction that records the job: this one spares the gates the work.
+            if let Some(locked) = Locked::check(conn)? {
+                return Err(SubmitError::Locked(locked));
+            }
+            secrets::are_usable(conn, tenant, &secrets)?;
+            let targets = targets::look_up(conn, tenant, &selection, condition.as_ref())?;
+            if targets.is_empty() {
+                return Err(SubmitError::NoMachines);
+            }
+            are_there(conn, tenant, &attachments)?;
+            Ok((targets, GatesInForce::read(conn, tenant)?))
+        })
+        .await
 }
 
 fn are_there(

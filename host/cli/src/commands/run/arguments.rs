@@ -378,7 +378,10 @@ mod tests {
             .expect("is right")
             .request;
         assert_eq!(request.secrets, ["a", "b-c"]);
-        for (wrong, expected) in [("a=hunter22", "is no name"), ("A", "given twice")] {
+        for (wrong, expected) in [
+            ("a=hunter22", "has 10 bytes and is none"),
+            ("A", "given twice"),
+        ] {
             let error = prepared(&["--on", "m", "--secret", "a", "--secret", wrong]);
             let error = error.expect_err("is wrong");
             assert!(error.contains(expected), "{error}");
