@@ -1,6 +1,6 @@
 //! What unit tests of several modules need.
 
-use sluice_protocol::bundle::{Compatibility, Limits, Submission};
+use sluice_protocol::bundle::Submission;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::{JobId, OperationId};
 use sluice_protocol::message::operation::Operation;
@@ -13,19 +13,7 @@ pub(crate) fn operation() -> Operation {
     Operation {
         operation: OperationId::generate(),
         job: JobId::generate(),
-        submission: Submission {
-            script: b"#!/bin/sh\n:\n".to_vec(),
-            declared: None,
-            interpreter: None,
-            parameters: vec![],
-            environment: vec![],
-            attachments: vec![],
-            secrets: vec![],
-            run_as: None,
-            limits: Limits::default(),
-            confinement: None,
-            compatibility: Compatibility::None,
-        },
+        submission: Submission::of("#!/bin/sh\n:\n"),
         bundle_sha256: Digest::of(b"bundle"),
         not_after: u64::MAX,
         gates_revision: 1,

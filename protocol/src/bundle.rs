@@ -49,6 +49,24 @@ pub struct Submission {
 }
 
 impl Submission {
+    /// A script for which nothing else is asked.
+    #[must_use]
+    pub fn of(script: impl Into<Vec<u8>>) -> Self {
+        Self {
+            script: script.into(),
+            declared: None,
+            interpreter: None,
+            parameters: Vec::new(),
+            environment: Vec::new(),
+            attachments: Vec::new(),
+            secrets: Vec::new(),
+            run_as: None,
+            limits: Limits::default(),
+            confinement: None,
+            compatibility: Compatibility::None,
+        }
+    }
+
     /// About how many bytes it has.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -334,10 +352,6 @@ mod tests {
 
     fn submission() -> Submission {
         Submission {
-            script: b"#!/bin/bash\necho hi\n".to_vec(),
-            declared: None,
-            interpreter: None,
-            parameters: Vec::new(),
             environment: vec![
                 Variable {
                     name: "B".to_owned(),
@@ -348,12 +362,7 @@ mod tests {
                     value: "1".to_owned(),
                 },
             ],
-            attachments: Vec::new(),
-            secrets: Vec::new(),
-            run_as: None,
-            limits: Limits::default(),
-            confinement: None,
-            compatibility: Compatibility::None,
+            ..Submission::of("#!/bin/bash\necho hi\n")
         }
     }
 

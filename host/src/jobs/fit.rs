@@ -49,25 +49,12 @@ fn display_name(family: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use sluice_protocol::bundle::{Compatibility, Limits, Submission};
+    use sluice_protocol::bundle::Submission;
 
     use super::*;
 
     fn source(script: &str) -> Source {
-        Source::read(&Submission {
-            script: script.as_bytes().to_vec(),
-            declared: None,
-            interpreter: None,
-            parameters: Vec::new(),
-            environment: Vec::new(),
-            attachments: Vec::new(),
-            secrets: Vec::new(),
-            run_as: None,
-            limits: Limits::default(),
-            confinement: None,
-            compatibility: Compatibility::None,
-        })
-        .expect("reads")
+        Source::read(&Submission::of(script)).expect("reads")
     }
 
     #[test]

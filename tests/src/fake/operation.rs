@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use sha2::{Digest as _, Sha256};
 use sluice_gate_types::input::Value;
 use sluice_gate_types::manifest::Manifest;
-use sluice_protocol::bundle::{Compatibility, Limits, Prepared, Source, Submission, assemble};
+use sluice_protocol::bundle::{Prepared, Source, Submission, assemble};
 use sluice_protocol::digest::Digest;
 use sluice_protocol::gates::{GateBinding, Setting, SettingValue};
 use sluice_protocol::ids::{BindingId, JobId, OperationId};
@@ -29,19 +29,7 @@ pub fn operation(script: impl AsRef<[u8]>) -> Operation {
     sealed(Operation {
         operation: OperationId::generate(),
         job: JobId::generate(),
-        submission: Submission {
-            script: script.as_ref().to_vec(),
-            declared: None,
-            interpreter: None,
-            parameters: Vec::new(),
-            environment: Vec::new(),
-            attachments: Vec::new(),
-            secrets: Vec::new(),
-            run_as: None,
-            limits: Limits::default(),
-            confinement: None,
-            compatibility: Compatibility::default(),
-        },
+        submission: Submission::of(script.as_ref()),
         bundle_sha256: Digest::of(b""),
         not_after: u64::try_from(not_after.as_millis()).unwrap_or(u64::MAX),
         gates_revision: 1,

@@ -3,7 +3,7 @@
 use sluice_gate_client::{
     BindRequest, BoundGate, Component, DomainOptions, Evaluation, GateDomain, Input, evaluate,
 };
-use sluice_protocol::bundle::{Compatibility, Limits, Source, Submission, Variable};
+use sluice_protocol::bundle::{Source, Submission, Variable};
 use sluice_protocol::ending::State;
 use sluice_protocol::report::Mode;
 use sluice_tests::{binaries, plugins};
@@ -14,17 +14,8 @@ fn submission(script: &str, parameters: &[(&str, &str)]) -> Submission {
         value: (*value).to_owned(),
     };
     Submission {
-        script: script.as_bytes().to_vec(),
-        declared: None,
-        interpreter: None,
         parameters: parameters.iter().map(variable).collect(),
-        environment: vec![],
-        attachments: vec![],
-        secrets: vec![],
-        run_as: None,
-        limits: Limits::default(),
-        confinement: None,
-        compatibility: Compatibility::None,
+        ..Submission::of(script)
     }
 }
 

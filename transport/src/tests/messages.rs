@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use serde_bytes::ByteBuf;
-use sluice_protocol::bundle::{Compatibility, Limits, Submission};
+use sluice_protocol::bundle::Submission;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::Ending;
 use sluice_protocol::gates::GateSet;
@@ -228,19 +228,7 @@ pub(super) fn operation(script: Vec<u8>) -> Operation {
     Operation {
         operation: OperationId::generate(),
         job: JobId::generate(),
-        submission: Submission {
-            script,
-            declared: None,
-            interpreter: None,
-            parameters: vec![],
-            environment: vec![],
-            attachments: vec![],
-            secrets: vec![],
-            run_as: None,
-            limits: Limits::default(),
-            confinement: None,
-            compatibility: Compatibility::default(),
-        },
+        submission: Submission::of(script),
         bundle_sha256: Digest::of(b"bundle"),
         not_after: 1_795_000_000_000,
         gates_revision: 3,

@@ -32,7 +32,7 @@ use sluice_gate_client::trial::Trial;
 use sluice_gate_types::answer as a;
 use sluice_gate_types::input::{Attribute, Origin, Value};
 use sluice_gate_types::manifest::toml_value;
-use sluice_protocol::bundle::{Attachment, Compatibility, Limits, Source, Submission, Variable};
+use sluice_protocol::bundle::{Attachment, Source, Submission, Variable};
 use sluice_protocol::digest::Digest;
 
 use super::expectation::{Expectation, ExpectationFile};
@@ -197,17 +197,12 @@ fn trial(input: Input, folder: &Path) -> Result<Trial, String> {
         sha256: Digest::of(text.as_bytes()),
     });
     let submission = Submission {
-        script: script.into_bytes(),
-        declared: None,
         interpreter: input.interpreter,
         parameters: variables(input.parameters),
         environment: variables(input.environment),
         attachments: attachments.collect(),
-        secrets: Vec::new(),
         run_as: input.run_as,
-        limits: Limits::default(),
-        confinement: None,
-        compatibility: Compatibility::None,
+        ..Submission::of(script)
     };
     let source = Source::read(&submission).map_err(|error| error.to_string())?;
     Ok(Trial {

@@ -1,21 +1,9 @@
-use sluice_protocol::bundle::{Compatibility, Limits, Submission};
+use sluice_protocol::bundle::Submission;
 
 use super::*;
 
 fn source(script: &str) -> Source {
-    let submission = Submission {
-        script: script.as_bytes().to_vec(),
-        declared: None,
-        interpreter: None,
-        parameters: vec![],
-        environment: vec![],
-        attachments: vec![],
-        secrets: vec![],
-        run_as: None,
-        limits: Limits::default(),
-        confinement: None,
-        compatibility: Compatibility::None,
-    };
+    let submission = Submission::of(script);
     Source::read(&submission).expect("reads")
 }
 

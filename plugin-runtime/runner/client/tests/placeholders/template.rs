@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use sluice_gate_client::render::render;
 use sluice_gate_types::answer::{Destination, Planned};
 use sluice_gate_types::input::Value;
-use sluice_protocol::bundle::{Compatibility, Limits, Source, Submission};
+use sluice_protocol::bundle::{Source, Submission};
 
 /// Renders a script of `interpreter` whose entry declares each value as a placeholder of its name.
 ///
@@ -23,17 +23,9 @@ pub(crate) fn rendered(
         let _ = writeln!(declared, "[parameters.{name}]\nas = \"placeholder\"");
     }
     let submission = Submission {
-        script: script.as_bytes().to_vec(),
         declared: Some(declared),
         interpreter: Some(interpreter.to_owned()),
-        parameters: vec![],
-        environment: vec![],
-        attachments: vec![],
-        secrets: vec![],
-        run_as: None,
-        limits: Limits::default(),
-        confinement: None,
-        compatibility: Compatibility::None,
+        ..Submission::of(script)
     };
     let source = Source::read(&submission).expect("reads");
     let plan: Vec<_> = values
