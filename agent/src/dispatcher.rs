@@ -95,7 +95,7 @@ impl Entry {
         canceled: Option<String>,
     ) -> Self {
         Self {
-            bytes: operation.map_or(0, |operation| operation.submission.bytes()),
+            bytes: operation.map_or(0, Operation::bytes),
             journal,
             canceled: watch::Sender::new(canceled),
             told: Told::default(),
@@ -585,5 +585,32 @@ impl Agent {
         self.operations
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_protocol::secret::Sealed;
+
+    use super::*;
+    use crate::testing;
+
+    #[test]
+    fn what_is_in_memory_for_an_operation_is_counted_until_it_is_not() {
+        let mut operation = testing::operation();
+        let bytes = operation.submission.script.len() + 5 + 1000;
+        operation.secrets.push(Sealed {
+            name: "token".to_owned(),
+            bytes: vec![0; 1000],
+        });
+        let mut operations = Operations::default();
+        // The same one twice is there once.
+        for _ in 0..2 {
+            let entry = Entry::new(Some(&operation), None, None);
+            operations.insert(operation.operation, entry);
+            assert_eq!(operations.bytes, bytes);
+        }
+        operations.remove(operation.operation);
+        assert_eq!(operations.bytes, 0);
     }
 }

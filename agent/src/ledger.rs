@@ -172,8 +172,9 @@ impl Ledger {
             .await
     }
 
-    /// Keeps how an operation ended. The first report stands that can be read. On disk when the future that this gives is done: of one that
-    /// was started after a moment, mostly with what the host's acknowledgement changes; of one that was not, at once.
+    /// Keeps how an operation ended. The first report stands that can be read. On disk when the future that this gives is
+    /// done: of one that was started after a moment, mostly with what the host's acknowledgement changes; of one that was
+    /// not, at once.
     ///
     /// # Errors
     ///

@@ -75,7 +75,8 @@ impl Submission {
             .map(|variable| variable.name.len() + variable.value.len())
             .sum();
         let declared = self.declared.as_ref().map_or(0, String::len);
-        self.script.len() + declared + given + 256 * self.attachments.len()
+        let secrets: usize = self.secrets.iter().map(String::len).sum();
+        self.script.len() + declared + given + secrets + 256 * self.attachments.len()
     }
 }
 

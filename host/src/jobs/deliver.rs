@@ -3,6 +3,7 @@
 //! An operation is recorded as delivered before its first byte is sent, never after: as long as it says `queued`, the host
 //! alone may end it. A machine that gets an operation twice starts it once.
 
+use sluice_api_types::rollout::RolloutState;
 use sluice_protocol::ending::{Ending, State};
 use sluice_protocol::ids::{JobId, MachineId, OperationId};
 use sluice_protocol::message::operation::{Approval, Operation};
@@ -55,13 +56,13 @@ pub(super) fn message(
     })
 }
 
-/// What was sealed for an operation and not revoked since.
+/// What was sealed for an operation whose job names these secrets, and not revoked since.
 fn sealed(
     conn: &Connection,
-    job: &JobRow,
+    names: &[String],
     operation: &OperationRow,
 ) -> Result<Vec<Sealed>, StoreError> {
-    if job.submission.secrets.is_empty() {
+    if names.is_empty() {
         return Ok(Vec::new());
     }
     secrets::sealed_of(conn, operation.tenant, operation.id)
@@ -116,7 +117,7 @@ pub(crate) async fn deliver_released(
             .and_then(|operation| {
                 // It may have been canceled since, and a machine that came back was told so.
                 let found = host.store.read(|conn| {
-                    let sealed = sealed(conn, &job, operation)?;
+                    let sealed = sealed(conn, &job.submission.secrets, operation)?;
                     Ok::<_, StoreError>(is_still_delivered(conn, operation)?.then_some(sealed))
                 });
                 match found {
@@ -202,7 +203,7 @@ async fn deliver_step(
     job: &JobRow,
     step: Vec<(Session, OperationRow)>,
 ) -> Result<(), StoreError> {
-    let has_secrets = !job.submission.secrets.is_empty();
+    let names = job.submission.secrets.clone();
     let step = host
         .store
         .write(move |conn| {
@@ -212,10 +213,7 @@ async fn deliver_step(
                 return Ok::<_, StoreError>(ours);
             }
             for (session, operation) in step {
-                let sealed = match has_secrets {
-                    true => secrets::sealed_of(conn, operation.tenant, operation.id)?,
-                    false => Vec::new(),
-                };
+                let sealed = sealed(conn, &names, &operation)?;
                 if is_to_be_sent(conn, &operation)? {
                     ours.push((session, operation, sealed));
                 }
@@ -250,7 +248,7 @@ fn is_paused(conn: &Connection, operation: &OperationRow) -> Result<bool, StoreE
         return Ok(false);
     }
     let rollout = rollouts::find(conn, operation.tenant, operation.job)?;
-    Ok(rollout.is_some_and(|row| row.paused.is_some()))
+    Ok(rollout.is_some_and(|row| row.state == RolloutState::Paused))
 }
 
 /// What a machine that has connected is owed.
@@ -391,7 +389,7 @@ pub async fn deliver_pending(
             let Some(job) = jobs::find(conn, session.tenant.id, operation.job)? else {
                 return Ok(None);
             };
-            let sealed = sealed(conn, &job, &operation)?;
+            let sealed = sealed(conn, &job.submission.secrets, &operation)?;
             Ok::<_, StoreError>(Some((job, sealed)))
         })?;
         if let Some(message) = job.and_then(|(job, sealed)| message(&job, &operation, sealed)) {

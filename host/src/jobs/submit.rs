@@ -13,7 +13,7 @@ use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::library::{self, ChooseError, Chosen, VersionId};
 use crate::operators::{Actor, Denied, Permission};
-use crate::rollouts;
+use crate::rollouts::{self, Batches};
 use crate::secrets::{self, UseError};
 use crate::store::{Connection, Extent, StoreError, blobs};
 
@@ -96,11 +96,7 @@ async fn accept(
     }
     let order = Order::read(request, digest, chosen?)?;
     let (targets, gates) = look_up(host, actor.tenant.id, &order).await?;
-    let rollout = order
-        .rollout
-        .as_ref()
-        .map(|plan| plan.of(targets.len() as u64));
-    let batches = rollout.transpose().map_err(RequestError::from)?;
+    let batches = batches(&order, &targets)?;
     let is_rollout = batches.is_some();
     let plans = preflight::check(host, actor, &order, &targets, &gates, now).await?;
     record::job(
@@ -188,12 +184,9 @@ pub async fn check(
     actor: &Actor,
     request: SubmitJob,
 ) -> Result<Checked, SubmitError> {
-    authorize(actor, &request)?;
-    let chosen = choose(host, actor, &request).await?;
-    let digest = Order::digest_of(&request)?;
     let Order {
         submission, script, ..
-    } = Order::read(request, digest, chosen)?;
+    } = read(host, actor, request).await?;
     let checked = Checked {
         script_sha256: Digest::of(&submission.script),
         script,
@@ -222,15 +215,8 @@ pub(super) async fn targets_now(
     actor: &Actor,
     request: SubmitJob,
 ) -> Result<Vec<Target>, SubmitError> {
-    authorize(actor, &request)?;
-    let chosen = choose(host, actor, &request).await?;
-    let digest = Order::digest_of(&request)?;
-    let Order {
-        selection,
-        condition,
-        rollout,
-        ..
-    } = Order::read(request, digest, chosen)?;
+    let order = read(host, actor, request).await?;
+    let (selection, condition) = (order.selection.clone(), order.condition.clone());
     let tenant = actor.tenant.id;
     let targets = host
         .store
@@ -241,9 +227,7 @@ pub(super) async fn targets_now(
     if targets.is_empty() {
         return Err(SubmitError::NoMachines);
     }
-    if let Some(plan) = rollout {
-        plan.of(targets.len() as u64).map_err(RequestError::from)?;
-    }
+    batches(&order, &targets)?;
     Ok(targets)
 }
 
@@ -255,10 +239,26 @@ pub(super) async fn targets_now(
 pub async fn could_run_now(
     host: &SharedHost,
     actor: &Actor,
-    request: &SubmitJob,
+    request: SubmitJob,
 ) -> Result<(), SubmitError> {
-    check(host, actor, request.clone()).await?;
-    targets_now(host, actor, request.clone()).await.map(|_| ())
+    let order = read(host, actor, request).await?;
+    let (targets, _) = look_up(host, actor.tenant.id, &order).await?;
+    batches(&order, &targets).map(|_| ())
+}
+
+/// What an operator who may ask for it asks for.
+async fn read(host: &SharedHost, actor: &Actor, request: SubmitJob) -> Result<Order, SubmitError> {
+    authorize(actor, &request)?;
+    let chosen = choose(host, actor, &request).await?;
+    let digest = Order::digest_of(&request)?;
+    Ok(Order::read(request, digest, chosen)?)
+}
+
+/// The plan of a rollout for the machines that are meant; none where the order has none.
+fn batches(order: &Order, targets: &[Target]) -> Result<Option<Batches>, SubmitError> {
+    let plan = order.rollout.as_ref();
+    let batches = plan.map(|plan| plan.of(targets.len() as u64));
+    Ok(batches.transpose().map_err(RequestError::from)?)
 }
 
 /// What a request names in the library; none where it brings the text.

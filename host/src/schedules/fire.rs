@@ -97,7 +97,7 @@ async fn fire(
                 return Ok(Fired::Missed(denied.to_string()));
             }
             // What cannot take its place does not end it.
-            match jobs::could_run_now(host, &owner, &request(host, row, now)?).await {
+            match jobs::could_run_now(host, &owner, request(host, row, now)?).await {
                 Ok(()) => {}
                 Err(SubmitError::Store(error)) => return Err(error),
                 Err(error) => return Ok(Fired::Missed(error.to_string())),

@@ -44,6 +44,16 @@ pub struct Operation {
 }
 
 impl Operation {
+    /// About how many bytes it has.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let sealed = self.secrets.iter();
+        let sealed: usize = sealed
+            .map(|sealed| sealed.name.len() + sealed.bytes.len())
+            .sum();
+        self.submission.bytes() + sealed
+    }
+
     /// The id of an operation that cannot be decoded: of a map whose `operation` is an id, whatever else is in it. For the
     /// answer that it gets, and for nothing else.
     #[must_use]
