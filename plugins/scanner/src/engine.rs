@@ -1,10 +1,10 @@
 //! From rules to findings.
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
-use regex::bytes::{Regex, RegexBuilder};
 use sluice_plugin_sdk::prelude::*;
 
 use crate::comments::{Comments, Language};
+use crate::expression::Expression;
 use crate::rules::{Pattern, Rule, Scope};
 use crate::views::View;
 
@@ -31,7 +31,7 @@ struct Compiled {
     whole_words: bool,
     /// Number of needles that must all be somewhere in the text.
     support: usize,
-    regex: Option<Regex>,
+    regex: Option<Expression>,
 }
 
 /// What is known while one view of one text is scanned.
@@ -97,7 +97,9 @@ impl Engine {
             let regex = if regex.is_empty() {
                 None
             } else {
-                Some(compile(regex, rules[rule].id)?)
+                Some(Expression::new(regex).map_err(|error| {
+                    GateError::Internal(format!("rule `{}`: {error}", rules[rule].id))
+                })?)
             };
             patterns.push(Compiled {
                 rule,
@@ -208,15 +210,12 @@ impl Engine {
             return;
         };
         // A match in a comment must not hide one behind it.
-        for found in regex
-            .find_iter(&view.bytes()[start..end])
-            .take(MOST_OF_A_RULE)
-        {
-            let range = view.original(start + found.start(), start + found.end());
-            if report.add(self.rules[pattern.rule], pattern.rule, range) {
-                break;
-            }
-        }
+        let mut left = MOST_OF_A_RULE;
+        regex.each(&view.bytes()[start..end], |found| {
+            left -= 1;
+            let range = view.original(start + found.start, start + found.end);
+            !report.add(self.rules[pattern.rule], pattern.rule, range) && left > 0
+        });
     }
 }
 
@@ -258,17 +257,6 @@ impl Report<'_, '_> {
         self.findings.push(finding.at(self.part, range));
         true
     }
-}
-
-fn compile(regex: &str, rule: &str) -> Result<Regex, GateError> {
-    RegexBuilder::new(regex)
-        .case_insensitive(true)
-        .unicode(false)
-        .multi_line(true)
-        .size_limit(4 << 20)
-        .dfa_size_limit(1 << 20)
-        .build()
-        .map_err(|error| GateError::Internal(format!("rule `{rule}`: {error}")))
 }
 
 fn is_whole_word(bytes: &[u8], start: usize, end: usize) -> bool {

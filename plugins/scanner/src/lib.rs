@@ -6,6 +6,7 @@
 
 mod comments;
 mod engine;
+mod expression;
 mod rules;
 mod samples;
 mod views;
