@@ -48,6 +48,10 @@ const ROOM: Duration = Duration::from_millis(100);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);
 
+/// How long what is left of an operation stays when the host has it all: what the acknowledgement went to disk with is mostly
+/// the next operation, which is about to start.
+const LEFTOVERS: Duration = Duration::from_millis(20);
+
 /// What the dispatcher knows.
 #[derive(Default)]
 pub(crate) struct Operations {
@@ -214,6 +218,8 @@ impl Agent {
             // It is being put on disk.
             return;
         }
+        // Not earlier: it would take processor time from what is on the way to the host.
+        self.prepare_spare();
         let agent = Arc::clone(self);
         tokio::spawn(async move {
             let mut wait = FIRST_RETRY;
@@ -238,6 +244,7 @@ impl Agent {
                 return;
             }
             agent.operations().remove(id);
+            tokio::time::sleep(LEFTOVERS).await;
             // Where blocking is allowed: some file systems wait for the disk when they give space back.
             let removed = tokio::task::spawn_blocking(move || agent.remove_spool(id)).await;
             if let Err(error) = removed {
@@ -386,8 +393,7 @@ impl Agent {
             }
         };
         match telling::tell(&journal, id, connection, told, &self.spool(id)).await {
-            // Not earlier: it would take processor time from what is on the way to the host.
-            Ok(()) => self.prepare_spare(),
+            Ok(()) => {}
             Err(error) => {
                 tracing::info!(operation = %id, error = %Causes(&error), "the progress will be told again")
             }

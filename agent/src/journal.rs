@@ -159,6 +159,19 @@ impl Journal {
             .await;
     }
 
+    /// Waits until its script has started, or it has ended without.
+    pub(crate) async fn has_begun(&self) {
+        self.once(|| {
+            let entries = self.entries();
+            let has_started = entries.spooled
+                || entries.list.iter().any(|step| {
+                    matches!(**step, Progress::Running { .. } | Progress::Output(_))
+                });
+            (has_started || entries.finished.is_some()).then_some(())
+        })
+        .await;
+    }
+
     /// What there is after the first `told` entries now.
     pub(crate) fn after(&self, told: usize) -> News {
         let entries = self.entries();

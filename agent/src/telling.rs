@@ -26,6 +26,9 @@ use crate::outcome::told_as;
 /// Between two looks at what a script has written. Short enough to read along, long enough that a look is not for a line.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// How long an operation that was taken in is not told of where its script may be about to start.
+const TOGETHER: Duration = Duration::from_millis(5);
+
 /// How much of an output that is over its limit is told live, in bytes a second. It ends up in the host's database and is
 /// removed from there again by what comes after it.
 const RATE: u64 = 64 << 10;
@@ -138,6 +141,8 @@ pub(crate) async fn tell(
     if !journal.is_accepted().await {
         return Ok(());
     }
+    // Most begin at once, and are told of by then with one message and not with two.
+    let _ = tokio::time::timeout(TOGETHER, journal.has_begun()).await;
     let mut telling = Telling {
         journal,
         stream: connection.open_progress(operation).await?,
