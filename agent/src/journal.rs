@@ -164,9 +164,10 @@ impl Journal {
         self.once(|| {
             let entries = self.entries();
             let has_started = entries.spooled
-                || entries.list.iter().any(|step| {
-                    matches!(**step, Progress::Running { .. } | Progress::Output(_))
-                });
+                || entries
+                    .list
+                    .iter()
+                    .any(|step| matches!(**step, Progress::Running { .. } | Progress::Output(_)));
             (has_started || entries.finished.is_some()).then_some(())
         })
         .await;

@@ -422,6 +422,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_waits_for_a_change_is_told_before_those_of_the_same_commit_who_do_not() {
+        let (_dir, database) = temporary();
+        let (told, mut order) = tokio::sync::mpsc::unbounded_channel();
+        for (name, urgency) in [
+            ("a", Urgency::Soon),
+            ("b", Urgency::Soon),
+            ("c", Urgency::Now),
+        ] {
+            let told = told.clone();
+            let task = Task::new(
+                urgency,
+                move |c: &Connection| insert(c, name),
+                move |written: Result<(), Error>| {
+                    written.expect("writes");
+                    told.send(name).expect("is told");
+                },
+            );
+            database.writer.send(task).await.expect("is handed over");
+        }
+        for expected in ["c", "a", "b"] {
+            assert_eq!(order.recv().await, Some(expected));
+        }
+    }
+
+    #[tokio::test]
     async fn a_change_that_panics_takes_nothing_else_with_it() {
         let (_dir, database) = temporary();
         let panics = database

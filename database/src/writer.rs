@@ -41,6 +41,7 @@ pub enum Urgency {
 /// A change and what follows it.
 pub(crate) struct Task {
     change: Change,
+    urgency: Urgency,
     /// When it is to be committed.
     due: Instant,
 }
@@ -73,7 +74,11 @@ impl Task {
             Urgency::Now => now,
             Urgency::Soon => now + LINGER,
         };
-        Self { change, due }
+        Self {
+            change,
+            urgency,
+            due,
+        }
     }
 }
 
@@ -261,23 +266,24 @@ fn transaction(
         tracing::error!(%error, "the database cannot begin a transaction; changes were refused");
         return VecDeque::new();
     }
-    let mut answers = Vec::new();
+    let mut answers = Answers::default();
     let mut sound = Ok(());
     let mut undone = false;
     let mut due: Option<Instant> = None;
     while let Some(task) = tasks.pop_front() {
         let first = due.is_none();
         due = Some(due.map_or(task.due, |due| due.min(task.due)));
+        let urgency = task.urgency;
+        let answer;
         if first {
             // It needs no savepoint: where it fails, the transaction is undone.
-            let (stays, answer) = make(connection, task);
-            answers.extend(answer);
+            let stays;
+            (stays, answer) = make(connection, task);
             undone = !stays;
         } else {
-            let (answer, result) = in_savepoint(connection, task);
-            answers.extend(answer);
-            sound = result;
+            (answer, sound) = in_savepoint(connection, task);
         }
+        answers.of(urgency).extend(answer);
         if undone || sound.is_err() || answers.len() >= GROUP {
             break;
         }
@@ -299,7 +305,7 @@ fn transaction(
         // Where COMMIT left the transaction open, it is undone; where it did not, there is nothing to undo.
         drop(execute(connection, "ROLLBACK"));
     }
-    for answer in answers {
+    for answer in answers.in_order() {
         // Who is told is not ours, and must not end the thread.
         let committed = committed.clone();
         if catch_unwind(AssertUnwindSafe(|| answer(committed))).is_err() {
@@ -307,6 +313,31 @@ fn transaction(
         }
     }
     tasks
+}
+
+/// Those of a transaction: who waits is told first. Whoever looks at the database then finds all of it, and is not woken
+/// for each of its parts.
+#[derive(Default)]
+struct Answers {
+    now: Vec<Answer>,
+    soon: Vec<Answer>,
+}
+
+impl Answers {
+    const fn of(&mut self, urgency: Urgency) -> &mut Vec<Answer> {
+        match urgency {
+            Urgency::Now => &mut self.now,
+            Urgency::Soon => &mut self.soon,
+        }
+    }
+
+    const fn len(&self) -> usize {
+        self.now.len() + self.soon.len()
+    }
+
+    fn in_order(self) -> impl Iterator<Item = Answer> {
+        self.now.into_iter().chain(self.soon)
+    }
 }
 
 /// Runs a task among others.
