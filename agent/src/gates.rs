@@ -1,6 +1,5 @@
 //! The gates of this machine: the owner's, and those that the host binds. Each kind has a runner of its own.
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -496,9 +495,7 @@ async fn trusted(
 }
 
 fn read(path: &Path) -> Result<Component, String> {
-    File::open(path)
-        .and_then(Component::read)
-        .map_err(|error| format!("{}: {error}", path.display()))
+    Component::open(path).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 fn read_verified(path: &Path, digest: [u8; 32]) -> Result<Component, String> {

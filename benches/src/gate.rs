@@ -4,6 +4,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow};
+use sluice_gate_types::contract::Contract;
 use sluice_gate_types::input::{Bundle, Job, Question, Script};
 use sluice_gate_types::limits::CallLimits;
 use sluice_gate_types::manifest::World;
@@ -32,6 +33,7 @@ pub(crate) fn run() -> Result<()> {
         .map_err(|error| anyhow!("{error:#}"))?;
     let snapshotted = snapshot::take(
         &little,
+        Contract::V0_1,
         World::ScannerPlugin,
         &component,
         &artifact,
@@ -52,6 +54,7 @@ pub(crate) fn run() -> Result<()> {
     let started = Instant::now();
     let gate = Gate::load(
         &engine,
+        Contract::V0_1,
         World::ScannerPlugin,
         &artifact,
         CallLimits::CEILING,

@@ -121,9 +121,8 @@ impl BlobStore {
     ) -> Result<Component, BlobError> {
         let path = self.dir(tenant).join(sha256.to_string());
         blocking(move || {
-            let component = std::fs::File::open(&path)
-                .and_then(Component::read)
-                .map_err(|source| BlobError::io(&path, source))?;
+            let component =
+                Component::open(&path).map_err(|source| BlobError::io(&path, source))?;
             if component.sha256() == *sha256.as_bytes() {
                 Ok(component)
             } else {

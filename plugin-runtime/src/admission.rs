@@ -1,9 +1,12 @@
 //! Whether bytes may be a plugin, decided without running or compiling them.
 
+use std::collections::BTreeSet;
+
+use sluice_gate_types::MANIFEST_SECTION;
 use sluice_gate_types::admission::{Admitted, Refused};
+use sluice_gate_types::contract::Contract;
 use sluice_gate_types::limits::CallLimits;
 use sluice_gate_types::manifest::{Manifest, Version, World};
-use sluice_gate_types::{CONTRACT, MANIFEST_SECTION};
 use wasmparser::component_types::{ComponentAnyTypeId, ComponentEntityType};
 use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
 
@@ -44,6 +47,7 @@ pub fn admit(bytes: &[u8]) -> Result<Admitted, Refused> {
             None
         }
     };
+    let contract = contract(&shape, &mut reasons);
     shape
         .imports
         .iter()
@@ -61,15 +65,48 @@ pub fn admit(bytes: &[u8]) -> Result<Admitted, Refused> {
             ));
         }
     }
-    match manifest {
-        Some(manifest) if reasons.is_empty() => Ok(Admitted {
+    match (manifest, contract) {
+        (Some(manifest), Some(contract)) if reasons.is_empty() => Ok(Admitted {
             manifest,
+            contract,
             imports: shape.imports.into_iter().map(|item| item.name).collect(),
             exports: shape.exports.into_iter().map(|item| item.name).collect(),
             size: bytes.len() as u64,
         }),
         _ => Err(Refused(reasons)),
     }
+}
+
+/// The contract that a component was built for: that of all interfaces of `sluice:gate` among its imports and exports. Every
+/// version that this runtime does not have is a reason against it, and so are two contracts in one component.
+fn contract(shape: &Shape, reasons: &mut Vec<String>) -> Option<Contract> {
+    let items = shape.imports.iter().chain(&shape.exports);
+    let versions: BTreeSet<&str> = items
+        .filter_map(|item| item.gate_interface())
+        .map(|(_, version)| version)
+        .collect();
+    let unknown = versions
+        .iter()
+        .filter(|version| Contract::of(version).is_none());
+    reasons.extend(unknown.map(|version| built_for(version)));
+    let known: BTreeSet<Contract> = versions
+        .iter()
+        .filter_map(|version| Contract::of(version))
+        .collect();
+    if known.len() > 1 {
+        reasons.push(format!(
+            "it was built for several versions of the gate contract: {}",
+            listed(known.iter().copied())
+        ));
+    }
+    known.first().copied()
+}
+
+fn listed(contracts: impl Iterator<Item = Contract>) -> String {
+    contracts
+        .map(Contract::version)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn refuse<T>(reason: impl Into<String>) -> Result<T, Refused> {
@@ -87,7 +124,7 @@ fn this_version() -> Version {
 /// An import or export at the top of a component.
 struct Item {
     name: String,
-    /// The functions of an instance, or none where it is no instance.
+    /// What an instance has beside types: functions, and what has functions in it. None where it is no instance.
     functions: Option<Vec<String>>,
 }
 
@@ -106,7 +143,8 @@ impl Item {
             ));
         };
         match self.gate_interface() {
-            Some((_, version)) if !speaks(version) => reasons.push(built_for(version)),
+            // said of all of them once, above
+            Some((_, version)) if Contract::of(version).is_none() => {}
             Some(("log", _)) if functions.iter().all(|function| function == "emit") => {}
             _ if functions.is_empty() => {}
             _ => reasons.push(format!(
@@ -119,10 +157,9 @@ impl Item {
 }
 
 fn check_exports(world: World, exports: &[Item], reasons: &mut Vec<String>) {
-    let found = exports.iter().find_map(|item| {
+    let found = exports.iter().find(|item| {
         item.gate_interface()
-            .filter(|(interface, _)| *interface == world.interface())
-            .map(|(_, version)| (item, version))
+            .is_some_and(|(interface, _)| interface == world.interface())
     });
     match found {
         None => reasons.push(format!(
@@ -130,8 +167,12 @@ fn check_exports(world: World, exports: &[Item], reasons: &mut Vec<String>) {
             world.as_str(),
             world.interface()
         )),
-        Some((_, version)) if !speaks(version) => reasons.push(built_for(version)),
-        Some((item, _)) => {
+        // Of another version nobody knows what it needs.
+        Some(item)
+            if item
+                .gate_interface()
+                .is_none_or(|(_, version)| Contract::of(version).is_none()) => {}
+        Some(item) => {
             let verb = match world {
                 World::EnvironmentPlugin => "check",
                 World::PreparerPlugin => "prepare",
@@ -151,17 +192,11 @@ fn check_exports(world: World, exports: &[Item], reasons: &mut Vec<String>) {
     }
 }
 
-/// Whether a component built for this version of the contract can be called: while the contract is 0.x, a minor version
-/// is a major one.
-fn speaks(version: &str) -> bool {
-    version.rsplit_once('.').map(|(minor, _)| minor)
-        == CONTRACT.rsplit_once('.').map(|(minor, _)| minor)
-}
-
 fn built_for(version: &str) -> String {
     format!(
-        "it was built for version {} of the gate contract, this runtime has {CONTRACT}",
-        version.escape_debug()
+        "it was built for version {} of the gate contract, and this runtime has {}",
+        version.escape_debug(),
+        listed(Contract::ALL.iter().copied())
     )
 }
 
@@ -221,15 +256,12 @@ impl Shape {
                     types[id]
                         .exports
                         .iter()
-                        .filter(|(_, export)| matches!(export.ty, ComponentEntityType::Func(_)))
+                        .filter(|(_, export)| !is_plain_type(&export.ty))
                         .map(|(name, _)| name.clone())
                         .collect(),
                 ),
                 // a type that is imported or exported by itself carries no function
-                Some(ComponentEntityType::Type {
-                    referenced: ComponentAnyTypeId::Defined(_),
-                    ..
-                }) => Some(Vec::new()),
+                Some(entity) if is_plain_type(&entity) => Some(Vec::new()),
                 _ => None,
             },
         };
@@ -257,4 +289,15 @@ impl Shape {
                 .collect(),
         })
     }
+}
+
+/// A record, a list and the like: neither a resource nor the type of a function, an instance or a component.
+const fn is_plain_type(entity: &ComponentEntityType) -> bool {
+    matches!(
+        entity,
+        ComponentEntityType::Type {
+            referenced: ComponentAnyTypeId::Defined(_),
+            ..
+        }
+    )
 }

@@ -10,6 +10,8 @@ use wasmtime::{
     RegallocAlgorithm, Strategy, WasmBacktraceDetails, WasmFeatures,
 };
 
+use crate::limits::{ELEMENTS, INSTANCES, MEMORIES, TABLES};
+
 /// How often the epoch advances: the granularity of time limits.
 pub const TICK: Duration = Duration::from_millis(10);
 
@@ -159,11 +161,11 @@ fn config(allocation: Allocation, effort: Effort) -> Config {
             .total_tables(4 * MAX_CALLS)
             // Guests are called synchronously; stacks for the other way would count as data of the process.
             .total_stacks(0)
-            .max_core_instances_per_component(16)
-            .max_memories_per_component(1)
-            .max_tables_per_component(4)
+            .max_core_instances_per_component(INSTANCES)
+            .max_memories_per_component(MEMORIES)
+            .max_tables_per_component(TABLES)
             .max_memory_size(64 << 20)
-            .table_elements(10_000)
+            .table_elements(ELEMENTS)
             .linear_memory_keep_resident(256 << 10)
             .table_keep_resident(16 << 10)
             .max_unused_warm_slots(8);

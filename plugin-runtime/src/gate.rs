@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use sluice_gate_types::answer::{Answer, CallError};
+use sluice_gate_types::contract::Contract;
 use sluice_gate_types::input::{Attribute, DataPack, Question};
 use sluice_gate_types::limits::CallLimits;
 use sluice_gate_types::manifest::World;
@@ -41,20 +42,22 @@ pub struct Called {
 }
 
 impl Gate {
-    /// Loads a compiled component of this world; see [`GateEngine::compile`] about whose bytes these must be.
+    /// Loads a compiled component of this world, which was built for this contract; see [`GateEngine::compile`] about whose
+    /// bytes these must be.
     ///
     /// # Errors
     ///
     /// Where the artifact is of another build or lacks the world's exports.
     pub fn load(
         engine: &GateEngine,
+        contract: Contract,
         world: World,
         artifact: &[u8],
         limits: CallLimits,
         configure: Option<(Vec<Attribute>, Vec<DataPack>)>,
     ) -> Result<Self, CallError> {
         Ok(Self {
-            exports: Exports::link(engine, world, artifact)?,
+            exports: Exports::link(engine, contract, world, artifact)?,
             limits,
             configure,
         })
@@ -163,11 +166,19 @@ pub(crate) enum Bound {
 }
 
 impl Exports {
+    /// Links a component with what its contract offers. A contract that comes has bindings and a linker of its own here.
     pub(crate) fn link(
         engine: &GateEngine,
+        contract: Contract,
         world: World,
         artifact: &[u8],
     ) -> Result<Self, CallError> {
+        match contract {
+            Contract::V0_1 => Self::link_v0_1(engine, world, artifact),
+        }
+    }
+
+    fn link_v0_1(engine: &GateEngine, world: World, artifact: &[u8]) -> Result<Self, CallError> {
         let instantiation = |error: wasmtime::Error| CallError::Instantiation(format!("{error:#}"));
         let component = engine.deserialize(artifact).map_err(instantiation)?;
         let mut linker = Linker::<CallState>::new(engine.raw());
@@ -200,7 +211,13 @@ impl Exports {
         limits: &CallLimits,
     ) -> Result<Instance, CallError> {
         let instance = self.pre().instantiate(&mut *store);
-        instance.map_err(|error| explain(&error, store, limits))
+        instance.map_err(|error| match explain(&error, store, limits) {
+            // Not the guest's doing: there is no instance that could have crashed.
+            CallError::Trap(text) if error.downcast_ref::<Trap>().is_none() => {
+                CallError::Instantiation(text)
+            }
+            error => error,
+        })
     }
 
     fn bind(&self, store: &mut Store<CallState>, instance: &Instance) -> wasmtime::Result<Bound> {

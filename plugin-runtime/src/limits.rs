@@ -6,7 +6,18 @@ use wasmtime::ResourceLimiter;
 /// Bytes that a table element counts for.
 const TABLE_ELEMENT: usize = size_of::<usize>();
 
+/// Core instances of one plugin: its module, and what adapters need.
+pub(crate) const INSTANCES: u32 = 16;
+/// Memories of one plugin.
+pub(crate) const MEMORIES: u32 = 1;
+/// Tables of one plugin: its own, and that of an adapter.
+pub(crate) const TABLES: u32 = 4;
+/// Elements of one table.
+pub(crate) const ELEMENTS: usize = 10_000;
+
 /// Adds up all memories and tables of a store: wasmtime's own `StoreLimits` holds each memory to the limit, not their sum.
+///
+/// The numbers that a pool is made with hold here too, so that a plugin is stopped by the same ones where there is no pool.
 #[derive(Debug)]
 pub(crate) struct Limiter {
     left: usize,
@@ -59,10 +70,26 @@ impl ResourceLimiter for Limiter {
         desired: usize,
         _: Option<usize>,
     ) -> wasmtime::Result<bool> {
+        if desired > ELEMENTS {
+            self.hit = true;
+            return Ok(false);
+        }
         Ok(self.take(
             desired
                 .saturating_sub(current)
                 .saturating_mul(TABLE_ELEMENT),
         ))
+    }
+
+    fn instances(&self) -> usize {
+        INSTANCES as usize
+    }
+
+    fn tables(&self) -> usize {
+        TABLES as usize
+    }
+
+    fn memories(&self) -> usize {
+        MEMORIES as usize
     }
 }

@@ -9,6 +9,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use sluice_gate_types::answer::CallError;
+use sluice_gate_types::contract::Contract;
 use sluice_gate_types::input::{Attribute, DataPack};
 use sluice_gate_types::limits::CallLimits;
 use sluice_gate_types::manifest::World;
@@ -41,6 +42,7 @@ pub fn instrument(component: &[u8]) -> Result<Vec<u8>, String> {
 /// Whatever `configure` answers or runs into.
 pub fn take(
     engine: &GateEngine,
+    contract: Contract,
     world: World,
     component: &[u8],
     artifact: &[u8],
@@ -52,7 +54,7 @@ pub fn take(
         .instrument_component(component)
         .map_err(|error| CallError::Instantiation(format!("{error:#}")))?;
     let limits = CallLimits::CONFIGURE;
-    let exports = Exports::link(engine, world, artifact)?;
+    let exports = Exports::link(engine, contract, world, artifact)?;
     let mut store = CallState::store(engine, &limits)?;
     let instance = exports.instantiate(&mut store, &limits)?;
     exports.configure(&mut store, &instance, &limits, settings, data)?;

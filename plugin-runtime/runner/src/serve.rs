@@ -10,7 +10,7 @@ use std::thread;
 use sluice_gate_client::memory_file::{MemoryFile, Space};
 use sluice_gate_client::passing::{self, files};
 use sluice_gate_client::wire::{
-    self, Called, Encoded, FromRunner, Load, Ready, Request, Response, Snapshot, ToRunner,
+    self, Called, Encoded, FromRunner, Load, Memory, Ready, Request, Response, Snapshot, ToRunner,
 };
 use sluice_gate_types::answer::CallError;
 use sluice_plugin_runtime::engine::{Allocation, Effort, GateEngine};
@@ -29,8 +29,15 @@ struct Server {
 }
 
 pub(crate) fn run(socket: UnixStream, walls: Vec<String>) -> io::Result<()> {
-    let engine = GateEngine::new(Allocation::Pool, Effort::Full)
-        .or_else(|_| GateEngine::new(Allocation::OnDemand, Effort::Full))
+    // A pool reserves address space, of which some machines give a process little. The parent is told.
+    let (engine, memory) = match GateEngine::new(Allocation::Pool, Effort::Full) {
+        Ok(engine) => (Ok(engine), Memory::Pool),
+        Err(_) => {
+            let engine = GateEngine::new(Allocation::OnDemand, Effort::Full);
+            (engine, Memory::OnDemand)
+        }
+    };
+    let engine = engine
         .map_err(|error| io::Error::other(format!("the engine does not start: {error:#}")))?;
     let compatibility = engine.compatibility();
     let server = Arc::new(Server {
@@ -45,6 +52,7 @@ pub(crate) fn run(socket: UnixStream, walls: Vec<String>) -> io::Result<()> {
             walls,
             compatibility,
             runtime: RUNTIME.to_owned(),
+            memory,
         }),
     )?;
     let (queue, work) = mpsc::channel::<(ToRunner, Vec<OwnedFd>)>();
@@ -125,7 +133,14 @@ impl Server {
         let configure = load
             .configure
             .map(|configure| (configure.settings, configure.data));
-        let gate = Gate::load(&self.engine, load.world, &artifact, load.limits, configure)?;
+        let gate = Gate::load(
+            &self.engine,
+            load.contract,
+            load.world,
+            &artifact,
+            load.limits,
+            configure,
+        )?;
         self.gates
             .write()
             .unwrap_or_else(PoisonError::into_inner)
@@ -146,8 +161,15 @@ impl Server {
             .as_ref()
             .map_err(|error| CallError::Instantiation(error.clone()))?;
         let (settings, data) = (&request.configure.settings, &request.configure.data);
-        let snapshot =
-            snapshot::take(engine, request.world, &component, &artifact, settings, data)?;
+        let snapshot = snapshot::take(
+            engine,
+            request.contract,
+            request.world,
+            &component,
+            &artifact,
+            settings,
+            data,
+        )?;
         Space::received(space).fill(&snapshot).map_err(|error| {
             CallError::Instantiation(format!("its snapshot cannot be kept: {error}"))
         })

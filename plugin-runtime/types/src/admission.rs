@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::contract::Contract;
 use crate::manifest::Manifest;
 
 /// A component that may be a plugin: what it says about itself, and what its bytes show.
@@ -10,6 +11,8 @@ use crate::manifest::Manifest;
 pub struct Admitted {
     /// From its custom section.
     pub manifest: Manifest,
+    /// The version of the contract that it is called by.
+    pub contract: Contract,
     /// Names of its imports.
     pub imports: Vec<String>,
     /// Names of its exports.

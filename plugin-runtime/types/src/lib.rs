@@ -3,12 +3,14 @@
 //! - [`input`]: what a gate is asked.
 //! - [`answer`]: what it answers.
 //! - [`limits`]: what one call may use.
+//! - [`contract`]: versions of the contract, and which of them a component was built for.
 //! - [`admission`]: what the bytes of a plugin show.
 //! - [`manifest`]: what a plugin says about itself.
 //! - [`signature`]: what a publisher says about a plugin.
 
 pub mod admission;
 pub mod answer;
+pub mod contract;
 pub mod input;
 pub mod limits;
 pub mod manifest;

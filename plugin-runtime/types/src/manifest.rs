@@ -259,9 +259,18 @@ impl Manifest {
             });
             ManifestError(vec![format!("line {line}: {}", error.message())])
         })?;
-        let problems = manifest.problems();
+        manifest.check().map(|()| manifest)
+    }
+
+    /// Whether it makes sense, however it came here.
+    ///
+    /// # Errors
+    ///
+    /// Every reason why it is no manifest.
+    pub fn check(&self) -> Result<(), ManifestError> {
+        let problems = self.problems();
         if problems.is_empty() {
-            Ok(manifest)
+            Ok(())
         } else {
             Err(ManifestError(problems))
         }
@@ -389,6 +398,32 @@ impl Manifest {
                     .filter(|id| !seen.insert(**id))
                     .map(|id| format!("the {what} {id} is listed twice")),
             );
+        }
+        for schema in &self.settings {
+            if let Some(default) = &schema.default {
+                match toml_value(default).map(|value| schema.check(&value)) {
+                    Some(Ok(_)) => {}
+                    Some(Err(message)) => {
+                        problems.push(format!("the default of {} {message}", schema.id));
+                    }
+                    None => problems.push(format!(
+                        "the default of {} has a type that settings cannot have",
+                        schema.id
+                    )),
+                }
+            }
+        }
+        // Written for people, on terminals and pages.
+        let rules = self.rules.iter();
+        let of_rules = rules.flat_map(|rule| [&rule.name, &rule.short, &rule.help]);
+        let of_settings = self.settings.iter().map(|schema| &schema.title);
+        let texts = [&self.vendor, &self.description].into_iter();
+        let hidden = |text: &&String| text.chars().any(|c| c.is_control() && c != '\n');
+        if let Some(text) = texts.chain(of_rules).chain(of_settings).find(hidden) {
+            problems.push(format!(
+                "the text {:?} has control characters",
+                text.chars().take(60).collect::<String>()
+            ));
         }
         problems
     }

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::manifest::{Version, World};
@@ -182,7 +183,17 @@ fn read_file(file: &[u8]) -> Result<File, SignatureError> {
     if file.len() > MAX_SIGNATURE_FILE {
         return Err(SignatureError::Malformed);
     }
-    ciborium::from_reader(file).map_err(|_| SignatureError::Malformed)
+    whole(file)
+}
+
+/// What all of these bytes say: with more behind, a file would have many forms that are believed.
+fn whole<T: DeserializeOwned>(mut bytes: &[u8]) -> Result<T, SignatureError> {
+    let value = ciborium::from_reader(&mut bytes).map_err(|_| SignatureError::Malformed)?;
+    if bytes.is_empty() {
+        Ok(value)
+    } else {
+        Err(SignatureError::Malformed)
+    }
 }
 
 /// Checks a signature file against the bytes it is for.
@@ -206,8 +217,7 @@ pub fn verify(
     UnparsedPublicKey::new(&ED25519, publisher.0)
         .verify(&[CONTEXT, &file.statement].concat(), &file.signature)
         .map_err(|_| SignatureError::Forged(publisher))?;
-    let statement: Statement =
-        ciborium::from_reader(file.statement.as_slice()).map_err(|_| SignatureError::Malformed)?;
+    let statement: Statement = whole(&file.statement)?;
     if statement.sha256 != component_sha256 {
         return Err(SignatureError::OtherFile {
             stated: hex::encode(statement.sha256),
@@ -311,5 +321,9 @@ mod tests {
                 "byte {at}"
             );
         }
+        let mut longer = file;
+        longer.push(0xf6);
+        let verified = verify(&longer, [7; 32], &[key.public()], 0);
+        assert_eq!(verified.err(), Some(SignatureError::Malformed));
     }
 }

@@ -232,6 +232,7 @@ fn write_private(
 
 #[cfg(test)]
 mod tests {
+    use sluice_gate_types::contract::Contract;
     use sluice_gate_types::manifest::Manifest;
 
     use super::*;
@@ -248,6 +249,7 @@ mod tests {
         );
         let admitted = Admitted {
             manifest: manifest.expect("parses"),
+            contract: Contract::V0_1,
             imports: vec![],
             exports: vec![],
             size: 1,

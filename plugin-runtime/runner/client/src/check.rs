@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 
+use sluice_gate_types::admission::{Admitted, Refused};
 use sluice_gate_types::answer::{
     Answer, CallError, Check, Decision, Finding, Prepared, SettingsProblem, Span,
 };
 use sluice_gate_types::input::{Attribute, Bundle, Origin};
-use sluice_gate_types::manifest::Manifest;
+use sluice_gate_types::manifest::{Manifest, ManifestError};
 use sluice_protocol::ending::one_line;
 
 const MAX_FINDINGS: usize = 500;
@@ -16,6 +17,8 @@ const MAX_REASONS: usize = 200;
 const MAX_ATTRIBUTES: usize = 20;
 /// Settings that a guest may call wrong.
 const MAX_PROBLEMS: usize = 20;
+/// Imports, and exports, that are shown of a component.
+const MAX_NAMES: usize = 100;
 /// Characters of a text that people read; more are cut.
 const MAX_TEXT: usize = 500;
 /// Messages that are told in one sentence; of more only the number is.
@@ -124,6 +127,33 @@ pub(crate) fn inert_error(error: CallError) -> CallError {
         CallError::Runner(text) => CallError::Runner(inert(&text)),
         error @ (CallError::Deadline(_) | CallError::Fuel(_) | CallError::Memory(_)) => error,
     }
+}
+
+/// What a child that read a component says of it: the bytes are hostile, and so may the child be by then.
+pub(crate) fn admitted(said: Result<Admitted, Refused>) -> Result<Admitted, Refused> {
+    let mut admitted = said.map_err(refused)?;
+    admitted
+        .manifest
+        .check()
+        .map_err(|ManifestError(problems)| refused(Refused(problems)))?;
+    for names in [&mut admitted.imports, &mut admitted.exports] {
+        names.truncate(MAX_NAMES);
+        names.iter_mut().for_each(|name| *name = inert(name));
+    }
+    Ok(admitted)
+}
+
+/// Reasons against a component may quote it, and be many.
+pub(crate) fn refused(Refused(reasons): Refused) -> Refused {
+    let mut told: Vec<String> = reasons
+        .iter()
+        .take(MAX_TOLD)
+        .map(|text| inert(text))
+        .collect();
+    if reasons.len() > MAX_TOLD {
+        told.push(format!("and {} more", reasons.len() - MAX_TOLD));
+    }
+    Refused(told)
 }
 
 /// Messages of gates as one sentence. Each is bounded, and so is their number: they go into a report, and gates may be many.

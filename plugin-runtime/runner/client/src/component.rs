@@ -1,6 +1,8 @@
 //! A component on its way to being bound.
 
+use std::fs::File;
 use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
@@ -12,6 +14,7 @@ use crate::memory_file::{Filling, MemoryFile, PIECE};
 pub struct Component {
     pub(crate) file: MemoryFile,
     sha256: [u8; 32],
+    origin: Option<PathBuf>,
 }
 
 impl Component {
@@ -38,7 +41,24 @@ impl Component {
         Ok(Self {
             file: filling.seal()?,
             sha256: digest.finalize().into(),
+            origin: None,
         })
+    }
+
+    /// Reads the component in a file, where it can be read again when its compiled form is gone.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`].
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let mut component = Self::read(File::open(path)?)?;
+        component.origin = Some(path.to_owned());
+        Ok(component)
+    }
+
+    /// Where it can be read again.
+    pub(crate) fn origin(&self) -> Option<&Path> {
+        self.origin.as_deref()
     }
 
     /// The digest of its bytes.

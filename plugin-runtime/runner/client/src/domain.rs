@@ -1,11 +1,13 @@
 //! A trust domain: the plugins of one owner, in at most one runner process.
 
+mod bound;
+
 use std::collections::HashSet;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use lru::LruCache;
@@ -14,7 +16,6 @@ use sluice_gate_types::admission::{Admitted, Refused};
 use sluice_gate_types::answer::{CallError, SettingsProblem};
 use sluice_gate_types::input::Value;
 use sluice_gate_types::limits::CallLimits;
-use sluice_gate_types::manifest::{Manifest, World};
 use sluice_protocol::report::Mode;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
@@ -26,9 +27,13 @@ use crate::memory_file::{Content, MemoryFile, Space, SpaceError};
 use crate::process::{Gone, Process, Start, compile, gate_user};
 use crate::program;
 use crate::wire::{
-    Called, CompileRequest, CompileResponse, Configure, Encoded, Load, Ready, Request, Response,
+    CompileRequest, CompileResponse, Configure, Instrumented, Memory, Ready, Request, Response,
     Snapshot,
 };
+
+pub(crate) use bound::Answered;
+use bound::Bound;
+pub use bound::BoundGate;
 
 /// What comes on top of a call's own time limit before the runner is killed: host calls are outside fuel and epochs.
 const GRACE: Duration = Duration::from_secs(2);
@@ -71,14 +76,6 @@ struct Inner {
 /// Answers by the gate and its settings, and the digest of the question.
 type Answers = LruCache<(Key, [u8; 32]), Arc<Answered>>;
 
-/// What a gate answered to a question: a pure function's, so it is kept. Errors are not.
-#[derive(Debug)]
-pub(crate) struct Answered {
-    pub(crate) called: Called,
-    /// Of the answer's one encoding.
-    pub(crate) verdict_sha256: [u8; 32],
-}
-
 #[derive(Default)]
 struct Running {
     process: Option<Arc<Process>>,
@@ -97,40 +94,6 @@ pub struct BindRequest {
     pub mode: Mode,
     /// Whether the machine's owner bound it, so that no permission of an operator leaves it out.
     pub owner: bool,
-}
-
-/// A plugin that is admitted, configured and ready. Cloning gives another handle.
-#[derive(Clone)]
-pub struct BoundGate(Arc<Bound>);
-
-struct Bound {
-    domain: GateDomain,
-    number: u64,
-    key: Key,
-    manifest: Manifest,
-    limits: CallLimits,
-    configure: Configure,
-    not_snapshotted: Option<String>,
-    runtime: String,
-    mode: Mode,
-    owner: bool,
-}
-
-impl Answered {
-    /// No answer.
-    pub(crate) fn failed(error: CallError) -> Self {
-        let called = Called {
-            answer: Err(error),
-            fuel: 0,
-            memory: 0,
-            duration_us: 0,
-            log: Vec::new(),
-        };
-        Self {
-            called,
-            verdict_sha256: [0; 32],
-        }
-    }
 }
 
 impl GateDomain {
@@ -170,7 +133,9 @@ impl GateDomain {
             .await
             .map_err(BindError::Runner)?
         {
-            CompileResponse::Inspected(result) => (*result).map_err(BindError::Refused),
+            CompileResponse::Inspected(result) => {
+                check::admitted(*result).map_err(BindError::Refused)
+            }
             _ => Err(BindError::other_question()),
         }
     }
@@ -191,7 +156,7 @@ impl GateDomain {
         let CompileResponse::Instrumented(result) = instrumented else {
             return Err(BindError::other_question());
         };
-        let (admitted, instrumented) = (*result).map_err(BindError::Refused)?;
+        let (admitted, instrumented) = shown(*result)?;
         Ok((admitted, instrumented.err()))
     }
 
@@ -228,6 +193,7 @@ impl GateDomain {
             number: self.0.next.fetch_add(1, Ordering::Relaxed),
             key,
             manifest,
+            contract: entry.admitted.contract,
             limits,
             configure: Configure {
                 settings,
@@ -237,8 +203,11 @@ impl GateDomain {
             runtime: process.ready.runtime.clone(),
             mode: request.mode,
             owner: request.owner,
+            given: request.settings,
+            origin: request.component.origin().map(ToOwned::to_owned),
+            building: AtomicBool::new(false),
         }));
-        gate.load(Some(entry)).await.map_err(BindError::Call)?;
+        gate.load(entry).await.map_err(BindError::Call)?;
         Ok(gate)
     }
 
@@ -257,7 +226,7 @@ impl GateDomain {
         let CompileResponse::Instrumented(result) = instrumented else {
             return Err(BindError::other_question());
         };
-        let (admitted, instrumented) = (*result).map_err(BindError::Refused)?;
+        let (admitted, instrumented) = shown(*result)?;
         let settings = admitted
             .manifest
             .settings(&request.settings)
@@ -266,6 +235,7 @@ impl GateDomain {
             Ok(length) => {
                 let artifact = space.seal(length, Content::Artifact)?;
                 let snapshot = Snapshot {
+                    contract: admitted.contract,
                     world: admitted.manifest.world,
                     configure: Configure {
                         settings,
@@ -284,7 +254,7 @@ impl GateDomain {
                 artifact: space.seal(length, Content::Artifact)?,
             }),
             (CompileResponse::Compiled(Err(error)), _) => {
-                Err(BindError::Refused(Refused(vec![error])))
+                Err(BindError::Refused(check::refused(Refused(vec![error]))))
             }
             _ => Err(BindError::other_question()),
         }
@@ -320,11 +290,31 @@ impl GateDomain {
             walls = process.ready.walls.join(","),
             "gate runner started"
         );
+        if process.ready.memory == Memory::OnDemand {
+            tracing::warn!(
+                domain = self.0.name,
+                "the gate runner has no address space for a pool: calls of gates are slower"
+            );
+        }
         running.loaded.clear();
         running.process = Some(Arc::clone(&process));
         tokio::spawn(end_when_idle(Arc::downgrade(&self.0), self.0.idle));
         Ok(process)
     }
+}
+
+/// What a compiling child says of a component, as it can be shown.
+fn shown(said: Result<Instrumented, Refused>) -> Result<Instrumented, BindError> {
+    let (admitted, instrumented) = match said {
+        Ok((admitted, instrumented)) => (Ok(admitted), Some(instrumented)),
+        Err(refused) => (Err(refused), None),
+    };
+    let admitted = check::admitted(admitted).map_err(BindError::Refused)?;
+    let instrumented = instrumented.ok_or_else(BindError::other_question)?;
+    Ok((
+        admitted,
+        instrumented.map_err(|reason| check::inert(&reason)),
+    ))
 }
 
 /// Configures and snapshots a component in the runner, and takes what the runner wrote. One that goes on writing, or
@@ -353,7 +343,7 @@ async fn snapshotted(
         Ok(_) => Err(BindError::other_question()),
         Err(gone) => {
             return Err(BindError::Call(
-                gone.into_error(CallLimits::CONFIGURE.time_ms),
+                gone.into_error(Duration::from_millis(CallLimits::CONFIGURE.time_ms)),
             ));
         }
     };
@@ -361,178 +351,6 @@ async fn snapshotted(
         process.kill().await;
     }
     taken
-}
-
-impl BoundGate {
-    /// What the plugin says about itself.
-    #[must_use]
-    pub fn manifest(&self) -> &Manifest {
-        &self.0.manifest
-    }
-
-    /// Which gate it is.
-    #[must_use]
-    pub fn world(&self) -> World {
-        self.0.manifest.world
-    }
-
-    /// Whether it can block.
-    #[must_use]
-    pub fn mode(&self) -> Mode {
-        self.0.mode
-    }
-
-    /// Whether the machine's owner bound it.
-    #[must_use]
-    pub fn is_owners(&self) -> bool {
-        self.0.owner
-    }
-
-    /// The digest of the component.
-    #[must_use]
-    pub fn component_sha256(&self) -> [u8; 32] {
-        self.0.key.component
-    }
-
-    /// The digest of the settings as given.
-    #[must_use]
-    pub fn settings_sha256(&self) -> [u8; 32] {
-        self.0.key.configuration
-    }
-
-    /// The runtime that it was compiled for.
-    #[must_use]
-    pub fn runtime(&self) -> &str {
-        &self.0.runtime
-    }
-
-    /// Why it is configured on every call, where it could not be snapshotted.
-    #[must_use]
-    pub fn not_snapshotted(&self) -> Option<&str> {
-        self.0.not_snapshotted.as_deref()
-    }
-
-    /// Asks the gate, unless it has answered this very question before.
-    #[tracing::instrument(level = "debug", skip_all)]
-    pub(crate) async fn ask(&self, question: &Encoded) -> Arc<Answered> {
-        let key = (self.0.key, question.sha256);
-        if let Some(answered) = self.answers().get(&key) {
-            return Arc::clone(answered);
-        }
-        let called = self.call(question).await;
-        let mut encoded = Vec::new();
-        if let Err(error) = ciborium::into_writer(&called.answer, &mut encoded) {
-            tracing::error!(%error, "an answer has no CBOR form");
-        }
-        let answered = Arc::new(Answered {
-            called,
-            verdict_sha256: Sha256::digest(&encoded).into(),
-        });
-        if answered.called.answer.is_ok() && encoded.len() <= LARGEST_ANSWER {
-            // What it costs and logs is the first call's alone.
-            let kept = Answered {
-                called: Called {
-                    answer: answered.called.answer.clone(),
-                    fuel: answered.called.fuel,
-                    memory: answered.called.memory,
-                    duration_us: 0,
-                    log: Vec::new(),
-                },
-                verdict_sha256: answered.verdict_sha256,
-            };
-            self.answers().put(key, Arc::new(kept));
-        }
-        answered
-    }
-
-    fn answers(&self) -> std::sync::MutexGuard<'_, Answers> {
-        let answers = &self.0.domain.0.answers;
-        answers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Calls the gate. A runner that dies in the middle is started again, and the question is asked once more; it is a
-    /// pure function, so that changes nothing. Then there is no answer, which blocks.
-    pub(crate) async fn call(&self, question: &Encoded) -> Called {
-        let failed = |error| Called {
-            answer: Err(error),
-            fuel: 0,
-            memory: 0,
-            duration_us: 0,
-            log: Vec::new(),
-        };
-        for again in [true, false] {
-            let process = match self.load(None).await {
-                Ok(process) => process,
-                Err(error) => return failed(error),
-            };
-            let limit = Duration::from_millis(self.0.limits.time_ms) + GRACE;
-            let call = Request::Call {
-                gate: self.0.number,
-                question: question.bytes.clone(),
-            };
-            match process.ask(call, Vec::new(), limit).await {
-                Ok(Response::Called(called)) => return *called,
-                Ok(_) => {
-                    process.kill().await;
-                    return failed(CallError::Runner("it answered another question".to_owned()));
-                }
-                Err(Gone::Died) if again => tracing::warn!(
-                    gate = self.0.manifest.id,
-                    "the gate runner died; asking again"
-                ),
-                Err(gone) => return failed(gone.into_error(self.0.limits.time_ms)),
-            }
-        }
-        failed(Gone::Died.into_error(0))
-    }
-
-    /// The runner, with this gate loaded.
-    async fn load(&self, entry: Option<Entry>) -> Result<Arc<Process>, CallError> {
-        let bound = &self.0;
-        let process = bound
-            .domain
-            .process()
-            .await
-            .map_err(|error| CallError::Runner(error.to_string()))?;
-        let mut running = bound.domain.0.running.lock().await;
-        if running.loaded.contains(&bound.number) {
-            return Ok(process);
-        }
-        let entry = entry
-            .or_else(|| bound.domain.0.cache.get(&bound.key))
-            .ok_or_else(|| {
-                CallError::Runner(
-                    "its compiled form is gone from the cache; restart to compile it again"
-                        .to_owned(),
-                )
-            })?;
-        let load = Load {
-            gate: bound.number,
-            world: bound.manifest.world,
-            limits: bound.limits,
-            configure: bound
-                .not_snapshotted
-                .as_ref()
-                .map(|_| bound.configure.clone()),
-        };
-        let files = vec![entry.artifact.descriptor()];
-        match process
-            .ask(
-                Request::Load(Box::new(load)),
-                files,
-                Duration::from_secs(20),
-            )
-            .await
-        {
-            Ok(Response::Loaded(Ok(()))) => {
-                running.loaded.insert(bound.number);
-                Ok(Arc::clone(&process))
-            }
-            Ok(Response::Loaded(Err(error))) => Err(error),
-            Ok(_) => Err(CallError::Runner("it answered another question".to_owned())),
-            Err(gone) => Err(gone.into_error(20_000)),
-        }
-    }
 }
 
 /// Ends the runner once nobody has asked it for a while. It lasts as long as the runner: where there is none, nothing wakes
@@ -555,37 +373,13 @@ async fn end_when_idle(domain: Weak<Inner>, idle: Duration) {
     }
 }
 
-impl Drop for Bound {
-    /// The runner keeps a gate that is bound no longer until it ends; it is told, and not waited for.
-    fn drop(&mut self) {
-        let (domain, gate) = (self.domain.clone(), self.number);
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                let mut running = domain.0.running.lock().await;
-                let process = running
-                    .process
-                    .clone()
-                    .filter(|_| running.loaded.remove(&gate));
-                drop(running);
-                if let Some(process) = process {
-                    let _ = process
-                        .ask(
-                            Request::Unload { gate },
-                            Vec::new(),
-                            Duration::from_secs(20),
-                        )
-                        .await;
-                }
-            });
-        }
-    }
-}
-
 impl Gone {
-    fn into_error(self, limit_ms: u64) -> CallError {
+    fn into_error(self, limit: Duration) -> CallError {
         match self {
             Self::Died => CallError::Runner("its process ended unexpectedly".to_owned()),
-            Self::TimedOut => CallError::Deadline(limit_ms),
+            Self::TimedOut => {
+                CallError::Deadline(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX))
+            }
         }
     }
 }

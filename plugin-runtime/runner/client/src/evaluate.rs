@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use futures_util::future::{join, join_all};
-use sluice_gate_types::CONTRACT;
 use sluice_gate_types::answer::{self as a, Answer, CallError, Prepared as Plan, Verdict};
 use sluice_gate_types::input::{Attribute, Bundle as SeenBundle, Job, Parameter, Question, Review};
 use sluice_gate_types::manifest::World;
@@ -222,7 +221,7 @@ fn receipt(
         version: gate.manifest().version.to_string(),
         component_sha256: Digest::from_bytes(gate.component_sha256()),
         settings_sha256: Digest::from_bytes(gate.settings_sha256()),
-        contract: CONTRACT.to_owned(),
+        contract: gate.contract().version().to_owned(),
         runtime: gate.runtime().to_owned(),
         bundle_sha256,
         verdict_sha256: Digest::from_bytes(answered.verdict_sha256),

@@ -13,6 +13,7 @@
 //! - [`render`]: what a preparer planned becomes variables, arguments and literals.
 //! - [`evaluate`](mod@evaluate): the pipeline.
 //! - [`approval`]: what all policies' decisions come to, and which of them an approval answers.
+//! - [`hostile`]: what is made of bytes that nobody believes, for fuzzers.
 //! - [`trial`]: one question to one gate, with what it cost, for those who write gates.
 
 pub mod approval;
@@ -21,6 +22,7 @@ mod check;
 pub mod component;
 pub mod domain;
 pub mod evaluate;
+pub mod hostile;
 pub mod memory_file;
 pub mod passing;
 mod process;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use sluice_gate_types::admission::{Admitted, Refused};
 use sluice_gate_types::answer::{Answer, CallError};
+use sluice_gate_types::contract::Contract;
 use sluice_gate_types::input::{Attribute, DataPack, Question};
 use sluice_gate_types::limits::CallLimits;
 use sluice_gate_types::manifest::World;
@@ -115,6 +116,8 @@ pub const CALLS: usize = 4;
 pub struct Load {
     /// The number to load it under.
     pub gate: u64,
+    /// The version of the contract that it was built for.
+    pub contract: Contract,
     /// Its world.
     pub world: World,
     /// Limits of each call.
@@ -136,6 +139,8 @@ pub struct Configure {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Snapshot {
+    /// The version of the contract that it was built for.
+    pub contract: Contract,
     /// Its world.
     pub world: World,
     /// What `configure` gets.
@@ -177,6 +182,18 @@ pub struct Ready {
     pub compatibility: [u8; 32],
     /// The runtime's version, for receipts.
     pub runtime: String,
+    /// Where instances get their memory.
+    pub memory: Memory,
+}
+
+/// Where instances of gates get their memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Memory {
+    /// From a pool that was reserved when the runner started: calls are quick.
+    Pool,
+    /// From the system at each call: the process may not have the address space for a pool. The limits are the same.
+    OnDemand,
 }
 
 /// What a call came to.

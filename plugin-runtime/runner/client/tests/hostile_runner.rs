@@ -91,6 +91,14 @@ async fn a_runner_that_answers_without_bound_is_killed_and_nothing_is_bound() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_runner_that_dies_while_it_loads_a_gate_is_started_again_once() {
+    let (_cache, domain) = domain();
+    // Only the runner that takes the snapshot is told: the next one loads.
+    let told = "def loaded():\n    os._exit(1)\n";
+    assert!(bind(&domain, told).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_length_beyond_the_file_or_none_is_refused() {
     for told in [
         "snapshotted = lambda space, component: write(space, b'\\0asm') + (96 << 20)",

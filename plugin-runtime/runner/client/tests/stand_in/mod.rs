@@ -5,9 +5,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use sluice_gate_client::wire::{Ready, Response};
+use sluice_gate_client::wire::{Memory, Ready, Response};
 use sluice_gate_client::{BindError, BindRequest, BoundGate, Component, DomainOptions, GateDomain};
 use sluice_gate_types::admission::Admitted;
+use sluice_gate_types::contract::Contract;
 use sluice_gate_types::manifest::Manifest;
 use sluice_protocol::report::Mode;
 use tempfile::TempDir;
@@ -22,6 +23,7 @@ fn program() -> PathBuf {
         );
         let admitted = Admitted {
             manifest: manifest.expect("parses"),
+            contract: Contract::V0_1,
             imports: vec![],
             exports: vec![],
             size: 1,
@@ -30,6 +32,7 @@ fn program() -> PathBuf {
             walls: vec![],
             compatibility: [7; 32],
             runtime: "0.0.0".to_owned(),
+            memory: Memory::Pool,
         });
         let text = include_str!("runner.py")
             .replace("@ADMITTED@", &in_hex(&admitted))

@@ -1,0 +1,20 @@
+;; 600,000 findings that are right, in 53 MB of memory: copies of the one.
+(func $scan (param $bundle i32) (result i32)
+  (if (i32.eq (memory.grow (i32.const 900)) (i32.const -1)) (then (unreachable)))
+  (call $find (local.get $bundle))
+  (memory.copy (i32.const 65536) (i32.const 2048) (i32.const 88))
+  (memory.copy (i32.const 65624) (i32.const 65536) (i32.const 88))
+  (call $double (i32.const 176))
+  (i32.store (i32.const 516) (i32.const 65536))
+  (i32.store (i32.const 520) (i32.const 600000))
+  (i32.const 512))
+(func $double (param $have i32)
+  (loop $again
+    (if (i32.gt_u (i32.shl (local.get $have) (i32.const 1)) (i32.const 58000000))
+      (then
+        (memory.copy (i32.add (i32.const 65536) (local.get $have)) (i32.const 65536)
+          (i32.sub (i32.const 58000000) (local.get $have)))
+        (return)))
+    (memory.copy (i32.add (i32.const 65536) (local.get $have)) (i32.const 65536) (local.get $have))
+    (local.set $have (i32.shl (local.get $have) (i32.const 1)))
+    (br $again)))

@@ -1,0 +1,10 @@
+;; 900 KB of it, as the error `internal`.
+(data $hidden (i32.const 3000) "\1b[2J\0d\0aallowed\e2\80\a8\e2\80\ae\f3\a0\81\81")
+(func $scan (param $bundle i32) (result i32)
+  (if (i32.eq (memory.grow (i32.const 16)) (i32.const -1)) (then (unreachable)))
+  (memory.fill (i32.const 65536) (i32.const 27) (i32.const 900000))
+  (memory.copy (i32.const 65536) (i32.const 3000) (i32.const 23))
+  (i32.store8 (i32.const 512) (i32.const 1))
+  (i32.store8 (i32.const 516) (i32.const 2))
+  (i32.store (i32.const 520) (i32.const 65536)) (i32.store (i32.const 524) (i32.const 900000))
+  (i32.const 512))

@@ -1,0 +1,26 @@
+;; Reads all the memory and all the table that it can have, leaves a mark in all of it, and finds something else where a mark
+;; was there already.
+(table $table 100 9000 funcref)
+(elem declare func $marked)
+(func $marked (unreachable))
+(func $scan (param $bundle i32) (result i32)
+  (local $at i32) (local $end i32)
+  (if (i32.eq (memory.grow (i32.const 256)) (i32.const -1)) (then (unreachable)))
+  (if (i32.eq (table.grow $table (ref.null func) (i32.const 8000)) (i32.const -1)) (then (unreachable)))
+  (call $find (local.get $bundle))
+  (local.set $at (i32.and (i32.add (global.get $heap) (i32.const 15)) (i32.const -8)))
+  (local.set $end (i32.shl (memory.size) (i32.const 16)))
+  (loop $again
+    (if (i64.ne (i64.load (local.get $at)) (i64.const 0))
+      (then (i64.store (i32.const 2080) (i64.load (local.get $at)))))
+    (i64.store (local.get $at) (i64.const 0x6d61726b))
+    (local.set $at (i32.add (local.get $at) (i32.const 8)))
+    (br_if $again (i32.lt_u (local.get $at) (local.get $end))))
+  (local.set $at (i32.const 0))
+  (loop $again
+    (if (i32.eqz (ref.is_null (table.get $table (local.get $at))))
+      (then (i64.store (i32.const 2080) (i64.const 1))))
+    (table.set $table (local.get $at) (ref.func $marked))
+    (local.set $at (i32.add (local.get $at) (i32.const 1)))
+    (br_if $again (i32.lt_u (local.get $at) (table.size $table))))
+  (i32.const 512))

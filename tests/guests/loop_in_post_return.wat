@@ -1,0 +1,3 @@
+;; Called after the answer was read.
+(func $scanned (param $answer i32)
+  (loop $again (br $again)))

@@ -1,0 +1,3 @@
+(func $scan (param $bundle i32) (result i32)
+  (loop $again (br $again))
+  (unreachable))

@@ -1,0 +1,3 @@
+;; Instantiation runs guest code: limits must stand before it.
+(func $spin (loop $again (br $again)))
+(start $spin)

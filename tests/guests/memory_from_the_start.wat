@@ -1,0 +1,2 @@
+;; 65 MiB before anything runs.
+(memory $memory 1040)

@@ -1,0 +1,5 @@
+(func $scan (param $bundle i32) (result i32)
+  (call $find (local.get $bundle))
+  (i64.store (i32.const 3000) (i64.const 0)) (i64.store (i32.const 3008) (i64.const 1000000))
+  (i32.store (i32.const 2096) (i32.const 3000)) (i32.store (i32.const 2100) (i32.const 1))
+  (i32.const 512))

@@ -1,0 +1,1 @@
+(table $table 4294967295 funcref)

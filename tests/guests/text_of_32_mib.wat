@@ -1,0 +1,5 @@
+(func $scan (param $bundle i32) (result i32)
+  (if (i32.eq (memory.grow (i32.const 600)) (i32.const -1)) (then (unreachable)))
+  (call $find (local.get $bundle))
+  (i32.store (i32.const 2060) (i32.const 65536)) (i32.store (i32.const 2064) (i32.const 33554432))
+  (i32.const 512))

@@ -1,0 +1,1 @@
+(data $words (i32.const 1024) "r1script \ff\feabcd")

@@ -1,0 +1,12 @@
+(func $scan (param $bundle i32) (result i32)
+  (local $at i32)
+  (if (i32.eq (memory.grow (i32.const 1)) (i32.const -1)) (then (unreachable)))
+  (call $find (local.get $bundle))
+  (local.set $at (i32.const 65536))
+  (loop $again
+    (memory.copy (local.get $at) (i32.const 2048) (i32.const 88))
+    (local.set $at (i32.add (local.get $at) (i32.const 88)))
+    (br_if $again (i32.lt_u (local.get $at) (i32.const 109624))))
+  (i32.store (i32.const 516) (i32.const 65536))
+  (i32.store (i32.const 520) (i32.const 501))
+  (i32.const 512))

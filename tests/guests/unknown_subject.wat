@@ -1,0 +1,5 @@
+(data $other (i32.const 3000) "argument:18446744073709551616")
+(func $scan (param $bundle i32) (result i32)
+  (call $find (local.get $bundle))
+  (i32.store (i32.const 2104) (i32.const 3000)) (i32.store (i32.const 2108) (i32.const 29))
+  (i32.const 512))
