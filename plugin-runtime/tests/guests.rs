@@ -9,8 +9,8 @@ use sluice_gate_types::contract::Contract;
 use sluice_gate_types::input::Question;
 use sluice_gate_types::limits::CallLimits;
 use sluice_gate_types::manifest::World;
-use sluice_guests::Guest;
 use sluice_guests::expected::{EXPECTED, Limits, Outcome, Stop};
+use sluice_guests::{Guest, StringEncoding};
 use sluice_plugin_runtime::engine::{Allocation, Effort, GateEngine};
 use sluice_plugin_runtime::gate::{Called, Gate};
 
@@ -163,6 +163,38 @@ fn a_call_costs_the_same_fuel_each_time_and_on_every_engine() {
         .collect();
     assert_eq!(fuel.len(), 1, "{fuel:?}");
     assert!(fuel.iter().all(|fuel| *fuel > 0));
+}
+
+#[test]
+fn texts_in_other_encodings_are_read_or_refused_and_the_next_call_is_right() {
+    let engine = engine(Allocation::Pool);
+    let honest = load(&engine, &Guest::honest(), CallLimits::DEFAULT).expect("loads");
+    for encoding in [StringEncoding::UTF16, StringEncoding::CompactUTF16] {
+        // Halves of characters; text; and a length with the bit that says which of two encodings it is.
+        for (words, length) in [
+            ("\\00\\d8", 6),
+            ("a\\00", 6),
+            ("\\ff", 6),
+            ("a\\00", 0x8000_0003_u32),
+        ] {
+            let words = words.repeat(40);
+            let forms = format!(
+                "(data $words (i32.const 1024) \"{words}\")
+                 (func $scan (param $bundle i32) (result i32)
+                   (call $find (local.get $bundle))
+                   (i32.store (i32.const 2060) (i32.const 1024))
+                   (i32.store (i32.const 2064) (i32.const {length}))
+                   (i32.const 512))"
+            );
+            let guest = Guest::honest().encoding(encoding).saying(&forms);
+            let called = load(&engine, &guest, limits(Limits::Fuel))
+                .expect("loads")
+                .call(&engine, &question());
+            let refused = matches!(called.answer, Err(CallError::Trap(_)));
+            assert!(called.answer.is_ok() || refused, "{:?}", called.answer);
+            assert_eq!(honest.call(&engine, &question()).answer, Ok(right()));
+        }
+    }
 }
 
 /// What came of the guest of this name, in a pool.

@@ -16,7 +16,8 @@ use wasm_encoder::{
     ComponentInstanceSection, ComponentSection as _, ComponentSectionId, Encode as _,
 };
 use wasmparser::{Parser, Payload};
-use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+pub use wit_component::StringEncoding;
+use wit_component::{ComponentEncoder, embed_component_metadata};
 use wit_parser::{Resolve, WorldId};
 
 /// Limits that leave a guest that loops its time, and not much fuel.
@@ -30,6 +31,7 @@ pub struct Guest {
     text: String,
     manifests: Vec<Vec<u8>>,
     contract: String,
+    encoding: StringEncoding,
     beside: Vec<Vec<u8>>,
 }
 
@@ -41,6 +43,7 @@ impl Guest {
             text: read(&folder().join("honest.wat")),
             manifests: vec![manifest(LITTLE_FUEL).into_bytes()],
             contract: CONTRACT.to_owned(),
+            encoding: StringEncoding::UTF8,
             beside: Vec::new(),
         }
     }
@@ -92,6 +95,13 @@ impl Guest {
         self
     }
 
+    /// With its texts in this encoding.
+    #[must_use]
+    pub fn encoding(mut self, encoding: StringEncoding) -> Self {
+        self.encoding = encoding;
+        self
+    }
+
     /// The component.
     ///
     /// # Panics
@@ -102,7 +112,7 @@ impl Guest {
         let text = format!("(module\n{}\n)", self.text).replace(CONTRACT, &self.contract);
         let mut module = wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}"));
         let (resolve, world) = contract(&self.contract);
-        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)
+        embed_component_metadata(&mut module, &resolve, world, self.encoding)
             .expect("takes the contract");
         let encoder = ComponentEncoder::default().validate(true).module(&module);
         let mut component = encoder
