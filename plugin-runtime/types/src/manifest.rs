@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use regex_lite::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
 use crate::answer::{SettingsProblem, Severity};
@@ -14,6 +15,8 @@ pub const MAX_RULES: usize = 2000;
 pub const MAX_SETTINGS: usize = 200;
 /// The longest manifest, in bytes.
 pub const MAX_MANIFEST: usize = 512 << 10;
+/// Compiled patterns of settings larger than this, in bytes, are refused.
+const LARGEST_PATTERN: usize = 256 << 10;
 
 /// A plugin's manifest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -136,7 +139,8 @@ pub struct SettingSchema {
     pub max: Option<f64>,
     #[serde(default)]
     pub choices: Vec<String>,
-    /// For people and for the guest; the runtime does not evaluate it.
+    /// What the whole of a text, or of each text of a list, has to match: a regular expression, as the crate `regex-lite`
+    /// reads it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pattern: Option<String>,
     #[serde(default)]
@@ -400,18 +404,17 @@ impl Manifest {
             );
         }
         for schema in &self.settings {
-            if let Some(default) = &schema.default {
-                match toml_value(default).map(|value| schema.check(&value)) {
-                    Some(Ok(_)) => {}
-                    Some(Err(message)) => {
-                        problems.push(format!("the default of {} {message}", schema.id));
-                    }
-                    None => problems.push(format!(
-                        "the default of {} has a type that settings cannot have",
-                        schema.id
-                    )),
+            let wrong = match &schema.default {
+                Some(default) => match toml_value(default) {
+                    Some(value) => schema.check(&value).err(),
+                    None => Some(format!("must be {}", schema.kind)),
                 }
-            }
+                .map(|reason| format!("its default {reason}")),
+                None => None,
+            };
+            let pattern = schema.pattern.as_deref().map(whole_text);
+            let wrong = pattern.and_then(Result::err).or(wrong);
+            problems.extend(wrong.map(|reason| format!("the setting {}: {reason}", schema.id)));
         }
         // Written for people, on terminals and pages.
         let rules = self.rules.iter();
@@ -464,11 +467,17 @@ impl SettingSchema {
         if let Some(max) = self.max.filter(|max| size > *max) {
             return Err(format!("must be at most {max}"));
         }
+        let pattern = self.pattern.as_deref().map(whole_text).transpose()?;
         let texts: &[String] = match &value {
             Value::Text(text) => std::slice::from_ref(text),
             Value::Texts(texts) => texts,
             _ => &[],
         };
+        if let (Some(pattern), Some(written)) = (&pattern, &self.pattern)
+            && let Some(text) = texts.iter().find(|text| !pattern.is_match(text))
+        {
+            return Err(format!("cannot be {text:?} (it must match {written})"));
+        }
         match texts
             .iter()
             .find(|text| !self.choices.is_empty() && !self.choices.contains(text))
@@ -481,6 +490,20 @@ impl SettingSchema {
             None => Ok(value),
         }
     }
+}
+
+/// The expression that matches a text as a whole. Matching takes time linear in the text, whatever the pattern.
+fn whole_text(pattern: &str) -> Result<Regex, String> {
+    // By itself before: a pattern that closes the group around it would be another one.
+    let wrong = |error| format!("has a pattern that cannot be read: {error}");
+    let build = |pattern: &str| {
+        RegexBuilder::new(pattern)
+            .size_limit(LARGEST_PATTERN)
+            .nest_limit(50)
+            .build()
+    };
+    build(pattern).map_err(wrong)?;
+    build(&format!(r"\A(?:{pattern})\z")).map_err(wrong)
 }
 
 /// The value that a TOML value stands for, where it is of a type that settings have.
@@ -607,6 +630,45 @@ mod tests {
             assert_eq!(
                 (problems[0].key.as_str(), problems[0].message.as_str()),
                 (key, message)
+            );
+        }
+    }
+
+    #[test]
+    fn a_pattern_holds_for_the_whole_of_each_text() {
+        let with = |pattern: &str, more: &str| {
+            let setting = format!(
+                "settings = [{{ id = \"host\", type = \"texts\", pattern = '{pattern}'{more} }}]\n"
+            );
+            let lines = MANIFEST.lines();
+            let rest: Vec<_> = lines.filter(|line| !line.contains("settings =")).collect();
+            Manifest::parse(&format!("{}\n{setting}", rest.join("\n")))
+        };
+        let manifest = with("[a-z]+|[0-9]+", "").expect("parses");
+        let given = |texts: &[&str]| {
+            let texts = texts.iter().map(|text| (*text).to_owned()).collect();
+            manifest.settings(&[("host".to_owned(), Value::Texts(texts))])
+        };
+        assert!(given(&["web", "12"]).is_ok());
+        for wrong in ["Web", "web12", "web\n", ""] {
+            let problems = given(&["web", wrong]).expect_err("is wrong");
+            assert_eq!(problems[0].key, "host");
+            assert!(
+                problems[0].message.contains("it must match [a-z]+|[0-9]+"),
+                "{problems:?}"
+            );
+        }
+        // One that would mean something else between the anchors, one too large, and a default that does not match.
+        for (pattern, more) in [
+            ("a)|(?:.*", ""),
+            ("a{1000}{1000}", ""),
+            ("[a-z]+", ", default = [\"A\"]"),
+            ("[a-z]+", ", default = 3"),
+        ] {
+            let ManifestError(reasons) = with(pattern, more).expect_err("is wrong");
+            assert!(
+                reasons.len() == 1 && reasons[0].starts_with("the setting host: "),
+                "{pattern}: {reasons:?}"
             );
         }
     }
