@@ -16,8 +16,9 @@ use serde::{Deserialize, Serialize};
 use sluice_database::rusqlite::{self, Connection, OptionalExtension as _, params};
 use sluice_database::{Database, Migration, Migrations, OpenError, Urgency, WriteError};
 use sluice_gate_types::manifest::Version;
-use sluice_protocol::codec::EncodeError;
+use sluice_protocol::codec::{self, EncodeError};
 use sluice_protocol::digest::Digest;
+use sluice_protocol::gates::GateBinding;
 use sluice_protocol::ids::OperationId;
 use sluice_protocol::message::control::Lockdown;
 use sluice_protocol::message::operation::Operation;
@@ -358,27 +359,75 @@ impl Ledger {
             .await
     }
 
-    /// The lowest version of a publisher's plugin that this machine takes: the highest that was ever `seen`.
+    /// The lowest version of a publisher's plugin that this machine takes; none where it took no version yet.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be read.
+    pub fn minimum_version(&self, plugin: &str) -> Result<Option<Version>, LedgerError> {
+        let known = self
+            .0
+            .read(|connection| recall(connection, &minimum_of(plugin)))?;
+        Ok(known.and_then(|known| known.parse().ok()))
+    }
+
+    /// Remembers that no version of a publisher's plugin below this one is taken any more. It never sinks.
     ///
     /// # Errors
     ///
     /// Where it cannot be read or written.
-    pub async fn minimum_version(
+    pub async fn raise_minimum_version(
         &self,
         plugin: &str,
-        seen: Version,
-    ) -> Result<Version, LedgerError> {
-        let key = format!("minimum version of {plugin}");
+        minimum: Version,
+    ) -> Result<(), LedgerError> {
+        let is_lower = move |known: Option<Version>| known.is_none_or(|known| known < minimum);
+        if !is_lower(self.minimum_version(plugin)?) {
+            return Ok(());
+        }
+        let key = minimum_of(plugin);
         self.0
             .write(move |connection| {
                 let known: Option<Version> =
                     recall(connection, &key)?.and_then(|known| known.parse().ok());
-                if known.is_none_or(|known| known < seen) {
-                    remember(connection, &key, &seen.to_string())?;
-                    return Ok(seen);
+                if is_lower(known) {
+                    remember(connection, &key, &minimum.to_string())?;
                 }
-                Ok(known.unwrap_or(seen))
+                Ok(())
             })
+            .await
+    }
+
+    /// The bindings whose gates were in force last, as far as that can be read: what one of another version wrote is nothing.
+    ///
+    /// # Errors
+    ///
+    /// Where the ledger fails.
+    pub fn gates_in_force(&self) -> Result<Vec<GateBinding>, LedgerError> {
+        let kept = self.0.read(|connection| recall(connection, GATES))?;
+        let kept = kept.and_then(|kept| hex::decode(kept).ok());
+        Ok(kept
+            .and_then(|kept| codec::decode(&kept).ok())
+            .unwrap_or_default())
+    }
+
+    /// Remembers the bindings whose gates are in force.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be written.
+    pub async fn remember_gates(&self, bindings: &[GateBinding]) -> Result<(), LedgerError> {
+        let kept = hex::encode(codec::encode(bindings)?);
+        if self
+            .0
+            .read(|connection| recall(connection, GATES))?
+            .as_ref()
+            == Some(&kept)
+        {
+            return Ok(());
+        }
+        self.0
+            .write(move |connection| remember(connection, GATES, &kept))
             .await
     }
 
@@ -456,6 +505,7 @@ impl Ledger {
 
 const HOST_AUDIT_HEAD: &str = "host audit head";
 const PUBLISHERS: &str = "publishers";
+const GATES: &str = "gates in force";
 const LOCKDOWN: &str = "lockdown";
 const OFF: &str = "off";
 
@@ -464,6 +514,11 @@ fn remember(connection: &Connection, key: &str, value: &str) -> Result<(), Ledge
         .prepare_cached("INSERT INTO memory (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value")?
         .execute([key, value])?;
     Ok(())
+}
+
+/// The key by which a publisher's plugin's minimum version is remembered.
+fn minimum_of(plugin: &str) -> String {
+    format!("minimum version of {plugin}")
 }
 
 fn recall(connection: &Connection, key: &str) -> Result<Option<String>, LedgerError> {

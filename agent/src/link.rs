@@ -113,9 +113,17 @@ async fn serve(
         .inspect_err(|error| tracing::error!(%error, "the certificate cannot be renewed"))
         .ok();
     let (renewals, expires) = watch::channel(identity.expires());
+    let (sets, arriving) = watch::channel(None);
+    // Compiling takes seconds; the link goes on meanwhile.
+    drop(tokio::spawn(take_gates(
+        Arc::clone(agent),
+        connection.clone(),
+        outgoing.clone(),
+        arriving,
+    )));
     let result = tokio::select! {
         result = send(sender, queue) => result,
-        result = receive(agent, connection, receiver, &outgoing, identity, &renewals) => result,
+        result = receive(agent, receiver, &sets, identity, &renewals) => result,
         result = operations(agent, connection) => result,
         result = renew(&outgoing, expires, request, RENEWAL_CHECK) => result,
         () = tell_walls(agent, &outgoing, walls) => Ok(()),
@@ -197,9 +205,8 @@ async fn operations(agent: &Arc<Agent>, connection: &AgentConnection) -> Result<
 
 async fn receive(
     agent: &Arc<Agent>,
-    connection: &AgentConnection,
     mut receiver: ControlReceiver<FromHost>,
-    outgoing: &mpsc::Sender<FromAgent>,
+    sets: &watch::Sender<Option<Arc<GateSet>>>,
     identity: &mut AgentIdentity,
     expires: &watch::Sender<SystemTime>,
 ) -> Result<(), LinkError> {
@@ -217,13 +224,8 @@ async fn receive(
                 operation,
                 audit_head,
             } => agent.acknowledged(operation, audit_head),
-            // Compiling takes seconds; the link goes on meanwhile.
-            FromHost::Gates(set) => drop(tokio::spawn(take_gates(
-                Arc::clone(agent),
-                connection.clone(),
-                outgoing.clone(),
-                *set,
-            ))),
+            // One that was superseded before its turn came is not kept: a host that sends many costs the machine one.
+            FromHost::Gates(set) => drop(sets.send_replace(Some(Arc::from(set)))),
             FromHost::Renewed { chain } => {
                 let chain: Vec<Vec<u8>> = chain
                     .into_iter()
@@ -252,42 +254,65 @@ async fn receive(
     }
 }
 
-/// Takes a gate set in and tells the host how that went. Where a component breaks off it is asked for again; when the link
-/// is no more, the next one brings the set anew.
+/// Takes gate sets in, one at a time and always the newest, and tells the host how that went. Where a component breaks off
+/// it is asked for again; when the link is no more, the next one brings the set anew.
 async fn take_gates(
     agent: Arc<Agent>,
     connection: AgentConnection,
     outgoing: mpsc::Sender<FromAgent>,
-    set: GateSet,
+    mut sets: watch::Receiver<Option<Arc<GateSet>>>,
 ) {
-    let (revision, mut backoff) = (set.revision, Backoff::new());
-    agent.sweep_blobs(&set);
+    let mut backoff = Backoff::new();
     loop {
-        match agent
-            .gates
-            .take(&set, &agent.ledger, &agent.blobs, &connection)
-            .await
+        let newest = sets.borrow_and_update().clone();
+        if let Some(set) = newest
+            && !take(&agent, &connection, &outgoing, &set).await
         {
-            Ok(problems) => {
-                for problem in &problems {
-                    tracing::error!(revision, problem, "a gate cannot be used");
-                }
-                let _over = outgoing
-                    .send(FromAgent::GatesReady { revision, problems })
-                    .await;
-                return;
+            tokio::select! {
+                _ = connection.closed() => return,
+                () = tokio::time::sleep(backoff.next(rand())) => continue,
+                changed = sets.changed() => match changed {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                },
             }
-            Err(error @ TakeError::BrokenOff { .. }) => {
-                tracing::info!(revision, error = %Causes(&error), "the gates are taken in again; operations wait");
-                tokio::select! {
-                    _ = connection.closed() => return,
-                    () = tokio::time::sleep(backoff.next(rand())) => {}
-                }
+        }
+        backoff.reset();
+        if sets.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Takes one gate set in. Whether that was all, or has to be tried again.
+async fn take(
+    agent: &Agent,
+    connection: &AgentConnection,
+    outgoing: &mpsc::Sender<FromAgent>,
+    set: &GateSet,
+) -> bool {
+    let revision = set.revision;
+    agent.sweep_blobs(set);
+    let taken = agent
+        .gates
+        .take(set, &agent.ledger, &agent.blobs, connection);
+    match taken.await {
+        Ok(problems) => {
+            for problem in &problems {
+                tracing::error!(revision, problem, "a gate cannot be used");
             }
-            Err(error) => {
-                tracing::error!(revision, error = %Causes(&error), "the gates cannot be taken in");
-                return;
-            }
+            let _over = outgoing
+                .send(FromAgent::GatesReady { revision, problems })
+                .await;
+            true
+        }
+        Err(error @ TakeError::BrokenOff { .. }) => {
+            tracing::info!(revision, error = %Causes(&error), "the gates are taken in again; operations wait");
+            false
+        }
+        Err(error) => {
+            tracing::error!(revision, error = %Causes(&error), "the gates cannot be taken in");
+            true
         }
     }
 }

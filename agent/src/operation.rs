@@ -285,15 +285,16 @@ async fn check(
 ) -> Result<Ready, Ending> {
     let source =
         Source::read(&operation.submission).map_err(|error| Ending::Error(error.to_string()))?;
-    let bound = agent
+    let asked = agent
         .gates
         .for_operation(
             operation.gates_revision,
+            source.interpreter.language(),
             operation.skip_security_scan,
             agent.links(),
         )
         .await?;
-    let config = &bound.config;
+    let config = &asked.config;
     let source = Arc::new(source);
     let (permitted, facts) = owners_policy(agent, operation, &source, config).await?;
     let approval = approval::of(operation, agent.machine.machine, config)?;
@@ -311,10 +312,9 @@ async fn check(
         approval,
         live_facts: true,
     };
-    *evaluation = evaluate(&bound.gates, &input).await;
-    evaluation
-        .notes
-        .splice(..0, source.text.notes().map(str::to_owned));
+    *evaluation = evaluate(&asked.gates, &input).await;
+    let told_before = source.text.notes().map(str::to_owned);
+    evaluation.notes.splice(..0, told_before.chain(asked.notes));
     if let Some(ending) = evaluation.ended.take() {
         return Err(ending);
     }

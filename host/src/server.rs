@@ -24,7 +24,7 @@ use crate::jobs::{self, Events};
 use crate::link::Link;
 use crate::metrics::Metrics;
 use crate::operators::Failures;
-use crate::plugins::Gates;
+use crate::plugins::{self, Gates};
 use crate::rest;
 use crate::rollouts::{self, Rollouts};
 use crate::schedules::{self, Schedules};
@@ -159,6 +159,9 @@ impl Server {
                 authority: authority.root_fingerprint(),
             },
         });
+        if let Err(error) = plugins::prepare(&host).await {
+            tracing::error!(%error, "the gates are made ready with the first job");
+        }
         let api = Handle::new();
         let renewal = tls
             .clone()

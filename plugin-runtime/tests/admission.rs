@@ -89,7 +89,7 @@ fn a_component_has_one_manifest_that_parses() {
     let setting = "\n[[settings]]\nid = \"s\"\ntype = \"integer\"\ndefault = \"text\"\n[[rules]]";
     refused(
         &with("[[rules]]", setting),
-        &["the default of s must be an integer"],
+        &["the setting s: its default must be an integer"],
     );
     let rule = "[[rules]]\nid = \"r1\"\nname = \"Again\"\nseverity = \"low\"\n[[rules]]";
     refused(&with("[[rules]]", rule), &["the rule r1 is listed twice"]);

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::ids::BindingId;
 use crate::report::Mode;
+use crate::script::Language;
 
 /// All gates that a host binds to one machine. A later revision replaces an earlier one whole.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,6 +26,8 @@ pub struct GateSet {
 pub struct GateBinding {
     /// The binding's id.
     pub binding: BindingId,
+    /// Which change of the binding this is, counted from 1. Where it cannot be used, a machine goes on with the one before.
+    pub revision: u64,
     /// The plugin's id, as its manifest has it.
     pub plugin: String,
     /// The digest of the component, which is fetched as a blob.
@@ -38,6 +41,50 @@ pub struct GateBinding {
     pub settings: Vec<Setting>,
     /// Whether it can block.
     pub mode: Mode,
+    /// What one call may use, where that is less than the plugin asks for.
+    #[serde(default, skip_serializing_if = "GateLimits::is_empty")]
+    pub limits: GateLimits,
+    /// The languages of the scripts that it is asked about: all where empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub languages: Vec<Language>,
+}
+
+impl GateBinding {
+    /// Whether the gate is asked about scripts in this language.
+    #[must_use]
+    pub fn is_about(&self, language: Language) -> bool {
+        is_among(&self.languages, language)
+    }
+}
+
+/// Whether a gate that is bound for these languages is asked about scripts in this one. Where nobody knows the language it
+/// is: what has a name of its own must not get around a gate.
+#[must_use]
+pub fn is_among(languages: &[Language], language: Language) -> bool {
+    languages.is_empty() || language == Language::Unknown || languages.contains(&language)
+}
+
+/// Limits of one call of a gate; what is absent stays as the plugin asks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GateLimits {
+    /// Units of fuel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fuel: Option<u64>,
+    /// Bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    /// Milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_ms: Option<u64>,
+}
+
+impl GateLimits {
+    /// Whether nothing is limited further.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A setting and its value.
@@ -60,4 +107,26 @@ pub enum SettingValue {
     Decimal(f64),
     Text(String),
     Texts(Vec<String>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gate_for_some_languages_is_asked_about_those_and_about_what_nobody_knows() {
+        let shells = [Language::Shell];
+        for (languages, language, asked) in [
+            (&[][..], Language::Ruby, true),
+            (&shells, Language::Shell, true),
+            (&shells, Language::Python, false),
+            (&shells, Language::Unknown, true),
+        ] {
+            assert_eq!(
+                is_among(languages, language),
+                asked,
+                "{languages:?} {language:?}"
+            );
+        }
+    }
 }

@@ -13,7 +13,7 @@ use crate::operators::Actor;
 use crate::plugins;
 use crate::store::bindings::TagPair;
 use crate::store::tenants::{self, Tenant};
-use crate::store::{Connection, StoreError, machines};
+use crate::store::{Connection, StoreError, bindings, machines};
 
 /// Renames and retags a machine, all or nothing.
 ///
@@ -31,13 +31,13 @@ pub async fn patch(
 ) -> Result<MachineId, ChangeError> {
     let (typed, asked) = (machine.to_owned(), actor.clone());
     let retagged = !set.is_empty() || !remove.is_empty();
-    let id = host
+    let (id, regated) = host
         .store
         .write(move |conn| {
             let tenant = asked.tenant.id;
             let row =
                 machines::find_live(conn, tenant, &typed)?.ok_or(ChangeError::NoMachine(typed))?;
-            let mut events = Vec::new();
+            let (mut events, mut regated) = (Vec::new(), false);
             if let Some(name) = name.filter(|name| name.as_str() != row.name) {
                 if machines::name_is_taken(conn, tenant, name.as_str())? {
                     return Err(ChangeError::NameTaken(name));
@@ -61,8 +61,14 @@ pub async fn patch(
                 if tags.len() > MAX_TAGS {
                     return Err(ChangeError::TooManyTags);
                 }
-                // Bindings may look at tags, so the machine's gates are others now.
-                tenants::next_gates_revision(conn, tenant)?;
+                // Bindings may look at tags, so the machine's gates may be others now.
+                let keys = remove.iter().chain(set.iter().map(|tag| &tag.key));
+                for key in keys {
+                    regated |= bindings::any_looks_at(conn, tenant, key)?;
+                }
+                if regated {
+                    tenants::next_gates_revision(conn, tenant)?;
+                }
                 events.push(
                     Event::by(EventKind::MachineTagged, &asked)
                         .on(&row.name)
@@ -71,7 +77,7 @@ pub async fn patch(
                 );
             }
             audit::append(conn, &asked.tenant, now, events)?;
-            Ok(row.id)
+            Ok((row.id, regated))
         })
         .await?;
     if let Some(session) = host.presence.get(id) {
@@ -84,7 +90,7 @@ pub async fn patch(
             session.send(Command::Identity(identity));
         }
     }
-    if retagged {
+    if regated {
         plugins::announce(host, &actor.tenant)?;
     }
     Ok(id)

@@ -7,6 +7,7 @@ use sluice_gate_types::input::{Attribute, Origin, Value};
 use sluice_protocol::attachment::LARGEST_TEXT;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::{Block, Ending};
+use sluice_protocol::gates::is_among;
 use sluice_protocol::ids::TenantId;
 use sluice_protocol::report::{Mode, Report};
 
@@ -15,6 +16,7 @@ use super::{Order, fit};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::operators::Actor;
+use crate::plugins::judge::Judge;
 use crate::plugins::{applies, gates};
 use crate::store::bindings::{self, BindingRow, TagPair};
 use crate::store::machines::{self, MachineRow};
@@ -38,14 +40,19 @@ pub(super) struct GatesInForce {
     /// Their revision: the machine waits for it.
     pub(super) revision: u64,
     bindings: Vec<BindingRow>,
+    /// By the rules that machines go by.
+    judge: Judge,
 }
 
 impl GatesInForce {
     /// Reads them. Revision and bindings are of the same moment, as all of one look is.
     pub(super) fn read(conn: &Connection, tenant: TenantId) -> Result<Self, StoreError> {
+        let bindings = bindings::list(conn, tenant)?;
+        let plugins = bindings.iter().map(|binding| binding.plugin.as_str());
         Ok(Self {
             revision: tenants::gates_revision(conn, tenant)?,
-            bindings: bindings::list(conn, tenant)?,
+            judge: Judge::read(conn, tenant, plugins)?,
+            bindings,
         })
     }
 }
@@ -59,7 +66,12 @@ pub(super) async fn check(
     gates: &GatesInForce,
     now: UnixMillis,
 ) -> Result<Vec<Plan>, StoreError> {
-    let bound = gates::bound(host, actor.tenant.id, &gates.bindings).await;
+    let mut bound = gates::bound(host, actor.tenant.id, &gates.bindings).await;
+    for (binding, bound) in gates.bindings.iter().zip(&mut bound) {
+        if let Err(error) = gates.judge.of_binding(binding, now) {
+            *bound = Err(error.to_string());
+        }
+    }
     let preflight = Preflight {
         host,
         actor,
@@ -99,12 +111,15 @@ impl Preflight<'_> {
         let mut gates = Vec::new();
         let mut notes = Vec::new();
         let tags = self.tags(machine)?;
-        for (binding, bound) in self
-            .gates
-            .bindings
-            .iter()
-            .zip(&self.bound)
-            .filter(|(binding, _)| applies(binding, &tags))
+        let language = self.order.source.interpreter.language();
+        for (binding, bound) in
+            self.gates
+                .bindings
+                .iter()
+                .zip(&self.bound)
+                .filter(|(binding, _)| {
+                    applies(binding, &tags) && is_among(&binding.languages, language)
+                })
         {
             match bound {
                 Ok(gate) => gates.push(gate.clone()),

@@ -1,49 +1,55 @@
-//! A plugin is put to use, or no more.
+//! A plugin is put to use, otherwise than before, or no more.
+
+mod error;
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use sluice_gate_client::BindError as ClientError;
-use sluice_gate_types::answer::SettingsProblem;
-use sluice_gate_types::input as gate;
 use sluice_gate_types::manifest::{Manifest, Version};
-use sluice_gate_types::signature::{self, SignatureError};
-use sluice_protocol::gates::{Setting, SettingValue};
-use sluice_protocol::ids::BindingId;
+use sluice_protocol::gates::GateLimits;
+use sluice_protocol::ids::{BindingId, TenantId};
 use sluice_protocol::report::Mode;
+use sluice_protocol::script::Language;
 
+pub use self::error::BindError;
 use super::gate_set::as_digest;
-use super::gates::raw;
-use super::install;
+use super::judge::Judge;
+use super::settings;
 use crate::audit::{self, Event, EventKind};
-use crate::blobs::BlobError;
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
-use crate::operators::Actor;
-use crate::store::bindings::{self, BindingRow, TagPair};
+use crate::operators::{Actor, Permission};
+use crate::store::bindings::{self, BindingRow, RevisionState, TagPair};
 use crate::store::plugins::{self, PluginRow};
-use crate::store::{StoreError, tenants};
+use crate::store::{Connection, tenants};
 
 /// The most bindings that a tenant may have: a machine's gate set is one message.
 const MOST_BINDINGS: usize = 32;
-/// The most bytes that a binding's settings may have as JSON.
-const LARGEST_SETTINGS: usize = 8 << 10;
 
-/// What is asked for.
+/// What is asked for. What is left out is not as it was before, but as it is by itself.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewBinding {
     /// A plugin's id, or the digest of its component.
     pub plugin: String,
+    /// The binding to change; where absent that of this plugin with the same scope, or else a new one is made.
+    pub binding: Option<BindingId>,
     /// Settings as given.
     pub settings: BTreeMap<String, Value>,
     /// Whether it can block.
     pub mode: Mode,
+    /// Lower than what the plugin asks for.
+    pub limits: GateLimits,
     /// Only on machines that have all of these.
     pub tags: Vec<TagPair>,
+    /// Only for scripts in one of these languages; for all where empty.
+    pub languages: Vec<Language>,
+    /// Within a stage the lower one comes first.
+    pub position: u32,
 }
 
-/// Binds a plugin: its settings are checked against its schema and by the plugin itself, on the host, before any machine
-/// hears of it.
+/// Binds a plugin, or changes how it is bound: its settings are checked against its schema and by the plugin itself, on the
+/// host, before any machine hears of it. A binding that is there is replaced in one transaction, and goes on as it is where
+/// the new revision cannot be put to use.
 ///
 /// # Errors
 ///
@@ -54,16 +60,51 @@ pub async fn bind(
     new: NewBinding,
     now: UnixMillis,
 ) -> Result<BindingRow, BindError> {
-    let tenant = actor.tenant.id;
     let plugin = find(host, actor, &new.plugin)?;
-    check_publisher(host, actor, &plugin, now)?;
-    let settings = checked(&plugin, &new.settings)?;
-    if serde_json::to_vec(&settings).map_or(usize::MAX, |json| json.len()) > LARGEST_SETTINGS {
-        return Err(BindError::TooLarge);
+    let before = host
+        .store
+        .read(|conn| predecessor(conn, actor.tenant.id, &plugin, &new))?;
+    let Some(before) = before else {
+        return put_to_use(host, actor, plugin, new, None, now).await;
+    };
+    let (binding, revision) = (before.id, before.revision);
+    let bound = put_to_use(host, actor, plugin, new, Some(before), now).await;
+    bound.map_err(|error| match error {
+        // What has nothing to do with the revision says what it has to do with.
+        BindError::Weaker { .. } | BindError::Changed(_) | BindError::Store(_) => error,
+        error => BindError::Stays {
+            error: Box::new(error),
+            binding,
+            revision,
+        },
+    })
+}
+
+async fn put_to_use(
+    host: &SharedHost,
+    actor: &Actor,
+    plugin: PluginRow,
+    new: NewBinding,
+    before: Option<BindingRow>,
+    now: UnixMillis,
+) -> Result<BindingRow, BindError> {
+    let tenant = actor.tenant.id;
+    if let Some(before) = &before {
+        may_weaken(actor, weakened(before, &new))?;
     }
+    let judge = host
+        .store
+        .read(|conn| Judge::read(conn, tenant, [plugin.id.as_str()]))?;
+    judge.of(&plugin.id, plugin.sha256, &plugin.signature, now)?;
+    let manifest: Manifest = serde_json::from_str(&plugin.manifest)
+        .map_err(|error| BindError::Manifest(error.to_string()))?;
+    let settings = settings::checked(&manifest, &new.settings)?;
+    settings::check_limits(&manifest, &new.limits)?;
     let component = host.blobs.component(tenant, plugin.sha256).await?;
-    let binding = BindingRow {
-        id: BindingId::generate(),
+    let known = before.as_ref();
+    let mut binding = BindingRow {
+        id: known.map_or_else(BindingId::generate, |before| before.id),
+        revision: 1,
         component: plugin.sha256,
         plugin: plugin.id,
         version: plugin.version,
@@ -73,44 +114,79 @@ pub async fn bind(
         settings,
         mode: new.mode,
         tags: new.tags,
-        created: now,
+        languages: new.languages,
+        limits: new.limits,
+        position: new.position,
+        created: known.map_or(now, |before| before.created),
+        revised: now,
     };
-    host.gates
-        .try_binding(
-            tenant,
-            binding.id,
-            component,
-            &binding.settings,
-            binding.mode,
-        )
-        .await?;
-    let (row, asked) = (binding.clone(), actor.clone());
-    let stored = host
+    let gate = match host.gates.try_out(tenant, component, &binding).await {
+        Ok(gate) => gate,
+        Err(error) => {
+            if before.is_some() {
+                record_failure(host, actor, binding, error.to_string(), now).await?;
+            }
+            return Err(error.into());
+        }
+    };
+    let asked = actor.clone();
+    binding = host
         .store
         .write(move |conn| {
-            if bindings::list(conn, tenant)?.len() >= MOST_BINDINGS {
-                return Err(BindError::TooMany);
-            }
-            bindings::insert(conn, tenant, &row, &asked.name)?;
+            let event = match &before {
+                None => {
+                    if bindings::list(conn, tenant)?.len() >= MOST_BINDINGS {
+                        return Err(BindError::TooMany);
+                    }
+                    event(EventKind::PluginBound, &asked, &binding)
+                }
+                Some(before) => {
+                    let there = bindings::find(conn, tenant, before.id)?;
+                    if there.is_none_or(|there| there.revision != before.revision) {
+                        return Err(BindError::Changed(before.id));
+                    }
+                    binding.revision = bindings::next_revision(conn, tenant, before.id)?;
+                    event(EventKind::PluginRevised, &asked, &binding)
+                        .detail("replaced_revision", before.revision)
+                        .detail("replaced_mode", mode(before.mode))
+                }
+            };
+            bindings::put(conn, tenant, &binding, &asked.name)?;
             let revision = tenants::next_gates_revision(conn, tenant)?;
-            audit::append(
-                conn,
-                &asked.tenant,
-                now,
-                [event(EventKind::PluginBound, &asked, &row, revision)],
-            )?;
-            Ok(())
+            let event = event.detail("gates_revision", revision);
+            audit::append(conn, &asked.tenant, now, [event])?;
+            Ok(binding)
         })
-        .await;
-    if let Err(error) = stored {
-        host.gates.forget(tenant, binding.id).await;
-        return Err(error);
-    }
+        .await?;
+    host.gates.put(tenant, &binding, gate).await;
     super::announce(host, &actor.tenant)?;
     Ok(binding)
 }
 
-/// Removes a binding.
+/// Keeps a revision that did not come up on the record, with the reason. The one in force is not touched.
+async fn record_failure(
+    host: &SharedHost,
+    actor: &Actor,
+    mut binding: BindingRow,
+    reason: String,
+    now: UnixMillis,
+) -> Result<(), BindError> {
+    let asked = actor.clone();
+    host.store
+        .write(move |conn| {
+            let tenant = asked.tenant.id;
+            binding.revision = bindings::next_revision(conn, tenant, binding.id)?;
+            let event = event(EventKind::PluginRevisionFailed, &asked, &binding)
+                .detail("reason", reason.as_str());
+            let failed = RevisionState::Failed(reason);
+            bindings::record(conn, tenant, &binding, &failed, &asked.name)?;
+            audit::append(conn, &asked.tenant, now, [event])?;
+            Ok(())
+        })
+        .await
+}
+
+/// Ends a binding.
 ///
 /// # Errors
 ///
@@ -126,13 +202,13 @@ pub async fn unbind(
         .write(move |conn| {
             let row =
                 bindings::remove(conn, asked.tenant.id, id)?.ok_or(BindError::NoBinding(id))?;
+            // Else whoever may not move a gate to monitor would end it, and bind it anew.
+            let ended = (row.mode == Mode::Enforce).then_some("without its binding");
+            may_weaken(&asked, ended)?;
             let revision = tenants::next_gates_revision(conn, asked.tenant.id)?;
-            audit::append(
-                conn,
-                &asked.tenant,
-                now,
-                [event(EventKind::PluginUnbound, &asked, &row, revision)],
-            )?;
+            let event =
+                event(EventKind::PluginUnbound, &asked, &row).detail("gates_revision", revision);
+            audit::append(conn, &asked.tenant, now, [event])?;
             Ok::<_, BindError>(())
         })
         .await?;
@@ -141,23 +217,87 @@ pub async fn unbind(
     Ok(())
 }
 
-fn event(kind: EventKind, actor: &Actor, binding: &BindingRow, revision: u64) -> Event {
+/// The binding that is changed, where there is one.
+fn predecessor(
+    conn: &Connection,
+    tenant: TenantId,
+    plugin: &PluginRow,
+    new: &NewBinding,
+) -> Result<Option<BindingRow>, BindError> {
+    if let Some(id) = new.binding {
+        let found = bindings::find(conn, tenant, id)?.ok_or(BindError::NoBinding(id))?;
+        if found.plugin != plugin.id {
+            return Err(BindError::OtherPlugin {
+                binding: id,
+                of: found.plugin,
+                plugin: plugin.id.clone(),
+            });
+        }
+        return Ok(Some(found));
+    }
+    let mut same = bindings::list(conn, tenant)?.into_iter().filter(|row| {
+        row.plugin == plugin.id
+            && is_within(&row.tags, &new.tags)
+            && is_within(&new.tags, &row.tags)
+            && is_within(&row.languages, &new.languages)
+            && is_within(&new.languages, &row.languages)
+    });
+    match (same.next(), same.next()) {
+        (_, Some(_)) => Err(BindError::Several(plugin.id.clone())),
+        (found, None) => Ok(found),
+    }
+}
+
+fn is_within<T: PartialEq>(these: &[T], those: &[T]) -> bool {
+    these.iter().all(|one| those.contains(one))
+}
+
+/// In what way a new revision of a gate that blocks would keep less than the one that is in force. What its settings keep
+/// only its plugin knows.
+fn weakened(before: &BindingRow, new: &NewBinding) -> Option<&'static str> {
+    if before.mode == Mode::Monitor {
+        return None;
+    }
+    if new.mode == Mode::Monitor {
+        return Some("in mode monitor");
+    }
+    if !is_within(&new.tags, &before.tags) {
+        return Some("with more tags");
+    }
+    let fewer = !new.languages.is_empty() && !is_within(&before.languages, &new.languages);
+    let first = !new.languages.is_empty() && before.languages.is_empty();
+    (fewer || first).then_some("for fewer languages")
+}
+
+fn may_weaken(actor: &Actor, what: Option<&'static str>) -> Result<(), BindError> {
+    let Some(what) = what else {
+        return Ok(());
+    };
+    actor
+        .require(Permission::Administer)
+        .map_err(|denied| BindError::Weaker { denied, what })
+}
+
+fn event(kind: EventKind, actor: &Actor, binding: &BindingRow) -> Event {
     let tags: Vec<String> = binding
         .tags
         .iter()
         .map(|tag| format!("{}={}", tag.key, tag.value))
         .collect();
+    let languages: Vec<_> = binding.languages.iter().map(|one| one.as_str()).collect();
     Event::by(kind, actor)
         .detail("binding", binding.id.to_string())
+        .detail("revision", binding.revision)
         .detail("plugin", binding.plugin.as_str())
         .detail("version", binding.version.as_str())
         .detail("component_sha256", binding.component.to_string())
-        .detail(
-            "mode",
-            serde_json::to_value(binding.mode).unwrap_or_default(),
-        )
+        .detail("mode", mode(binding.mode))
         .detail("tags", tags)
-        .detail("gates_revision", revision)
+        .detail("languages", languages)
+}
+
+fn mode(mode: Mode) -> Value {
+    serde_json::to_value(mode).unwrap_or_default()
 }
 
 fn find(host: &SharedHost, actor: &Actor, plugin: &str) -> Result<PluginRow, BindError> {
@@ -171,145 +311,84 @@ fn find(host: &SharedHost, actor: &Actor, plugin: &str) -> Result<PluginRow, Bin
             .store
             .read(|conn| plugins::with_id(conn, tenant, plugin))?
             .into_iter()
-            .max_by_key(|row| {
-                row.version
-                    .parse::<sluice_gate_types::manifest::Version>()
-                    .ok()
-            }),
+            .max_by_key(|row| row.version.parse::<Version>().ok()),
     };
     found.ok_or_else(|| BindError::NoPlugin(plugin.to_owned()))
 }
 
-/// What every machine asks before it takes a gate, and would block operations over.
-fn check_publisher(
-    host: &SharedHost,
-    actor: &Actor,
-    plugin: &PluginRow,
-    now: UnixMillis,
-) -> Result<(), BindError> {
-    let tenant = actor.tenant.id;
-    let trusted = install::trusted(host, tenant)?;
-    let digest = raw(&plugin.sha256);
-    let signed = signature::verify(&plugin.signature, digest, &trusted, now.to_wire())?;
-    let version = signed.statement.version;
-    let others = host
-        .store
-        .read(|conn| plugins::with_id(conn, tenant, &plugin.id))?;
-    match install::floor(&others) {
-        Some(minimum) if version < minimum => Err(BindError::Downgrade {
-            id: plugin.id.clone(),
-            version,
-            minimum,
-        }),
-        _ => Ok(()),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tag(value: &str) -> TagPair {
+        TagPair {
+            key: "role".to_owned(),
+            value: value.to_owned(),
+        }
     }
-}
 
-/// The settings with defaults, or everything that is wrong with them.
-fn checked(plugin: &PluginRow, given: &BTreeMap<String, Value>) -> Result<Vec<Setting>, BindError> {
-    let manifest: Manifest = serde_json::from_str(&plugin.manifest)
-        .map_err(|error| BindError::Manifest(error.to_string()))?;
-    let mut values = Vec::new();
-    for (key, value) in given {
-        values.push((
-            key.clone(),
-            from_json(value).ok_or_else(|| BindError::SettingType(key.clone()))?,
-        ));
+    fn row(mode: Mode, tags: &[&str], languages: &[Language]) -> BindingRow {
+        BindingRow {
+            id: BindingId::generate(),
+            revision: 1,
+            component: sluice_protocol::digest::Digest::of(b"a"),
+            plugin: "scanner".to_owned(),
+            version: "0.1.0".to_owned(),
+            world: "scanner-plugin".to_owned(),
+            size: 1,
+            signature: Vec::new(),
+            settings: Vec::new(),
+            mode,
+            tags: tags.iter().map(|value| tag(value)).collect(),
+            languages: languages.to_vec(),
+            limits: GateLimits::default(),
+            position: 100,
+            created: UnixMillis(0),
+            revised: UnixMillis(0),
+        }
     }
-    let settings = manifest.settings(&values).map_err(BindError::Settings)?;
-    settings
-        .into_iter()
-        .map(|attribute| {
-            let value = match attribute.value {
-                gate::Value::Boolean(value) => SettingValue::Boolean(value),
-                gate::Value::Integer(value) => SettingValue::Integer(value),
-                gate::Value::Decimal(value) => SettingValue::Decimal(value),
-                gate::Value::Text(value) => SettingValue::Text(value),
-                gate::Value::Texts(value) => SettingValue::Texts(value),
-                gate::Value::Bytes(_) | gate::Value::Secret(_) => {
-                    return Err(BindError::SettingType(attribute.key));
-                }
-            };
-            Ok(Setting {
-                key: attribute.key,
-                value,
-            })
-        })
-        .collect()
-}
 
-fn from_json(value: &Value) -> Option<gate::Value> {
-    Some(match value {
-        Value::Bool(value) => gate::Value::Boolean(*value),
-        Value::Number(number) => match number.as_i64() {
-            Some(integer) => gate::Value::Integer(integer),
-            None => gate::Value::Decimal(number.as_f64().filter(|number| number.is_finite())?),
-        },
-        Value::String(text) => gate::Value::Text(text.clone()),
-        Value::Array(items) => gate::Value::Texts(
-            items
-                .iter()
-                .map(|item| item.as_str().map(str::to_owned))
-                .collect::<Option<_>>()?,
-        ),
-        Value::Null | Value::Object(_) => return None,
-    })
-}
+    fn new(mode: Mode, tags: &[&str], languages: &[Language]) -> NewBinding {
+        let row = row(mode, tags, languages);
+        NewBinding {
+            plugin: row.plugin,
+            binding: None,
+            settings: BTreeMap::new(),
+            mode: row.mode,
+            limits: row.limits,
+            tags: row.tags,
+            languages: row.languages,
+            position: row.position,
+        }
+    }
 
-/// A binding was not made or removed.
-#[derive(Debug, thiserror::Error)]
-pub enum BindError {
-    /// Unknown, or another tenant's: the answer is the same.
-    #[error("no plugin {} is installed; install it first (sluice plugin install)", .0.escape_debug())]
-    NoPlugin(String),
-    /// Unknown, or another tenant's.
-    #[error("there is no binding {0}")]
-    NoBinding(BindingId),
-    /// Its publisher is not trusted any more, or its signature is no longer good.
-    #[error("{0}{advice}; nothing was bound", advice = install::advice(.0))]
-    Signature(#[from] SignatureError),
-    /// A newer one has come, whose publisher lets nobody go back.
-    #[error(
-        "{id} {version} may not be used any more: its publisher lets nobody go back below {minimum}, and no machine takes it; nothing was bound"
-    )]
-    Downgrade {
-        /// The plugin.
-        id: String,
-        /// What was asked for.
-        version: Version,
-        /// What is needed.
-        minimum: Version,
-    },
-    /// More bindings than one message carries.
-    #[error("a tenant has at most {MOST_BINDINGS} bindings; unbind one first; nothing was bound")]
-    TooMany,
-    /// Larger settings than one message carries.
-    #[error("the settings have more than {LARGEST_SETTINGS} bytes; nothing was bound")]
-    TooLarge,
-    /// A setting of a type that no setting has.
-    #[error("the setting {} must be text, a number, true or false, or a list of texts; nothing was bound", .0.escape_debug())]
-    SettingType(String),
-    /// The schema says no.
-    #[error("the settings are not valid: {}; nothing was bound", join(.0))]
-    Settings(Vec<SettingsProblem>),
-    /// The plugin itself says no, or cannot be asked.
-    #[error("{0}; nothing was bound")]
-    Refused(#[from] ClientError),
-    /// The stored manifest cannot be read.
-    #[error("the stored manifest cannot be read: {0}")]
-    Manifest(String),
-    /// The file system.
-    #[error("the plugin's bytes cannot be read")]
-    Blob(#[from] BlobError),
-    /// The database.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-fn join(problems: &[SettingsProblem]) -> String {
-    problems
-        .iter()
-        .map(|problem| format!("{} {}", problem.key, problem.message))
-        .collect::<Vec<_>>()
-        .join("; ")
+    #[test]
+    fn a_gate_that_blocks_is_weakened_by_its_mode_and_a_narrower_scope_alone() {
+        use Language::{Python, Shell};
+        use Mode::{Enforce, Monitor};
+        let all = || row(Enforce, &[], &[]);
+        let web = || row(Enforce, &["web"], &[Shell]);
+        for (before, after, weaker) in [
+            (all(), new(Enforce, &[], &[]), false),
+            (all(), new(Monitor, &[], &[]), true),
+            (all(), new(Enforce, &["web"], &[]), true),
+            (all(), new(Enforce, &[], &[Shell]), true),
+            (web(), new(Enforce, &["web"], &[Shell, Python]), false),
+            (web(), new(Enforce, &["web"], &[Python]), true),
+            (web(), new(Enforce, &["db"], &[Shell]), true),
+            (web(), new(Enforce, &[], &[]), false),
+            (
+                row(Monitor, &[], &[]),
+                new(Monitor, &["web"], &[Shell]),
+                false,
+            ),
+            (row(Monitor, &[], &[]), new(Enforce, &[], &[]), false),
+        ] {
+            assert_eq!(
+                weakened(&before, &after).is_some(),
+                weaker,
+                "{before:?} {after:?}"
+            );
+        }
+    }
 }

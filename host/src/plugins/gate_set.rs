@@ -17,7 +17,7 @@ pub fn applies(binding: &BindingRow, tags: &[TagPair]) -> bool {
     binding.tags.iter().all(|tag| tags.contains(tag))
 }
 
-/// The gates that a machine gets. Its order is that of the stages, then of the bindings' age.
+/// The gates that a machine gets. Its order is that of the stages, then of the bindings' positions, then of their age.
 ///
 /// # Errors
 ///
@@ -43,12 +43,15 @@ pub fn of_machine(
             .into_iter()
             .map(|row| GateBinding {
                 binding: row.id,
+                revision: row.revision,
                 plugin: row.plugin,
                 component: row.component,
                 size: row.size,
                 signature: row.signature,
                 settings: row.settings,
                 mode: row.mode,
+                limits: row.limits,
+                languages: row.languages,
             })
             .collect(),
     })

@@ -4,17 +4,17 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use sluice_gate_client::{BindError, BindRequest, BoundGate, Component, DomainOptions, GateDomain};
 use sluice_protocol::digest::Digest;
-use sluice_protocol::gates::Setting;
 use sluice_protocol::ids::{BindingId, TenantId};
-use sluice_protocol::report::Mode;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use crate::host::SharedHost;
-use crate::store::bindings::BindingRow;
+use crate::store::bindings::{self, BindingRow};
+use crate::store::{StoreError, tenants};
 
 /// The preflight's gates.
 pub struct Gates {
@@ -27,8 +27,17 @@ pub struct Gates {
 
 struct TenantGates {
     domain: GateDomain,
-    /// The bindings that are ready. The lock is held while one is made ready, so that two jobs do not compile it twice.
-    ready: Mutex<HashMap<BindingId, BoundGate>>,
+    /// By binding and revision.
+    ready: std::sync::Mutex<HashMap<(BindingId, u64), watch::Receiver<Readiness>>>,
+}
+
+/// How far a binding is. Compiling takes long, so it is done beside the jobs; they wait for it.
+#[derive(Clone)]
+enum Readiness {
+    Preparing,
+    Ready(BoundGate),
+    /// Why it is not, and since when that is known.
+    Failed(String, Instant),
 }
 
 impl fmt::Debug for Gates {
@@ -73,7 +82,7 @@ impl Gates {
         })?;
         let gates = Arc::new(TenantGates {
             domain,
-            ready: Mutex::default(),
+            ready: std::sync::Mutex::default(),
         });
         tenants.insert(tenant, Arc::clone(&gates));
         Ok(gates)
@@ -84,30 +93,98 @@ impl Gates {
     /// # Errors
     ///
     /// Why it cannot be asked.
-    pub async fn try_binding(
+    pub async fn try_out(
         &self,
         tenant: TenantId,
-        id: BindingId,
         component: Component,
-        settings: &[Setting],
-        mode: Mode,
-    ) -> Result<(), BindError> {
+        binding: &BindingRow,
+    ) -> Result<BoundGate, BindError> {
         let gates = self.tenant(tenant).await.map_err(BindError::Runner)?;
-        let mut ready = gates.ready.lock().await;
-        let gate = gates
-            .domain
-            .bind(request(component, settings, mode))
-            .await?;
-        ready.insert(id, gate);
-        Ok(())
+        gates.make(component, binding).await
     }
 
-    /// Forgets a binding that was removed.
+    /// Takes in what was tried, and forgets what the binding was before.
+    pub async fn put(&self, tenant: TenantId, binding: &BindingRow, gate: BoundGate) {
+        if let Ok(gates) = self.tenant(tenant).await {
+            let (_, ready) = watch::channel(Readiness::Ready(gate));
+            let mut known = gates.ready();
+            known.retain(|(id, revision), _| *id != binding.id || *revision >= binding.revision);
+            known.insert((binding.id, binding.revision), ready);
+        }
+    }
+
+    /// Forgets a binding that was ended.
     pub async fn forget(&self, tenant: TenantId, id: BindingId) {
         let gates = self.tenants.lock().await.get(&tenant).cloned();
         if let Some(gates) = gates {
-            gates.ready.lock().await.remove(&id);
+            gates.ready().retain(|(known, _), _| *known != id);
         }
+    }
+}
+
+impl TenantGates {
+    fn ready(&self) -> MutexGuard<'_, HashMap<(BindingId, u64), watch::Receiver<Readiness>>> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn make(
+        &self,
+        component: Component,
+        binding: &BindingRow,
+    ) -> Result<BoundGate, BindError> {
+        let request = BindRequest {
+            component,
+            settings: sluice_gate_client::settings(&binding.settings),
+            mode: binding.mode,
+            owner: false,
+        };
+        let limits = sluice_gate_client::call_limits(&binding.limits);
+        self.domain.bind_within(request, &limits).await
+    }
+
+    /// How far a binding is; where nobody has begun with it, or it failed a while ago, somebody begins.
+    fn readiness(
+        self: &Arc<Self>,
+        host: &SharedHost,
+        tenant: TenantId,
+        binding: &BindingRow,
+    ) -> watch::Receiver<Readiness> {
+        let key = (binding.id, binding.revision);
+        let mut known = self.ready();
+        if let Some(ready) = known.get(&key) {
+            let failed_long_ago = match &*ready.borrow() {
+                Readiness::Failed(_, since) => since.elapsed() >= AGAIN,
+                // Whoever was at it is gone.
+                Readiness::Preparing => ready.has_changed().is_err(),
+                Readiness::Ready(_) => false,
+            };
+            if !failed_long_ago {
+                return ready.clone();
+            }
+        }
+        let (done, ready) = watch::channel(Readiness::Preparing);
+        known.insert(key, ready.clone());
+        drop(known);
+        let (gates, host, binding) = (Arc::clone(self), Arc::clone(host), binding.clone());
+        tokio::spawn(async move {
+            let component = host.blobs.component(tenant, binding.component).await;
+            let made = match component {
+                Ok(component) => gates.make(component, &binding).await,
+                Err(error) => {
+                    let reason = error.to_string();
+                    done.send_replace(Readiness::Failed(reason, Instant::now()));
+                    return;
+                }
+            };
+            done.send_replace(match made {
+                Ok(gate) => Readiness::Ready(gate),
+                Err(error) => {
+                    tracing::error!(plugin = binding.plugin, binding = %binding.id, %error, "a gate cannot be asked on the host");
+                    Readiness::Failed(error.to_string(), Instant::now())
+                }
+            });
+        });
+        ready
     }
 }
 
@@ -129,47 +206,56 @@ pub(crate) async fn bound(
                 .collect();
         }
     };
-    let mut ready = gates.ready.lock().await;
+    // All of them begin before one is waited for.
+    let ready: Vec<_> = bindings
+        .iter()
+        .map(|binding| gates.readiness(host, tenant, binding))
+        .collect();
+    let until = tokio::time::Instant::now() + PATIENCE;
     let mut bound = Vec::with_capacity(bindings.len());
-    for binding in bindings {
-        if let Some(gate) = ready.get(&binding.id) {
-            bound.push(Ok(gate.clone()));
-            continue;
-        }
-        let gate = make_ready(host, tenant, &gates.domain, binding).await;
-        if let Ok(gate) = &gate {
-            ready.insert(binding.id, gate.clone());
-        }
-        bound.push(gate);
+    for mut ready in ready {
+        let settled = ready.wait_for(|ready| !matches!(ready, Readiness::Preparing));
+        let settled = tokio::time::timeout_at(until, settled).await;
+        bound.push(match settled {
+            Ok(Ok(ready)) => match &*ready {
+                Readiness::Ready(gate) => Ok(gate.clone()),
+                Readiness::Failed(reason, _) => Err(reason.clone()),
+                Readiness::Preparing => Err(PREPARING.to_owned()),
+            },
+            Ok(Err(_)) | Err(_) => Err(PREPARING.to_owned()),
+        });
     }
     bound
 }
 
-async fn make_ready(
-    host: &SharedHost,
-    tenant: TenantId,
-    domain: &GateDomain,
-    binding: &BindingRow,
-) -> Result<BoundGate, String> {
-    let component = host
-        .blobs
-        .component(tenant, binding.component)
-        .await
-        .map_err(|error| error.to_string())?;
-    domain
-        .bind(request(component, &binding.settings, binding.mode))
-        .await
-        .map_err(|error| error.to_string())
+/// Begins to make every binding of every tenant ready, so that the first job after a start does not wait for it.
+///
+/// # Errors
+///
+/// Where the database cannot be read. Jobs make ready what is not, then.
+pub async fn prepare(host: &SharedHost) -> Result<(), StoreError> {
+    for tenant in host.store.read(tenants::list)? {
+        let rows = host.store.read(|conn| bindings::list(conn, tenant.id))?;
+        if rows.is_empty() {
+            continue;
+        }
+        match host.gates.tenant(tenant.id).await {
+            Ok(gates) => rows
+                .iter()
+                .for_each(|row| drop(gates.readiness(host, tenant.id, row))),
+            Err(error) => {
+                tracing::error!(tenant = tenant.name, %error, "the gate runner cannot be used")
+            }
+        }
+    }
+    Ok(())
 }
 
-fn request(component: Component, settings: &[Setting], mode: Mode) -> BindRequest {
-    BindRequest {
-        component,
-        settings: sluice_gate_client::settings(settings),
-        mode,
-        owner: false,
-    }
-}
+/// How long a job waits for gates that are being compiled.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// After which time a binding that failed is tried again.
+const AGAIN: Duration = Duration::from_secs(60);
+const PREPARING: &str = "it is still being compiled; try again in a moment";
 
 /// The digest of bytes, as signatures have it.
 pub(super) const fn raw(digest: &Digest) -> [u8; 32] {

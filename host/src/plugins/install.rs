@@ -15,7 +15,7 @@ use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::operators::Actor;
 use crate::store::plugins::{self, PluginRow};
-use crate::store::{StoreError, blobs, publishers};
+use crate::store::{StoreError, bindings, blobs, publishers, tenants};
 
 /// A plugin that was installed.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,27 +108,36 @@ async fn admit(
         installed: now,
     };
     let (stored, asked, version) = (row.clone(), actor.clone(), manifest.version);
-    host.store
+    let is_bound = host
+        .store
         .write(move |conn| {
             let tenant = asked.tenant.id;
             let others = plugins::with_id(conn, tenant, &stored.id)?;
             check_against(&others, &stored, version)?;
             blobs::insert(conn, tenant, sha256, size, now)?;
             plugins::insert(conn, tenant, &stored)?;
+            // Its publisher may have signed it anew: the machines that have the gate need that before the old one expires.
+            let is_bound = bindings::any_is_of(conn, tenant, sha256)?;
+            if is_bound {
+                tenants::next_gates_revision(conn, tenant)?;
+            }
             let event = Event::by(EventKind::PluginInstalled, &asked)
                 .detail("plugin", stored.id)
                 .detail("version", stored.version)
                 .detail("component_sha256", sha256.to_string())
                 .detail("publisher", stored.publisher);
             audit::append(conn, &asked.tenant, now, [event])?;
-            Ok::<_, InstallError>(())
+            Ok::<_, InstallError>(is_bound)
         })
         .await?;
+    if is_bound {
+        super::announce(host, &actor.tenant)?;
+    }
     Ok(Installed { row, manifest })
 }
 
 /// The publishers whom a tenant trusts.
-pub(super) fn trusted(host: &SharedHost, tenant: TenantId) -> Result<Vec<PublicKey>, StoreError> {
+fn trusted(host: &SharedHost, tenant: TenantId) -> Result<Vec<PublicKey>, StoreError> {
     let trusted = host.store.read(|conn| publishers::list(conn, tenant))?;
     Ok(trusted
         .iter()
@@ -137,7 +146,7 @@ pub(super) fn trusted(host: &SharedHost, tenant: TenantId) -> Result<Vec<PublicK
 }
 
 /// The version below which the publisher of these plugins of one id lets nobody go back.
-pub(super) fn floor(plugins: &[PluginRow]) -> Option<Version> {
+fn floor(plugins: &[PluginRow]) -> Option<Version> {
     plugins
         .iter()
         .filter_map(|plugin| Version::from_str(plugin.minimum_version.as_deref()?).ok())

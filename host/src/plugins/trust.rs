@@ -46,8 +46,8 @@ pub async fn trust(
     Ok(publisher)
 }
 
-/// Trusts a publisher no more. What it has signed stays installed and bound, nothing new of it is taken, and machines ask
-/// its gates no more: operations that an enforcing one of them would have checked are blocked there until it is unbound.
+/// Trusts a publisher no more. What it has signed stays installed and bound, nothing new of it is taken, and neither host nor
+/// machines ask its gates: operations that an enforcing one of them would have checked are blocked until it is unbound.
 ///
 /// # Errors
 ///

@@ -125,6 +125,7 @@ fn routes() -> OpenApiRouter<SharedHost> {
         .routes(routes!(plugins::list_plugins))
         .routes(routes!(bindings::list_bindings, bindings::create_binding))
         .routes(routes!(bindings::remove_binding))
+        .routes(routes!(bindings::list_revisions))
         .routes(routes!(secrets::list_secrets))
         .routes(routes!(secrets::set_secret, secrets::revoke_secret))
         .routes(routes!(secrets::rotate_secret))

@@ -441,6 +441,19 @@ impl From<BindError> for Refusal {
     fn from(error: BindError) -> Self {
         let detail = error.to_string();
         match error {
+            // As without the revision that stays, with the word that one does.
+            BindError::Stays { error, .. } => Self {
+                detail,
+                ..Self::from(*error)
+            },
+            BindError::Weaker { denied, .. } => Self {
+                detail,
+                ..denied.into()
+            },
+            BindError::OtherPlugin { .. } | BindError::Several(_) | BindError::Changed(_) => {
+                Self::new(StatusCode::CONFLICT, "binding-conflict", detail)
+            }
+            BindError::Limits(_) => Self::new(StatusCode::BAD_REQUEST, "limits-invalid", detail),
             BindError::NoPlugin(_) => Self::not_found("plugin-not-found", detail),
             BindError::NoBinding(_) => Self::not_found("binding-not-found", detail),
             BindError::Signature(_) => Self::new(
@@ -471,6 +484,7 @@ fn gate_refusal(error: &sluice_gate_client::BindError, detail: String) -> Refusa
     match error {
         E::Refused(_) => Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "plugin-refused", detail),
         E::Settings(_) => Refusal::new(StatusCode::BAD_REQUEST, "settings-invalid", detail),
+        E::Limits(_) => Refusal::new(StatusCode::BAD_REQUEST, "limits-invalid", detail),
         E::Call(_) => Refusal::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             "plugin-not-configured",

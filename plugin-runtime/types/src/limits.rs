@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::manifest::LimitsAsked;
 
 /// Limits of one call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CallLimits {
     /// Units of fuel, roughly one for each instruction.
@@ -84,6 +84,60 @@ impl CallLimits {
             Ok(limits)
         } else {
             Err(reasons)
+        }
+    }
+
+    /// These limits, or less where less is asked for. A binding takes from what its plugin gets and adds nothing to it.
+    ///
+    /// # Errors
+    ///
+    /// Every limit that is more than there is, or nothing, by name.
+    pub fn within(self, asked: &LimitsAsked) -> Result<Self, Vec<String>> {
+        let mut reasons = Vec::new();
+        let mut lower = |name: &str, asked: Option<u64>, given: u64| match asked {
+            Some(0) => {
+                reasons.push(format!("{name} must be at least 1"));
+                given
+            }
+            Some(asked) if asked > given => {
+                reasons.push(format!(
+                    "{name} cannot be {asked}, over the {given} that the plugin gets"
+                ));
+                given
+            }
+            asked => asked.unwrap_or(given),
+        };
+        let limits = Self {
+            fuel: lower("fuel", asked.fuel, self.fuel),
+            memory: lower("memory", asked.memory, self.memory),
+            time_ms: lower("time", asked.time, self.time_ms),
+            ..self
+        };
+        if reasons.is_empty() {
+            Ok(limits)
+        } else {
+            Err(reasons)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_binding_takes_from_what_its_plugin_gets_and_adds_nothing() {
+        let own = CallLimits::DEFAULT;
+        let asked = |fuel, memory, time| LimitsAsked { fuel, memory, time };
+        assert_eq!(own.within(&asked(None, None, None)), Ok(own));
+        let lower = own.within(&asked(Some(5), None, Some(own.time_ms)));
+        assert_eq!(lower, Ok(CallLimits { fuel: 5, ..own }));
+        let over = own.within(&asked(Some(0), Some(own.memory + 1), Some(own.time_ms + 1)));
+        let reasons = over.expect_err("is more");
+        let named = ["fuel ", "memory ", "time "];
+        assert_eq!(reasons.len(), named.len(), "{reasons:?}");
+        for (reason, name) in reasons.iter().zip(named) {
+            assert!(reason.starts_with(name), "{reason}");
         }
     }
 }

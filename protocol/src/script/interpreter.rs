@@ -38,6 +38,24 @@ impl Language {
         }
     }
 
+    /// The languages that we know.
+    pub const KNOWN: &[Self] = &[
+        Self::Shell,
+        Self::Python,
+        Self::Perl,
+        Self::Ruby,
+        Self::JavaScript,
+        Self::PowerShell,
+    ];
+
+    /// The language of this word, or of the interpreter with this file name; none where we know nothing of it.
+    #[must_use]
+    pub fn named(word: &str) -> Option<Self> {
+        let of = Self::of(word);
+        let mut known = Self::KNOWN.iter().copied();
+        known.find(|language| language.as_str() == word || *language == of)
+    }
+
     /// The word that gates see.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -9,7 +9,7 @@ use sluice_gate_types::input::Value;
 use sluice_gate_types::manifest::Manifest;
 use sluice_protocol::bundle::{Prepared, Source, Submission, assemble};
 use sluice_protocol::digest::Digest;
-use sluice_protocol::gates::{GateBinding, Setting, SettingValue};
+use sluice_protocol::gates::{GateBinding, GateLimits, Setting, SettingValue};
 use sluice_protocol::ids::{BindingId, JobId, OperationId};
 use sluice_protocol::message::operation::Operation;
 use sluice_protocol::report::Mode;
@@ -79,6 +79,7 @@ pub fn shipped_gate(name: &str, settings: &[(&str, Value)]) -> GateBinding {
     let settings = manifest(name).settings(&given).expect("are its settings");
     GateBinding {
         binding: BindingId::generate(),
+        revision: 1,
         plugin: name.to_owned(),
         component: Digest::from_bytes(Sha256::digest(&component).into()),
         size: component.len() as u64,
@@ -98,6 +99,8 @@ pub fn shipped_gate(name: &str, settings: &[(&str, Value)]) -> GateBinding {
             })
             .collect(),
         mode: Mode::Enforce,
+        limits: GateLimits::default(),
+        languages: Vec::new(),
     }
 }
 

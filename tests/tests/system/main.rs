@@ -9,6 +9,7 @@ mod approvals;
 mod attachments;
 mod audit;
 mod bad_input;
+mod bindings;
 mod broken_links;
 mod confinement;
 mod containment;

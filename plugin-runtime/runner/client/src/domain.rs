@@ -16,6 +16,7 @@ use sluice_gate_types::admission::{Admitted, Refused};
 use sluice_gate_types::answer::{CallError, SettingsProblem};
 use sluice_gate_types::input::Value;
 use sluice_gate_types::limits::CallLimits;
+use sluice_gate_types::manifest::LimitsAsked;
 use sluice_protocol::report::Mode;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
@@ -73,8 +74,8 @@ struct Inner {
     answers: std::sync::Mutex<Answers>,
 }
 
-/// Answers by the gate and its settings, and the digest of the question.
-type Answers = LruCache<(Key, [u8; 32]), Arc<Answered>>;
+/// Answers by the gate and its settings, its limits, and the digest of the question.
+type Answers = LruCache<(Key, CallLimits, [u8; 32]), Arc<Answered>>;
 
 #[derive(Default)]
 struct Running {
@@ -166,6 +167,19 @@ impl GateDomain {
     ///
     /// Whatever keeps it from being called; nothing is bound then.
     pub async fn bind(&self, request: BindRequest) -> Result<BoundGate, BindError> {
+        self.bind_within(request, &LimitsAsked::default()).await
+    }
+
+    /// As [`Self::bind`], with limits for each call that are lower than what the plugin asks for.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::bind`], and where a limit is higher.
+    pub async fn bind_within(
+        &self,
+        request: BindRequest,
+        lower: &LimitsAsked,
+    ) -> Result<BoundGate, BindError> {
         let process = self.process().await.map_err(BindError::Runner)?;
         let settings = serde_json::to_vec(&request.settings)
             .map_err(|error| BindError::Runner(io::Error::other(error)))?;
@@ -187,7 +201,9 @@ impl GateDomain {
             .settings(&request.settings)
             .map_err(BindError::Settings)?;
         let limits = CallLimits::granted(&manifest.limits)
-            .map_err(|reasons| BindError::Refused(Refused(reasons)))?;
+            .map_err(|reasons| BindError::Refused(Refused(reasons)))?
+            .within(lower)
+            .map_err(BindError::Limits)?;
         let gate = BoundGate(Arc::new(Bound {
             domain: self.clone(),
             number: self.0.next.fetch_add(1, Ordering::Relaxed),
@@ -393,6 +409,9 @@ pub enum BindError {
     /// Its settings are not valid.
     #[error("the settings are not valid: {}", .0.iter().map(|p| format!("{} {}", p.key, p.message)).collect::<Vec<_>>().join("; "))]
     Settings(Vec<SettingsProblem>),
+    /// It is to have more than it asks for.
+    #[error("the limits are not valid: {}", .0.join("; "))]
+    Limits(Vec<String>),
     /// It does not come up.
     #[error("the plugin cannot be configured: {0}")]
     Call(CallError),

@@ -37,4 +37,4 @@ pub use component::Component;
 pub use domain::{BindError, BindRequest, BoundGate, DomainOptions, GateDomain, IDLE};
 pub use evaluate::{Evaluation, Input, evaluate};
 pub use process::{GATE_UIDS, GATE_USER};
-pub use translate::{fact, settings};
+pub use translate::{call_limits, fact, settings};

@@ -1,9 +1,10 @@
 //! Between what the protocol says and what gates see.
 
+use sluice_gate_types::manifest::LimitsAsked;
 use sluice_gate_types::{answer as a, input as i};
 use sluice_protocol::bundle::{Bundle, Source, Submission};
 use sluice_protocol::digest::Digest;
-use sluice_protocol::gates::{Setting, SettingValue};
+use sluice_protocol::gates::{GateLimits, Setting, SettingValue};
 use sluice_protocol::message::control::{Fact, FactValue};
 use sluice_protocol::report;
 use sluice_protocol::script::{ParameterDeclaration, Requirements};
@@ -39,6 +40,16 @@ pub fn settings(settings: &[Setting]) -> Vec<(String, i::Value)> {
         .iter()
         .map(|setting| (setting.key.clone(), value(&setting.value)))
         .collect()
+}
+
+/// A binding's limits as the runtime takes them.
+#[must_use]
+pub const fn call_limits(limits: &GateLimits) -> LimitsAsked {
+    LimitsAsked {
+        fuel: limits.fuel,
+        memory: limits.memory,
+        time: limits.time_ms,
+    }
 }
 
 /// The script before its placeholders are filled, for the first two stages.

@@ -6,13 +6,11 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use sluice_gate_types::manifest::{Version, World};
 use sluice_gate_types::signature::PublicKey;
-use sluice_protocol::report::Mode;
 use sluice_protocol::units::Span;
 
 use super::new::{Language, PluginName};
 use super::{bench, binding, build, inspect, install, new, publisher, sign, test};
 use crate::command_line::Global;
-use crate::commands::run::KeyValue;
 use crate::error::Error;
 
 /// Commands about plugins.
@@ -43,26 +41,15 @@ pub(crate) enum PluginCommand {
         #[arg(long, value_name = "T")]
         tenant: Option<String>,
     },
-    /// Put a plugin to use, and print the binding's id
-    Bind {
-        /// A plugin's id, or the digest of its component
-        #[arg(value_name = "ID|DIGEST")]
-        plugin: String,
-        /// Settings, as TOML
-        #[arg(long, value_name = "FILE.toml")]
-        settings: Option<PathBuf>,
-        /// enforce, or monitor to try it without blocking
-        #[arg(long, default_value = "enforce", value_parser = mode)]
-        mode: Mode,
-        /// The tenant
-        #[arg(long, value_name = "T")]
-        tenant: Option<String>,
-        /// Only on machines with this tag; of several a machine needs all
-        #[arg(long, value_name = "K=V")]
-        tag: Vec<KeyValue>,
-    },
+    /// Put a plugin to use, and print the binding's id; one that is bound gets a new revision, as is said here
+    Bind(binding::Bind),
     /// End a binding
     Unbind {
+        /// The binding's id, as in list --bindings
+        binding: String,
+    },
+    /// List what a binding was, is, and was meant to be
+    Revisions {
         /// The binding's id, as in list --bindings
         binding: String,
     },
@@ -158,14 +145,6 @@ pub(crate) struct Later {
     _rest: Vec<OsString>,
 }
 
-fn mode(word: &str) -> Result<Mode, String> {
-    match word {
-        "enforce" => Ok(Mode::Enforce),
-        "monitor" => Ok(Mode::Monitor),
-        _ => Err("enforce or monitor".to_owned()),
-    }
-}
-
 /// Runs the command.
 pub(crate) async fn run(global: &Global, command: PluginCommand) -> Result<u8, Error> {
     match command {
@@ -174,14 +153,9 @@ pub(crate) async fn run(global: &Global, command: PluginCommand) -> Result<u8, E
             publisher::untrust(global, key, tenant.as_deref()).await
         }
         PluginCommand::Install { file, tenant } => install::install(global, &file, tenant).await,
-        PluginCommand::Bind {
-            plugin,
-            settings,
-            mode,
-            tenant,
-            tag,
-        } => binding::bind(global, plugin, settings.as_deref(), mode, tenant, tag).await,
+        PluginCommand::Bind(bind) => binding::bind(global, bind).await,
         PluginCommand::Unbind { binding } => binding::unbind(global, &binding).await,
+        PluginCommand::Revisions { binding } => binding::revisions(global, &binding).await,
         PluginCommand::List {
             bindings: true,
             tenant,

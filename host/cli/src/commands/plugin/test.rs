@@ -155,7 +155,9 @@ impl<'a> Gates<'a> {
         }
         let bound = match self.workbench.bind(self.component, settings.to_vec()).await {
             Ok(gate) => Ok(gate),
-            Err(error @ (BindError::Settings(_) | BindError::Call(_))) => Err(error.to_string()),
+            Err(error @ (BindError::Settings(_) | BindError::Limits(_) | BindError::Call(_))) => {
+                Err(error.to_string())
+            }
             Err(error @ (BindError::Refused(_) | BindError::Written(_))) => {
                 return Err(WorkbenchError::Refused(error).into());
             }

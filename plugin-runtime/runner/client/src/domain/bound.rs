@@ -129,7 +129,7 @@ impl BoundGate {
     /// Asks the gate, unless it has answered this very question before.
     #[tracing::instrument(level = "debug", skip_all)]
     pub(crate) async fn ask(&self, question: &Encoded) -> Arc<Answered> {
-        let key = (self.0.key, question.sha256);
+        let key = (self.0.key, self.0.limits, question.sha256);
         if let Some(answered) = self.answers().get(&key) {
             return Arc::clone(answered);
         }
