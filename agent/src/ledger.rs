@@ -22,10 +22,12 @@ use sluice_protocol::gates::GateBinding;
 use sluice_protocol::ids::OperationId;
 use sluice_protocol::message::control::Lockdown;
 use sluice_protocol::message::operation::Operation;
-use sluice_protocol::report::{Check, Finding, Receipt, Report};
+use sluice_protocol::receipt::Receipt;
+use sluice_protocol::report::{Check, Finding, Report};
 use sluice_protocol::units::Span;
 
 use crate::audit;
+use crate::receipts::{self, Listed, Signed};
 use crate::stored::{self, Kept, Unreadable};
 
 /// The agent's ledger. A cheap handle.
@@ -92,9 +94,10 @@ impl Ledger {
     ///
     /// Where it cannot be opened, or is damaged.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let migrations = Migrations::new(vec![Migration::up(include_str!(
-            "../migrations/0001_first.sql"
-        ))]);
+        let migrations = Migrations::new(vec![
+            Migration::up(include_str!("../migrations/0001_first.sql")),
+            Migration::up(include_str!("../migrations/0002_receipts.sql")),
+        ]);
         Database::open(path, &migrations).map(Self)
     }
 
@@ -173,7 +176,7 @@ impl Ledger {
             .await
     }
 
-    /// Keeps how an operation ended. The first report stands that can be read. On disk when the future that this gives is
+    /// Keeps how an operation ended, and its receipts. The first report stands that can be read. On disk when the future that this gives is
     /// done: of one that was started after a moment, mostly with what the host's acknowledgement changes; of one that was
     /// not, at once.
     ///
@@ -189,6 +192,8 @@ impl Ledger {
         now: u64,
     ) -> Result<impl Future<Output = Result<(), LedgerError>> + Send + use<>, LedgerError> {
         let encoded = stored::encode(report)?;
+        let signed = Signed::of(report).map(|signed| stored::encode(&signed));
+        let signed = signed.transpose()?;
         let event = audit::Event::of_ending(operation, report);
         let urgency = if report.started_at.is_some() {
             Urgency::Soon
@@ -201,6 +206,9 @@ impl Ledger {
                     .prepare_cached("UPDATE operations SET state = 'finished', passed = NULL, report = ?, finished_at = ? WHERE id = ? AND report IS NULL AND state IN ('accepted', 'started', 'finished')")?
                     .execute(params![encoded, integer(now), operation.to_string()])?;
                 if updated == 1 {
+                    if let Some(signed) = signed {
+                        Signed::keep(&signed, connection, operation, integer(now))?;
+                    }
                     return audit::append(connection, &event, now);
                 }
                 let known = connection
@@ -488,6 +496,20 @@ impl Ledger {
         self.0.scan(audit::read).await
     }
 
+    /// The receipts that are kept, the oldest first; of one operation where one is asked for.
+    ///
+    /// # Errors
+    ///
+    /// Where they cannot be read.
+    pub async fn receipts(
+        &self,
+        operation: Option<OperationId>,
+    ) -> Result<Vec<Listed>, LedgerError> {
+        self.0
+            .scan(move |connection| receipts::read(connection, operation))
+            .await
+    }
+
     /// The head of the machine's own record.
     ///
     /// # Errors
@@ -663,7 +685,7 @@ mod tests {
         for (id, change) in [
             (
                 ids[0],
-                "message = CAST(x'02' || substr(message, 2) AS BLOB)",
+                "message = CAST(x'fe' || substr(message, 2) AS BLOB)",
             ),
             (ids[1], "passed = substr(passed, 1, 20)"),
             (ids[2], "report = x'ff'"),
@@ -686,7 +708,10 @@ mod tests {
                 .iter()
                 .position(|one| *one == id)
                 .expect("is one of ours");
-            assert_eq!(operation.err(), (at == 0).then_some(Unreadable::Format(2)));
+            assert_eq!(
+                operation.err(),
+                (at == 0).then_some(Unreadable::Format(0xfe))
+            );
             match (at, step) {
                 (0, Step::Accepted)
                 | (1, Step::Started(Err(Unreadable::Damaged(_))))
@@ -732,6 +757,32 @@ mod tests {
                 .expect("is text")
                 .contains("another version")
         );
+    }
+
+    #[tokio::test]
+    async fn receipts_stay_when_the_report_is_acknowledged_and_are_kept_once() {
+        let directory = tempfile::tempdir().expect("makes a directory");
+        let (ledger, first) = (ledger(&directory), operation());
+        accept(&ledger, &first).await.expect("writes");
+        let mut report = Report::without_process(Ending::Interrupted, 3);
+        report.attestation = Some(sluice_protocol::receipt::Attestation {
+            signature: vec![7; 70],
+            inputs: Some(b"inputs".to_vec()),
+        });
+        for _ in 0..2 {
+            let finished = ledger.finish(first.operation, &report, 3).await;
+            finished.expect("writes").await.expect("is on disk");
+        }
+        let acknowledged = ledger.acknowledge(first.operation, Digest::of(b"head"));
+        assert!(acknowledged.await.expect("writes"));
+        let all = ledger.receipts(None).await.expect("reads");
+        assert_eq!(all.len(), 1);
+        assert_eq!(all[0].operation, first.operation.to_string());
+        assert_eq!(all[0].inputs_sha256, Some(Digest::of(b"inputs")));
+        let own = ledger.receipts(Some(first.operation)).await;
+        assert_eq!(own.expect("reads"), all);
+        let other = ledger.receipts(Some(OperationId::generate())).await;
+        assert_eq!(other.expect("reads"), []);
     }
 
     #[tokio::test]

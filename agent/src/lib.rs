@@ -15,6 +15,7 @@
 //! - `outcome`: from the shim's events to a report.
 //! - [`spools`]: how much disk output takes.
 //! - [`exec`]: users, interpreters, environment, and the shim.
+//! - [`receipts`]: what is left of each call of a gate, signed.
 //! - [`ledger`], [`stored`], [`audit`]: what must survive, in which form, and what is on the record.
 //! - [`journal`], `telling`, [`link`]: what is told to the host, and how; [`lockdown`]: what it lets start.
 //! - [`enroll`], [`state`]: how a machine joins, and where it keeps things.
@@ -39,6 +40,7 @@ pub mod operation;
 mod outcome;
 mod partial;
 pub mod policy;
+pub mod receipts;
 pub mod secrets;
 pub mod spools;
 pub mod state;

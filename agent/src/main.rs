@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use sluice_agent::ledger::Ledger;
 use sluice_agent::state::StateDirectory;
 use sluice_agent::{audit, enroll, supervisor};
+use sluice_protocol::ids::OperationId;
 use sluice_protocol::message::enroll::Token;
 use tracing_subscriber::fmt::format::FmtSpan;
 
@@ -44,6 +45,15 @@ enum Command {
         /// The owner's policy
         #[arg(long)]
         config: Option<PathBuf>,
+    },
+    /// Print what the gates of this machine were asked and said: one line of JSON for each of the last operations
+    Receipts {
+        /// Where this machine keeps its identity and ledger
+        #[arg(long)]
+        state: PathBuf,
+        /// Only of this operation
+        #[arg(long, value_name = "ID")]
+        operation: Option<OperationId>,
     },
     /// Look at the machine's own record
     Audit {
@@ -98,10 +108,16 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Run { state, config } => {
             supervisor::run(StateDirectory::open(&state)?, config).await
         }
+        Command::Receipts { state, operation } => {
+            for receipts in ledger(&state)?.receipts(operation).await? {
+                println!("{}", serde_json::to_string(&receipts)?);
+            }
+            Ok(())
+        }
         Command::Audit {
             command: AuditCommand::List { state },
         } => {
-            for entry in entries(&state).await? {
+            for entry in ledger(&state)?.audit().await? {
                 println!("{}", serde_json::to_string(&entry)?);
             }
             Ok(())
@@ -109,7 +125,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Audit {
             command: AuditCommand::Verify { state },
         } => {
-            let entries = entries(&state).await?;
+            let entries = ledger(&state)?.audit().await?;
             let head = audit::verify(&entries)?;
             println!(
                 "audit chain verified: {} entries, head {head}",
@@ -120,7 +136,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
     }
 }
 
-async fn entries(state: &std::path::Path) -> anyhow::Result<Vec<audit::Entry>> {
+fn ledger(state: &std::path::Path) -> anyhow::Result<Ledger> {
     // Opening would make it.
     anyhow::ensure!(state.is_dir(), "{} is no directory", state.display());
     let path = StateDirectory::open(state)?.path("ledger.db");
@@ -129,7 +145,7 @@ async fn entries(state: &std::path::Path) -> anyhow::Result<Vec<audit::Entry>> {
         "{} does not exist: no agent has run with this state",
         path.display()
     );
-    Ok(Ledger::open(&path)?.audit().await?)
+    Ok(Ledger::open(&path)?)
 }
 
 /// A token on the command line can be seen by other users of the machine; `-` and `@FILE` keep it from them.

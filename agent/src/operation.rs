@@ -24,6 +24,7 @@ use sluice_protocol::ids::OperationId;
 use sluice_protocol::message::StreamKind;
 use sluice_protocol::message::control::{Fact, Identity};
 use sluice_protocol::message::operation::{Operation, Progress};
+use sluice_protocol::receipt::Attestation;
 use sluice_protocol::report::Report;
 use sluice_protocol::units::Span;
 use sluice_shim::spec::{self, Spec};
@@ -41,10 +42,14 @@ use crate::journal::Journal;
 use crate::ledger::Passed;
 use crate::outcome::{Events, follow};
 use crate::policy::{Permitted, permit, time_limit, user};
+use crate::receipts::{SignError, attest};
 use crate::supervisor::Agent;
 
 /// Who canceled an operation, once somebody has.
 pub type Canceled = watch::Receiver<Option<String>>;
+
+/// The machine's word for what the gates said.
+type Signed = Result<Option<Attestation>, SignError>;
 
 /// Takes an operation to its report. Whatever happens there is one.
 pub async fn run(
@@ -54,16 +59,35 @@ pub async fn run(
     canceled: Canceled,
 ) -> Report {
     let mut evaluation = Evaluation::default();
-    let mut report = check_and_run(agent, operation, journal, canceled, &mut evaluation)
+    let mut signed = None;
+    let ended = check_and_run(
+        agent,
+        operation,
+        journal,
+        canceled,
+        &mut evaluation,
+        &mut signed,
+    );
+    let mut report = ended
         .await
         .unwrap_or_else(|ending| Report::without_process(ending, now()));
+    let signed = signed.unwrap_or_else(|| sign(agent, operation, &evaluation));
     report.bundle_sha256 = evaluation.bundle.as_ref().map(|(_, digest)| *digest);
     report.findings = evaluation.findings;
     report.checks = evaluation.checks;
     report.receipts = evaluation.receipts;
     report.notes.splice(..0, evaluation.notes);
     fit(&mut report);
+    attest(&mut report, signed);
     report
+}
+
+/// Signs what the gates said.
+fn sign(agent: &Agent, operation: &Operation, evaluation: &Evaluation) -> Signed {
+    let asked = Some(&evaluation.circumstances);
+    agent
+        .receipts
+        .sign(operation.operation, &evaluation.receipts, asked)
 }
 
 /// Takes up an operation that an earlier agent started: its shim may still be running, or its spool tells the end.
@@ -85,7 +109,10 @@ pub async fn adopt(
     report
         .notes
         .push(format!("the {what} was restarted while this ran"));
+    // What they were asked is not on the way of a start, and so not on disk.
+    let signed = agent.receipts.sign(id, &report.receipts, None);
     fit(&mut report);
+    attest(&mut report, signed);
     report
 }
 
@@ -193,6 +220,7 @@ async fn check_and_run(
     journal: &Journal,
     mut canceled: Canceled,
     evaluation: &mut Evaluation,
+    signed: &mut Option<Signed>,
 ) -> Result<Report, Ending> {
     let ready = async {
         let slot = agent.slot().await;
@@ -236,6 +264,8 @@ async fn check_and_run(
         .go()
         .await
         .map_err(|error| Ending::Error(Causes(&error).to_string()))?;
+    // Now that it runs: there is nothing else to do but to wait for it.
+    *signed = Some(sign(agent, operation, evaluation));
     Ok(follow(Events::Live(Box::new(running)), journal, canceled, &passed).await)
 }
 

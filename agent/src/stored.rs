@@ -10,7 +10,7 @@ use sluice_protocol::codec::{self, DecodeError, EncodeError};
 
 /// The format of this version. Whatever changes the form of what is kept (an operation as it came, what is known when it
 /// starts, its report) raises it; a reader that can take the one before too may then do so.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// What is kept of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +89,8 @@ mod tests {
     use sluice_protocol::digest::Digest;
     use sluice_protocol::ending::Ending;
     use sluice_protocol::message::operation::Approval;
-    use sluice_protocol::report::{Context, Exit, LimitHit, Mode, Receipt, Report};
+    use sluice_protocol::receipt::{Attestation, GateLimits, Receipt, Stage, Whose};
+    use sluice_protocol::report::{Context, Exit, LimitHit, Mode, Report};
     use sluice_protocol::secret::Sealed;
     use sluice_protocol::units::Span;
 
@@ -139,17 +140,28 @@ mod tests {
             bytes: vec![7],
         });
         let receipt = || Receipt {
+            whose: Whose::Host,
+            stage: Stage::Scan,
             plugin: "p".to_owned(),
             version: "1.0.0".to_owned(),
             component_sha256: Digest::of(b"c"),
             settings_sha256: Digest::of(b"s"),
+            data_sha256: Vec::new(),
             contract: "1".to_owned(),
             runtime: "1".to_owned(),
+            limits: GateLimits {
+                fuel: 1,
+                memory: 2,
+                time_ms: 3,
+                answer: 4,
+            },
             bundle_sha256: None,
+            input_sha256: Digest::of(b"q"),
             verdict_sha256: Digest::of(b"v"),
             verdict: "pass".to_owned(),
             fuel: 1,
             duration_us: 2,
+            cached: false,
             mode: Mode::Enforce,
         };
         let passed = Passed {
@@ -179,6 +191,10 @@ mod tests {
             containment: Some("none".to_owned()),
             confinement: Some("none".to_owned()),
             receipts: vec![receipt()],
+            attestation: Some(Attestation {
+                signature: vec![9],
+                inputs: None,
+            }),
             notes: vec!["n".to_owned()],
             ..Report::without_process(Ending::ExitCode(1), 6)
         };
@@ -191,8 +207,8 @@ mod tests {
         assert_eq!(
             (FORMAT, Digest::of(&written).to_string().as_str()),
             (
-                1,
-                "81df444631aedbf959c84e7b28ef6ed75f157cc0356d522d3acdd22f93767ce3"
+                2,
+                "3fc4f79283eb604b81e05055078c5fa1546ccce226348f84b5fbb17d8163769b"
             )
         );
     }

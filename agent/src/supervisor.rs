@@ -26,6 +26,7 @@ use crate::gates::{Gates, TakeError};
 use crate::ledger::Ledger;
 use crate::link;
 use crate::lockdown::Lock;
+use crate::receipts::Receipts;
 use crate::secrets::Secrets;
 use crate::spools::Spools;
 use crate::state::StateDirectory;
@@ -45,6 +46,8 @@ pub struct Agent {
     pub blobs: Blobs,
     /// Opens the secrets of operations.
     pub secrets: Secrets,
+    /// Signs receipts.
+    pub receipts: Receipts,
     /// Starts shims.
     pub launcher: Launcher,
     /// How they hold operations together.
@@ -86,6 +89,7 @@ pub async fn run(state: StateDirectory, config_path: Option<PathBuf>) -> anyhow:
         gates: Gates::new(&state, config.subscribe())?,
         blobs: Blobs::new(state.path("blobs")),
         secrets: Secrets::new(identity.machine(), state.sealing_key()?)?,
+        receipts: Receipts::new(&identity)?,
         launcher,
         containment,
         versions,

@@ -5,6 +5,7 @@
 //! - [`schedules`]: scripts that run by themselves.
 //! - [`link`]: the machines' connections.
 //! - [`plugins`]: gates: trusted, installed, bound.
+//! - [`receipts`]: what the machines' gates said, signed.
 //! - [`fleet`]: machines: names, tags, presence, enrollment.
 //! - [`operators`]: tokens and permissions.
 //! - [`secrets`]: values that scripts get and nobody gets back.
@@ -29,6 +30,8 @@ pub mod schedules;
 pub mod link;
 
 pub mod plugins;
+
+pub mod receipts;
 
 pub mod fleet;
 

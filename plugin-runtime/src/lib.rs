@@ -19,4 +19,18 @@ mod convert;
 mod limits;
 
 /// The version of the runtime, for receipts: the same version gives the same verdict with the same fuel.
-pub const RUNTIME: &str = concat!(env!("CARGO_PKG_VERSION"), "+wasmtime-48");
+pub const RUNTIME: &str = concat!(env!("CARGO_PKG_VERSION"), "+wasmtime-48.0.8");
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_runtime_is_named_after_the_wasmtime_that_is_built_in() {
+        let lock = include_str!("../../Cargo.lock");
+        let (_, version) = super::RUNTIME.split_once("+wasmtime-").expect("names it");
+        let entry = format!("name = \"wasmtime\"\nversion = \"{version}\"\n");
+        assert!(
+            lock.contains(&entry),
+            "{version} is not the one in Cargo.lock"
+        );
+    }
+}

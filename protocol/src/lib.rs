@@ -10,6 +10,7 @@
 //! - [`bundle`]: what a submission fixes, and its digest; [`attachment`]: which files it may bring.
 //! - [`secret`]: names of secrets, and their values on the way to a machine.
 //! - [`ending`], [`report`]: how operations end, and what is said about it; [`causes`]: an error with its causes.
+//! - [`receipt`]: what is left of each call of a gate, and the machine's word for it.
 //! - [`gates`]: which gates a host binds to a machine.
 //! - [`message`]: the messages, by the stream that carries them.
 
@@ -23,6 +24,7 @@ pub mod environment;
 pub mod gates;
 pub mod ids;
 pub mod message;
+pub mod receipt;
 pub mod report;
 pub mod script;
 pub mod secret;

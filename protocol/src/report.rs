@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::ending::{Ending, Signal};
+use crate::receipt::{Attestation, Receipt};
 
 /// Everything about a run, in typed fields.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,6 +46,9 @@ pub struct Report {
     pub checks: Vec<Check>,
     /// One for every gate call.
     pub receipts: Vec<Receipt>,
+    /// The machine's word for them. A host that says itself how an operation ended gives none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attestation: Option<Attestation>,
     /// Remarks for the operator.
     pub notes: Vec<String>,
 }
@@ -224,36 +228,6 @@ pub enum CheckStatus {
     Unknown,
 }
 
-/// What is left of a gate call: enough to make it again and compare.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Receipt {
-    /// The plugin's id.
-    pub plugin: String,
-    /// Its version.
-    pub version: String,
-    /// The digest of the component.
-    pub component_sha256: Digest,
-    /// The digest of the settings' one encoding.
-    pub settings_sha256: Digest,
-    /// The version of the contract.
-    pub contract: String,
-    /// The version of the runtime.
-    pub runtime: String,
-    /// The digest of the bundle, for stages that come after it is made.
-    pub bundle_sha256: Option<Digest>,
-    /// The digest of the answer's one encoding.
-    pub verdict_sha256: Digest,
-    /// What the answer comes to: `pass`, `findings`, `refused`, `block` ...
-    pub verdict: String,
-    /// Fuel that the call burned.
-    pub fuel: u64,
-    /// Wall-clock time of the call.
-    pub duration_us: u64,
-    /// Whether the gate could block.
-    pub mode: Mode,
-}
-
 impl Report {
     /// A report about an operation of which no process was started.
     #[must_use]
@@ -281,6 +255,7 @@ impl Report {
             findings: Vec::new(),
             checks: Vec::new(),
             receipts: Vec::new(),
+            attestation: None,
             notes: Vec::new(),
         }
     }

@@ -11,7 +11,7 @@
 //! - [`script`]: the script library.
 //! - [`schedule`], [`lockdown`]: running them by themselves, and not at all.
 //! - [`machine`], [`enroll_token`]: the fleet.
-//! - [`plugin`], [`publisher`], [`binding`]: the gates.
+//! - [`plugin`], [`publisher`], [`binding`]: the gates; [`receipt`]: what they said.
 //! - [`secret`]: what scripts get in confidence.
 //! - [`token`]: who may do what.
 //! - [`audit`]: the record, and how anyone verifies it.
@@ -31,6 +31,7 @@ pub mod page;
 pub mod plugin;
 pub mod problem;
 pub mod publisher;
+pub mod receipt;
 pub mod rollout;
 pub mod schedule;
 pub mod script;

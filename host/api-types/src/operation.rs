@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::{State, Status};
 use sluice_protocol::ids::{JobId, OperationId};
-use sluice_protocol::report::{Check, Context, Finding, LimitHit, Receipt};
+use sluice_protocol::receipt::Receipt;
+use sluice_protocol::report::{Check, Context, Finding, LimitHit};
 
 use crate::script::ScriptUsed;
 use crate::why::Reason;

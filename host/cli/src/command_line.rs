@@ -282,6 +282,7 @@ mod tests {
             "plugin unbind b",
             "plugin replay r",
             "plugin backtest p",
+            "job show j --receipts",
             "plugin trust ed25519:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA= --tenant t",
             "plugin untrust ed25519:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
             "plugin install f",

@@ -9,7 +9,9 @@ use sluice_protocol::report::Report;
 use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
+use crate::receipts::{Reported, Verified};
 use crate::store::operations::{self, From, OperationRow};
+use crate::store::receipts::In;
 use crate::store::tenants::Tenant;
 use crate::store::{self, Connection, StoreError, jobs, output};
 
@@ -36,7 +38,7 @@ pub enum Outcome {
     Violation(&'static str),
 }
 
-/// Stores a report. The first one that comes wins; one for an operation that has ended is kept beside the result where it
+/// Stores a report, and what was verified of its receipts. The first one that comes wins; one for an operation that has ended is kept beside the result where it
 /// says something else.
 ///
 /// # Errors
@@ -46,9 +48,10 @@ pub async fn store_report(
     host: &SharedHost,
     machine: &Machine,
     operation: OperationId,
-    report: Report,
+    reported: impl Into<Reported>,
     now: UnixMillis,
 ) -> Result<Outcome, StoreError> {
+    let Reported { report, receipts } = reported.into();
     // An agent may say of itself that something expired, and after a crash that it does not know.
     if matches!(
         report.ending,
@@ -62,7 +65,7 @@ pub async fn store_report(
     let state = report.ending.state();
     let (outcome, ended) = host
         .store
-        .write(move |conn| write(conn, &machine, operation, &report, now))
+        .write(move |conn| write(conn, &machine, operation, &report, receipts.as_ref(), now))
         .await?;
     if let Some(job) = ended {
         host.metrics.operation_ended(state);
@@ -77,6 +80,7 @@ fn write(
     machine: &Machine,
     id: OperationId,
     report: &Report,
+    receipts: Option<&Verified>,
     now: UnixMillis,
 ) -> Result<(Outcome, Option<sluice_protocol::ids::JobId>), StoreError> {
     let tenant = &machine.tenant;
@@ -103,7 +107,12 @@ fn write(
         script_sha256,
         report,
     };
+    let keep_receipts = |place| match receipts {
+        Some(verified) => store::receipts::insert(conn, tenant.id, machine.id, id, place, verified),
+        None => Ok(()),
+    };
     if operations::end(conn, id, From::Open, report)? {
+        keep_receipts(In::Report)?;
         for (stream, end) in [
             (OutputStream::Stdout, report.stdout),
             (OutputStream::Stderr, report.stderr),
@@ -120,7 +129,11 @@ fn write(
         let audit_head = audit::append(conn, tenant, now, events)?;
         return Ok((Outcome::Acknowledge { audit_head }, Some(operation.job)));
     }
-    let late = operations::keep_late_report(conn, id, report)?.then(|| {
+    let is_late = operations::keep_late_report(conn, id, report)?;
+    if is_late {
+        keep_receipts(In::LateReport)?;
+    }
+    let late = is_late.then(|| {
         ended
             .event(
                 &Event::by_agent(EventKind::ScriptLateReport, &machine.name),

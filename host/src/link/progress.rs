@@ -11,6 +11,7 @@ use super::Link;
 use crate::clock::UnixMillis;
 use crate::fleet::{Command, Session};
 use crate::jobs::{self, Machine, Outcome};
+use crate::receipts;
 use crate::store::StoreError;
 
 /// Reads one stream to its end.
@@ -71,7 +72,16 @@ async fn store(
         }
         Progress::Output(chunk) => jobs::store_output(host, machine, operation, chunk).await,
         Progress::Finished(report) => {
-            match jobs::store_report(host, machine, operation, *report, now).await? {
+            let certificate = connection.certificate();
+            let reported = match receipts::verify(machine, certificate, operation, *report) {
+                Ok(reported) => reported,
+                // As below.
+                Err(reason) => {
+                    connection.violation(&format!("{reason} ({operation})"));
+                    return Ok(());
+                }
+            };
+            match jobs::store_report(host, machine, operation, reported, now).await? {
                 Outcome::Acknowledge { audit_head } => {
                     session
                         .send_wait(Command::Acknowledge {

@@ -21,7 +21,7 @@ use crate::host::SharedHost;
 use crate::operators::{Actor, Permission};
 use crate::store::bindings::{self, BindingRow, RevisionState, TagPair};
 use crate::store::plugins::{self, PluginRow};
-use crate::store::{Connection, tenants};
+use crate::store::{Connection, receipts, tenants};
 
 /// The most bindings that a tenant may have: a machine's gate set is one message.
 const MOST_BINDINGS: usize = 32;
@@ -152,6 +152,7 @@ async fn put_to_use(
                 }
             };
             bindings::put(conn, tenant, &binding, &asked.name)?;
+            receipts::remember_settings(conn, tenant, &binding.settings)?;
             let revision = tenants::next_gates_revision(conn, tenant)?;
             let event = event.detail("gates_revision", revision);
             audit::append(conn, &asked.tenant, now, [event])?;
@@ -300,7 +301,8 @@ fn mode(mode: Mode) -> Value {
     serde_json::to_value(mode).unwrap_or_default()
 }
 
-fn find(host: &SharedHost, actor: &Actor, plugin: &str) -> Result<PluginRow, BindError> {
+/// The installed plugin with this id, in its newest version, or with this digest.
+pub(crate) fn find(host: &SharedHost, actor: &Actor, plugin: &str) -> Result<PluginRow, BindError> {
     let tenant = actor.tenant.id;
     let found = match as_digest(plugin) {
         Some(digest) => host

@@ -14,7 +14,7 @@ use super::bind::BindError;
 pub(super) const LARGEST: usize = 8 << 10;
 
 /// The settings with defaults, or everything that is wrong with them.
-pub(super) fn checked(
+pub(crate) fn checked(
     manifest: &Manifest,
     given: &BTreeMap<String, Value>,
 ) -> Result<Vec<Setting>, BindError> {
@@ -59,7 +59,8 @@ pub(super) fn check_limits(manifest: &Manifest, limits: &GateLimits) -> Result<(
         .map_err(BindError::Limits)
 }
 
-fn from_json(value: &Value) -> Option<gate::Value> {
+/// The value of a setting; none for what is none.
+pub(crate) fn from_json(value: &Value) -> Option<gate::Value> {
     Some(match value {
         Value::Bool(value) => gate::Value::Boolean(*value),
         Value::Number(number) => match number.as_i64() {

@@ -16,6 +16,7 @@ mod operations;
 mod plugins;
 mod problem;
 mod publishers;
+mod receipts;
 mod schedules;
 mod scripts;
 mod secrets;
@@ -104,6 +105,7 @@ fn routes() -> OpenApiRouter<SharedHost> {
         .routes(routes!(events::follow_job))
         .routes(routes!(operations::get_operation))
         .routes(routes!(operations::get_output))
+        .routes(routes!(receipts::get_receipts))
         .routes(routes!(scripts::list_scripts))
         .routes(routes!(scripts::get_script))
         .routes(routes!(scripts::archive_script))

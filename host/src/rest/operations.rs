@@ -75,11 +75,11 @@ pub(super) async fn get_output(
     Ok((headers, lost.map(AppendHeaders), stored.bytes).into_response())
 }
 
-fn id(text: &str) -> Result<OperationId, Refusal> {
+pub(super) fn id(text: &str) -> Result<OperationId, Refusal> {
     text.parse().map_err(|_| none(text))
 }
 
-fn none(text: &str) -> Refusal {
+pub(super) fn none(text: &str) -> Refusal {
     Refusal::not_found(
         "operation-not-found",
         format!("there is no operation {}", text.escape_debug()),

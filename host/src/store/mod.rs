@@ -23,6 +23,7 @@ pub mod operations;
 pub mod output;
 pub mod plugins;
 pub mod publishers;
+pub mod receipts;
 pub mod rollouts;
 pub mod schedules;
 pub mod scripts;

@@ -188,6 +188,7 @@ fn migrations() -> Migrations<'static> {
         Migration::up(include_str!("../../migrations/0008_rollouts.sql")),
         Migration::up(include_str!("../../migrations/0009_secrets.sql")),
         Migration::up(include_str!("../../migrations/0010_binding_revisions.sql")),
+        Migration::up(include_str!("../../migrations/0011_receipts.sql")),
     ])
 }
 

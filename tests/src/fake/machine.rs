@@ -66,6 +66,12 @@ impl FakeMachine {
         }
     }
 
+    /// Who it is, and its key.
+    #[must_use]
+    pub const fn identity(&self) -> &AgentIdentity {
+        &self.identity
+    }
+
     /// Connects, and says nothing.
     ///
     /// # Panics

@@ -31,6 +31,7 @@ mod memory;
 mod outcomes;
 mod output;
 mod parameters;
+mod receipts;
 mod resumed;
 mod rollouts;
 mod schedules;

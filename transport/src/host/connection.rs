@@ -37,19 +37,26 @@ pub struct HostConnection(Arc<Inner>);
 struct Inner {
     link: Link,
     machine: MachineIdentity,
+    certificate: Vec<u8>,
     expires: SystemTime,
     control: Mutex<Option<oneshot::Receiver<Opening>>>,
     streams: tokio::sync::Mutex<mpsc::Receiver<FromMachine>>,
 }
 
 impl HostConnection {
-    pub(super) fn start(link: Link, machine: MachineIdentity, expires: SystemTime) -> Self {
+    pub(super) fn start(
+        link: Link,
+        machine: MachineIdentity,
+        certificate: Vec<u8>,
+        expires: SystemTime,
+    ) -> Self {
         let (opened, control) = oneshot::channel();
         let (found, streams) = mpsc::channel(limits::QUEUED_STREAMS);
         tokio::spawn(streams::accept_all(link.clone(), opened, found));
         Self(Arc::new(Inner {
             link,
             machine,
+            certificate,
             expires,
             control: Mutex::new(Some(control)),
             streams: tokio::sync::Mutex::new(streams),
@@ -60,6 +67,12 @@ impl HostConnection {
     #[must_use]
     pub fn machine(&self) -> MachineIdentity {
         self.0.machine
+    }
+
+    /// That certificate (DER).
+    #[must_use]
+    pub fn certificate(&self) -> &[u8] {
+        &self.0.certificate
     }
 
     /// When that certificate ends. The connection outlives it; whoever holds it closes it then.

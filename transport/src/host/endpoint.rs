@@ -227,11 +227,16 @@ fn machine(connection: quinn::Connection) -> Option<HostConnection> {
     let link = Link::new(connection, ALPN, Side::Agent);
     let leaf = chain.as_ref().and_then(|chain| chain.first());
     let identity =
-        leaf.and_then(|leaf| Some((machine_of(leaf).ok()?, CertificateFacts::read(leaf)?)));
-    let Some((identity, facts)) = identity else {
+        leaf.and_then(|leaf| Some((machine_of(leaf).ok()?, CertificateFacts::read(leaf)?, leaf)));
+    let Some((identity, facts, leaf)) = identity else {
         link.violation("a machine's certificate is required");
         return None;
     };
     tracing::debug!(remote = %link.remote(), machine = %identity.machine, "a machine has connected");
-    Some(HostConnection::start(link, identity, facts.expires))
+    Some(HostConnection::start(
+        link,
+        identity,
+        leaf.to_vec(),
+        facts.expires,
+    ))
 }

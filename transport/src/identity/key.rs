@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use rcgen::{CertificateParams, DistinguishedName, PublicKeyData as _};
+use rcgen::{CertificateParams, DistinguishedName, PublicKeyData as _, SigningKey as _};
 use rustls::pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
@@ -55,6 +55,17 @@ impl MachineKey {
             .serialize_request(&self.0)
             .map_err(|error| IdentityError::Key(error.to_string()))?;
         Ok(request.der().to_vec())
+    }
+
+    /// Signs what begins with a label of its own (see [`is_signed`](super::is_signed)). DER.
+    ///
+    /// # Errors
+    ///
+    /// Where the system has no random numbers.
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, IdentityError> {
+        self.0
+            .sign(message)
+            .map_err(|error| IdentityError::Key(error.to_string()))
     }
 }
 

@@ -18,6 +18,7 @@ mod name;
 mod pem;
 mod private_key;
 mod provider;
+mod signed;
 pub(crate) mod verify;
 
 pub use authority::Authority;
@@ -26,6 +27,7 @@ pub use issue::{IssueError, Issued, ServerCertificate};
 pub use key::{AgentIdentity, IdentityError, MachineKey};
 pub use name::{HOST_SERVER_NAME, InvalidName, MachineIdentity, host_of, machine_of};
 pub use provider::crypto_provider;
+pub use signed::is_signed;
 
 #[cfg(test)]
 pub(crate) use issue::Signer;

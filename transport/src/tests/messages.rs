@@ -278,6 +278,7 @@ fn report() -> Report {
         findings: vec![],
         checks: vec![],
         receipts: vec![],
+        attestation: None,
         notes: vec![],
     }
 }

@@ -1,6 +1,7 @@
 //! `sluice job`: look at jobs, and end them.
 
 mod fold;
+mod receipts;
 
 use clap::Subcommand;
 use sluice_api_types::job::{ApproveJob, Canceled, HaltJobs, Job, JobSummary};
@@ -41,6 +42,9 @@ pub(crate) enum JobCommand {
         /// Put machines with the same result together, and show how the others differ
         #[arg(long, conflicts_with = "format")]
         fold: bool,
+        /// Show what the gates of each machine were asked and said, and what the machine signed of it
+        #[arg(long, conflicts_with_all = ["format", "fold"])]
+        receipts: bool,
     },
     /// Print the stored output of a job
     Output {
@@ -121,6 +125,11 @@ pub(crate) async fn run(global: &Global, command: JobCommand) -> Result<u8, Erro
         JobCommand::Show {
             job, fold: true, ..
         } => fold::show(global, &job).await,
+        JobCommand::Show {
+            job,
+            receipts: true,
+            ..
+        } => receipts::show(global, &job).await,
         JobCommand::Show { job, format, .. } => show(global, &job, format).await,
         JobCommand::Output { job, on, stream } => {
             print_output(global, &job, on.as_deref(), stream).await

@@ -34,7 +34,8 @@ pub(crate) mod tests {
     use sluice_protocol::digest::Digest;
     use sluice_protocol::ending::State;
     use sluice_protocol::ids::{JobId, OperationId};
-    use sluice_protocol::report::{Confidence, Finding, Mode, Range, Receipt, Severity};
+    use sluice_protocol::receipt::{GateLimits, Receipt, Stage, Whose};
+    use sluice_protocol::report::{Confidence, Finding, Mode, Range, Severity};
 
     use super::fingerprint;
 
@@ -86,17 +87,28 @@ pub(crate) mod tests {
 
     fn receipt(gate: &str) -> Receipt {
         Receipt {
+            whose: Whose::Host,
+            stage: Stage::Scan,
             plugin: gate.to_owned(),
             version: "0.2.0".to_owned(),
             component_sha256: Digest::of(gate.as_bytes()),
             settings_sha256: Digest::of(b""),
+            data_sha256: Vec::new(),
             contract: "0.1.0".to_owned(),
             runtime: "0.1.0".to_owned(),
+            limits: GateLimits {
+                fuel: 1,
+                memory: 1,
+                time_ms: 1,
+                answer: 1,
+            },
+            input_sha256: Digest::of(b""),
             bundle_sha256: Some(Digest::of(b"bundle")),
             verdict_sha256: Digest::of(b""),
             verdict: "findings".to_owned(),
             fuel: 1,
             duration_us: 1,
+            cached: false,
             mode: Mode::Enforce,
         }
     }

@@ -24,9 +24,10 @@ fn host() -> Host {
     let digest = "0".repeat(64);
     blocked["findings"] = json!([finding]);
     blocked["receipts"] = json!([{
-        "plugin": "scanner", "version": "0.1.0", "component_sha256": digest, "settings_sha256": digest, "contract": "0.1.0",
-        "runtime": "0.1.0", "bundle_sha256": digest, "verdict_sha256": digest, "verdict": "findings", "fuel": 1,
-        "duration_us": 1, "mode": "enforce",
+        "whose": "host", "stage": "scan", "plugin": "scanner", "version": "0.1.0", "component_sha256": digest,
+        "settings_sha256": digest, "data_sha256": [], "contract": "0.1.0", "runtime": "0.1.0",
+        "limits": {"fuel": 1, "memory": 1, "time_ms": 1, "answer": 1}, "bundle_sha256": digest, "input_sha256": digest,
+        "verdict_sha256": digest, "verdict": "findings", "fuel": 1, "duration_us": 1, "cached": false, "mode": "enforce",
     }]);
     blocked["finished_at"] = json!("2026-11-21T06:00:00Z");
     blocked["script_sha256"] = json!(digest);

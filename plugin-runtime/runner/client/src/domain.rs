@@ -13,7 +13,7 @@ use std::time::Duration;
 use lru::LruCache;
 use sha2::{Digest as _, Sha256};
 use sluice_gate_types::admission::{Admitted, Refused};
-use sluice_gate_types::answer::{CallError, SettingsProblem};
+use sluice_gate_types::answer::{Answer, CallError, SettingsProblem};
 use sluice_gate_types::input::Value;
 use sluice_gate_types::limits::CallLimits;
 use sluice_gate_types::manifest::LimitsAsked;
@@ -76,6 +76,25 @@ struct Inner {
 
 /// Answers by the gate and its settings, its limits, and the digest of the question.
 type Answers = LruCache<(Key, CallLimits, [u8; 32]), Arc<Answered>>;
+
+/// The digest of an answer's one encoding, and how long that is.
+pub(crate) fn digest_of_answer(answer: &Result<Answer, CallError>) -> ([u8; 32], usize) {
+    let mut encoded = Vec::new();
+    if let Err(error) = ciborium::into_writer(answer, &mut encoded) {
+        tracing::error!(%error, "an answer has no CBOR form");
+    }
+    (Sha256::digest(&encoded).into(), encoded.len())
+}
+
+/// The digest of settings as they are given to a binding.
+///
+/// # Errors
+///
+/// They have no JSON form.
+pub fn settings_sha256(settings: &[(String, Value)]) -> io::Result<[u8; 32]> {
+    let settings = serde_json::to_vec(settings).map_err(io::Error::other)?;
+    Ok(Sha256::digest(&settings).into())
+}
 
 #[derive(Default)]
 struct Running {
@@ -181,12 +200,10 @@ impl GateDomain {
         lower: &LimitsAsked,
     ) -> Result<BoundGate, BindError> {
         let process = self.process().await.map_err(BindError::Runner)?;
-        let settings = serde_json::to_vec(&request.settings)
-            .map_err(|error| BindError::Runner(io::Error::other(error)))?;
         let key = Key {
             engine: process.ready.compatibility,
             component: request.component.sha256(),
-            configuration: Sha256::digest(&settings).into(),
+            configuration: settings_sha256(&request.settings).map_err(BindError::Runner)?,
         };
         let entry = match self.0.cache.get(&key) {
             Some(entry) => entry,

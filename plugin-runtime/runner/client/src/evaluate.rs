@@ -10,13 +10,15 @@ use sluice_gate_types::manifest::World;
 use sluice_protocol::bundle::{Bundle, Prepared, Source, Submission, assemble};
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::{Block, Ending};
-use sluice_protocol::report::{Check, Finding, Mode, Receipt};
+use sluice_protocol::receipt::Receipt;
+use sluice_protocol::report::{Check, Finding, Mode};
 
 use crate::approval::{Approval, Decided, Whose, decide};
+use crate::circumstances::Circumstances;
 use crate::domain::{self, BoundGate};
 use crate::render::render;
 use crate::wire::Encoded;
-use crate::{check, translate};
+use crate::{check, receipt, translate};
 
 /// What the gates are asked about.
 #[derive(Debug, Clone)]
@@ -50,6 +52,8 @@ pub struct Evaluation {
     pub findings: Vec<Finding>,
     /// One for each call.
     pub receipts: Vec<Receipt>,
+    /// What the gates were asked beside the submission, as far as it came.
+    pub circumstances: Circumstances,
     /// Remarks for the operator: warnings of a policy, failures of gates in monitor mode.
     pub notes: Vec<String>,
     /// How the operation ends because of a gate; none where every gate let it pass.
@@ -78,6 +82,8 @@ async fn run(
         attributes: translate::job(input.source, &input.job),
     };
 
+    evaluation.circumstances.facts.clone_from(&input.facts);
+    evaluation.circumstances.job.clone_from(&input.job);
     let check = Question::Check {
         script: script.clone(),
         requirements: requires,
@@ -95,6 +101,7 @@ async fn run(
     )
     .await;
     let checks = environment(checks, input.live_facts, evaluation)?;
+    evaluation.circumstances.checks.clone_from(&checks);
     let prepared = plan(plans, input, &parameters, evaluation)?;
 
     let bundle = assemble(input.submission, input.source, prepared);
@@ -117,6 +124,7 @@ async fn run(
     )
     .await;
     let enforced = findings(scans, &seen, evaluation)?;
+    evaluation.circumstances.findings.clone_from(&enforced);
 
     let review = Review {
         bundle: seen.clone(),
@@ -178,7 +186,9 @@ async fn stage<'a>(
                 }
                 let bundle_seen = bundle.map(|(seen, _)| seen);
                 let answer = check::check(called.answer.clone(), gate.manifest(), bundle_seen);
-                let receipt = receipt(gate, &answered, &answer, bundle.map(|(_, digest)| digest));
+                let question_sha256 = encoded.as_ref().map_or([0; 32], |question| question.sha256);
+                let digest = bundle.map(|(_, digest)| digest);
+                let receipt = receipt::of(gate, question_sha256, &answered, &answer, digest);
                 Answered {
                     gate,
                     answer,
@@ -187,49 +197,6 @@ async fn stage<'a>(
             }),
     )
     .await
-}
-
-fn receipt(
-    gate: &BoundGate,
-    answered: &domain::Answered,
-    answer: &Result<Answer, CallError>,
-    bundle_sha256: Option<Digest>,
-) -> Receipt {
-    let verdict = match answer {
-        Err(_) => "error",
-        Ok(Answer::Checks(checks))
-            if checks
-                .iter()
-                .all(|check| check.status == a::CheckStatus::Met) =>
-        {
-            "pass"
-        }
-        Ok(Answer::Checks(_)) => "unmet",
-        Ok(Answer::Prepared(Plan::Planned(_))) => "pass",
-        Ok(Answer::Prepared(Plan::Refused(_))) => "refused",
-        Ok(Answer::Findings(findings)) if findings.is_empty() => "pass",
-        Ok(Answer::Findings(_)) => "findings",
-        Ok(Answer::Decision(decision)) => match decision.verdict {
-            Verdict::Allow => "pass",
-            Verdict::AllowWithWarnings => "warnings",
-            Verdict::RequireApproval => "require-approval",
-            Verdict::Block => "block",
-        },
-    };
-    Receipt {
-        plugin: gate.manifest().id.clone(),
-        version: gate.manifest().version.to_string(),
-        component_sha256: Digest::from_bytes(gate.component_sha256()),
-        settings_sha256: Digest::from_bytes(gate.settings_sha256()),
-        contract: gate.contract().version().to_owned(),
-        runtime: gate.runtime().to_owned(),
-        bundle_sha256,
-        verdict_sha256: Digest::from_bytes(answered.verdict_sha256),
-        verdict: verdict.to_owned(),
-        fuel: answered.called.fuel,
-        duration_us: answered.called.duration_us,
-        mode: gate.mode(),
-    }
 }
 
 /// The answers of a stage; one that is missing blocks where its gate enforces, and is noted where it monitors.
@@ -348,10 +315,9 @@ fn plan(
     if !prepared && !parameters.is_empty() {
         return refuse("no gate for the stage prepare is bound, and parameters reach a script only through one".to_owned());
     }
-    match render(input.source, &input.submission.parameters, &plan) {
-        Ok(prepared) => Ok(prepared),
-        Err(reason) => refuse(reason),
-    }
+    let rendered = render(input.source, &input.submission.parameters, &plan);
+    evaluation.circumstances.plan = plan;
+    rendered.or_else(refuse)
 }
 
 /// Records all findings; returns those of enforcing scanners, which a policy sees.

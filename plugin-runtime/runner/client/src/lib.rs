@@ -14,11 +14,13 @@
 //! - [`evaluate`](mod@evaluate): the pipeline.
 //! - [`approval`]: what all policies' decisions come to, and which of them an approval answers.
 //! - [`hostile`]: what is made of bytes that nobody believes, for fuzzers.
+//! - [`circumstances`]: what is kept of a question.
 //! - [`trial`]: one question to one gate, with what it cost, for those who write gates.
 
 pub mod approval;
 mod cache;
 mod check;
+pub mod circumstances;
 pub mod component;
 pub mod domain;
 pub mod evaluate;
@@ -27,14 +29,18 @@ pub mod memory_file;
 pub mod passing;
 mod process;
 pub mod program;
+mod receipt;
 pub mod render;
 mod translate;
 pub mod trial;
 pub mod wire;
 
 pub use approval::{APPROVAL_REQUIRED, Approval, Counts};
+pub use circumstances::Circumstances;
 pub use component::Component;
-pub use domain::{BindError, BindRequest, BoundGate, DomainOptions, GateDomain, IDLE};
+pub use domain::{
+    BindError, BindRequest, BoundGate, DomainOptions, GateDomain, IDLE, settings_sha256,
+};
 pub use evaluate::{Evaluation, Input, evaluate};
 pub use process::{GATE_UIDS, GATE_USER};
 pub use translate::{call_limits, fact, settings};

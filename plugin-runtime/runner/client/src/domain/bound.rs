@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use sha2::{Digest as _, Sha256};
 use sluice_gate_types::answer::CallError;
 use sluice_gate_types::contract::Contract;
 use sluice_gate_types::input::Value;
 use sluice_gate_types::limits::CallLimits;
 use sluice_gate_types::manifest::{Manifest, World};
+use sluice_protocol::receipt::GateLimits;
 use sluice_protocol::report::Mode;
 
-use super::{Answers, BindError, BindRequest, GRACE, GateDomain, LARGEST_ANSWER};
+use super::{Answers, BindError, BindRequest, GRACE, GateDomain, LARGEST_ANSWER, digest_of_answer};
 use crate::cache::{Entry, Key};
 use crate::component::Component;
 use crate::process::{Gone, Process};
@@ -29,6 +29,8 @@ pub(crate) struct Answered {
     pub(crate) called: Called,
     /// Of the answer's one encoding.
     pub(crate) verdict_sha256: [u8; 32],
+    /// It was there already.
+    pub(crate) cached: bool,
 }
 
 /// A plugin that is admitted, configured and ready. Cloning gives another handle.
@@ -67,6 +69,7 @@ impl Answered {
         Self {
             called,
             verdict_sha256: [0; 32],
+            cached: false,
         }
     }
 }
@@ -120,6 +123,24 @@ impl BoundGate {
         &self.0.runtime
     }
 
+    /// What one call of it may use.
+    #[must_use]
+    pub fn limits(&self) -> GateLimits {
+        let CallLimits {
+            fuel,
+            memory,
+            time_ms,
+            answer,
+            log_lines: _,
+        } = self.0.limits;
+        GateLimits {
+            fuel,
+            memory,
+            time_ms,
+            answer,
+        }
+    }
+
     /// Why it is configured on every call, where it could not be snapshotted.
     #[must_use]
     pub fn not_snapshotted(&self) -> Option<&str> {
@@ -134,15 +155,13 @@ impl BoundGate {
             return Arc::clone(answered);
         }
         let called = self.call(question).await;
-        let mut encoded = Vec::new();
-        if let Err(error) = ciborium::into_writer(&called.answer, &mut encoded) {
-            tracing::error!(%error, "an answer has no CBOR form");
-        }
+        let (verdict_sha256, length) = digest_of_answer(&called.answer);
         let answered = Arc::new(Answered {
             called,
-            verdict_sha256: Sha256::digest(&encoded).into(),
+            verdict_sha256,
+            cached: false,
         });
-        if answered.called.answer.is_ok() && encoded.len() <= LARGEST_ANSWER {
+        if answered.called.answer.is_ok() && length <= LARGEST_ANSWER {
             // What it costs and logs is the first call's alone.
             let kept = Answered {
                 called: Called {
@@ -153,6 +172,7 @@ impl BoundGate {
                     log: Vec::new(),
                 },
                 verdict_sha256: answered.verdict_sha256,
+                cached: true,
             };
             self.answers().put(key, Arc::new(kept));
         }

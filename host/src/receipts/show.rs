@@ -1,0 +1,64 @@
+//! The receipts of an operation, with what anyone needs who does not believe this host.
+
+use sluice_protocol::ids::OperationId;
+use sluice_protocol::receipt::{Receipt, Subject, statement};
+
+use super::Verified;
+use crate::store::operations::{self, OperationRow};
+use crate::store::receipts::{self, In};
+use crate::store::tenants::Tenant;
+use crate::store::{Connection, StoreError};
+
+/// The receipts of an operation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shown {
+    /// The operation.
+    pub operation: OperationRow,
+    /// In the order of the calls.
+    pub receipts: Vec<Receipt>,
+    /// What the machine signed: the statement, and how that is verified. None where the host asked its own gates, and nothing
+    /// was sent.
+    pub signed: Option<(Vec<u8>, Verified)>,
+}
+
+/// The receipts of the tenant's operation; none where it has no such operation.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub fn show(
+    conn: &Connection,
+    tenant: &Tenant,
+    id: OperationId,
+) -> Result<Option<Shown>, StoreError> {
+    let Some(operation) = operations::find(conn, tenant.id, id)? else {
+        return Ok(None);
+    };
+    let reports = operations::reports(conn, tenant.id, id)?;
+    let row = receipts::find(conn, tenant.id, id)?;
+    let report = match row.as_ref().map(|row| row.place) {
+        Some(In::LateReport) => reports.late,
+        Some(In::Report) | None => reports.report,
+    };
+    let receipts = report.map_or_else(Vec::new, |report| report.receipts);
+    let signed = row.map(|row| {
+        let subject = Subject {
+            tenant: tenant.id,
+            machine: row.machine,
+            operation: id,
+        };
+        let inputs = row
+            .verified
+            .inputs
+            .as_deref()
+            .map(sluice_protocol::digest::Digest::of);
+        let statement = statement(subject, &receipts, inputs)
+            .map_err(|error| StoreError::Corrupt(error.to_string()))?;
+        Ok::<_, StoreError>((statement, row.verified))
+    });
+    Ok(Some(Shown {
+        operation,
+        signed: signed.transpose()?,
+        receipts,
+    }))
+}
