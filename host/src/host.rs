@@ -10,6 +10,7 @@ use crate::jobs::Events;
 use crate::metrics::Metrics;
 use crate::operators::Failures;
 use crate::plugins::Gates;
+use crate::receipts::Trials;
 use crate::rollouts::Rollouts;
 use crate::schedules::Schedules;
 use crate::secrets::SecretsKey;
@@ -34,6 +35,8 @@ pub struct Host {
     pub schedules: Schedules,
     /// The gates of the preflight.
     pub gates: Gates,
+    /// The place of a replay or backtest.
+    pub trials: Trials,
     /// What is counted.
     pub metrics: Metrics,
     /// Requests with tokens that are nobody's.

@@ -5,7 +5,7 @@
 //! - [`schedules`]: scripts that run by themselves.
 //! - [`link`]: the machines' connections.
 //! - [`plugins`]: gates: trusted, installed, bound.
-//! - [`receipts`]: what the machines' gates said, signed.
+//! - [`receipts`]: what the machines' gates said, signed; asked again, and what they would say.
 //! - [`fleet`]: machines: names, tags, presence, enrollment.
 //! - [`operators`]: tokens and permissions.
 //! - [`secrets`]: values that scripts get and nobody gets back.

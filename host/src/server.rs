@@ -25,6 +25,7 @@ use crate::link::Link;
 use crate::metrics::Metrics;
 use crate::operators::Failures;
 use crate::plugins::{self, Gates};
+use crate::receipts::Trials;
 use crate::rest;
 use crate::rollouts::{self, Rollouts};
 use crate::schedules::{self, Schedules};
@@ -147,6 +148,7 @@ impl Server {
             rollouts: Rollouts::default(),
             schedules: Schedules::default(),
             gates: Gates::new(directory.gates()?, options.gate_runner),
+            trials: Trials::default(),
             metrics: Metrics::default(),
             failures: Failures::default(),
             addresses: Addresses {

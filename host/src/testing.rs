@@ -16,6 +16,7 @@ use crate::jobs::{self, Events, Machine};
 use crate::metrics::Metrics;
 use crate::operators::{self, Actor, BearerToken, Failures, Permission};
 use crate::plugins::Gates;
+use crate::receipts::Trials;
 use crate::rollouts::Rollouts;
 use crate::schedules::Schedules;
 use crate::secrets::SecretsKey;
@@ -51,6 +52,7 @@ impl TestHost {
                 dir.path().join("gates"),
                 Some("/nonexistent/sluice-gate-runner".into()),
             ),
+            trials: Trials::default(),
             metrics: Metrics::default(),
             failures: Failures::default(),
             addresses: Addresses {

@@ -41,6 +41,7 @@ pub use expire::sweep;
 pub use follow::{Followed, Follower};
 pub use lockdown::{LockdownError, Locked, lift_lockdown, lock_down};
 pub use outcome::{Machine, Outcome, store_report};
+pub(crate) use preflight::attachment_texts;
 pub use preview::preview;
 pub use progress::{store_output, store_step};
 pub(crate) use request::DEFAULT_EXPIRY;

@@ -5,6 +5,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use sluice_gate_client::{BoundGate, Input};
 use sluice_gate_types::input::{Attribute, Origin, Value};
 use sluice_protocol::attachment::LARGEST_TEXT;
+use sluice_protocol::bundle::Attachment;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::{Block, Ending};
 use sluice_protocol::gates::is_among;
@@ -79,7 +80,7 @@ pub(super) async fn check(
         targets: targets.len() as u64,
         gates,
         bound,
-        texts: texts(host, actor, order).await,
+        texts: attachment_texts(host, actor.tenant.id, &order.submission.attachments).await,
         now,
     };
     // The futures are made before they are polled: what borrows from `preflight` must not be made inside of the stream.
@@ -219,16 +220,18 @@ impl Preflight<'_> {
 }
 
 /// Contents of attachments by name, where they are text that gates may want to see.
-async fn texts(host: &SharedHost, actor: &Actor, order: &Order) -> Vec<(String, String)> {
+pub(crate) async fn attachment_texts(
+    host: &SharedHost,
+    tenant: TenantId,
+    attachments: &[Attachment],
+) -> Vec<(String, String)> {
     let mut texts = Vec::new();
-    for attachment in order
-        .submission
-        .attachments
+    for attachment in attachments
         .iter()
         .filter(|attachment| attachment.size <= LARGEST_TEXT)
     {
         // One that cannot be read is for the gates to judge: they see its name and digest without a text.
-        match host.blobs.read(actor.tenant.id, attachment.sha256).await {
+        match host.blobs.read(tenant, attachment.sha256).await {
             // A byte that is no text must not hide the rest from a scanner.
             Ok(bytes) => texts.push((
                 attachment.name.clone(),

@@ -14,6 +14,7 @@ mod settings;
 mod trust;
 
 pub use bind::{BindError, NewBinding, bind, unbind};
+pub(crate) use bind::{checked, find, from_json};
 pub use gate_set::{announce, applies, interface, of_machine};
 pub use gates::{Gates, prepare};
 pub use install::{InstallError, Installed, install};

@@ -2,12 +2,21 @@
 //!
 //! ```text
 //! a report comes -> verify (the machine's certificate, this operation) -> stored with it
+//! replay    the question made again from what is stored -> asked in the tenant's runner -> the same verdict, the same fuel?
+//! backtest  the last jobs -> the gates of now, and the same with another version or settings -> what would be decided otherwise
 //! ```
 
+mod backtest;
+mod material;
+mod replay;
 mod show;
+mod trials;
 mod verify;
 
+pub use backtest::{Backtest, BacktestError, Changed, Decision, MOST_JOBS, Tried, backtest};
+pub use replay::{Compared, ReplayError, Replayed, replay};
 pub use show::{Shown, show};
+pub use trials::{Busy, Trials};
 pub use verify::{Reported, Verified, verify};
 
 use sluice_protocol::digest::Digest;

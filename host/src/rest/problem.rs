@@ -14,6 +14,7 @@ use crate::jobs::{ApproveError, CancelError, LockdownError, NotOpen, SubmitError
 use crate::library::{self, ArchiveError, ChooseError, RedactError};
 use crate::operators::{AuthenticationError, CreateTokenError, Denied};
 use crate::plugins::{BindError, InstallError, TrustError};
+use crate::receipts::{BacktestError, Busy, ReplayError};
 use crate::rollouts;
 use crate::schedules;
 use crate::secrets::{ChangeSecretError, UseError};
@@ -475,6 +476,40 @@ impl From<BindError> for Refusal {
             BindError::Blob(error) => error.into(),
             BindError::Store(error) => error.into(),
         }
+    }
+}
+
+impl From<ReplayError> for Refusal {
+    fn from(error: ReplayError) -> Self {
+        match error {
+            ReplayError::NoOperation(_) => {
+                Self::not_found("operation-not-found", error.to_string())
+            }
+            ReplayError::Busy(error) => error.into(),
+            ReplayError::Runner(_) => Self::internal("gate-runner-failed", &error),
+            ReplayError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<BacktestError> for Refusal {
+    fn from(error: BacktestError) -> Self {
+        match error {
+            BacktestError::Bind(error) => error.into(),
+            BacktestError::Busy(error) => error.into(),
+            BacktestError::Runner(_) => Self::internal("gate-runner-failed", &error),
+            BacktestError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<Busy> for Refusal {
+    fn from(error: Busy) -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "trial-runs",
+            error.to_string(),
+        )
     }
 }
 

@@ -285,6 +285,25 @@ pub fn list(
     )
 }
 
+/// The ids of jobs, the newest first, from before `before` where one is given.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub fn ids_before(
+    conn: &Connection,
+    tenant: TenantId,
+    before: Option<JobId>,
+    limit: u32,
+) -> Result<Vec<JobId>, StoreError> {
+    all(
+        conn,
+        "SELECT id FROM jobs WHERE tenant = ?1 AND (?2 IS NULL OR id < ?2) ORDER BY id DESC LIMIT ?3",
+        params![tenant.to_string(), before.map(|id| id.to_string()), limit],
+        |row| parsed(row, "id"),
+    )
+}
+
 fn read(row: &Row<'_>) -> Result<JobRow, StoreError> {
     Ok(JobRow {
         id: parsed(row, "id")?,

@@ -382,8 +382,11 @@ fn a_script_that_is_too_large_is_refused_with_the_limit() {
 #[test]
 fn what_this_version_lacks_says_so() {
     let fleet = Fleet::builder().agents(0).without_gates().start();
-    for arguments in [["plugin", "backtest"], ["plugin", "replay"]] {
-        let output = fleet.sluice(&[arguments.as_slice(), &["x"]].concat());
+    for arguments in [
+        &["plugin", "install", "oci://registry/x"][..],
+        &["plugin", "new", "x", "--lang", "c"],
+    ] {
+        let output = fleet.sluice(arguments);
         assert_eq!(
             (output.code, output.stdout.as_str()),
             (125, ""),

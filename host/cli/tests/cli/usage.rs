@@ -54,8 +54,6 @@ fn what_is_not_there_yet_says_so() {
         &["plugin", "new", "x", "--lang", "c"][..],
         &["plugin", "new", "x", "--lang", "python"],
         &["plugin", "new", "x", "--lang", "js"],
-        &["plugin", "backtest", "p"],
-        &["plugin", "replay", "r"],
         &["plugin", "install", "oci://registry/x"],
     ] {
         let (code, stdout, stderr) = run(arguments);

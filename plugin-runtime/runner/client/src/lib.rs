@@ -14,7 +14,7 @@
 //! - [`evaluate`](mod@evaluate): the pipeline.
 //! - [`approval`]: what all policies' decisions come to, and which of them an approval answers.
 //! - [`hostile`]: what is made of bytes that nobody believes, for fuzzers.
-//! - [`circumstances`]: what is kept of a question.
+//! - [`circumstances`], [`replay`]: what is kept of a question, and asking it again.
 //! - [`trial`]: one question to one gate, with what it cost, for those who write gates.
 
 pub mod approval;
@@ -31,6 +31,7 @@ mod process;
 pub mod program;
 mod receipt;
 pub mod render;
+pub mod replay;
 mod translate;
 pub mod trial;
 pub mod wire;

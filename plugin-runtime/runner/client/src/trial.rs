@@ -138,7 +138,12 @@ pub async fn ask(gate: &BoundGate, trial: &Trial) -> Tried {
     }
 }
 
-fn question(world: World, trial: &Trial, bundle: &sluice_gate_types::input::Bundle) -> Question {
+/// The question to a gate of this world.
+pub(crate) fn question(
+    world: World,
+    trial: &Trial,
+    bundle: &sluice_gate_types::input::Bundle,
+) -> Question {
     let job = Job {
         attributes: translate::job(&trial.source, &trial.job),
     };

@@ -101,13 +101,7 @@ fn language(word: &str) -> Result<Language, String> {
 }
 
 pub(super) async fn bind(global: &Global, bind: Bind) -> Result<u8, Error> {
-    let settings = match &bind.settings {
-        Some(path) => read_settings(
-            path,
-            &std::fs::read_to_string(path).map_err(Error::read(path))?,
-        )?,
-        None => BTreeMap::new(),
-    };
+    let settings = read_settings_file(bind.settings.as_deref())?.unwrap_or_default();
     let mut limits = GateLimits::default();
     for limit in bind.limit {
         match limit {
@@ -230,6 +224,17 @@ const fn mode_word(mode: Mode) -> &'static str {
         Mode::Enforce => "enforce",
         Mode::Monitor => "monitor",
     }
+}
+
+/// The settings in a file, where one is named.
+pub(super) fn read_settings_file(
+    path: Option<&Path>,
+) -> Result<Option<BTreeMap<String, serde_json::Value>>, Error> {
+    let Some(path) = path else {
+        return Ok(None);
+    };
+    let text = std::fs::read_to_string(path).map_err(Error::read(path))?;
+    read_settings(path, &text).map(Some)
 }
 
 /// TOML has more types than settings: dates are refused here, the rest by the plugin's schema on the host.

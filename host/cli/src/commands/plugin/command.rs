@@ -1,6 +1,5 @@
 //! The commands, and who does them.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Subcommand;
@@ -9,7 +8,9 @@ use sluice_gate_types::signature::PublicKey;
 use sluice_protocol::units::Span;
 
 use super::new::{Language, PluginName};
-use super::{bench, binding, build, inspect, install, new, publisher, sign, test};
+use super::{
+    backtest, bench, binding, build, inspect, install, new, publisher, replay, sign, test,
+};
 use crate::command_line::Global;
 use crate::error::Error;
 
@@ -130,19 +131,33 @@ pub(crate) enum PluginCommand {
         #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         calls: u32,
     },
-    /// Run a receipt again (not implemented in this version)
-    #[command(hide = true, disable_help_flag = true)]
-    Replay(Later),
-    /// Run a plugin on past operations (not implemented in this version)
-    #[command(hide = true, disable_help_flag = true)]
-    Backtest(Later),
-}
-
-/// Whatever stands behind a command that a later version will have.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Later {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    _rest: Vec<OsString>,
+    /// Ask the gates of an operation again what they were asked, and compare: the same verdict, and with the same runtime the
+    /// same fuel
+    Replay {
+        /// The operation's id, as in sluice job show
+        operation: String,
+        /// Only receipts of the plugin with this id
+        #[arg(long, value_name = "ID")]
+        plugin: Option<String>,
+        /// Settings, as TOML, of a gate of the machine's owner, which the host does not know
+        #[arg(long, value_name = "FILE.toml")]
+        settings: Option<PathBuf>,
+    },
+    /// Show which of the last operations would be decided otherwise with this plugin or these settings; changes nothing
+    Backtest {
+        /// A plugin's id (its newest installed version), or the digest of its component
+        #[arg(value_name = "ID|DIGEST")]
+        plugin: String,
+        /// Settings, as TOML; absent: those of the bindings whose place it takes
+        #[arg(long, value_name = "FILE.toml")]
+        settings: Option<PathBuf>,
+        /// How many jobs to look at, the last ones
+        #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        last: u32,
+        /// The tenant
+        #[arg(long, value_name = "T")]
+        tenant: Option<String>,
+    },
 }
 
 /// Runs the command.
@@ -190,7 +205,16 @@ pub(crate) async fn run(global: &Global, command: PluginCommand) -> Result<u8, E
             cases,
             calls,
         } => bench::bench(global.json, &plugin, cases.as_deref(), calls).await,
-        PluginCommand::Replay(_) => Err(Error::NotImplemented("sluice plugin replay")),
-        PluginCommand::Backtest(_) => Err(Error::NotImplemented("sluice plugin backtest")),
+        PluginCommand::Replay {
+            operation,
+            plugin,
+            settings,
+        } => replay::replay(global, &operation, plugin, settings.as_deref()).await,
+        PluginCommand::Backtest {
+            plugin,
+            settings,
+            last,
+            tenant,
+        } => backtest::backtest(global, &plugin, settings.as_deref(), last, tenant).await,
     }
 }

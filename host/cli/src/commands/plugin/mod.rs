@@ -1,8 +1,9 @@
 //! `sluice plugin`: gates.
 //!
-//! For operators: `install`, `binding`, `publisher`. For authors, who need no host: `new`, `build`, `test`, `bench`,
+//! For operators: `install`, `binding`, `publisher`, `replay`, `backtest`. For authors, who need no host: `new`, `build`, `test`, `bench`,
 //! `inspect`, `sign`.
 
+mod backtest;
 mod bench;
 mod binding;
 mod build;
@@ -13,6 +14,7 @@ mod inspect;
 mod install;
 mod new;
 mod publisher;
+mod replay;
 mod section;
 mod sign;
 mod test;
