@@ -8,7 +8,7 @@ use crate::blobs::BlobStore;
 use crate::fleet::Presence;
 use crate::jobs::Events;
 use crate::metrics::Metrics;
-use crate::operators::Failures;
+use crate::operators::{Failures, Roles};
 use crate::plugins::Gates;
 use crate::receipts::Trials;
 use crate::rollouts::Rollouts;
@@ -39,6 +39,8 @@ pub struct Host {
     pub trials: Trials,
     /// What is counted.
     pub metrics: Metrics,
+    /// What roles mean, as far as they were read.
+    pub roles: Roles,
     /// Requests with tokens that are nobody's.
     pub failures: Failures,
     /// Where it is reached.

@@ -8,7 +8,7 @@ use sluice_transport::identity::{self, Authority};
 use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;
 use crate::directory::{DataDirectory, DirectoryError};
-use crate::operators::{self, BearerToken, CreateTokenError, Permission};
+use crate::operators::{self, BearerToken, CreateTokenError, Grants};
 use crate::store::{OpenError, Store, tenants};
 
 /// The name of the operator whose token is the first.
@@ -44,7 +44,7 @@ async fn set_up(directory: &DataDirectory, now: UnixMillis) -> Result<BearerToke
                 conn,
                 tenant.id,
                 FIRST_OPERATOR,
-                Permission::ALL,
+                Grants::of_role(operators::OWNER),
                 None,
                 None,
                 now,
@@ -108,6 +108,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::operators::{Permission, Roles};
 
     #[tokio::test]
     async fn a_host_is_set_up_once_for_its_owner_alone() {
@@ -138,9 +139,11 @@ mod tests {
             2
         );
         let actor = store
-            .read(|conn| operators::authenticate(conn, &token, "test", UnixMillis::now()))
+            .read(|conn| {
+                operators::authenticate(conn, &Roles::default(), &token, "test", UnixMillis::now())
+            })
             .expect("is good");
-        assert_eq!(actor.permissions.len(), Permission::ALL.len());
+        assert_eq!(actor.permissions().count(), Permission::ALL.len());
     }
 
     #[tokio::test]

@@ -23,7 +23,7 @@ use crate::host::{Addresses, Host, SharedHost};
 use crate::jobs::{self, Events};
 use crate::link::Link;
 use crate::metrics::Metrics;
-use crate::operators::Failures;
+use crate::operators::{Failures, Roles};
 use crate::plugins::{self, Gates};
 use crate::receipts::Trials;
 use crate::rest;
@@ -150,6 +150,7 @@ impl Server {
             gates: Gates::new(directory.gates()?, options.gate_runner),
             trials: Trials::default(),
             metrics: Metrics::default(),
+            roles: Roles::default(),
             failures: Failures::default(),
             addresses: Addresses {
                 agents: if options.advertise.is_empty() {

@@ -14,7 +14,7 @@ use crate::fleet::{Inbox, Presence, Session};
 use crate::host::{Addresses, Host, SharedHost};
 use crate::jobs::{self, Events, Machine};
 use crate::metrics::Metrics;
-use crate::operators::{self, Actor, BearerToken, Failures, Permission};
+use crate::operators::{self, Actor, BearerToken, Failures, Grants, Permission};
 use crate::plugins::Gates;
 use crate::receipts::Trials;
 use crate::rollouts::Rollouts;
@@ -54,6 +54,7 @@ impl TestHost {
             ),
             trials: Trials::default(),
             metrics: Metrics::default(),
+            roles: crate::operators::Roles::default(),
             failures: Failures::default(),
             addresses: Addresses {
                 agents: vec!["127.0.0.1:7443".to_owned()],
@@ -66,7 +67,8 @@ impl TestHost {
             .write(|conn| tenants::create(conn, tenants::DEFAULT, NOW))
             .await
             .expect("creates");
-        let (admin, token) = operator(&host, &tenant, "admin", Permission::ALL).await;
+        let (admin, token) =
+            operator(&host, &tenant, "admin", Grants::of_role(operators::OWNER)).await;
         Self {
             host,
             tenant,
@@ -87,7 +89,37 @@ impl TestHost {
         name: &'static str,
         permissions: &'static [Permission],
     ) -> (Actor, BearerToken) {
-        operator(&self.host, &self.tenant, name, permissions).await
+        operator(
+            &self.host,
+            &self.tenant,
+            name,
+            Grants::of_permissions(permissions),
+        )
+        .await
+    }
+
+    /// Another operator of the same tenant, with roles alone.
+    pub(crate) async fn with_roles(
+        &self,
+        name: &'static str,
+        roles: &[&str],
+    ) -> (Actor, BearerToken) {
+        operator(&self.host, &self.tenant, name, with_roles(roles)).await
+    }
+
+    /// Another operator of [`Self::stranger`]'s tenant, with roles alone.
+    pub(crate) async fn stranger_with_roles(
+        &self,
+        name: &'static str,
+        roles: &[&str],
+    ) -> (Actor, BearerToken) {
+        let tenant = self
+            .host
+            .store
+            .read(|conn| tenants::find_by_name(conn, "other"))
+            .expect("reads")
+            .expect("there is another tenant");
+        operator(&self.host, &tenant, name, with_roles(roles)).await
     }
 
     /// Another tenant, and an operator of it who may do everything.
@@ -98,7 +130,13 @@ impl TestHost {
             .write(|conn| tenants::create(conn, "other", NOW))
             .await
             .expect("creates");
-        operator(&self.host, &tenant, "stranger", Permission::ALL).await
+        operator(
+            &self.host,
+            &tenant,
+            "stranger",
+            Grants::of_role(operators::OWNER),
+        )
+        .await
     }
 
     /// An enrolled machine that is not connected.
@@ -194,24 +232,28 @@ pub(crate) fn request(machine: &str) -> SubmitJob {
     }
 }
 
+fn with_roles(roles: &[&str]) -> Grants {
+    Grants {
+        roles: roles.iter().map(|&role| role.to_owned()).collect(),
+        permissions: None,
+    }
+}
+
 async fn operator(
     host: &SharedHost,
     tenant: &Tenant,
     name: &'static str,
-    permissions: &'static [Permission],
+    grants: Grants,
 ) -> (Actor, BearerToken) {
     let id = tenant.id;
-    let (row, token) = host
+    let (_, token) = host
         .store
-        .write(move |conn| operators::create(conn, id, name, permissions, None, None, NOW))
+        .write(move |conn| operators::create(conn, id, name, grants, None, None, NOW))
         .await
         .expect("makes a token");
-    let actor = Actor {
-        tenant: tenant.clone(),
-        token: row.id,
-        name: name.to_owned(),
-        permissions: permissions.to_vec(),
-        source: "test".to_owned(),
-    };
+    let actor = host
+        .store
+        .read(|conn| operators::authenticate(conn, &host.roles, &token, "test", NOW))
+        .expect("is good");
     (actor, token)
 }

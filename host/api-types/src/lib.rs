@@ -13,7 +13,7 @@
 //! - [`machine`], [`enroll_token`]: the fleet.
 //! - [`plugin`], [`publisher`], [`binding`]: the gates; [`receipt`]: what they said.
 //! - [`secret`]: what scripts get in confidence.
-//! - [`token`]: who may do what.
+//! - [`operator`], [`role`], [`token`]: who may do what.
 //! - [`audit`]: the record, and how anyone verifies it.
 
 pub mod audit;
@@ -27,11 +27,13 @@ pub mod job;
 pub mod lockdown;
 pub mod machine;
 pub mod operation;
+pub mod operator;
 pub mod page;
 pub mod plugin;
 pub mod problem;
 pub mod publisher;
 pub mod receipt;
+pub mod role;
 pub mod rollout;
 pub mod schedule;
 pub mod script;

@@ -7,10 +7,17 @@ use sluice_protocol::units::Span;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateToken {
-    /// The operator's name, as it will stand in the audit log.
+    /// Its name, and without `operator` also that of its operator, as it will stand in the audit log.
     pub name: String,
-    /// Names such as `RemoteExecution`; none beyond the maker's own.
-    pub permissions: Vec<String>,
+    /// Whose it is; an operator of its own where absent.
+    #[serde(default)]
+    pub operator: Option<String>,
+    /// Names of roles; none that gives more than the maker has. Of an operator's token: what it leaves of theirs.
+    #[serde(default)]
+    pub roles: Vec<String>,
+    /// Names such as `RemoteExecution`; none beyond the maker's own. Of an operator's token: what it leaves of theirs.
+    #[serde(default)]
+    pub permissions: Option<Vec<String>>,
     /// How long it is good; until revoked where absent.
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "30d")]
@@ -34,11 +41,17 @@ pub struct CreatedToken {
 pub struct Token {
     /// Its id.
     pub id: String,
-    /// The operator's name.
+    /// Its name.
     pub name: String,
+    /// The operator's name.
+    #[serde(default)]
+    pub operator: String,
     /// The tenant's name.
     pub tenant: String,
-    /// What it may do.
+    /// The roles that it is for: those of its operator, or what it leaves of them.
+    #[serde(default)]
+    pub roles: Vec<String>,
+    /// The permissions that it is for, besides the roles'.
     pub permissions: Vec<String>,
     /// RFC 3339.
     pub created_at: String,

@@ -9,7 +9,10 @@ pub struct WhoAmI {
     pub operator: String,
     /// The name of the tenant that requests without one are for.
     pub tenant: String,
-    /// Names such as `RemoteExecution`.
+    /// The operator's roles.
+    #[serde(default)]
+    pub roles: Vec<String>,
+    /// Names such as `RemoteExecution`: what may be done, on some machines at least.
     pub permissions: Vec<String>,
     /// The version of the host's software.
     pub host_version: String,

@@ -7,8 +7,8 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::commands::{
-    audit, completion, doctor, job, lockdown, login, machine, man, plugin, run, schedule, script,
-    secret, token,
+    audit, completion, doctor, job, lockdown, login, machine, man, operator, plugin, role, run,
+    schedule, script, secret, token,
 };
 use crate::error::Error;
 
@@ -70,6 +70,12 @@ pub(crate) enum Command {
     /// Secrets for scripts: set, rotate, list, revoke
     #[command(subcommand)]
     Secret(secret::SecretCommand),
+    /// Operators: create, list, roles, remove
+    #[command(subcommand)]
+    Operator(operator::OperatorCommand),
+    /// Roles, which say what operators may do: list, show, set, remove
+    #[command(subcommand)]
+    Role(role::RoleCommand),
     /// Operators' tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -294,6 +300,16 @@ mod tests {
             "plugin bind scanner --binding 01890a5d-ac96-774b-bcce-b302099a8057",
             "plugin revisions b",
             "token create ci --permission RemoteExecution --expires 30d",
+            "token create ci --operator ann --role viewer --role auditor --tenant t",
+            "operator create ann --role helpdesk,viewer --tenant t",
+            "operator list --tenant t",
+            "operator roles ann --role operator",
+            "operator remove ann",
+            "role list --tenant t",
+            "role show r",
+            "role set r f --tenant t",
+            "role set r -",
+            "role remove r",
             "token list",
             "token revoke t",
             "audit list",

@@ -19,12 +19,13 @@ use sluice_gate_client::APPROVAL_REQUIRED;
 use sluice_protocol::bundle::Source;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::{Ending, State};
-use sluice_protocol::ids::{JobId, MachineId};
+use sluice_protocol::ids::{JobId, MachineId, TenantId};
 use sluice_protocol::units::Span;
 use uuid::Uuid;
 
 pub use self::error::{ApproveError, NotOpen};
 use super::approval::{Approval, Blocked};
+use super::authorize::Needs;
 use super::request::{MOST_NAMES, bounded};
 use super::targets::Target;
 use super::{Order, RequestError, Selection, SubmitError, deliver, preflight, record, submit};
@@ -81,6 +82,8 @@ struct Asked {
     operations: Vec<Candidate>,
     /// Names in the request that are none of its machines'.
     unknown: Vec<String>,
+    /// The operator who submitted the job, by whatever token.
+    submitter: Option<Uuid>,
     /// Who made the approver's token, and the token of that one, and so on.
     makers: Vec<Maker>,
 }
@@ -126,8 +129,13 @@ impl Asked {
                         }
                     }
                 }
+                let submitted = match &job {
+                    Some(job) => tokens::find(conn, tenant, job.token)?,
+                    None => None,
+                };
                 Ok(Self {
                     job,
+                    submitter: submitted.map(|token| token.operator),
                     operations: candidates,
                     unknown,
                     makers: tokens::makers(conn, tenant, token)?,
@@ -196,7 +204,7 @@ async fn accept(
 ) -> Result<(JobId, Vec<record::Queued>), ApproveError> {
     actor.require(Permission::ApproveJobs)?;
     let job = asked.job.as_ref().ok_or(ApproveError::NoJob)?;
-    not_their_own(actor, job, &asked.makers)?;
+    not_their_own(actor, job, asked)?;
     let (tenant, id) = (actor.tenant.id, job.id);
     if host
         .store
@@ -218,9 +226,17 @@ async fn accept(
         blocked: open(asked, request, now)?,
     };
     let submitter = submitter(host, actor, job, now)?;
+    let needs = needs(host, actor.tenant.id, job)?;
+    needs.in_general(&submitter).map_err(SubmitError::from)?;
     let order = order(host, job, approval.clone(), request)?;
 
     let (targets, gates) = submit::look_up(host, actor.tenant.id, &order).await?;
+    // What runs is the submitter's, who must have the right to it now, and the word for it is the approver's.
+    needs.on(host, &submitter, &order, &targets).await?;
+    match Needs::of_approval().on(host, actor, &order, &targets).await {
+        Err(SubmitError::Denied(denied)) => return Err(denied.into()),
+        answer => answer?,
+    }
     if let Some(Target::NotFound(id)) = targets
         .iter()
         .find(|target| matches!(target, Target::NotFound(_)))
@@ -262,17 +278,17 @@ fn too_many() -> SubmitError {
     })
 }
 
-/// Two names or tokens of one person are one operator as far as that can be known: who holds a token has made, or could
-/// have made, those that it made.
-fn not_their_own(actor: &Actor, job: &JobRow, makers: &[Maker]) -> Result<(), ApproveError> {
-    let is_submitter = |token: Uuid, name: &str| token == job.token || name == job.operator;
-    if is_submitter(actor.token, &actor.name) {
+/// All tokens of an operator are theirs. Two operators are one person as far as that can be known where one made the other's
+/// token: who holds a token has made, or could have made, those that it made.
+fn not_their_own(actor: &Actor, job: &JobRow, asked: &Asked) -> Result<(), ApproveError> {
+    let is_submitter = |token: Uuid, operator: Uuid, name: &str| {
+        token == job.token || Some(operator) == asked.submitter || name == job.operator
+    };
+    if is_submitter(actor.token, actor.operator, &actor.name) {
         return Err(ApproveError::Own(job.operator.clone()));
     }
-    if makers
-        .iter()
-        .any(|maker| is_submitter(maker.token, &maker.name))
-    {
+    let mut makers = asked.makers.iter();
+    if makers.any(|maker| is_submitter(maker.token, maker.operator, &maker.name)) {
         return Err(ApproveError::Made {
             approver: actor.name.clone(),
             submitter: job.operator.clone(),
@@ -317,31 +333,34 @@ fn submitter(
     job: &JobRow,
     now: UnixMillis,
 ) -> Result<Actor, ApproveError> {
-    let submitter = host
-        .store
-        .read(|conn| operators::on_behalf_of(conn, actor.tenant.id, job.token, &actor.source, now));
-    let submitter = submitter.map_err(|error| match error {
+    let submitter = host.store.read(|conn| {
+        operators::on_behalf_of(
+            conn,
+            &host.roles,
+            actor.tenant.id,
+            job.token,
+            &actor.source,
+            now,
+        )
+    });
+    submitter.map_err(|error| match error {
         AuthenticationError::Store(error) => ApproveError::Store(error),
         error => ApproveError::Submitter(error),
-    })?;
-    submitter
-        .require(if job.script.is_some() {
-            Permission::RunStoredScripts
-        } else {
-            Permission::RemoteExecution
-        })
-        .map_err(SubmitError::from)?;
-    if job.skip_security_scan {
-        submitter
-            .require(Permission::SkipSecurityScan)
-            .map_err(SubmitError::from)?;
-    }
-    if !job.submission.secrets.is_empty() {
-        submitter
-            .require(Permission::UseSecret)
-            .map_err(SubmitError::from)?;
-    }
-    Ok(submitter)
+    })
+}
+
+/// What running the job needs now.
+fn needs(host: &SharedHost, tenant: TenantId, job: &JobRow) -> Result<Needs, StoreError> {
+    let stored = match &job.script {
+        None => None,
+        Some(script) => host
+            .store
+            .read(|conn| scripts::version(conn, tenant, script))?,
+    };
+    Ok(Needs::of_job(
+        job,
+        stored.map(|version| version.created_by).as_deref(),
+    ))
 }
 
 /// The job once more, for the machines that are approved.

@@ -12,6 +12,7 @@
 
 mod approval;
 mod approve;
+mod authorize;
 mod cancel;
 mod deliver;
 mod events;

@@ -1,18 +1,19 @@
 //! The story of a request, on one screen.
 
-use sluice_api_types::job::{JobLimits, SubmitJob};
+use sluice_api_types::job::SubmitJob;
 use sluice_protocol::bundle::{Attachment, Confinement};
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::State;
 use sluice_protocol::ids::{JobId, TenantId};
 
+use super::authorize::Needs;
 use super::preflight::{self, GatesInForce};
 use super::targets::{self, Target};
 use super::{Locked, Order, RequestError, deliver, record};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::library::{self, ChooseError, Chosen, VersionId};
-use crate::operators::{Actor, Denied, Permission};
+use crate::operators::{Actor, Denied};
 use crate::rollouts::{self, Batches};
 use crate::secrets::{self, UseError};
 use crate::store::{Connection, Extent, StoreError, blobs};
@@ -88,7 +89,13 @@ async fn accept(
     key: Option<String>,
     now: UnixMillis,
 ) -> Result<Accepted, SubmitError> {
-    authorize(actor, &request)?;
+    let needs = Needs::of(
+        actor,
+        &request,
+        chosen.as_ref().ok().and_then(Option::as_ref),
+    );
+    needs.in_general(actor)?;
+    for_own_tenant(actor, &request)?;
     let digest = Order::digest_of(&request)?;
     // Before anything else is judged: a job that was made stays made, also when its script cannot be run again.
     if let Some(earlier) = record::earlier(host, actor, job, key.as_deref(), digest, now).await? {
@@ -96,6 +103,7 @@ async fn accept(
     }
     let order = Order::read(request, digest, chosen?)?;
     let (targets, gates) = look_up(host, actor.tenant.id, &order).await?;
+    needs.on(host, actor, &order, &targets).await?;
     let batches = batches(&order, &targets)?;
     let is_rollout = batches.is_some();
     let plans = preflight::check(host, actor, &order, &targets, &gates, now).await?;
@@ -184,9 +192,10 @@ pub async fn check(
     actor: &Actor,
     request: SubmitJob,
 ) -> Result<Checked, SubmitError> {
+    let (order, _) = read(host, actor, request).await?;
     let Order {
         submission, script, ..
-    } = read(host, actor, request).await?;
+    } = order;
     let checked = Checked {
         script_sha256: Digest::of(&submission.script),
         script,
@@ -215,7 +224,7 @@ pub(super) async fn targets_now(
     actor: &Actor,
     request: SubmitJob,
 ) -> Result<Vec<Target>, SubmitError> {
-    let order = read(host, actor, request).await?;
+    let (order, needs) = read(host, actor, request).await?;
     let (selection, condition) = (order.selection.clone(), order.condition.clone());
     let tenant = actor.tenant.id;
     let targets = host
@@ -227,6 +236,7 @@ pub(super) async fn targets_now(
     if targets.is_empty() {
         return Err(SubmitError::NoMachines);
     }
+    needs.on(host, actor, &order, &targets).await?;
     batches(&order, &targets)?;
     Ok(targets)
 }
@@ -241,17 +251,25 @@ pub async fn could_run_now(
     actor: &Actor,
     request: SubmitJob,
 ) -> Result<(), SubmitError> {
-    let order = read(host, actor, request).await?;
+    let (order, needs) = read(host, actor, request).await?;
     let (targets, _) = look_up(host, actor.tenant.id, &order).await?;
+    needs.on(host, actor, &order, &targets).await?;
     batches(&order, &targets).map(|_| ())
 }
 
-/// What an operator who may ask for it asks for.
-async fn read(host: &SharedHost, actor: &Actor, request: SubmitJob) -> Result<Order, SubmitError> {
-    authorize(actor, &request)?;
+/// What an operator who may ask for it asks for, and what that needs on each machine.
+async fn read(
+    host: &SharedHost,
+    actor: &Actor,
+    request: SubmitJob,
+) -> Result<(Order, Needs), SubmitError> {
+    Needs::of(actor, &request, None).in_general(actor)?;
+    for_own_tenant(actor, &request)?;
     let chosen = choose(host, actor, &request).await?;
+    let needs = Needs::of(actor, &request, chosen.as_ref());
+    needs.in_general(actor)?;
     let digest = Order::digest_of(&request)?;
-    Ok(Order::read(request, digest, chosen)?)
+    Ok((Order::read(request, digest, chosen)?, needs))
 }
 
 /// The plan of a rollout for the machines that are meant; none where the order has none.
@@ -282,33 +300,7 @@ async fn choose(
     }
 }
 
-/// Whether a request asks for a script of the library as it is there: with parameters, and otherwise as its version says.
-/// Another interpreter, user, variable, limit, confinement or file would make something else of it.
-fn is_as_stored(request: &SubmitJob) -> bool {
-    request.script_ref.is_some()
-        && request.script.is_none()
-        && request.interpreter.is_none()
-        && request.run_as.is_none()
-        && request.environment.is_empty()
-        && request.attachments.is_empty()
-        && request.secrets.is_empty()
-        && request.limits == JobLimits::default()
-        && request.confinement.is_none()
-        && request.compat.is_none()
-}
-
-fn authorize(actor: &Actor, request: &SubmitJob) -> Result<(), SubmitError> {
-    actor.require(if is_as_stored(request) {
-        Permission::RunStoredScripts
-    } else {
-        Permission::RemoteExecution
-    })?;
-    if request.no_security_scan {
-        actor.require(Permission::SkipSecurityScan)?;
-    }
-    if !request.secrets.is_empty() {
-        actor.require(Permission::UseSecret)?;
-    }
+fn for_own_tenant(actor: &Actor, request: &SubmitJob) -> Result<(), SubmitError> {
     if actor.is_of_tenant(request.tenant.as_deref()) {
         Ok(())
     } else {

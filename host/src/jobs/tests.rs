@@ -889,10 +889,12 @@ async fn a_preview_needs_what_the_run_needs_and_leaves_no_trace() {
         .expect("is shown");
     assert_eq!((shown.count, shown.connected), (1, 0));
     let (nobody, _) = test.operator("nobody", &[Permission::ReadAudit]).await;
-    let denied = preview(&test.host, &nobody, request("web-1"))
-        .await
-        .expect_err("is refused");
-    assert!(denied.to_string().contains("RemoteExecution"), "{denied}");
+    for machine in ["web-1", "no-such-machine"] {
+        let denied = preview(&test.host, &nobody, request(machine))
+            .await
+            .expect_err("is refused");
+        assert!(denied.to_string().contains("RemoteExecution"), "{denied}");
+    }
     assert_eq!(test.audited().await.len(), before);
     let jobs = test
         .host

@@ -17,6 +17,8 @@ pub struct Chosen {
     pub id: VersionId,
     /// Of the bytes.
     pub script_sha256: Digest,
+    /// The operator who stored it.
+    pub created_by: String,
     /// What holds where the job does not ask for something else.
     pub settings: Settings,
     text: Text,
@@ -64,6 +66,7 @@ pub fn choose(
     Ok(Chosen {
         id: version.id,
         script_sha256: version.script_sha256,
+        created_by: version.created_by,
         settings: version.settings,
         text,
     })

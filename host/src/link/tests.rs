@@ -64,10 +64,9 @@ const LOOPBACK: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
 fn actor(server: &Server, token: &BearerToken) -> Actor {
-    server
-        .host()
-        .store
-        .read(|conn| operators::authenticate(conn, token, "test", UnixMillis::now()))
+    let host = server.host();
+    host.store
+        .read(|conn| operators::authenticate(conn, &host.roles, token, "test", UnixMillis::now()))
         .expect("is good")
 }
 

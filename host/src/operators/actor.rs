@@ -1,13 +1,15 @@
 //! Who acts.
 
+use std::fmt;
+
 use sluice_protocol::ids::TenantId;
 use uuid::Uuid;
 
-use super::{BearerToken, Permission};
+use super::{About, BearerToken, GrantError, No, Permission, Question, Rights, Roles};
 use crate::clock::UnixMillis;
 use crate::store::tenants::{self, Tenant};
 use crate::store::tokens::TokenRow;
-use crate::store::{Connection, StoreError, tokens};
+use crate::store::{Connection, StoreError, operators, tokens};
 
 /// An operator whose token was checked for this request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,29 +18,82 @@ pub struct Actor {
     pub tenant: Tenant,
     /// The token.
     pub token: Uuid,
+    /// The operator, whatever token they use.
+    pub operator: Uuid,
     /// The operator's name.
     pub name: String,
     /// What they may do.
-    pub permissions: Vec<Permission>,
+    pub rights: Rights,
     /// Where the request came from, for the audit log.
     pub source: String,
 }
 
 impl Actor {
-    /// Whether the actor may do it.
+    /// Whether the actor may do it: with the tenant's things, or on some machine. What is done on a machine is asked once
+    /// more, for that one ([`Self::require_on`]).
     ///
     /// # Errors
     ///
     /// The permission is missing; the caller records that.
     pub fn require(&self, permission: Permission) -> Result<(), Denied> {
-        if self.permissions.iter().any(|held| held.gives(permission)) {
+        if !permission.is_about_machines() {
+            return self.require_on(permission, About::Tenant, "");
+        }
+        if self.rights.may_some(permission) {
             Ok(())
         } else {
-            Err(Denied {
-                operator: self.name.clone(),
-                permission,
-            })
+            Err(self.denied(permission, Cause::Missing))
         }
+    }
+
+    /// Whether the actor may do it there; `place` says in words where that is, after "for".
+    ///
+    /// # Errors
+    ///
+    /// The permission is missing; the caller records that.
+    pub fn require_on(
+        &self,
+        permission: Permission,
+        about: About<'_>,
+        place: &str,
+    ) -> Result<(), Denied> {
+        let question = Question {
+            operator: &self.name,
+            tenant: &self.tenant.name,
+            permission,
+            about,
+        };
+        let no = match self.rights.decide(&question) {
+            Ok(()) => return Ok(()),
+            Err(no) => no,
+        };
+        let place = place.to_owned();
+        Err(self.denied(
+            permission,
+            match no {
+                No::Missing if place.is_empty() => Cause::Missing,
+                No::Missing => Cause::MissingThere { place },
+                No::Forbidden { role, policy } => Cause::Forbidden {
+                    place,
+                    role,
+                    policy,
+                },
+                No::Unclear => Cause::Unclear { place },
+            },
+        ))
+    }
+
+    fn denied(&self, permission: Permission, cause: Cause) -> Denied {
+        Denied {
+            operator: self.name.clone(),
+            permission,
+            cause,
+        }
+    }
+
+    /// What they may do under some condition, or none.
+    pub fn permissions(&self) -> impl Iterator<Item = Permission> {
+        self.rights.some().iter()
     }
 
     /// Whether a request for the tenant of this name is one for the actor's own.
@@ -50,12 +105,70 @@ impl Actor {
 
 /// A permission is missing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{operator} lacks the permission {permission}; nothing was done")]
+#[error("{operator} lacks the permission {permission}{cause}; nothing was done")]
 pub struct Denied {
     /// Who asked.
     pub operator: String,
     /// What they would need.
     pub permission: Permission,
+    /// Why they do not have it.
+    pub cause: Cause,
+}
+
+/// Why a permission is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// Nothing gives it.
+    Missing,
+    /// Nothing gives it here, though perhaps elsewhere.
+    MissingThere {
+        /// For what.
+        place: String,
+    },
+    /// A role takes it away.
+    Forbidden {
+        /// For what; empty where it is nothing in particular.
+        place: String,
+        /// The role.
+        role: String,
+        /// Which of its policies.
+        policy: String,
+    },
+    /// A policy cannot be evaluated.
+    Unclear {
+        /// For what; empty where it is nothing in particular.
+        place: String,
+    },
+    /// It is theirs under conditions, and they would give it to others without.
+    Conditional,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let there = |place: &str| match place {
+            "" => String::new(),
+            place => format!(" for {place}"),
+        };
+        match self {
+            Self::Missing => Ok(()),
+            Self::MissingThere { place } => f.write_str(&there(place)),
+            Self::Forbidden {
+                place,
+                role,
+                policy,
+            } => write!(f, "{}: the role {role} forbids it ({policy})", there(place)),
+            Self::Unclear { place } => {
+                write!(
+                    f,
+                    "{}: a policy of theirs cannot be evaluated",
+                    there(place)
+                )
+            }
+            Self::Conditional => {
+                f.write_str(" without conditions, so they cannot give it, or lift what forbids it")
+            }
+        }
+    }
 }
 
 /// The actor whose token this is.
@@ -65,12 +178,13 @@ pub struct Denied {
 /// The token is unknown, expired or revoked.
 pub fn authenticate(
     conn: &Connection,
+    roles: &Roles,
     token: &BearerToken,
     source: &str,
     now: UnixMillis,
 ) -> Result<Actor, AuthenticationError> {
     let row = tokens::find_by_secret(conn, token.digest())?.ok_or(AuthenticationError::Unknown)?;
-    actor(conn, row, source, now)
+    actor(conn, roles, row, source, now)
 }
 
 /// The actor whose token this was when they asked for something that is done now, with what they may do now.
@@ -80,39 +194,47 @@ pub fn authenticate(
 /// The token is unknown, expired or revoked.
 pub fn on_behalf_of(
     conn: &Connection,
+    roles: &Roles,
     tenant: TenantId,
     token: Uuid,
     source: &str,
     now: UnixMillis,
 ) -> Result<Actor, AuthenticationError> {
     let row = tokens::find(conn, tenant, token)?.ok_or(AuthenticationError::Unknown)?;
-    actor(conn, row, source, now)
+    actor(conn, roles, row, source, now)
 }
 
 fn actor(
     conn: &Connection,
+    roles: &Roles,
     row: TokenRow,
     source: &str,
     now: UnixMillis,
 ) -> Result<Actor, AuthenticationError> {
-    if row.revoked.is_some() {
+    let operator =
+        operators::find(conn, row.tenant, row.operator)?.ok_or(AuthenticationError::Unknown)?;
+    // With an operator all of their tokens are revoked. Looked at here all the same: there is one way in.
+    if row.revoked.is_some() || operator.removed.is_some() {
         return Err(AuthenticationError::Revoked {
             tenant: row.tenant,
-            operator: row.name,
+            operator: operator.name,
         });
     }
     if row.expires.is_some_and(|expires| expires <= now) {
         return Err(AuthenticationError::Expired {
             tenant: row.tenant,
-            operator: row.name,
+            operator: operator.name,
         });
     }
     let tenant = tenants::find(conn, row.tenant)?.ok_or(AuthenticationError::Unknown)?;
+    let held = roles.mean(conn, row.tenant, &operator.grants)?;
+    let only = row.only.map(|only| roles.mean(conn, row.tenant, &only));
     Ok(Actor {
         tenant,
         token: row.id,
-        name: row.name,
-        permissions: row.permissions,
+        operator: operator.id,
+        name: operator.name,
+        rights: Rights::new(held, only.transpose()?),
         source: source.to_owned(),
     })
 }
@@ -144,10 +266,20 @@ pub enum AuthenticationError {
     Store(#[from] StoreError),
 }
 
+impl From<GrantError> for AuthenticationError {
+    fn from(error: GrantError) -> Self {
+        match error {
+            GrantError::Store(error) => Self::Store(error),
+            // A role that is in use is not removed, so somebody else changed the file: nobody gets in by that.
+            error => Self::Store(StoreError::Corrupt(error.to_string())),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operators::{CreateTokenError, create};
+    use crate::operators::{CreateTokenError, Grants, create, revoke};
     use crate::store::Store;
 
     const NOW: UnixMillis = UnixMillis(1000);
@@ -163,7 +295,7 @@ mod tests {
                     conn,
                     tenant.id,
                     "ann",
-                    &[Permission::ReadAudit],
+                    Grants::of_permissions(&[Permission::ReadAudit]),
                     expires,
                     None,
                     NOW,
@@ -180,7 +312,7 @@ mod tests {
         token: &BearerToken,
         now: UnixMillis,
     ) -> Result<Actor, AuthenticationError> {
-        store.read(|conn| authenticate(conn, token, "test", now))
+        store.read(|conn| authenticate(conn, &Roles::default(), token, "test", now))
     }
 
     #[tokio::test]
@@ -238,11 +370,13 @@ mod tests {
         let (_dir, store, tenant, id, _) = with_token(None).await;
         let tenant = tenant.id;
         let attempt = |name: &'static str| {
-            store.write(move |conn| create(conn, tenant, name, &[], None, None, NOW).map(|_| ()))
+            store.write(move |conn| {
+                create(conn, tenant, name, Grants::default(), None, None, NOW).map(|_| ())
+            })
         };
         assert!(matches!(
             attempt("ann").await,
-            Err(CreateTokenError::Taken(_))
+            Err(CreateTokenError::TakenByOperator(_))
         ));
         for name in ["", "a b", "ä", "-x", "a\u{202e}b"] {
             assert!(
@@ -251,7 +385,7 @@ mod tests {
             );
         }
         store
-            .write(move |conn| tokens::revoke(conn, tenant, id, NOW))
+            .write(move |conn| revoke(conn, tenant, id, NOW))
             .await
             .expect("revokes");
         attempt("ann").await.expect("is free again");

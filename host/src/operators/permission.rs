@@ -1,9 +1,9 @@
-//! What a token may do.
+//! What an operator may do.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A permission. A token has a list of them; what is not on the list is refused, by name.
+/// A permission, which is an action of the schema of the roles. What nobody gives is refused, by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Permission {
     /// Run scripts on machines, and cancel what runs.
@@ -29,8 +29,16 @@ pub enum Permission {
     SkipSecurityScan,
     /// Read the audit log.
     ReadAudit,
-    /// Make and revoke tokens.
+    /// Make and remove operators, tokens and roles; lock the host down.
     Administer,
+    /// See machines, their facts and tags.
+    ReadMachines,
+    /// See jobs, their results and output, and schedules.
+    ReadJobs,
+    /// See the script library, with its texts.
+    ReadScripts,
+    /// See plugins, bindings and publishers.
+    ReadPlugins,
 }
 
 impl Permission {
@@ -48,13 +56,41 @@ impl Permission {
         Self::SkipSecurityScan,
         Self::ReadAudit,
         Self::Administer,
+        Self::ReadMachines,
+        Self::ReadJobs,
+        Self::ReadScripts,
+        Self::ReadPlugins,
     ];
 
-    /// Whether who has this one may do what `needed` is for: each gives itself, and who may run any script may run a
-    /// stored one.
+    /// What every token with a list of permissions has too: a list says what may be done, and is not about looking.
+    pub const LOOKING: &[Self] = &[
+        Self::ReadMachines,
+        Self::ReadJobs,
+        Self::ReadScripts,
+        Self::ReadPlugins,
+    ];
+
+    /// Whether it is about machines, so that a role can give it for some of them.
     #[must_use]
-    pub fn gives(self, needed: Self) -> bool {
-        self == needed || (self == Self::RemoteExecution && needed == Self::RunStoredScripts)
+    pub const fn is_about_machines(self) -> bool {
+        matches!(
+            self,
+            Self::RemoteExecution
+                | Self::RunStoredScripts
+                | Self::ApproveJobs
+                | Self::UseSecret
+                | Self::SkipSecurityScan
+                | Self::ManageMachines
+        )
+    }
+
+    /// The permission that gives this one too, where there is one: who may run any script may run a stored one.
+    #[must_use]
+    pub const fn given_by(self) -> Option<Self> {
+        match self {
+            Self::RunStoredScripts => Some(Self::RemoteExecution),
+            _ => None,
+        }
     }
 
     /// Its name, in requests, refusals and the audit log.
@@ -73,7 +109,53 @@ impl Permission {
             Self::SkipSecurityScan => "SkipSecurityScan",
             Self::ReadAudit => "ReadAudit",
             Self::Administer => "Administer",
+            Self::ReadMachines => "ReadMachines",
+            Self::ReadJobs => "ReadJobs",
+            Self::ReadScripts => "ReadScripts",
+            Self::ReadPlugins => "ReadPlugins",
         }
+    }
+}
+
+/// A set of permissions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Permissions(u32);
+
+impl Permissions {
+    /// Every permission.
+    pub const ALL: Self = Self((1 << Permission::ALL.len()) - 1);
+
+    /// Whether the permission is one of them.
+    #[must_use]
+    pub const fn contains(self, permission: Permission) -> bool {
+        self.0 & (1 << permission as u32) != 0
+    }
+
+    /// Adds a permission.
+    pub const fn insert(&mut self, permission: Permission) {
+        self.0 |= 1 << permission as u32;
+    }
+
+    /// Those of either.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// One after the other, in the order of [`Permission::ALL`].
+    pub fn iter(self) -> impl Iterator<Item = Permission> {
+        let all = Permission::ALL.iter().copied();
+        all.filter(move |permission| self.contains(*permission))
+    }
+}
+
+impl FromIterator<Permission> for Permissions {
+    fn from_iter<I: IntoIterator<Item = Permission>>(permissions: I) -> Self {
+        let mut set = Self::default();
+        for permission in permissions {
+            set.insert(permission);
+        }
+        set
     }
 }
 
@@ -113,15 +195,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_may_run_any_script_may_run_a_stored_one_and_not_the_other_way_round() {
-        for held in Permission::ALL {
-            for needed in Permission::ALL {
-                let given = held == needed
-                    || (*held, *needed)
-                        == (Permission::RemoteExecution, Permission::RunStoredScripts);
-                assert_eq!(held.gives(*needed), given, "{held} {needed}");
-            }
-        }
+    fn a_set_has_what_was_put_into_it() {
+        let set: Permissions = [Permission::ReadJobs, Permission::RemoteExecution]
+            .into_iter()
+            .collect();
+        let found: Vec<_> = set.iter().collect();
+        assert_eq!(found, [Permission::RemoteExecution, Permission::ReadJobs]);
+        assert_eq!(Permissions::ALL.iter().count(), Permission::ALL.len());
     }
 
     #[test]

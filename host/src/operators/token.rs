@@ -8,9 +8,10 @@ use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::TenantId;
 use uuid::Uuid;
 
-use super::Permission;
+use super::{Denied, GrantError, Grants};
 use crate::clock::UnixMillis;
 use crate::random;
+use crate::store::operators::{self, OperatorRow};
 use crate::store::tokens::{self, TokenRow};
 use crate::store::{Connection, StoreError};
 
@@ -59,7 +60,8 @@ impl fmt::Debug for BearerToken {
     }
 }
 
-/// Makes a token in the caller's transaction; `maker` is the token that asks for it.
+/// Makes a token, and the operator of the same name whose only one it is, in the caller's transaction; `maker` is the token
+/// that asks for it.
 ///
 /// # Errors
 ///
@@ -68,36 +70,117 @@ pub fn create(
     conn: &Connection,
     tenant: TenantId,
     name: &str,
-    permissions: &[Permission],
+    grants: Grants,
     expires: Option<UnixMillis>,
     maker: Option<Uuid>,
     now: UnixMillis,
 ) -> Result<(TokenRow, BearerToken), CreateTokenError> {
-    if !is_name(name) {
+    if !is_operator_name(name) {
         return Err(CreateTokenError::Name(name.to_owned()));
     }
-    let token = BearerToken::generate()?;
-    let mut permissions = permissions.to_vec();
-    permissions.sort();
-    permissions.dedup();
-    let row = TokenRow {
-        id: Uuid::now_v7(),
+    let (id, operator) = (Uuid::now_v7(), Uuid::now_v7());
+    let operator = OperatorRow {
+        id: operator,
         tenant,
         name: name.to_owned(),
-        permissions,
+        grants,
+        token: Some(id),
         created: now,
-        expires,
-        revoked: None,
         created_by: maker,
+        removed: None,
     };
+    if !operators::insert(conn, &operator)? {
+        return Err(CreateTokenError::TakenByOperator(name.to_owned()));
+    }
+    store(
+        conn,
+        TokenRow {
+            id,
+            tenant,
+            operator: operator.id,
+            name: name.to_owned(),
+            only: None,
+            created: now,
+            expires,
+            revoked: None,
+            created_by: maker,
+        },
+    )
+}
+
+/// Makes a token for an operator who is there, in the caller's transaction. It leaves them what `only` says of what they
+/// may do, or everything.
+///
+/// # Errors
+///
+/// As [`create`].
+#[expect(
+    clippy::too_many_arguments,
+    reason = "everything that a token consists of; called in one place"
+)]
+pub fn create_for(
+    conn: &Connection,
+    tenant: TenantId,
+    operator: Uuid,
+    name: &str,
+    only: Option<Grants>,
+    expires: Option<UnixMillis>,
+    maker: Uuid,
+    now: UnixMillis,
+) -> Result<(TokenRow, BearerToken), CreateTokenError> {
+    if !is_operator_name(name) {
+        return Err(CreateTokenError::Name(name.to_owned()));
+    }
+    store(
+        conn,
+        TokenRow {
+            id: Uuid::now_v7(),
+            tenant,
+            operator,
+            name: name.to_owned(),
+            only,
+            created: now,
+            expires,
+            revoked: None,
+            created_by: Some(maker),
+        },
+    )
+}
+
+fn store(conn: &Connection, row: TokenRow) -> Result<(TokenRow, BearerToken), CreateTokenError> {
+    let token = BearerToken::generate()?;
     if tokens::insert(conn, &row, token.digest())? {
         Ok((row, token))
     } else {
-        Err(CreateTokenError::Taken(name.to_owned()))
+        Err(CreateTokenError::Taken(row.name))
     }
 }
 
-fn is_name(name: &str) -> bool {
+/// Revokes a token that is not revoked yet, in the caller's transaction; the operator that was made with it goes with it.
+///
+/// # Errors
+///
+/// Where the database cannot be written.
+pub fn revoke(
+    conn: &Connection,
+    tenant: TenantId,
+    id: Uuid,
+    now: UnixMillis,
+) -> Result<Option<TokenRow>, StoreError> {
+    let Some(row) = tokens::revoke(conn, tenant, id, now)? else {
+        return Ok(None);
+    };
+    let operator = operators::find(conn, tenant, row.operator)?;
+    if operator.is_some_and(|operator| operator.token == Some(id)) {
+        // Others that somebody made for the same operator meanwhile.
+        tokens::revoke_all_of(conn, tenant, row.operator, now)?;
+        operators::remove(conn, tenant, row.operator, now)?;
+    }
+    Ok(Some(row))
+}
+
+/// Whether a text can be the name of an operator or a token.
+pub(super) fn is_operator_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name
@@ -114,6 +197,25 @@ pub enum CreateTokenError {
     /// The audit log could not tell the two apart.
     #[error("there is a token for {0} already; revoke it first, or choose another name")]
     Taken(String),
+    /// The operator's other tokens would be made with it too.
+    #[error(
+        "there is an operator {0} already; make a token of theirs (--operator {0}), or choose another name"
+    )]
+    TakenByOperator(String),
+    /// Unknown, or another tenant's: the answer is the same.
+    #[error("there is no operator {} (sluice operator list); no token was made", .0.escape_debug())]
+    NoOperator(String),
+    /// A token alone would be one that may do nothing.
+    #[error(
+        "a token needs an operator, roles or permissions (--operator, --role, --permission); no token was made"
+    )]
+    Nothing,
+    /// No good for anything.
+    #[error("a token cannot be good for no time at all; no token was made")]
+    NoTime,
+    /// More than the maker has.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// Whoever loses a token for an hour should not have lost one for ever.
     #[error(
         "a token cannot be good for longer than the one that makes it, which ends at {0}; ask for an earlier end, or have somebody else make it"
@@ -122,7 +224,19 @@ pub enum CreateTokenError {
     /// No randomness.
     #[error(transparent)]
     Random(#[from] random::NoRandomness),
+    /// A role that is none.
+    #[error("{0}; no token was made")]
+    Grant(#[source] GrantError),
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<GrantError> for CreateTokenError {
+    fn from(error: GrantError) -> Self {
+        match error {
+            GrantError::Store(error) => Self::Store(error),
+            error => Self::Grant(error),
+        }
+    }
 }

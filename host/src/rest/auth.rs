@@ -40,7 +40,7 @@ impl FromRequestParts<SharedHost> for Operator {
         let authenticated = match bearer(parts) {
             Some(token) => host
                 .store
-                .read(|conn| authenticate(conn, &token, &source, now)),
+                .read(|conn| authenticate(conn, &host.roles, &token, &source, now)),
             None => {
                 failed(host, &source, None, parts, "no token", now).await?;
                 return Err(Refusal::unauthenticated(

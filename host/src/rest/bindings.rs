@@ -74,13 +74,14 @@ pub(super) async fn create_binding(
     .await
 }
 
-/// Lists bindings, in the order of their positions, then the oldest first.
+/// Lists bindings, in the order of their positions, then the oldest first. Needs `ReadPlugins`.
 #[utoipa::path(get, path = "/v1/bindings", params(PageQuery), responses((status = 200, body = Page<Binding>)))]
 pub(super) async fn list_bindings(
     State(host): State<SharedHost>,
     Operator(actor): Operator,
     Query(query): Query<PageQuery>,
 ) -> Result<Answer<Page<Binding>>, Refusal> {
+    allow(&host, &actor, Permission::ReadPlugins, "list bindings").await?;
     own_tenant(&actor, query.tenant.as_deref())?;
     // All of them are one page: their number has a limit.
     let items = host.store.read(|conn| {

@@ -11,19 +11,18 @@ use serde::Serialize;
 use sluice_api_types::event::{END, EndEvent, OUTPUT, RESULT, ROLLOUT, STATE};
 
 use super::Refusal;
-use super::auth::Operator;
+use super::auth::{Operator, allow};
 use super::extract::Path;
 use super::jobs::{job_id, no_job};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::jobs::{Followed, Follower};
-use crate::operators::Actor;
-use crate::store::tokens;
+use crate::operators::{self, Actor, Permission};
 
 /// How long a stream may go on after its token was revoked.
 const TOKEN_CHECK: Duration = Duration::from_secs(3);
 
-/// Follows a job: `state`, `output`, `rollout` and `result` events from its start, and `end` when every operation has ended.
+/// Follows a job: `state`, `output`, `rollout` and `result` events from its start, and `end` when every operation has ended. Needs `ReadJobs`.
 #[utoipa::path(
     get, path = "/v1/jobs/{job}/events", params(("job" = String, Path)),
     responses((status = 200, description = "Server-sent events: state, output, rollout, result, end", content_type = "text/event-stream", body = String))
@@ -33,6 +32,7 @@ pub(super) async fn follow_job(
     Operator(actor): Operator,
     Path(job): Path,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
+    allow(&host, &actor, Permission::ReadJobs, "follow a job").await?;
     let follower = Follower::new(host.clone(), actor.tenant.clone(), job_id(&job)?)?
         .ok_or_else(|| no_job(&job))?;
     Ok(stream(host, actor, follower, None))
@@ -81,13 +81,13 @@ impl Watch {
             let followed = tokio::time::timeout(left, &mut followed).await;
             if self.checked.elapsed() >= TOKEN_CHECK {
                 let (tenant, token) = (self.actor.tenant.id, self.actor.token);
-                let good = self
+                let (roles, now) = (&self.host.roles, UnixMillis::now());
+                let source = &self.actor.source;
+                let actor = self
                     .host
                     .store
-                    .read(|conn| tokens::is_good(conn, tenant, token, UnixMillis::now()));
-                if !good.ok()? {
-                    return None;
-                }
+                    .read(|conn| operators::on_behalf_of(conn, roles, tenant, token, source, now));
+                actor.ok()?.require(Permission::ReadJobs).ok()?;
                 self.checked = Instant::now();
             }
             if let Ok(followed) = followed {

@@ -100,13 +100,14 @@ fn accepts_events(headers: &HeaderMap) -> bool {
         .any(|kind| kind.split(';').next().unwrap_or_default().trim() == "text/event-stream")
 }
 
-/// Lists jobs, the newest first.
+/// Lists jobs, the newest first. Needs `ReadJobs`.
 #[utoipa::path(get, path = "/v1/jobs", params(PageQuery), responses((status = 200, body = Page<JobSummary>)))]
 pub(super) async fn list_jobs(
     State(host): State<SharedHost>,
     Operator(actor): Operator,
     Query(query): Query<PageQuery>,
 ) -> Result<Answer<Page<JobSummary>>, Refusal> {
+    allow(&host, &actor, Permission::ReadJobs, "list jobs").await?;
     own_tenant(&actor, query.tenant.as_deref())?;
     let before = query
         .after
@@ -139,13 +140,14 @@ pub(super) async fn list_jobs(
     Ok(Answer(Page { items, next }))
 }
 
-/// A job and its operations.
+/// A job and its operations. Needs `ReadJobs`.
 #[utoipa::path(get, path = "/v1/jobs/{job}", params(("job" = String, Path)), responses((status = 200, body = Job)))]
 pub(super) async fn get_job(
     State(host): State<SharedHost>,
     Operator(actor): Operator,
     Path(job): Path,
 ) -> Result<Answer<Job>, Refusal> {
+    allow(&host, &actor, Permission::ReadJobs, "read a job").await?;
     Ok(Answer(
         jobs::job(&host, &actor.tenant, job_id(&job)?)
             .await?
@@ -153,13 +155,14 @@ pub(super) async fn get_job(
     ))
 }
 
-/// A job's operations in groups of the same result, with the differences between them.
+/// A job's operations in groups of the same result, with the differences between them. Needs `ReadJobs`.
 #[utoipa::path(get, path = "/v1/jobs/{job}/groups", params(("job" = String, Path)), responses((status = 200, body = Groups)))]
 pub(super) async fn get_groups(
     State(host): State<SharedHost>,
     Operator(actor): Operator,
     Path(job): Path,
 ) -> Result<Answer<Groups>, Refusal> {
+    allow(&host, &actor, Permission::ReadJobs, "read a job").await?;
     Ok(Answer(
         folding::groups(&host.store, &actor.tenant, job_id(&job)?)
             .await?

@@ -21,13 +21,14 @@ use crate::store::machines::{self, MachineRow};
 use crate::store::{Connection, Page as StorePage, StoreError};
 use crate::targets::Expression;
 
-/// Lists machines by name.
+/// Lists machines by name. Needs `ReadMachines`.
 #[utoipa::path(get, path = "/v1/machines", params(MachineQuery), responses((status = 200, body = Page<Machine>)))]
 pub(super) async fn list_machines(
     State(host): State<SharedHost>,
     Operator(actor): Operator,
     Query(query): Query<MachineQuery>,
 ) -> Result<Answer<Page<Machine>>, Refusal> {
+    allow(&host, &actor, Permission::ReadMachines, "list machines").await?;
     own_tenant(&actor, query.tenant.as_deref())?;
     let tag = match &query.tag {
         Some(text) => {
@@ -74,13 +75,14 @@ pub(super) async fn list_machines(
     Ok(Answer(page))
 }
 
-/// A machine, by name or id. A revoked one is found by id alone.
+/// A machine, by name or id. A revoked one is found by id alone. Needs `ReadMachines`.
 #[utoipa::path(get, path = "/v1/machines/{machine}", params(("machine" = String, Path)), responses((status = 200, body = Machine)))]
 pub(super) async fn get_machine(
     State(host): State<SharedHost>,
     Operator(actor): Operator,
     Path(machine): Path,
 ) -> Result<Answer<Machine>, Refusal> {
+    allow(&host, &actor, Permission::ReadMachines, "read a machine").await?;
     host.store.read(|conn| {
         let mut found = machines::find_live(conn, actor.tenant.id, &machine)?;
         if let (None, Ok(id)) = (&found, machine.parse()) {

@@ -13,10 +13,12 @@ mod jobs;
 mod lockdown;
 mod machines;
 mod operations;
+mod operators;
 mod plugins;
 mod problem;
 mod publishers;
 mod receipts;
+mod roles;
 mod schedules;
 mod scripts;
 mod secrets;
@@ -135,6 +137,20 @@ fn routes() -> OpenApiRouter<SharedHost> {
         .routes(routes!(secrets::rotate_secret))
         .routes(routes!(tokens::list_tokens, tokens::create_token))
         .routes(routes!(tokens::revoke_token))
+        .routes(routes!(
+            operators::list_operators,
+            operators::create_operator
+        ))
+        .routes(routes!(
+            operators::patch_operator,
+            operators::remove_operator
+        ))
+        .routes(routes!(roles::list_roles))
+        .routes(routes!(
+            roles::get_role,
+            roles::set_role,
+            roles::remove_role
+        ))
         .routes(routes!(audit::list_audit))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))

@@ -7,22 +7,24 @@ use sluice_api_types::operation::{Gaps, LOST, OperationResult, OutputQuery};
 use sluice_protocol::ids::OperationId;
 
 use super::Refusal;
-use super::auth::Operator;
+use super::auth::{Operator, allow};
 use super::extract::{Answer, Path, Query};
 use crate::host::SharedHost;
 use crate::jobs;
+use crate::operators::Permission;
 use crate::store::{operations, output};
 
 /// The most bytes that one request for output gets. Who wants more asks again with a later offset.
 const MOST: u64 = 32 << 20;
 
-/// Everything about an operation: the object that `sluice run --json` prints.
+/// Everything about an operation: the object that `sluice run --json` prints. Needs `ReadJobs`.
 #[utoipa::path(get, path = "/v1/operations/{operation}", params(("operation" = String, Path)), responses((status = 200, body = OperationResult)))]
 pub(super) async fn get_operation(
     State(host): State<SharedHost>,
     Operator(actor): Operator,
     Path(operation): Path,
 ) -> Result<Answer<OperationResult>, Refusal> {
+    allow(&host, &actor, Permission::ReadJobs, "read a result").await?;
     let (tenant, id) = (actor.tenant, id(&operation)?);
     let result = host
         .store
@@ -34,7 +36,7 @@ pub(super) async fn get_operation(
     Ok(Answer(result.ok_or_else(|| none(&operation))?))
 }
 
-/// Bytes of one of an operation's output streams, as they are stored.
+/// Bytes of one of an operation's output streams, as they are stored. Needs `ReadJobs`.
 #[utoipa::path(
     get, path = "/v1/operations/{operation}/output", params(("operation" = String, Path), OutputQuery),
     responses((
@@ -48,6 +50,7 @@ pub(super) async fn get_output(
     Path(operation): Path,
     Query(query): Query<OutputQuery>,
 ) -> Result<Response, Refusal> {
+    allow(&host, &actor, Permission::ReadJobs, "read output").await?;
     let (tenant, id) = (actor.tenant, id(&operation)?);
     let length = query.length.unwrap_or(MOST).min(MOST);
     let stored = host

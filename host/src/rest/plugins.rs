@@ -40,13 +40,14 @@ pub(super) async fn install_plugin(
     .await
 }
 
-/// Lists installed plugins.
+/// Lists installed plugins. Needs `ReadPlugins`.
 #[utoipa::path(get, path = "/v1/plugins", params(PageQuery), responses((status = 200, body = Page<Plugin>)))]
 pub(super) async fn list_plugins(
     State(host): State<SharedHost>,
     Operator(actor): Operator,
     Query(query): Query<PageQuery>,
 ) -> Result<Answer<Page<Plugin>>, Refusal> {
+    allow(&host, &actor, Permission::ReadPlugins, "list plugins").await?;
     own_tenant(&actor, query.tenant.as_deref())?;
     let tenant = actor.tenant.id;
     let rows = host

@@ -12,7 +12,9 @@ use crate::blobs::BlobError;
 use crate::fleet::{ChangeError, EnrollError};
 use crate::jobs::{ApproveError, CancelError, LockdownError, NotOpen, SubmitError};
 use crate::library::{self, ArchiveError, ChooseError, RedactError};
-use crate::operators::{AuthenticationError, CreateTokenError, Denied};
+use crate::operators::{
+    AuthenticationError, ChangeOperatorError, ChangeRoleError, CreateTokenError, Denied, GrantError,
+};
 use crate::plugins::{BindError, InstallError, TrustError};
 use crate::receipts::{BacktestError, Busy, ReplayError};
 use crate::rollouts;
@@ -91,6 +93,15 @@ impl Refusal {
         )
     }
 
+    /// Roles that were named are none.
+    fn of_grant(error: &GrantError, detail: String) -> Self {
+        match error {
+            GrantError::NoRole(_) => Self::not_found("role-not-found", detail),
+            GrantError::TooMany => Self::invalid(detail),
+            GrantError::Store(error) => Self::internal("store-failed", error),
+        }
+    }
+
     fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         Self {
             status,
@@ -150,7 +161,7 @@ impl From<Denied> for Refusal {
         Self::new(
             StatusCode::FORBIDDEN,
             "permission-denied",
-            format!("{error}; an administrator can make a token that has it"),
+            format!("{error}; an administrator can give a role or make a token that has it"),
         )
     }
 }
@@ -385,17 +396,49 @@ impl From<EnrollError> for Refusal {
     }
 }
 
+impl From<ChangeOperatorError> for Refusal {
+    fn from(error: ChangeOperatorError) -> Self {
+        use ChangeOperatorError as E;
+        let detail = error.to_string();
+        match error {
+            E::Name(_) => Self::invalid(detail),
+            E::Taken(_) => Self::new(StatusCode::CONFLICT, "operator-name-taken", detail),
+            E::NoOperator(_) => Self::not_found("operator-not-found", detail),
+            E::Grant(error) => Self::of_grant(&error, detail),
+            E::Denied(error) => error.into(),
+            E::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ChangeRoleError> for Refusal {
+    fn from(error: ChangeRoleError) -> Self {
+        use ChangeRoleError as E;
+        let detail = error.to_string();
+        match error {
+            E::Invalid(_) => Self::invalid(detail),
+            E::Shipped(_) => Self::new(StatusCode::CONFLICT, "role-shipped", detail),
+            E::NoRole(_) => Self::not_found("role-not-found", detail),
+            E::InUse(_) => Self::new(StatusCode::CONFLICT, "role-in-use", detail),
+            E::Denied(error) => error.into(),
+            E::Store(error) => error.into(),
+        }
+    }
+}
+
 impl From<CreateTokenError> for Refusal {
     fn from(error: CreateTokenError) -> Self {
+        use CreateTokenError as E;
+        let detail = error.to_string();
         match error {
-            CreateTokenError::Name(_) | CreateTokenError::Outlives(_) => {
-                Self::invalid(error.to_string())
-            }
-            CreateTokenError::Taken(_) => {
-                Self::new(StatusCode::CONFLICT, "token-name-taken", error.to_string())
-            }
-            CreateTokenError::Random(error) => Self::internal("no-randomness", &error),
-            CreateTokenError::Store(error) => error.into(),
+            E::Name(_) | E::Outlives(_) | E::Nothing | E::NoTime => Self::invalid(detail),
+            E::Taken(_) => Self::new(StatusCode::CONFLICT, "token-name-taken", detail),
+            E::TakenByOperator(_) => Self::new(StatusCode::CONFLICT, "operator-name-taken", detail),
+            E::NoOperator(_) => Self::not_found("operator-not-found", detail),
+            E::Grant(error) => Self::of_grant(&error, detail),
+            E::Denied(error) => error.into(),
+            E::Random(error) => Self::internal("no-randomness", &error),
+            E::Store(error) => error.into(),
         }
     }
 }

@@ -57,13 +57,14 @@ pub(super) async fn untrust_publisher(
     .await
 }
 
-/// Lists trusted publishers.
+/// Lists trusted publishers. Needs `ReadPlugins`.
 #[utoipa::path(get, path = "/v1/publishers", params(PageQuery), responses((status = 200, body = Page<Publisher>)))]
 pub(super) async fn list_publishers(
     State(host): State<SharedHost>,
     Operator(actor): Operator,
     Query(query): Query<PageQuery>,
 ) -> Result<Answer<Page<Publisher>>, Refusal> {
+    allow(&host, &actor, Permission::ReadPlugins, "list publishers").await?;
     own_tenant(&actor, query.tenant.as_deref())?;
     let rows = host
         .store

@@ -28,13 +28,14 @@ pub(super) async fn add_schedule(
     .await
 }
 
-/// Lists schedules in the order of their names.
+/// Lists schedules in the order of their names. Needs `ReadJobs`.
 #[utoipa::path(get, path = "/v1/schedules", params(PageQuery), responses((status = 200, body = Page<Schedule>)))]
 pub(super) async fn list_schedules(
     State(host): State<SharedHost>,
     Operator(actor): Operator,
     Query(query): Query<PageQuery>,
 ) -> Result<Answer<Page<Schedule>>, Refusal> {
+    allow(&host, &actor, Permission::ReadJobs, "list schedules").await?;
     own_tenant(&actor, query.tenant.as_deref())?;
     let (after, limit) = (query.after.unwrap_or_default(), limit(query.limit)?);
     let items = host
@@ -52,18 +53,19 @@ pub(super) async fn list_schedules(
     Ok(Answer(Page { items, next }))
 }
 
-/// A schedule, by its name or id.
+/// A schedule, by its name or id. Needs `ReadJobs`.
 #[utoipa::path(get, path = "/v1/schedules/{schedule}", params(("schedule" = String, Path)), responses((status = 200, body = Schedule)))]
 pub(super) async fn get_schedule(
     State(host): State<SharedHost>,
     Operator(actor): Operator,
     Path(schedule): Path,
 ) -> Result<Answer<Schedule>, Refusal> {
+    allow(&host, &actor, Permission::ReadJobs, "read a schedule").await?;
     let row = found(&host, &actor, schedule)?;
     shown(&host, &actor, row)
 }
 
-/// What became of a schedule's runs, the latest planned first.
+/// What became of a schedule's runs, the latest planned first. Needs `ReadJobs`.
 #[utoipa::path(
     get, path = "/v1/schedules/{schedule}/runs", params(("schedule" = String, Path), PageQuery),
     responses((status = 200, body = Page<ScheduleRun>))
@@ -74,6 +76,13 @@ pub(super) async fn list_runs(
     Path(schedule): Path,
     Query(query): Query<PageQuery>,
 ) -> Result<Answer<Page<ScheduleRun>>, Refusal> {
+    allow(
+        &host,
+        &actor,
+        Permission::ReadJobs,
+        "list runs of a schedule",
+    )
+    .await?;
     own_tenant(&actor, query.tenant.as_deref())?;
     let row = found(&host, &actor, schedule)?;
     let before = query

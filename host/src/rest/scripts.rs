@@ -42,13 +42,14 @@ pub(super) async fn add_script(
     .await
 }
 
-/// Lists scripts by name, archived ones too.
+/// Lists scripts by name, archived ones too. Needs `ReadScripts`.
 #[utoipa::path(get, path = "/v1/scripts", params(PageQuery), responses((status = 200, body = Page<Script>)))]
 pub(super) async fn list_scripts(
     State(host): State<SharedHost>,
     Operator(actor): Operator,
     Query(query): Query<PageQuery>,
 ) -> Result<Answer<Page<Script>>, Refusal> {
+    allow(&host, &actor, Permission::ReadScripts, "list scripts").await?;
     own_tenant(&actor, query.tenant.as_deref())?;
     let page = StorePage {
         after: query.after.unwrap_or_default(),
@@ -71,13 +72,14 @@ pub(super) async fn list_scripts(
     Ok(Answer(page))
 }
 
-/// A script, with its newest version.
+/// A script, with its newest version. Needs `ReadScripts`.
 #[utoipa::path(get, path = "/v1/scripts/{script}", params(("script" = String, Path)), responses((status = 200, body = Script)))]
 pub(super) async fn get_script(
     State(host): State<SharedHost>,
     Operator(actor): Operator,
     Path(script): Path,
 ) -> Result<Answer<Script>, Refusal> {
+    allow(&host, &actor, Permission::ReadScripts, "read a script").await?;
     found(&host, &actor, &script).map(Answer)
 }
 
@@ -96,7 +98,7 @@ pub(super) async fn archive_script(
     .await
 }
 
-/// Lists the versions of a script, the oldest first, without their texts.
+/// Lists the versions of a script, the oldest first, without their texts. Needs `ReadScripts`.
 #[utoipa::path(
     get, path = "/v1/scripts/{script}/versions", params(("script" = String, Path), PageQuery),
     responses((status = 200, body = Page<ScriptVersion>))
@@ -107,6 +109,13 @@ pub(super) async fn list_versions(
     Path(script): Path,
     Query(query): Query<PageQuery>,
 ) -> Result<Answer<Page<ScriptVersion>>, Refusal> {
+    allow(
+        &host,
+        &actor,
+        Permission::ReadScripts,
+        "list versions of a script",
+    )
+    .await?;
     own_tenant(&actor, query.tenant.as_deref())?;
     let after = query
         .after
@@ -132,7 +141,7 @@ pub(super) async fn list_versions(
     Ok(Answer(Page { items, next }))
 }
 
-/// A version with its text.
+/// A version with its text. Needs `ReadScripts`.
 #[utoipa::path(
     get, path = "/v1/scripts/{script}/versions/{version}", params(("script" = String, Path), ("version" = String, Path)),
     responses((status = 200, body = ScriptText))
@@ -142,6 +151,7 @@ pub(super) async fn get_version(
     Operator(actor): Operator,
     Path((script, version)): Path<(String, String)>,
 ) -> Result<Answer<ScriptText>, Refusal> {
+    allow(&host, &actor, Permission::ReadScripts, "read a script").await?;
     let id = VersionId {
         name: name(&script).map_err(|_| no_version(&script, &version))?,
         version: number(&script, &version)?,

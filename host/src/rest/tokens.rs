@@ -7,15 +7,20 @@ use sluice_api_types::token::{CreateToken, CreatedToken, Token};
 use uuid::Uuid;
 
 use super::Refusal;
-use super::auth::{Operator, allow, own_tenant};
+use super::auth::{Operator, allow, own_tenant, record_denied};
 use super::extract::{Answer, Body, Path, Query, uninterrupted};
 use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
-use crate::operators::{self, CreateTokenError, Permission};
-use crate::store::{StoreError, tokens};
+use crate::operators::{
+    self, Actor, CreateTokenError, Grants, InvalidPermission, NewToken, Permission,
+};
+use crate::store::StoreError;
+use crate::store::operators::{self as store, OperatorRow};
+use crate::store::tokens::{self, TokenRow};
 
-/// Makes a token. Its permissions are at most the maker's own. Needs `Administer`.
+/// Makes a token: of an operator, narrowed to roles or permissions where some are given, or of a new operator of the token's
+/// name who has these. It gives at most what its maker has without conditions. Needs `Administer`.
 #[utoipa::path(post, path = "/v1/tokens", request_body = CreateToken, responses((status = 201, body = CreatedToken)))]
 pub(super) async fn create_token(
     State(host): State<SharedHost>,
@@ -25,60 +30,26 @@ pub(super) async fn create_token(
     uninterrupted(async move {
         allow(&host, &actor, Permission::Administer, "make a token").await?;
         own_tenant(&actor, request.tenant.as_deref())?;
-        let permissions = request
-            .permissions
-            .iter()
-            .map(|word| word.parse::<Permission>())
-            .collect::<Result<Vec<_>, _>>()
+        let words = request.permissions.as_deref();
+        let permissions = words.map(|words| words.iter().map(|word| word.parse()).collect());
+        let permissions: Option<Result<_, InvalidPermission>> = permissions;
+        let permissions = permissions
+            .transpose()
             .map_err(|error| Refusal::invalid(format!("{error}; no token was made")))?;
-        for permission in &permissions {
-            allow(
-                &host,
-                &actor,
-                *permission,
-                "make a token with a permission of its own",
-            )
-            .await?;
+        let new = NewToken {
+            name: request.name,
+            operator: request.operator,
+            grants: Grants {
+                roles: request.roles,
+                permissions,
+            },
+            expires: request.expires,
+        };
+        let made = operators::token(&host, &actor, new, UnixMillis::now()).await;
+        if let Err(CreateTokenError::Denied(denied)) = &made {
+            record_denied(&host, &actor, denied, "make a token with it").await?;
         }
-        if request.expires.is_some_and(|span| span.0 == 0) {
-            return Err(Refusal::invalid(
-                "a token cannot be good for no time at all; no token was made",
-            ));
-        }
-        let now = UnixMillis::now();
-        let expires = request.expires.map(|span| now.plus(span));
-        let (asked, name) = (actor.clone(), request.name);
-        let (row, token) = host
-            .store
-            .write(move |conn| {
-                let maker = tokens::find(conn, asked.tenant.id, asked.token)?;
-                let end = maker.and_then(|maker| maker.expires);
-                if let Some(end) = end.filter(|end| expires.is_none_or(|asked| asked > *end)) {
-                    return Err(CreateTokenError::Outlives(end));
-                }
-                let (row, token) = operators::create(
-                    conn,
-                    asked.tenant.id,
-                    &name,
-                    &permissions,
-                    expires,
-                    Some(asked.token),
-                    now,
-                )?;
-                let words: Vec<&str> = row
-                    .permissions
-                    .iter()
-                    .map(|permission| permission.as_str())
-                    .collect();
-                let event = Event::by(EventKind::TokenCreated, &asked)
-                    .detail("token", row.id.to_string())
-                    .detail("name", row.name.as_str())
-                    .detail("permissions", words)
-                    .detail("expires", row.expires.map(|at| at.to_string()));
-                audit::append(conn, &asked.tenant, now, [event])?;
-                Ok::<_, CreateTokenError>((row, token))
-            })
-            .await?;
+        let (row, token) = made?;
         Ok((
             StatusCode::CREATED,
             Answer(CreatedToken {
@@ -100,26 +71,18 @@ pub(super) async fn list_tokens(
     allow(&host, &actor, Permission::Administer, "list tokens").await?;
     own_tenant(&actor, query.tenant.as_deref())?;
     let tenant = actor.tenant.id;
-    let rows = host
+    let items = host
         .store
-        .scan(move |conn| tokens::list(conn, tenant))
-        .await?;
-    let items = rows
-        .into_iter()
-        .map(|row| Token {
-            id: row.id.to_string(),
-            name: row.name,
-            tenant: actor.tenant.name.clone(),
-            permissions: row
-                .permissions
-                .iter()
-                .map(|permission| permission.as_str().to_owned())
-                .collect(),
-            created_at: row.created.to_string(),
-            expires_at: row.expires.map(|at| at.to_string()),
-            revoked: row.revoked.is_some(),
+        .scan(move |conn| {
+            let mut items = Vec::new();
+            for row in tokens::list(conn, tenant)? {
+                let operator = store::find(conn, tenant, row.operator)?
+                    .ok_or_else(|| StoreError::Corrupt("a token without an operator".to_owned()))?;
+                items.push(shown(&actor, row, operator));
+            }
+            Ok::<_, StoreError>(items)
         })
-        .collect();
+        .await?;
     Ok(Answer(Page { items, next: None }))
 }
 
@@ -143,12 +106,12 @@ pub(super) async fn revoke_token(
         let revoked = host
             .store
             .write(move |conn| {
-                let Some(name) = tokens::revoke(conn, asked.tenant.id, id, now)? else {
+                let Some(row) = operators::revoke(conn, asked.tenant.id, id, now)? else {
                     return Ok(false);
                 };
                 let event = Event::by(EventKind::TokenRevoked, &asked)
                     .detail("token", id.to_string())
-                    .detail("name", name);
+                    .detail("name", row.name);
                 audit::append(conn, &asked.tenant, now, [event])?;
                 Ok::<_, StoreError>(true)
             })
@@ -160,4 +123,21 @@ pub(super) async fn revoke_token(
         }
     })
     .await
+}
+
+/// A token with what is given by it: what it leaves of its operator's, or all of that.
+fn shown(actor: &Actor, row: TokenRow, operator: OperatorRow) -> Token {
+    let Grants { roles, permissions } = row.only.unwrap_or(operator.grants);
+    let words = |permission: Permission| permission.as_str().to_owned();
+    Token {
+        id: row.id.to_string(),
+        name: row.name,
+        operator: operator.name,
+        tenant: actor.tenant.name.clone(),
+        roles,
+        permissions: permissions.map_or_else(Vec::new, |set| set.iter().map(words).collect()),
+        created_at: row.created.to_string(),
+        expires_at: row.expires.map(|at| at.to_string()),
+        revoked: row.revoked.is_some(),
+    }
 }

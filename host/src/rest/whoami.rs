@@ -9,13 +9,13 @@ use super::extract::Answer;
 #[utoipa::path(get, path = "/v1/whoami", responses((status = 200, body = WhoAmI)))]
 pub(super) async fn get_whoami(Operator(actor): Operator) -> Answer<WhoAmI> {
     Answer(WhoAmI {
-        operator: actor.name,
-        tenant: actor.tenant.name,
         permissions: actor
-            .permissions
-            .iter()
+            .permissions()
             .map(|permission| permission.as_str().to_owned())
             .collect(),
+        roles: actor.rights.roles().map(str::to_owned).collect(),
+        operator: actor.name,
+        tenant: actor.tenant.name,
         host_version: env!("CARGO_PKG_VERSION").to_owned(),
     })
 }

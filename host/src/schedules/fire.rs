@@ -154,9 +154,9 @@ fn owner(
     row: &ScheduleRow,
     now: UnixMillis,
 ) -> Result<Result<Actor, String>, StoreError> {
-    let owner = host
-        .store
-        .read(|conn| operators::on_behalf_of(conn, row.tenant, row.token, SOURCE, now));
+    let owner = host.store.read(|conn| {
+        operators::on_behalf_of(conn, &host.roles, row.tenant, row.token, SOURCE, now)
+    });
     match owner {
         Ok(owner) => match owner.require(Permission::ScheduleScript) {
             Ok(()) => Ok(Ok(owner)),

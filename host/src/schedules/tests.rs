@@ -178,7 +178,7 @@ async fn an_owner_who_was_revoked_or_lacks_a_permission_runs_nothing_and_that_is
         assert!(refused.expect_err(name).to_string().contains(expected));
         // A token that could when the schedule was made, and cannot any more.
         let strong = Actor {
-            permissions: Permission::ALL.to_vec(),
+            rights: test.admin.rights.clone(),
             ..weak
         };
         let row = add(&test.host, &strong, hourly(name), NOW)

@@ -166,6 +166,19 @@ pub fn list(
     )
 }
 
+/// The tags of a machine as roles and scripts know them, `key=value`, in order.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub fn words_of_tags(conn: &Connection, machine: MachineId) -> Result<Vec<String>, StoreError> {
+    let tags = tags(conn, machine)?;
+    Ok(tags
+        .iter()
+        .map(|tag| format!("{}={}", tag.key, tag.value))
+        .collect())
+}
+
 /// Every machine that is not revoked and has all of `tags`, by name.
 ///
 /// # Errors

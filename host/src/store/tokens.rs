@@ -12,7 +12,7 @@ use super::row::{
     all, change, exists, first, from_json, parsed, parsed_or_null, time, time_or_null, to_json,
 };
 use crate::clock::UnixMillis;
-use crate::operators::Permission;
+use crate::operators::{Grants, Permission, Permissions};
 
 /// A token as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,10 +21,12 @@ pub struct TokenRow {
     pub id: Uuid,
     /// Whose it is.
     pub tenant: TenantId,
-    /// The operator's name.
+    /// Who acts by it.
+    pub operator: Uuid,
+    /// Its name, unique among the tenant's tokens that are not revoked.
     pub name: String,
-    /// What it may do.
-    pub permissions: Vec<Permission>,
+    /// What it leaves of what its operator may do; everything where there is none.
+    pub only: Option<Grants>,
     /// When it was made.
     pub created: UnixMillis,
     /// After which it is no good.
@@ -40,6 +42,8 @@ pub struct TokenRow {
 pub struct Maker {
     /// The token.
     pub token: Uuid,
+    /// Whose it is.
+    pub operator: Uuid,
     /// The operator's name.
     pub name: String,
 }
@@ -50,22 +54,21 @@ pub struct Maker {
 ///
 /// Where the database cannot be written.
 pub fn insert(conn: &Connection, token: &TokenRow, secret: Digest) -> Result<bool, StoreError> {
-    let words: Vec<&str> = token
-        .permissions
-        .iter()
-        .map(|permission| permission.as_str())
-        .collect();
+    let only = token.only.as_ref();
     Ok(change(
         conn,
-        "INSERT INTO tokens (id, tenant, name, secret_sha256, permissions, created, expires, created_by)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+        "INSERT INTO tokens (id, tenant, operator, name, secret_sha256, only_permissions, only_roles, created, expires,
+                             created_by)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
          ON CONFLICT (tenant, name) WHERE revoked IS NULL DO NOTHING",
         params![
             token.id.to_string(),
             token.tenant.to_string(),
+            token.operator.to_string(),
             &token.name,
             secret.as_bytes().as_slice(),
-            to_json(&words)?,
+            permissions_to_json(only.and_then(|only| only.permissions))?,
+            only.map(|only| to_json(&only.roles)).transpose()?,
             token.created.0,
             token.expires.map(|at| at.0),
             token.created_by.map(|id| id.to_string()),
@@ -132,11 +135,14 @@ pub fn makers(conn: &Connection, tenant: TenantId, id: Uuid) -> Result<Vec<Maker
              SELECT created_by FROM tokens WHERE tenant = ?1 AND id = ?2
              UNION SELECT t.created_by FROM tokens t JOIN maker m ON t.id = m.id WHERE t.tenant = ?1
          )
-         SELECT t.id AS id, t.name AS name FROM tokens t JOIN maker m ON t.id = m.id WHERE t.tenant = ?1",
+         SELECT t.id AS id, o.id AS operator, o.name AS name FROM tokens t JOIN maker m ON t.id = m.id
+             JOIN operators o ON o.id = t.operator
+         WHERE t.tenant = ?1",
         params![tenant.to_string(), id.to_string()],
         |row| {
             Ok(Maker {
                 token: parsed(row, "id")?,
+                operator: parsed(row, "operator")?,
                 name: row.get("name")?,
             })
         },
@@ -157,7 +163,7 @@ pub fn list(conn: &Connection, tenant: TenantId) -> Result<Vec<TokenRow>, StoreE
     )
 }
 
-/// Revokes a token that is not revoked yet, and gives its operator's name.
+/// Revokes a token that is not revoked yet, and gives its row as it was.
 ///
 /// # Errors
 ///
@@ -167,31 +173,79 @@ pub fn revoke(
     tenant: TenantId,
     id: Uuid,
     now: UnixMillis,
-) -> Result<Option<String>, StoreError> {
-    first(
+) -> Result<Option<TokenRow>, StoreError> {
+    let found = find(conn, tenant, id)?.filter(|row| row.revoked.is_none());
+    if found.is_some() {
+        change(
+            conn,
+            "UPDATE tokens SET revoked = ? WHERE tenant = ? AND id = ?",
+            params![now.0, tenant.to_string(), id.to_string()],
+        )?;
+    }
+    Ok(found)
+}
+
+/// Revokes all tokens of an operator that are not revoked yet.
+///
+/// # Errors
+///
+/// Where the database cannot be written.
+pub fn revoke_all_of(
+    conn: &Connection,
+    tenant: TenantId,
+    operator: Uuid,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    change(
         conn,
-        "UPDATE tokens SET revoked = ? WHERE tenant = ? AND id = ? AND revoked IS NULL RETURNING name",
-        params![now.0, tenant.to_string(), id.to_string()],
-        |row| Ok(row.get("name")?),
-    )
+        "UPDATE tokens SET revoked = ? WHERE tenant = ? AND operator = ? AND revoked IS NULL",
+        params![now.0, tenant.to_string(), operator.to_string()],
+    )?;
+    Ok(())
 }
 
 fn read(row: &Row<'_>) -> Result<TokenRow, StoreError> {
-    let words: Vec<String> = from_json(row, "permissions")?;
-    let permissions = words
-        .iter()
-        .map(|word| {
-            Permission::from_str(word).map_err(|error| StoreError::Corrupt(error.to_string()))
-        })
-        .collect::<Result<_, _>>()?;
+    let permissions = permissions_from_json(row, "only_permissions")?;
+    let roles = match row.get::<_, Option<String>>("only_roles")? {
+        Some(_) => Some(from_json::<Vec<String>>(row, "only_roles")?),
+        None => None,
+    };
+    let only = (permissions.is_some() || roles.is_some()).then(|| Grants {
+        roles: roles.unwrap_or_default(),
+        permissions,
+    });
     Ok(TokenRow {
         id: parsed(row, "id")?,
         tenant: parsed(row, "tenant")?,
+        operator: parsed(row, "operator")?,
         name: row.get("name")?,
-        permissions,
+        only,
         created: time(row, "created")?,
         expires: time_or_null(row, "expires")?,
         revoked: time_or_null(row, "revoked")?,
         created_by: parsed_or_null(row, "created_by")?,
     })
+}
+
+/// The JSON of a list of permissions, where there is one.
+pub(super) fn permissions_to_json(
+    permissions: Option<Permissions>,
+) -> Result<Option<String>, StoreError> {
+    let words = |set: Permissions| set.iter().map(Permission::as_str).collect::<Vec<_>>();
+    permissions.map(|set| to_json(&words(set))).transpose()
+}
+
+/// The list of permissions that a column holds, where it holds one.
+pub(super) fn permissions_from_json(
+    row: &Row<'_>,
+    column: &'static str,
+) -> Result<Option<Permissions>, StoreError> {
+    if row.get::<_, Option<String>>(column)?.is_none() {
+        return Ok(None);
+    }
+    let words: Vec<String> = from_json(row, column)?;
+    let parsed = words.iter().map(|word| Permission::from_str(word));
+    let set: Result<Permissions, _> = parsed.collect();
+    set.map(Some)
+        .map_err(|error| StoreError::Corrupt(error.to_string()))
 }

@@ -259,9 +259,11 @@ fn another_tenant_finds_nothing_and_may_use_the_name_itself() {
         .busy_timeout(Duration::from_secs(10))
         .expect("sets");
     let insert = "INSERT INTO tenants (id, name, created) VALUES ('019a0000-0000-7000-8000-000000000001', 'other', 0);
-        INSERT INTO tokens (id, tenant, name, secret_sha256, permissions, created)
-        SELECT '019a0000-0000-7000-8000-000000000002', '019a0000-0000-7000-8000-000000000001', 'stranger', x'SECRET',
-               permissions, 0 FROM tokens WHERE name = 'admin'";
+        INSERT INTO operators (id, tenant, name, roles, created)
+        VALUES ('019a0000-0000-7000-8000-000000000003', '019a0000-0000-7000-8000-000000000001', 'stranger', '[\"owner\"]', 0);
+        INSERT INTO tokens (id, tenant, operator, name, secret_sha256, created)
+        VALUES ('019a0000-0000-7000-8000-000000000002', '019a0000-0000-7000-8000-000000000001',
+                '019a0000-0000-7000-8000-000000000003', 'stranger', x'SECRET', 0)";
     let secret = hex::encode(Sha256::digest("sluiceop_stranger"));
     database
         .execute_batch(&insert.replace("SECRET", &secret))

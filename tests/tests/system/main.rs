@@ -33,6 +33,7 @@ mod output;
 mod parameters;
 mod receipts;
 mod resumed;
+mod roles;
 mod rollouts;
 mod schedules;
 mod secrets;

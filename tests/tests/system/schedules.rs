@@ -12,7 +12,7 @@ use crate::hostile::without_gates;
 use crate::isolation::is_running;
 
 /// A time so many seconds from now; `date`'s own words for it.
-fn seconds_from_now(seconds: u32) -> String {
+pub(crate) fn seconds_from_now(seconds: u32) -> String {
     let output = Command::new("date")
         .args(["-u", "-d", &format!("{seconds} seconds")])
         .arg("+%Y-%m-%dT%H:%M:%S.%3NZ")
@@ -45,7 +45,7 @@ fn shown(fleet: &Fleet, name: &str) -> Value {
 }
 
 /// Waits until something has become of a schedule's run, and says what.
-fn last(fleet: &Fleet, name: &str) -> Value {
+pub(crate) fn last(fleet: &Fleet, name: &str) -> Value {
     eventually(&format!("{name} has run, or not"), || {
         Some(shown(fleet, name)["last"].clone())
             .filter(|last| last["state"] == "fired" || last["state"] == "missed")

@@ -15,15 +15,17 @@ use crate::output::{self, List};
 pub(crate) enum TokenCommand {
     /// Make a token and print it; it cannot be shown again
     Create {
-        /// The operator's name, as it will stand in the audit log
+        /// The token's name; without --operator also the operator's, as it will stand in the audit log
         name: String,
-        /// What it may do, for example RemoteExecution; may be repeated
-        #[arg(
-            long = "permission",
-            value_name = "P",
-            required = true,
-            value_delimiter = ','
-        )]
+        /// The operator whose it is (sluice operator list). The token may do what they may; with roles or permissions
+        /// no more than these of it
+        #[arg(long, value_name = "O")]
+        operator: Option<String>,
+        /// A role, for example helpdesk; may be repeated
+        #[arg(long = "role", value_name = "ROLE", value_delimiter = ',')]
+        roles: Vec<String>,
+        /// A permission, for example RemoteExecution; may be repeated
+        #[arg(long = "permission", value_name = "P", value_delimiter = ',')]
         permissions: Vec<String>,
         /// How long it is good, for example 30d (until revoked where absent)
         #[arg(long, value_name = "D")]
@@ -51,13 +53,17 @@ pub(crate) async fn run(global: &Global, command: TokenCommand) -> Result<u8, Er
     match command {
         TokenCommand::Create {
             name,
+            operator,
+            roles,
             permissions,
             expires,
             tenant,
         } => {
             let request = CreateToken {
                 name,
-                permissions,
+                operator,
+                roles,
+                permissions: (!permissions.is_empty()).then_some(permissions),
                 expires,
                 tenant,
             };
@@ -70,7 +76,16 @@ pub(crate) async fn run(global: &Global, command: TokenCommand) -> Result<u8, Er
         }
         TokenCommand::List { tenant } => {
             let mut list = List::new(
-                &["id", "name", "permissions", "created", "expires", "state"],
+                &[
+                    "id",
+                    "name",
+                    "operator",
+                    "roles",
+                    "permissions",
+                    "created",
+                    "expires",
+                    "state",
+                ],
                 global.json,
             );
             let each = |tokens: Vec<Token>| {
@@ -78,6 +93,8 @@ pub(crate) async fn run(global: &Global, command: TokenCommand) -> Result<u8, Er
                     vec![
                         token.id.clone(),
                         token.name.clone(),
+                        token.operator.clone(),
+                        token.roles.join(","),
                         token.permissions.join(","),
                         token.created_at.clone(),
                         token.expires_at.clone().unwrap_or_default(),

@@ -118,6 +118,11 @@ impl Client {
         self.request(Method::PUT, segments)
     }
 
+    /// A `PATCH`.
+    pub(crate) fn patch(&self, segments: &[&str]) -> Result<Request<'_>, Error> {
+        self.request(Method::PATCH, segments)
+    }
+
     /// A `DELETE`.
     pub(crate) fn delete(&self, segments: &[&str]) -> Result<Request<'_>, Error> {
         self.request(Method::DELETE, segments)

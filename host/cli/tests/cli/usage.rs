@@ -170,7 +170,7 @@ fn login_tries_the_token_and_saves_it_for_later_commands() {
 #[test]
 fn lists_go_through_every_page_and_are_tabs_or_objects() {
     let token = |id: &str| {
-        json!({"id": id, "name": "ci\u{1b}", "tenant": "default", "permissions": ["A", "B"], "created_at": "2026-11-21T06:00:00Z",
+        json!({"id": id, "name": "ci\u{1b}", "operator": "ann", "tenant": "default", "roles": ["helpdesk"], "permissions": ["A", "B"], "created_at": "2026-11-21T06:00:00Z",
             "expires_at": null, "revoked": false})
     };
     let host = Host::start(move |asked, answer| {
@@ -183,7 +183,9 @@ fn lists_go_through_every_page_and_are_tabs_or_objects() {
     });
     let (code, stdout, _) = ending(&host.sluice(&["token", "list"]));
     assert_eq!(code, Some(0));
-    let row = |id: &str| format!("{id}\tci\u{fffd}\tA,B\t2026-11-21T06:00:00Z\t\tactive\n");
+    let row = |id: &str| {
+        format!("{id}\tci\u{fffd}\tann\thelpdesk\tA,B\t2026-11-21T06:00:00Z\t\tactive\n")
+    };
     assert_eq!(stdout, row("one") + &row("two"));
     let (_, stdout, _) = ending(&host.sluice(&["token", "list", "--json"]));
     let ids: Vec<Value> = stdout

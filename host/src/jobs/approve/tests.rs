@@ -8,7 +8,7 @@ use sluice_protocol::report::Report;
 use super::*;
 use crate::fleet::Inbox;
 use crate::jobs::{self, Machine, store_report};
-use crate::operators::create;
+use crate::operators::{Grants, create};
 use crate::testing::{NOW, TestHost, request};
 
 /// Two operators who do not know each other, and a machine that is connected.
@@ -174,10 +174,10 @@ async fn nobody_approves_their_own_by_token_name_or_a_token_that_theirs_made() {
         .host
         .store
         .write(move |conn| {
-            let all = Permission::ALL;
-            let (child, _) = create(conn, tenant, "child", all, None, Some(maker), NOW)?;
+            let all = || Grants::of_role(operators::OWNER);
+            let (child, _) = create(conn, tenant, "child", all(), None, Some(maker), NOW)?;
             let (grandchild, _) =
-                create(conn, tenant, "grandchild", all, None, Some(child.id), NOW)?;
+                create(conn, tenant, "grandchild", all(), None, Some(child.id), NOW)?;
             tokens::revoke(conn, tenant, child.id, NOW)?;
             Ok::<_, operators::CreateTokenError>([child.id, grandchild.id])
         })
@@ -186,14 +186,23 @@ async fn nobody_approves_their_own_by_token_name_or_a_token_that_theirs_made() {
     for token in tokens {
         let actor = Actor {
             token,
+            operator: Uuid::now_v7(),
             name: "somebody".to_owned(),
             ..case.bob.clone()
         };
         let made = case.approve(&actor, job).await;
         assert!(matches!(made, Err(ApproveError::Made { .. })), "{made:?}");
     }
+    let other_token = Actor {
+        token: Uuid::now_v7(),
+        name: "bob-at-home".to_owned(),
+        ..case.bob.clone()
+    };
+    let same = case.approve(&other_token, job).await;
+    assert!(matches!(same, Err(ApproveError::Own(_))), "{same:?}");
     let namesake = Actor {
         token: Uuid::now_v7(),
+        operator: Uuid::now_v7(),
         ..case.bob.clone()
     };
     let same = case.approve(&namesake, job).await;
@@ -214,7 +223,7 @@ async fn nobody_approves_their_own_by_token_name_or_a_token_that_theirs_made() {
             Some(first.bundle_sha256)
         )
     );
-    assert_eq!(case.test.count_audited("script_approval_refused").await, 4);
+    assert_eq!(case.test.count_audited("script_approval_refused").await, 5);
     assert_eq!(
         (
             case.jobs(),
@@ -394,8 +403,9 @@ fn a_change_of_what_would_run_is_noticed() {
                 name: "default".to_owned(),
             },
             token: Uuid::now_v7(),
+            operator: Uuid::now_v7(),
             name: "carol".to_owned(),
-            permissions: Vec::new(),
+            rights: operators::Rights::default(),
             source: "test".to_owned(),
         },
         job: JobId::generate(),
