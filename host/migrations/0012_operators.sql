@@ -39,3 +39,16 @@ ALTER TABLE tokens DROP COLUMN permissions;
 ALTER TABLE tokens ADD COLUMN only_permissions TEXT;
 ALTER TABLE tokens ADD COLUMN only_roles TEXT;
 CREATE INDEX tokens_operator ON tokens (tenant, operator);
+
+-- What machines get that join with a token, and which may.
+ALTER TABLE enroll_tokens ADD COLUMN uses INTEGER NOT NULL DEFAULT 1;
+UPDATE enroll_tokens SET uses = uses_left;
+ALTER TABLE enroll_tokens ADD COLUMN tags TEXT NOT NULL DEFAULT '[]';
+-- Ranges of addresses, as JSON; any where there is none.
+ALTER TABLE enroll_tokens ADD COLUMN addresses TEXT NOT NULL DEFAULT '[]';
+ALTER TABLE enroll_tokens ADD COLUMN approval TEXT NOT NULL DEFAULT 'automatic';
+ALTER TABLE enroll_tokens ADD COLUMN revoked INTEGER;
+CREATE INDEX enroll_tokens_tenant ON enroll_tokens (tenant, created);
+
+-- Since when a machine waits for somebody to approve it; null where it does not.
+ALTER TABLE machines ADD COLUMN pending INTEGER;

@@ -42,6 +42,9 @@ pub enum LinkError {
     /// Too many connections or requests. Later.
     #[error("the peer is busy; it asks to come back later")]
     Busy,
+    /// The machine has joined, and nobody has approved it yet. Later.
+    #[error("this machine waits for approval (on the host: sluice machine approve)")]
+    Waiting,
     /// The peer's program is stopping. Later.
     #[error("the peer is stopping")]
     Stopping,
@@ -99,6 +102,7 @@ impl LinkError {
             Some(CloseCode::Replaced) => Self::Replaced,
             Some(CloseCode::Done) => Self::Done,
             Some(CloseCode::Busy) => Self::Busy,
+            Some(CloseCode::Waiting) => Self::Waiting,
             None => Self::Lost {
                 reason: format!("closed with the unknown code {code}"),
             },
@@ -115,4 +119,5 @@ pub(crate) const CLOSE_CODES: &[CloseCode] = &[
     CloseCode::Replaced,
     CloseCode::Done,
     CloseCode::Busy,
+    CloseCode::Waiting,
 ];

@@ -21,6 +21,9 @@ pub struct Machine {
     pub connected: bool,
     /// Whether it was revoked.
     pub revoked: bool,
+    /// Whether it waits for somebody to approve it: it gets no gates and no operations.
+    #[serde(default)]
+    pub pending: bool,
     /// RFC 3339.
     pub enrolled_at: String,
     /// RFC 3339; null where it never connected.

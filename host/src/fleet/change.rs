@@ -9,11 +9,12 @@ use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::jobs;
-use crate::operators::Actor;
+use crate::operators::{About, Actor, Denied, Permission};
 use crate::plugins;
 use crate::store::bindings::TagPair;
+use crate::store::machines::{self, MachineRow};
 use crate::store::tenants::{self, Tenant};
-use crate::store::{Connection, StoreError, bindings, machines};
+use crate::store::{Connection, StoreError, bindings};
 
 /// Renames and retags a machine, all or nothing.
 ///
@@ -35,8 +36,7 @@ pub async fn patch(
         .store
         .write(move |conn| {
             let tenant = asked.tenant.id;
-            let row =
-                machines::find_live(conn, tenant, &typed)?.ok_or(ChangeError::NoMachine(typed))?;
+            let row = theirs(conn, &asked, &typed)?;
             let (mut events, mut regated) = (Vec::new(), false);
             if let Some(name) = name.filter(|name| name.as_str() != row.name) {
                 if machines::name_is_taken(conn, tenant, name.as_str())? {
@@ -61,6 +61,8 @@ pub async fn patch(
                 if tags.len() > MAX_TAGS {
                     return Err(ChangeError::TooManyTags);
                 }
+                // What it is tagged with now must be theirs to manage too.
+                may_manage(&asked, &words(&tags), &row.name)?;
                 // Bindings may look at tags, so the machine's gates may be others now.
                 let keys = remove.iter().chain(set.iter().map(|tag| &tag.key));
                 for key in keys {
@@ -108,15 +110,70 @@ pub async fn revoke(
     machine: &str,
     now: UnixMillis,
 ) -> Result<(), ChangeError> {
+    take_out(host, actor, machine, EventKind::MachineRevoked, now).await
+}
+
+/// Makes a machine that waits one of the fleet. Its agent comes back within a minute and gets its gates.
+///
+/// # Errors
+///
+/// The tenant has no such machine, or it does not wait.
+pub async fn approve(
+    host: &SharedHost,
+    actor: &Actor,
+    machine: &str,
+    now: UnixMillis,
+) -> Result<MachineId, ChangeError> {
+    let (typed, asked) = (machine.to_owned(), actor.clone());
+    host.store
+        .write(move |conn| {
+            let row = theirs(conn, &asked, &typed)?;
+            let Some(since) = row.pending else {
+                return Err(ChangeError::NotWaiting(row.name));
+            };
+            machines::set_pending(conn, asked.tenant.id, row.id, None)?;
+            let event = Event::by(EventKind::MachineApproved, &asked)
+                .on(&row.name)
+                .detail("machine_id", row.id.to_string())
+                .detail("waited_since", since.to_string());
+            audit::append(conn, &asked.tenant, now, [event])?;
+            Ok(row.id)
+        })
+        .await
+}
+
+/// Turns a machine that waits away for good.
+///
+/// # Errors
+///
+/// The tenant has no such machine, or it does not wait.
+pub async fn deny(
+    host: &SharedHost,
+    actor: &Actor,
+    machine: &str,
+    now: UnixMillis,
+) -> Result<(), ChangeError> {
+    take_out(host, actor, machine, EventKind::MachineDenied, now).await
+}
+
+async fn take_out(
+    host: &SharedHost,
+    actor: &Actor,
+    machine: &str,
+    kind: EventKind,
+    now: UnixMillis,
+) -> Result<(), ChangeError> {
     let (typed, asked) = (machine.to_owned(), actor.clone());
     let (id, ended) = host
         .store
         .write(move |conn| {
             let tenant = asked.tenant.id;
-            let row =
-                machines::find_live(conn, tenant, &typed)?.ok_or(ChangeError::NoMachine(typed))?;
+            let row = theirs(conn, &asked, &typed)?;
+            if kind == EventKind::MachineDenied && row.pending.is_none() {
+                return Err(ChangeError::NotWaiting(row.name));
+            }
             machines::revoke(conn, tenant, row.id, now)?;
-            let event = Event::by(EventKind::MachineRevoked, &asked)
+            let event = Event::by(kind, &asked)
                 .on(&row.name)
                 .detail("machine_id", row.id.to_string());
             audit::append(conn, &asked.tenant, now, [event])?;
@@ -133,6 +190,18 @@ pub async fn revoke(
         host.rollouts.wake(job);
     }
     Ok(())
+}
+
+/// The machine that is meant, which is the actor's to manage.
+fn theirs(conn: &Connection, actor: &Actor, typed: &str) -> Result<MachineRow, ChangeError> {
+    let found = machines::find_live(conn, actor.tenant.id, typed)?;
+    let row = found.ok_or_else(|| ChangeError::NoMachine(typed.to_owned()))?;
+    may_manage(actor, &machines::words_of_tags(conn, row.id)?, &row.name)?;
+    Ok(row)
+}
+
+fn may_manage(actor: &Actor, tags: &[String], name: &str) -> Result<(), Denied> {
+    actor.require_on(Permission::ManageMachines, About::Machine(tags), name)
 }
 
 /// What a machine is called, as it is told.
@@ -156,7 +225,7 @@ pub fn identity(
     })
 }
 
-fn words(tags: &[TagPair]) -> Vec<String> {
+pub(super) fn words(tags: &[TagPair]) -> Vec<String> {
     tags.iter()
         .map(|tag| format!("{}={}", tag.key, tag.value))
         .collect()
@@ -168,6 +237,12 @@ pub enum ChangeError {
     /// Unknown, revoked, or another tenant's: the answer is the same.
     #[error("there is no machine {}; nothing was changed", .0.escape_debug())]
     NoMachine(String),
+    /// Nothing is asked.
+    #[error("the machine {0} does not wait for approval; nothing was changed")]
+    NotWaiting(String),
+    /// A permission is missing.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// Another machine has it.
     #[error("another machine is called {0}; nothing was changed")]
     NameTaken(MachineName),

@@ -1,16 +1,20 @@
 //! A machine joins. The certificate is [`crate::link`]'s to make; here is who may have one, and what the machine is
 //! called.
 
+use std::net::IpAddr;
+
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::{MachineId, TokenId};
 use sluice_protocol::message::control::{Fact, FactValue};
 use sluice_protocol::units::Span;
 
-use super::MachineName;
+use super::change::words;
+use super::{AddressRange, MAX_TAGS, MachineName};
 use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;
-use crate::operators::Actor;
+use crate::operators::{About, Actor, Denied, Permission};
 use crate::random;
+use crate::store::bindings::TagPair;
 use crate::store::enroll_tokens::{self, EnrollTokenRow};
 use crate::store::tenants::{self, Tenant};
 use crate::store::{Store, StoreError, machines};
@@ -21,6 +25,8 @@ const DEFAULT_EXPIRY: Span = Span::seconds(24 * 3600);
 const LONGEST_EXPIRY: Span = Span::seconds(365 * 24 * 3600);
 /// The most machines that one token may let in.
 const MOST_USES: u32 = 10_000;
+/// The most ranges of addresses of a token.
+const MOST_RANGES: usize = 64;
 /// The most facts that a machine may have.
 pub const MAX_FACTS: usize = 500;
 
@@ -33,18 +39,68 @@ pub struct NewToken {
     pub secret: [u8; 32],
 }
 
+/// Whether a machine that joins is one of the fleet at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Approval {
+    /// It is.
+    #[default]
+    Automatic,
+    /// Somebody approves it first. Until then it gets nothing.
+    Manual,
+}
+
+impl Approval {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Automatic => "automatic",
+            Self::Manual => "manual",
+        }
+    }
+
+    /// What a word means.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Automatic, Self::Manual]
+            .into_iter()
+            .find(|approval| approval.as_str() == word)
+    }
+}
+
+/// What a token is for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Terms {
+    /// How many machines may join with it; one where absent.
+    pub uses: Option<u32>,
+    /// How long it is good.
+    pub expires: Option<Span>,
+    /// What they are tagged with.
+    pub tags: Vec<TagPair>,
+    /// Where they may come from; anywhere where empty.
+    pub addresses: Vec<AddressRange>,
+    /// Whether they wait for somebody.
+    pub approval: Approval,
+}
+
 /// Makes an enrollment token.
 ///
 /// # Errors
 ///
-/// Where uses or expiry are out of bounds.
+/// Where something is out of bounds, or the actor may not manage machines with these tags.
 pub async fn create_token(
     store: &Store,
     actor: &Actor,
-    uses: Option<u32>,
-    expires: Option<Span>,
+    terms: Terms,
     now: UnixMillis,
 ) -> Result<NewToken, EnrollError> {
+    let Terms {
+        uses,
+        expires,
+        mut tags,
+        addresses,
+        approval,
+    } = terms;
     let uses = uses.unwrap_or(1);
     if !(1..=MOST_USES).contains(&uses) {
         return Err(EnrollError::Uses(uses));
@@ -53,33 +109,91 @@ pub async fn create_token(
     if expires.0 == 0 || expires > LONGEST_EXPIRY {
         return Err(EnrollError::Expiry(expires));
     }
+    if addresses.len() > MOST_RANGES {
+        return Err(EnrollError::Ranges(addresses.len()));
+    }
+    tags.sort_by(|a, b| a.key.cmp(&b.key));
+    if tags.len() > MAX_TAGS || tags.windows(2).any(|two| two[0].key == two[1].key) {
+        return Err(EnrollError::Tags);
+    }
+    let words = words(&tags);
+    let machines = About::Machine(&words);
+    let place = "machines that join with this token";
+    actor.require_on(Permission::ManageMachines, machines, place)?;
     let token = NewToken {
         id: TokenId::generate(),
         secret: random::bytes()?,
     };
+    let ranges: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     let row = EnrollTokenRow {
         id: token.id,
         tenant: actor.tenant.id,
         secret: Digest::of(&token.secret),
+        uses,
         uses_left: uses,
         expires: now.plus(expires),
+        tags,
+        addresses,
+        approval,
+        created: now,
         created_by: actor.name.clone(),
+        revoked: None,
     };
     let (tenant, event) = (
         actor.tenant.clone(),
         Event::by(EventKind::EnrollTokenCreated, actor)
             .detail("token", row.id.to_string())
             .detail("uses", uses)
-            .detail("expires", row.expires.to_string()),
+            .detail("expires", row.expires.to_string())
+            .detail("tags", words)
+            .detail("addresses", ranges)
+            .detail("approval", approval.as_str()),
     );
     store
         .write(move |conn| {
-            enroll_tokens::insert(conn, &row, now)?;
+            enroll_tokens::insert(conn, &row)?;
             audit::append(conn, &tenant, now, [event])?;
             Ok::<_, EnrollError>(())
         })
         .await?;
     Ok(token)
+}
+
+/// Takes an enrollment token back: no machine joins with it any more. Those that did stay.
+///
+/// # Errors
+///
+/// There is no such token, or the actor may not manage the machines that it is for.
+pub async fn revoke_token(
+    store: &Store,
+    actor: &Actor,
+    typed: &str,
+    now: UnixMillis,
+) -> Result<(), EnrollError> {
+    let none = || EnrollError::NoToken(typed.chars().take(100).collect());
+    let id: TokenId = typed.parse().map_err(|_| none())?;
+    let (asked, none) = (actor.clone(), none());
+    store
+        .write(move |conn| {
+            let tenant = asked.tenant.id;
+            let Some(row) = enroll_tokens::find(conn, id)?.filter(|row| row.tenant == tenant)
+            else {
+                return Err(none);
+            };
+            let words = words(&row.tags);
+            let machines = About::Machine(&words);
+            let place = "machines that join with this token";
+            asked.require_on(Permission::ManageMachines, machines, place)?;
+            if !enroll_tokens::revoke(conn, tenant, id, now)? {
+                return Err(none);
+            }
+            let event = Event::by(EventKind::EnrollTokenRevoked, &asked)
+                .detail("token", id.to_string())
+                .detail("uses_left", row.uses_left);
+            audit::append(conn, &asked.tenant, now, [event])?;
+            Ok(())
+        })
+        .await
 }
 
 /// A machine that has joined.
@@ -110,7 +224,7 @@ pub async fn admit<F, R>(
     secret: &[u8],
     wish: &str,
     facts: Vec<Fact>,
-    remote: &str,
+    remote: IpAddr,
     now: UnixMillis,
     issued: F,
 ) -> Result<(Joined, R), EnrollError>
@@ -118,11 +232,7 @@ where
     F: FnOnce(&Tenant, MachineId) -> Result<R, String> + Send + 'static,
     R: Send + 'static,
 {
-    let (secret, wish, remote) = (
-        Digest::of(secret),
-        MachineName::from_wish(wish),
-        remote.to_owned(),
-    );
+    let (secret, wish) = (Digest::of(secret), MachineName::from_wish(wish));
     store
         .write(move |conn| {
             let row = enroll_tokens::find(conn, token)?.ok_or(EnrollError::Unknown)?;
@@ -131,8 +241,15 @@ where
             if row.secret != secret {
                 return Err(EnrollError::WrongSecret(tenant));
             }
+            if row.revoked.is_some() {
+                return Err(EnrollError::Revoked(tenant));
+            }
             if row.expires <= now {
                 return Err(EnrollError::Expired(tenant));
+            }
+            let is_in = |range: &AddressRange| range.contains(remote);
+            if !row.addresses.is_empty() && !row.addresses.iter().any(is_in) {
+                return Err(EnrollError::Elsewhere(tenant, remote));
             }
             if !enroll_tokens::take_use(conn, token, now)? {
                 return Err(EnrollError::UsedUp(tenant));
@@ -152,11 +269,19 @@ where
                 &bound_facts(facts),
                 now,
             )?;
-            let event = Event::from_source(EventKind::MachineEnrolled, &remote)
+            for tag in &row.tags {
+                machines::set_tag(conn, tenant.id, machine, tag)?;
+            }
+            if row.approval == Approval::Manual {
+                machines::set_pending(conn, tenant.id, machine, Some(now))?;
+            }
+            let event = Event::from_source(EventKind::MachineEnrolled, &remote.to_string())
                 .on(name.as_str())
                 .detail("machine_id", machine.to_string())
                 .detail("token", token.to_string())
-                .detail("token_made_by", row.created_by.as_str());
+                .detail("token_made_by", row.created_by.as_str())
+                .detail("tags", words(&row.tags))
+                .detail("approval", row.approval.as_str());
             audit::append(conn, &tenant, now, [event])?;
             let certificate = issued(&tenant, machine)
                 .map_err(|reason| EnrollError::Certificate(tenant.clone(), reason))?;
@@ -230,6 +355,26 @@ pub enum EnrollError {
     /// No use is left.
     #[error("the token was used already; ask for a new one (sluice machine enroll-token)")]
     UsedUp(Tenant),
+    /// Somebody took it back.
+    #[error("the token was revoked; ask for a new one (sluice machine enroll-token)")]
+    Revoked(Tenant),
+    /// It is for other networks.
+    #[error(
+        "the token is not for machines at {1}; ask for one that is (sluice machine enroll-token --address)"
+    )]
+    Elsewhere(Tenant, IpAddr),
+    /// Unknown, or another tenant's: the answer is the same.
+    #[error("there is no enrollment token {} to revoke (sluice machine enroll-tokens)", .0.escape_debug())]
+    NoToken(String),
+    /// Too many ranges.
+    #[error("a token is for at most {MOST_RANGES} ranges of addresses, and these are {0}")]
+    Ranges(usize),
+    /// Too many tags, or one twice.
+    #[error("a machine has at most {MAX_TAGS} tags, each once")]
+    Tags,
+    /// A permission is missing.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// No certificate can be made for the machine's key.
     #[error("no certificate can be issued: {1}")]
     Certificate(Tenant, String),
@@ -252,11 +397,19 @@ impl EnrollError {
         match self {
             Self::WrongSecret(tenant)
             | Self::Expired(tenant)
+            | Self::Revoked(tenant)
+            | Self::Elsewhere(tenant, _)
             | Self::UsedUp(tenant)
             | Self::Certificate(tenant, _) => Some(tenant),
-            Self::Unknown | Self::Uses(_) | Self::Expiry(_) | Self::Random(_) | Self::Store(_) => {
-                None
-            }
+            Self::Unknown
+            | Self::Uses(_)
+            | Self::Expiry(_)
+            | Self::NoToken(_)
+            | Self::Ranges(_)
+            | Self::Tags
+            | Self::Denied(_)
+            | Self::Random(_)
+            | Self::Store(_) => None,
         }
     }
 }
@@ -279,7 +432,7 @@ mod tests {
             secret,
             name,
             Vec::new(),
-            "test",
+            "192.0.2.7".parse().expect("an address"),
             now,
             |_, _| Ok(()),
         )
@@ -292,10 +445,64 @@ mod tests {
         joined.map(|(joined, ())| joined)
     }
 
+    fn times(uses: u32) -> Terms {
+        Terms {
+            uses: Some(uses),
+            ..Terms::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_for_other_addresses_lets_nobody_in_and_keeps_its_use() {
+        let test = TestHost::new().await;
+        let ranges = |text: &str| Terms {
+            addresses: vec![text.parse().expect("a range")],
+            ..Terms::default()
+        };
+        for (range, is_let_in) in [("198.51.100.0/24", false), ("192.0.2.0/24", true)] {
+            let token = create_token(&test.host.store, &test.admin, ranges(range), NOW)
+                .await
+                .expect("makes");
+            let joined = try_with(&test, &token, &token.secret, "web", NOW).await;
+            assert_eq!(joined.is_ok(), is_let_in, "{range}");
+            let left = test
+                .host
+                .store
+                .read(|conn| enroll_tokens::find(conn, token.id));
+            let left = left.expect("reads").expect("is there").uses_left;
+            assert_eq!(left, u32::from(!is_let_in), "{range}");
+        }
+        assert_eq!(test.count_audited("machine_enrollment_refused").await, 1);
+    }
+
+    #[tokio::test]
+    async fn a_revoked_token_lets_nobody_in_and_another_tenant_revokes_none() {
+        let test = TestHost::new().await;
+        let store = &test.host.store;
+        let token = create_token(store, &test.admin, times(2), NOW)
+            .await
+            .expect("makes");
+        let id = token.id.to_string();
+        let (stranger, _) = test.stranger().await;
+        let theirs = revoke_token(store, &stranger, &id, NOW).await;
+        assert!(matches!(theirs, Err(EnrollError::NoToken(_))), "{theirs:?}");
+        try_with(&test, &token, &token.secret, "web", NOW)
+            .await
+            .expect("joins");
+        revoke_token(store, &test.admin, &id, NOW)
+            .await
+            .expect("revokes");
+        let late = try_with(&test, &token, &token.secret, "web", NOW).await;
+        assert!(matches!(late, Err(EnrollError::Revoked(_))), "{late:?}");
+        let twice = revoke_token(store, &test.admin, &id, NOW).await;
+        assert!(matches!(twice, Err(EnrollError::NoToken(_))), "{twice:?}");
+        assert_eq!(test.count_audited("enroll_token_revoked").await, 1);
+    }
+
     #[tokio::test]
     async fn a_token_lets_in_as_many_machines_as_it_says_each_with_a_name_of_its_own() {
         let test = TestHost::new().await;
-        let token = create_token(&test.host.store, &test.admin, Some(3), None, NOW)
+        let token = create_token(&test.host.store, &test.admin, times(3), NOW)
             .await
             .expect("makes");
         let mut names = Vec::new();
@@ -320,7 +527,7 @@ mod tests {
     #[tokio::test]
     async fn machines_that_race_for_one_use_do_not_both_join() {
         let test = TestHost::new().await;
-        let token = create_token(&test.host.store, &test.admin, None, None, NOW)
+        let token = create_token(&test.host.store, &test.admin, Terms::default(), NOW)
             .await
             .expect("makes");
         let tries = (0..5).map(|_| try_with(&test, &token, &token.secret, "web", NOW));
@@ -335,7 +542,7 @@ mod tests {
     #[tokio::test]
     async fn the_database_does_not_hold_what_a_machine_enrolls_with() {
         let test = TestHost::new().await;
-        let token = create_token(&test.host.store, &test.admin, None, None, NOW)
+        let token = create_token(&test.host.store, &test.admin, Terms::default(), NOW)
             .await
             .expect("makes");
         let mut looked_at = 0;
@@ -357,8 +564,10 @@ mod tests {
         let token = create_token(
             &test.host.store,
             &test.admin,
-            None,
-            Some(Span::seconds(60)),
+            Terms {
+                expires: Some(Span::seconds(60)),
+                ..Terms::default()
+            },
             NOW,
         )
         .await
@@ -386,7 +595,7 @@ mod tests {
     #[tokio::test]
     async fn a_machine_without_a_certificate_has_not_joined_and_the_use_is_not_gone() {
         let test = TestHost::new().await;
-        let token = create_token(&test.host.store, &test.admin, None, None, NOW)
+        let token = create_token(&test.host.store, &test.admin, Terms::default(), NOW)
             .await
             .expect("makes");
         let failed = admit(
@@ -395,7 +604,7 @@ mod tests {
             &token.secret,
             "web",
             Vec::new(),
-            "test",
+            "192.0.2.7".parse().expect("an address"),
             NOW,
             |_, _| Err::<(), _>("a bad request".to_owned()),
         );
@@ -419,12 +628,13 @@ mod tests {
             (None, Some(Span(0))),
             (None, Some(Span(u64::MAX))),
         ] {
-            assert!(
-                create_token(&test.host.store, &test.admin, uses, expires, NOW)
-                    .await
-                    .is_err(),
-                "{uses:?} {expires:?}"
-            );
+            let terms = Terms {
+                uses,
+                expires,
+                ..Terms::default()
+            };
+            let made = create_token(&test.host.store, &test.admin, terms, NOW).await;
+            assert!(made.is_err(), "{uses:?} {expires:?}");
         }
     }
 }

@@ -1,14 +1,17 @@
 //! The machines: what they are called, who is connected, how they join and leave.
 
+mod address;
 mod change;
 mod enroll;
 mod name;
 mod presence;
 mod tag;
 
-pub use change::{ChangeError, identity, patch, revoke};
+pub use address::{AddressRange, InvalidRange};
+pub use change::{ChangeError, approve, deny, identity, patch, revoke};
 pub use enroll::{
-    EnrollError, Joined, MAX_FACTS, NewToken, admit, bound_facts, create_token, refuse,
+    Approval, EnrollError, Joined, MAX_FACTS, NewToken, Terms, admit, bound_facts, create_token,
+    refuse, revoke_token,
 };
 pub use name::{InvalidName, MachineName};
 pub(crate) use name::{LONGEST as LONGEST_NAME, is_plain_name};

@@ -50,7 +50,9 @@ pub(super) fn look_up(
         ),
         Selection::Some { named, tags } => {
             for typed in named {
-                let row = machines::find_live(conn, tenant, typed)?;
+                // One that waits to be approved is not one of the fleet yet.
+                let row =
+                    machines::find_live(conn, tenant, typed)?.filter(|row| row.pending.is_none());
                 found.push(row.map_or_else(|| Target::NotFound(typed.clone()), machine));
             }
             if !tags.is_empty() {

@@ -1,5 +1,6 @@
 //! Somebody with a token, perhaps.
 
+use std::net::IpAddr;
 use std::time::SystemTime;
 
 use sluice_protocol::message::enroll::{Answer, Enroll, Enrolled, Request};
@@ -11,9 +12,9 @@ use crate::fleet::{self, EnrollError};
 
 /// Answers one request to join.
 pub(super) async fn serve(link: &Link, connection: EnrollConnection) {
-    let remote = connection.remote().ip().to_string();
+    let remote = connection.remote().ip();
     let answer = match connection.request() {
-        Request::Enroll(request) => enroll(link, request, &remote).await,
+        Request::Enroll(request) => enroll(link, request, remote).await,
         Request::Reenroll { .. } => Answer::Refused {
             reason:
                 "joining again with the old key is not implemented in this version; use a new token"
@@ -21,11 +22,11 @@ pub(super) async fn serve(link: &Link, connection: EnrollConnection) {
         },
     };
     if let Err(error) = connection.answer(&answer).await {
-        tracing::info!(remote, %error, "an answer to an enrollment did not arrive");
+        tracing::info!(%remote, %error, "an answer to an enrollment did not arrive");
     }
 }
 
-async fn enroll(link: &Link, request: &Enroll, remote: &str) -> Answer {
+async fn enroll(link: &Link, request: &Enroll, remote: IpAddr) -> Answer {
     let now = UnixMillis::now();
     let (authority, csr) = (link.authority.clone(), request.request.clone());
     let joined = fleet::admit(
@@ -45,7 +46,7 @@ async fn enroll(link: &Link, request: &Enroll, remote: &str) -> Answer {
     .await;
     match joined {
         Ok((joined, issued)) => {
-            tracing::info!(remote, machine = %joined.machine, name = %joined.name, tenant = joined.tenant.name, "a machine has joined");
+            tracing::info!(%remote, machine = %joined.machine, name = %joined.name, tenant = joined.tenant.name, "a machine has joined");
             Answer::Enrolled(Box::new(Enrolled {
                 chain: issued.chain.into_iter().map(Into::into).collect(),
                 name: joined.name.to_string(),
@@ -53,8 +54,9 @@ async fn enroll(link: &Link, request: &Enroll, remote: &str) -> Answer {
             }))
         }
         Err(error) => {
+            let from = remote.to_string();
             if let Err(store) =
-                fleet::refuse(&link.host.store, request.token, &error, remote, now).await
+                fleet::refuse(&link.host.store, request.token, &error, &from, now).await
             {
                 tracing::error!(%store, "a refused enrollment could not be recorded");
             }

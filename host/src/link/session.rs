@@ -1,7 +1,7 @@
 //! One connection of an enrolled machine, from its handshake to its end.
 //!
 //! ```text
-//! known and not revoked? -> Hello -> join (the older connection is replaced) -> Welcome, Gates -> what it is owed
+//! known, not revoked, waits for nobody? -> Hello -> join (the older connection is replaced) -> Welcome, Gates -> what it is owed
 //!      then side by side: control in and out, operations out, progress and blobs in; the first that ends, ends all
 //! ```
 
@@ -58,6 +58,10 @@ pub(super) async fn serve(link: &Link, connection: HostConnection) {
         Err(SessionError::NotServed(reason)) => {
             tracing::info!(%remote, reason, "a machine was turned away");
             connection.close(CloseCode::Revoked, reason);
+        }
+        Err(SessionError::Waits) => {
+            tracing::debug!(%remote, "a machine waits for approval");
+            connection.close(CloseCode::Waiting, "the machine waits for approval");
         }
         Err(SessionError::Link(error)) => {
             tracing::debug!(%remote, %error, "a machine's connection has ended")
@@ -160,6 +164,8 @@ fn known(
         .ok_or(SessionError::NotServed("the machine is not known here"))?;
     if row.revoked.is_some() {
         Err(SessionError::NotServed("the machine is revoked"))
+    } else if row.pending.is_some() {
+        Err(SessionError::Waits)
     } else {
         Ok(row)
     }
@@ -496,6 +502,8 @@ async fn certificate_ends(connection: &HostConnection) {
 enum SessionError {
     #[error("{0}")]
     NotServed(&'static str),
+    #[error("the machine waits for approval")]
+    Waits,
     #[error(transparent)]
     Link(#[from] LinkError),
     #[error(transparent)]

@@ -92,9 +92,14 @@ impl Fleet {
 
     async fn token(&self) -> Token {
         let host = self.server.host();
-        let new = fleet::create_token(&host.store, &self.admin, None, None, UnixMillis::now())
-            .await
-            .expect("makes");
+        let new = fleet::create_token(
+            &host.store,
+            &self.admin,
+            fleet::Terms::default(),
+            UnixMillis::now(),
+        )
+        .await
+        .expect("makes");
         Token {
             addresses: host.addresses.agents.clone(),
             authority: host.addresses.authority,

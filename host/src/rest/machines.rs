@@ -10,7 +10,7 @@ use sluice_api_types::page::Page;
 use sluice_protocol::message::control::{Fact, FactValue};
 
 use super::Refusal;
-use super::auth::{Operator, allow, own_tenant};
+use super::auth::{Operator, allow, own_tenant, record_denied};
 use super::extract::{Answer, Body, Path, Query, limit, uninterrupted};
 use crate::clock::UnixMillis;
 use crate::fleet::{self, ChangeError, Presence};
@@ -125,7 +125,7 @@ pub(super) async fn patch_machine(
             .map(|tag| fleet::parse_tag(&tag.key, &tag.value))
             .collect::<Result<_, _>>()
             .map_err(ChangeError::from)?;
-        let id = fleet::patch(
+        let patched = fleet::patch(
             &host,
             &actor,
             &machine,
@@ -134,7 +134,8 @@ pub(super) async fn patch_machine(
             tags.remove,
             UnixMillis::now(),
         )
-        .await?;
+        .await;
+        let id = recorded(&host, &actor, patched, "change a machine").await?;
         host.store.read(|conn| {
             let row =
                 machines::find(conn, actor.tenant.id, id)?.ok_or_else(|| no_machine(&machine))?;
@@ -159,10 +160,64 @@ pub(super) async fn revoke_machine(
             "revoke a machine",
         )
         .await?;
-        fleet::revoke(&host, &actor, &machine, UnixMillis::now()).await?;
+        let revoked = fleet::revoke(&host, &actor, &machine, UnixMillis::now()).await;
+        recorded(&host, &actor, revoked, "revoke a machine").await?;
         Ok(StatusCode::NO_CONTENT)
     })
     .await
+}
+
+/// Makes a machine that waits for approval one of the fleet. Needs `ManageMachines`.
+#[utoipa::path(
+    post, path = "/v1/machines/{machine}/approve", params(("machine" = String, Path)),
+    responses((status = 200, body = Machine))
+)]
+pub(super) async fn approve_machine(
+    State(host): State<SharedHost>,
+    Operator(actor): Operator,
+    Path(machine): Path,
+) -> Result<Answer<Machine>, Refusal> {
+    uninterrupted(async move {
+        let what = "approve a machine";
+        allow(&host, &actor, Permission::ManageMachines, what).await?;
+        let approved = fleet::approve(&host, &actor, &machine, UnixMillis::now()).await;
+        let id = recorded(&host, &actor, approved, what).await?;
+        host.store.read(|conn| {
+            let row =
+                machines::find(conn, actor.tenant.id, id)?.ok_or_else(|| no_machine(&machine))?;
+            Ok(Answer(shown(conn, &host.presence, &actor, row)?))
+        })
+    })
+    .await
+}
+
+/// Turns a machine that waits for approval away for good. Needs `ManageMachines`.
+#[utoipa::path(post, path = "/v1/machines/{machine}/deny", params(("machine" = String, Path)), responses((status = 204)))]
+pub(super) async fn deny_machine(
+    State(host): State<SharedHost>,
+    Operator(actor): Operator,
+    Path(machine): Path,
+) -> Result<StatusCode, Refusal> {
+    uninterrupted(async move {
+        let what = "turn a machine away";
+        allow(&host, &actor, Permission::ManageMachines, what).await?;
+        let denied = fleet::deny(&host, &actor, &machine, UnixMillis::now()).await;
+        recorded(&host, &actor, denied, what).await?;
+        Ok(StatusCode::NO_CONTENT)
+    })
+    .await
+}
+
+async fn recorded<T>(
+    host: &SharedHost,
+    actor: &Actor,
+    done: Result<T, ChangeError>,
+    what: &str,
+) -> Result<T, Refusal> {
+    if let Err(ChangeError::Denied(denied)) = &done {
+        record_denied(host, actor, denied, what).await?;
+    }
+    Ok(done?)
 }
 
 fn shown(
@@ -178,6 +233,7 @@ fn shown(
         tenant: actor.tenant.name.clone(),
         connected: presence.get(row.id).is_some(),
         revoked: row.revoked.is_some(),
+        pending: row.pending.is_some(),
         enrolled_at: row.enrolled.to_string(),
         last_seen: row.last_seen.map(|at| at.to_string()),
         agent_version: row.software,

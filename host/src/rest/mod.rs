@@ -115,13 +115,19 @@ fn routes() -> OpenApiRouter<SharedHost> {
         .routes(routes!(scripts::list_versions))
         .routes(routes!(scripts::get_version))
         .routes(routes!(scripts::redact_version))
-        .routes(routes!(enroll_tokens::create_enroll_token))
+        .routes(routes!(
+            enroll_tokens::list_enroll_tokens,
+            enroll_tokens::create_enroll_token
+        ))
+        .routes(routes!(enroll_tokens::revoke_enroll_token))
         .routes(routes!(machines::list_machines))
         .routes(routes!(
             machines::get_machine,
             machines::patch_machine,
             machines::revoke_machine
         ))
+        .routes(routes!(machines::approve_machine))
+        .routes(routes!(machines::deny_machine))
         .routes(routes!(
             publishers::list_publishers,
             publishers::trust_publisher

@@ -378,6 +378,10 @@ impl From<ChangeError> for Refusal {
             ChangeError::NameTaken(_) => {
                 Self::new(StatusCode::CONFLICT, "machine-name-taken", detail)
             }
+            ChangeError::NotWaiting(_) => {
+                Self::new(StatusCode::CONFLICT, "machine-not-waiting", detail)
+            }
+            ChangeError::Denied(error) => error.into(),
             ChangeError::TooManyTags | ChangeError::Name(_) | ChangeError::Tag(_) => {
                 Self::invalid(detail)
             }
@@ -391,6 +395,8 @@ impl From<EnrollError> for Refusal {
         match error {
             EnrollError::Store(error) => error.into(),
             EnrollError::Random(error) => Self::internal("no-randomness", &error),
+            EnrollError::Denied(error) => error.into(),
+            EnrollError::NoToken(_) => Self::not_found("enroll-token-not-found", error.to_string()),
             error => Self::invalid(error.to_string()),
         }
     }

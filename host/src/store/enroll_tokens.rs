@@ -1,12 +1,14 @@
 //! Tokens that let machines join. The file holds hashes alone.
 
-use sluice_database::rusqlite::{Connection, params};
+use sluice_database::rusqlite::{Connection, Row, params};
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::{TenantId, TokenId};
 
 use super::StoreError;
-use super::row::{bytes, change, first, parsed, time};
+use super::bindings::TagPair;
+use super::row::{all, bytes, change, first, from_json, parsed, time, time_or_null, to_json, word};
 use crate::clock::UnixMillis;
+use crate::fleet::{AddressRange, Approval, InvalidRange};
 
 /// An enrollment token as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,8 +19,20 @@ pub struct EnrollTokenRow {
     pub tenant: TenantId,
     /// Of the secret part.
     pub secret: Digest,
+    /// How many machines may join with it.
+    pub uses: u32,
     /// How many machines may still join.
     pub uses_left: u32,
+    /// What machines are tagged with that join.
+    pub tags: Vec<TagPair>,
+    /// Where they may come from; anywhere where empty.
+    pub addresses: Vec<AddressRange>,
+    /// Whether they wait for somebody.
+    pub approval: Approval,
+    /// When it was made.
+    pub created: UnixMillis,
+    /// When it was revoked.
+    pub revoked: Option<UnixMillis>,
     /// After which it is no good.
     pub expires: UnixMillis,
     /// The operator who made it.
@@ -30,22 +44,24 @@ pub struct EnrollTokenRow {
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub fn insert(
-    conn: &Connection,
-    token: &EnrollTokenRow,
-    now: UnixMillis,
-) -> Result<(), StoreError> {
+pub fn insert(conn: &Connection, token: &EnrollTokenRow) -> Result<(), StoreError> {
+    let addresses: Vec<String> = token.addresses.iter().map(ToString::to_string).collect();
     change(
         conn,
-        "INSERT INTO enroll_tokens (id, tenant, secret_sha256, uses_left, expires, created, created_by)
-         VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO enroll_tokens (id, tenant, secret_sha256, uses, uses_left, expires, tags, addresses, approval, created,
+                                    created_by)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             token.id.to_string(),
             token.tenant.to_string(),
             token.secret.as_bytes().as_slice(),
+            token.uses,
             token.uses_left,
             token.expires.0,
-            now.0,
+            to_json(&token.tags)?,
+            to_json(&addresses)?,
+            token.approval.as_str(),
+            token.created.0,
             &token.created_by,
         ],
     )?;
@@ -62,19 +78,66 @@ pub fn find(conn: &Connection, id: TokenId) -> Result<Option<EnrollTokenRow>, St
         conn,
         "SELECT * FROM enroll_tokens WHERE id = ?",
         params![id.to_string()],
-        |row| {
-            let secret = <[u8; 32]>::try_from(bytes(row, "secret_sha256")?)
-                .map_err(|_| StoreError::Corrupt("secret_sha256 is no digest".to_owned()))?;
-            Ok(EnrollTokenRow {
-                id,
-                tenant: parsed(row, "tenant")?,
-                secret: Digest::from_bytes(secret),
-                uses_left: row.get("uses_left")?,
-                expires: time(row, "expires")?,
-                created_by: row.get("created_by")?,
-            })
-        },
+        read,
     )
+}
+
+/// The tenant's tokens, the newest first.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub fn list(
+    conn: &Connection,
+    tenant: TenantId,
+    limit: u32,
+) -> Result<Vec<EnrollTokenRow>, StoreError> {
+    all(
+        conn,
+        "SELECT * FROM enroll_tokens WHERE tenant = ? ORDER BY created DESC, id DESC LIMIT ?",
+        params![tenant.to_string(), limit],
+        read,
+    )
+}
+
+/// Revokes a token of the tenant that is not revoked yet; says no where there is none.
+///
+/// # Errors
+///
+/// Where the database cannot be written.
+pub fn revoke(
+    conn: &Connection,
+    tenant: TenantId,
+    id: TokenId,
+    now: UnixMillis,
+) -> Result<bool, StoreError> {
+    Ok(change(
+        conn,
+        "UPDATE enroll_tokens SET revoked = ? WHERE tenant = ? AND id = ? AND revoked IS NULL",
+        params![now.0, tenant.to_string(), id.to_string()],
+    )? == 1)
+}
+
+fn read(row: &Row<'_>) -> Result<EnrollTokenRow, StoreError> {
+    let secret = <[u8; 32]>::try_from(bytes(row, "secret_sha256")?)
+        .map_err(|_| StoreError::Corrupt("secret_sha256 is no digest".to_owned()))?;
+    let addresses: Vec<String> = from_json(row, "addresses")?;
+    let addresses = addresses.iter().map(|text| text.parse::<AddressRange>());
+    let addresses: Result<_, InvalidRange> = addresses.collect();
+    Ok(EnrollTokenRow {
+        id: parsed(row, "id")?,
+        tenant: parsed(row, "tenant")?,
+        secret: Digest::from_bytes(secret),
+        uses: row.get("uses")?,
+        uses_left: row.get("uses_left")?,
+        expires: time(row, "expires")?,
+        tags: from_json(row, "tags")?,
+        addresses: addresses.map_err(|error| StoreError::Corrupt(error.to_string()))?,
+        approval: word(row, "approval", Approval::from_word)?,
+        created: time(row, "created")?,
+        created_by: row.get("created_by")?,
+        revoked: time_or_null(row, "revoked")?,
+    })
 }
 
 /// Takes one use of the token; says no where none is left or its time is over. Two machines that come at once are told
@@ -87,7 +150,7 @@ pub fn take_use(conn: &Connection, id: TokenId, now: UnixMillis) -> Result<bool,
     Ok(change(
         conn,
         "UPDATE enroll_tokens SET uses_left = uses_left - 1
-         WHERE id = ? AND uses_left > 0 AND expires > ?",
+         WHERE id = ? AND uses_left > 0 AND expires > ? AND revoked IS NULL",
         params![id.to_string(), now.0],
     )? == 1)
 }

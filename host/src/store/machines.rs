@@ -25,6 +25,8 @@ pub struct MachineRow {
     pub last_seen: Option<UnixMillis>,
     /// When it was revoked.
     pub revoked: Option<UnixMillis>,
+    /// Since when it waits for somebody to approve it; none where it does not.
+    pub pending: Option<UnixMillis>,
     /// The version of its agent.
     pub software: Option<String>,
     /// What it says about itself.
@@ -179,7 +181,7 @@ pub fn words_of_tags(conn: &Connection, machine: MachineId) -> Result<Vec<String
         .collect())
 }
 
-/// Every machine that is not revoked and has all of `tags`, by name.
+/// Every machine that is not revoked, waits for no approval and has all of `tags`, by name.
 ///
 /// # Errors
 ///
@@ -191,7 +193,7 @@ pub fn with_tags(
 ) -> Result<Vec<MachineRow>, StoreError> {
     all(
         conn,
-        "SELECT * FROM machines m WHERE tenant = ?1 AND revoked IS NULL
+        "SELECT * FROM machines m WHERE tenant = ?1 AND revoked IS NULL AND pending IS NULL
              AND (SELECT count(*) FROM json_each(?2) w JOIN machine_tags t
                       ON t.machine = m.id AND t.key = w.value ->> 'key'
                       AND t.value = w.value ->> 'value')
@@ -237,6 +239,25 @@ pub fn revoke(
         "UPDATE machines SET revoked = ? WHERE tenant = ? AND id = ? AND revoked IS NULL",
         params![now.0, tenant.to_string(), id.to_string()],
     )? == 1)
+}
+
+/// Has a machine wait for somebody to approve it, or ends that.
+///
+/// # Errors
+///
+/// Where the database cannot be written.
+pub fn set_pending(
+    conn: &Connection,
+    tenant: TenantId,
+    id: MachineId,
+    since: Option<UnixMillis>,
+) -> Result<(), StoreError> {
+    change(
+        conn,
+        "UPDATE machines SET pending = ? WHERE tenant = ? AND id = ?",
+        params![since.map(|at| at.0), tenant.to_string(), id.to_string()],
+    )?;
+    Ok(())
 }
 
 /// Records what a machine said when it connected.
@@ -373,6 +394,7 @@ fn read(row: &Row<'_>) -> Result<MachineRow, StoreError> {
         enrolled: time(row, "enrolled")?,
         last_seen: time_or_null(row, "last_seen")?,
         revoked: time_or_null(row, "revoked")?,
+        pending: time_or_null(row, "pending")?,
         software: row.get("software")?,
         facts: from_json(row, "facts")?,
         gates_problems: from_json(row, "gates_problems")?,

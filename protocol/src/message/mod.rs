@@ -109,4 +109,6 @@ pub enum CloseCode {
     Done = 5,
     /// Too many connections or requests; come back later.
     Busy = 6,
+    /// The machine has joined, and nobody has approved it yet; come back later.
+    Waiting = 7,
 }

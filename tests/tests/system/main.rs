@@ -15,6 +15,7 @@ mod confinement;
 mod containment;
 mod delivery;
 mod duplicates;
+mod enrollment;
 mod folding;
 mod gates;
 mod gates_stop;

@@ -265,6 +265,7 @@ async fn a_close_says_why() {
         (CloseCode::Replaced, LinkError::Replaced),
         (CloseCode::Done, LinkError::Done),
         (CloseCode::Busy, LinkError::Busy),
+        (CloseCode::Waiting, LinkError::Waiting),
     ];
     for (code, expected) in table {
         let Pair {

@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 use reqwest::Method;
-use sluice_api_types::enroll_token::{CreateEnrollToken, EnrollToken};
+use sluice_api_types::enroll_token::{Approval, CreateEnrollToken, EnrollToken, ListedEnrollToken};
 use sluice_api_types::job::Tag;
 use sluice_api_types::machine::{Machine, PatchMachine, PatchTags};
 use sluice_protocol::units::Span;
@@ -25,9 +25,39 @@ pub(crate) enum MachineCommand {
         /// How long it is good, for example 1d
         #[arg(long, value_name = "D")]
         expires: Option<Span>,
+        /// A tag for machines that join; may be repeated
+        #[arg(long, value_name = "K=V")]
+        tag: Vec<KeyValue>,
+        /// Addresses that they may come from, for example 10.1.0.0/16; may be repeated (anywhere where absent)
+        #[arg(long = "address", value_name = "RANGE")]
+        addresses: Vec<String>,
+        /// Whether they are of the fleet at once, or wait for sluice machine approve
+        #[arg(long, value_name = "automatic|manual", value_parser = approval, default_value = "automatic")]
+        approval: Approval,
         /// The tenant
         #[arg(long, value_name = "T")]
         tenant: Option<String>,
+    },
+    /// List enrollment tokens, the newest first
+    EnrollTokens {
+        /// The tenant
+        #[arg(long, value_name = "T")]
+        tenant: Option<String>,
+    },
+    /// Revoke an enrollment token; machines that joined with it stay
+    RevokeEnrollToken {
+        /// Its id
+        id: String,
+    },
+    /// Make a machine that waits one of the fleet
+    Approve {
+        /// Name or id
+        machine: String,
+    },
+    /// Turn a machine that waits away for good
+    Deny {
+        /// Name or id
+        machine: String,
     },
     /// List machines
     List {
@@ -99,11 +129,18 @@ pub(crate) async fn run(global: &Global, command: MachineCommand) -> Result<u8, 
         MachineCommand::EnrollToken {
             uses,
             expires,
+            tag: tags,
+            addresses,
+            approval,
             tenant,
         } => {
+            let tag = |KeyValue { key, value }: KeyValue| Tag { key, value };
             let request = CreateEnrollToken {
                 uses,
                 expires,
+                tags: tags.into_iter().map(tag).collect(),
+                addresses,
+                approval,
                 tenant,
             };
             let token: EnrollToken = client
@@ -115,6 +152,26 @@ pub(crate) async fn run(global: &Global, command: MachineCommand) -> Result<u8, 
                 output::json_line(&token)?
             } else {
                 output::print(&format!("{}\n", token.token))?
+            }
+        }
+        MachineCommand::EnrollTokens { tenant } => {
+            list_enroll_tokens(&client, global.json, tenant.as_deref()).await?;
+        }
+        MachineCommand::RevokeEnrollToken { id } => {
+            client.delete(&["enroll-tokens", &id])?.send().await?;
+            if !global.json {
+                output::print(&format!("revoked enrollment token {id}\n"))?;
+            }
+        }
+        MachineCommand::Approve { machine } => {
+            let approve = client.post(&["machines", &machine, "approve"])?;
+            show(approve.json().await?, global.json)?;
+        }
+        MachineCommand::Deny { machine } => {
+            let deny = client.post(&["machines", &machine, "deny"])?;
+            deny.send().await?;
+            if !global.json {
+                output::print(&format!("turned {machine} away\n"))?;
             }
         }
         MachineCommand::List {
@@ -195,9 +252,61 @@ async fn list(client: &Client, json: bool, query: &[(&str, Option<&str>)]) -> Re
     client.pages(&["machines"], query, None, None, each).await
 }
 
+async fn list_enroll_tokens(
+    client: &Client,
+    json: bool,
+    tenant: Option<&str>,
+) -> Result<(), Error> {
+    let mut list = List::new(
+        &[
+            "id",
+            "uses left",
+            "tags",
+            "addresses",
+            "approval",
+            "operator",
+            "expires",
+            "state",
+        ],
+        json,
+    );
+    let each = |tokens: Vec<ListedEnrollToken>| {
+        list.write(&tokens, |token| {
+            vec![
+                token.id.clone(),
+                format!("{} of {}", token.uses_left, token.uses),
+                joined(&token.tags),
+                token.addresses.join(","),
+                match token.approval {
+                    Approval::Automatic => "automatic",
+                    Approval::Manual => "manual",
+                }
+                .to_owned(),
+                token.operator.clone(),
+                token.expires_at.clone(),
+                if token.revoked { "revoked" } else { "active" }.to_owned(),
+            ]
+        })?;
+        Ok(true)
+    };
+    let query = [("tenant", tenant)];
+    client
+        .pages(&["enroll-tokens"], &query, None, None, each)
+        .await
+}
+
+fn approval(text: &str) -> Result<Approval, String> {
+    match text {
+        "automatic" => Ok(Approval::Automatic),
+        "manual" => Ok(Approval::Manual),
+        _ => Err("automatic or manual".to_owned()),
+    }
+}
+
 const fn state(machine: &Machine) -> &'static str {
     match machine {
         Machine { revoked: true, .. } => "revoked",
+        Machine { pending: true, .. } => "waits for approval",
         Machine {
             connected: true, ..
         } => "connected",
@@ -206,9 +315,11 @@ const fn state(machine: &Machine) -> &'static str {
 }
 
 fn tags(machine: &Machine) -> String {
-    machine
-        .tags
-        .iter()
+    joined(&machine.tags)
+}
+
+fn joined(tags: &[Tag]) -> String {
+    tags.iter()
         .map(|tag| format!("{}={}", tag.key, tag.value))
         .collect::<Vec<_>>()
         .join(",")

@@ -392,6 +392,7 @@ fn a_change_of_what_would_run_is_noticed() {
         enrolled: NOW,
         last_seen: None,
         revoked: None,
+        pending: None,
         software: None,
         facts: Vec::new(),
         gates_problems: Vec::new(),

@@ -173,6 +173,30 @@ const ROWS: &[Row] = &[
         One(&[P::ManageMachines]),
         NoThing,
     ),
+    Row(
+        "GET",
+        "/v1/enroll-tokens",
+        One(&[P::ManageMachines]),
+        NoThing,
+    ),
+    Row(
+        "DELETE",
+        "/v1/enroll-tokens/{enroll_token}",
+        One(&[P::ManageMachines]),
+        NotThere,
+    ),
+    Row(
+        "POST",
+        "/v1/machines/{machine}/approve",
+        One(&[P::ManageMachines]),
+        NotThere,
+    ),
+    Row(
+        "POST",
+        "/v1/machines/{machine}/deny",
+        One(&[P::ManageMachines]),
+        NotThere,
+    ),
     Row("GET", "/v1/machines", One(&[P::ReadMachines]), NoThing),
     Row(
         "GET",
@@ -368,6 +392,9 @@ impl Things {
         )
         .await
         .json();
+        let enroll = ask(&test, Method::POST, "/v1/enroll-tokens", json!({}))
+            .await
+            .json();
         let binding = "019a0000-0000-7000-8000-0000000000bb";
         let (tenant, publisher) = (test.tenant.id.to_string(), key.clone());
         let fill = move |conn: &Connection| {
@@ -396,6 +423,7 @@ impl Things {
                 ("{binding}", binding.to_owned()),
                 ("{secret}", "s".to_owned()),
                 ("{token}", text(&token["id"])),
+                ("{enroll_token}", text(&enroll["id"])),
                 ("{operator}", "dora".to_owned()),
                 ("{role}", "night".to_owned()),
             ],
