@@ -95,7 +95,7 @@ pub(super) async fn list_bindings(
     Ok(Answer(Page { items, next: None }))
 }
 
-/// Lists the revisions of a binding, also of one that was ended, the newest first.
+/// Lists the revisions of a binding, also of one that was ended, the newest first. Needs `ReadPlugins`.
 #[utoipa::path(get, path = "/v1/bindings/{binding}/revisions", params(("binding" = String, Path), PageQuery), responses((status = 200, body = Page<BindingRevision>)))]
 pub(super) async fn list_revisions(
     State(host): State<SharedHost>,
@@ -103,6 +103,7 @@ pub(super) async fn list_revisions(
     Path(binding): Path,
     Query(query): Query<PageQuery>,
 ) -> Result<Answer<Page<BindingRevision>>, Refusal> {
+    allow(&host, &actor, Permission::ReadPlugins, "list revisions").await?;
     own_tenant(&actor, query.tenant.as_deref())?;
     let id = parse(&binding)?;
     let rows = host

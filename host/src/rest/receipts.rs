@@ -14,13 +14,14 @@ use crate::host::SharedHost;
 use crate::operators::Permission;
 use crate::receipts::{self, Compared, Decision, MOST_JOBS, Tried};
 
-/// What the gates of a machine were asked and said about an operation, signed by the machine.
+/// What the gates of a machine were asked and said about an operation, signed by the machine. Needs `ReadJobs`.
 #[utoipa::path(get, path = "/v1/operations/{operation}/receipts", params(("operation" = String, Path)), responses((status = 200, body = OperationReceipts)))]
 pub(super) async fn get_receipts(
     State(host): State<SharedHost>,
     Operator(actor): Operator,
     Path(operation): Path,
 ) -> Result<Answer<OperationReceipts>, Refusal> {
+    allow(&host, &actor, Permission::ReadJobs, "read receipts").await?;
     let (tenant, id) = (actor.tenant, id(&operation)?);
     let shown = host
         .store
