@@ -130,6 +130,19 @@ pub(crate) fn head(connection: &Connection) -> Result<(u64, Digest), LedgerError
     Ok((u64::try_from(seq).unwrap_or_default(), hash))
 }
 
+/// The hash of the entry with this number, where there is one. Entry 0 is the one before the first.
+pub(crate) fn hash_of(connection: &Connection, seq: u64) -> Result<Option<Digest>, LedgerError> {
+    if seq == 0 {
+        return Ok(Some(Digest::from_bytes([0; 32])));
+    }
+    let hash: Option<String> = connection
+        .prepare_cached("SELECT hash FROM audit WHERE seq = ?")?
+        .query_row([i64::try_from(seq).unwrap_or(i64::MAX)], |row| row.get(0))
+        .optional()?;
+    // One that cannot be read is not what the host acknowledged.
+    Ok(hash.and_then(|hash| hash.parse().ok()))
+}
+
 pub(crate) fn read(connection: &Connection) -> Result<Vec<Entry>, LedgerError> {
     let mut statement = connection.prepare(
         "SELECT seq, time, event, operation, details, prev, hash FROM audit ORDER BY seq",

@@ -15,7 +15,7 @@ use sluice_protocol::ending::Ending;
 use sluice_protocol::gates::GateSet;
 use sluice_protocol::ids::OperationId;
 use sluice_protocol::message::CloseCode;
-use sluice_protocol::message::control::StoredOutput;
+use sluice_protocol::message::control::{LedgerMark, StoredOutput};
 use sluice_protocol::message::operation::{Operation, Progress};
 use sluice_protocol::report::Report;
 use sluice_shim::spool;
@@ -25,8 +25,9 @@ use tokio::sync::watch;
 use self::unread::{Left, Unread};
 use crate::audit::{Event, quoted};
 use crate::clock::now;
+use crate::history::{self, Losses, Lost};
 use crate::journal::Journal;
-use crate::ledger::{LedgerError, Open, Passed, Step};
+use crate::ledger::{Known, LedgerError, Open, Passed, Step};
 use crate::operation::{self, Canceled};
 use crate::policy::output_limit;
 use crate::stored::Kept;
@@ -138,10 +139,9 @@ impl Agent {
         let id = operation.operation;
         if !self.operations().open.contains_key(&id) {
             match self.ledger.knows(id) {
-                Ok(false) => self.begin(operation, Origin::Arrived),
-                Ok(true) => {
-                    tracing::warn!(operation = %id, "the host sent what it has acknowledged; it does not run again")
-                }
+                Ok(Known::Never) => self.begin(operation, Origin::Arrived),
+                Ok(Known::Here) => return self.ended_long_ago(id),
+                Ok(Known::TooOld) => return self.too_old(id),
                 Err(error) => {
                     tracing::error!(operation = %id, error = %Causes(&error), "the operation cannot be taken; the host will send it again");
                     return;
@@ -160,8 +160,8 @@ impl Agent {
             return self.tell(id);
         }
         match self.ledger.knows(id) {
-            Ok(false) => {}
-            Ok(true) => return,
+            Ok(Known::Never) => {}
+            Ok(Known::Here | Known::TooOld) => return,
             Err(error) => {
                 return tracing::error!(operation = %id, error = %Causes(&error), "nothing is said about the operation; the host will send it again");
             }
@@ -170,10 +170,33 @@ impl Agent {
             "this machine cannot read the operation, and has not started it: {reason}"
         ));
         let report = Report::without_process(ending, now());
+        let event = Event::of_ending(id, &report);
+        self.answer(id, report, Some(event));
+    }
+
+    /// The host sends what it has acknowledged: its database is an older copy. It waits for the end of an operation that it
+    /// believes to be open, and is told one. How it ended is not kept here; nothing is started.
+    fn ended_long_ago(self: &Arc<Self>, id: OperationId) {
+        tracing::warn!(operation = %id, "the host sent what it has acknowledged; it does not run again");
+        let note = "this operation ended on this machine before, and the host acknowledged that; the host's database is an older copy. It did not run again";
+        self.answer(id, not_started(Ending::Interrupted, note), None);
+    }
+
+    /// The ledger does not go back as far as this operation: whether it ran is not known, so it does not run now.
+    fn too_old(self: &Arc<Self>, id: OperationId) {
+        let note = "this operation is older than what this machine's ledger goes back to: whether it ran here is not known, and it was not started now";
+        tracing::warn!(operation = %id, note, "an operation is refused");
+        let event = Event::new("operation_refused", Some(id)).with("reason", note);
+        self.answer(id, not_started(Ending::Interrupted, note), Some(event));
+    }
+
+    /// Answers what is not taken in, over the link of the moment: once for each time that the host sends it.
+    fn answer(self: &Arc<Self>, id: OperationId, report: Report, event: Option<Event>) {
         let agent = Arc::clone(self);
         tokio::spawn(async move {
-            let event = Event::of_ending(id, &report);
-            if let Err(error) = agent.ledger.record(event, now()).await {
+            if let Some(event) = event
+                && let Err(error) = agent.ledger.record(event, now()).await
+            {
                 return tracing::error!(operation = %id, error = %Causes(&error), "nothing is said about the operation; the host will send it again");
             }
             let Some(connection) = agent.link() else {
@@ -183,8 +206,11 @@ impl Agent {
             journal.ended(report);
             journal.accepted();
             let (nothing, spool) = (Told::default(), agent.spool(id));
+            let marks = || agent.mark();
             let _place = agent.places.of_one_that_ended().await;
-            if let Err(error) = telling::tell(&journal, id, &connection, nothing, &spool).await {
+            if let Err(error) =
+                telling::tell(&journal, id, &connection, nothing, &spool, &marks).await
+            {
                 tracing::info!(operation = %id, error = %Causes(&error), "the host will send the operation again");
             }
         });
@@ -199,7 +225,11 @@ impl Agent {
             }
             None => {
                 // Most of these ended long ago.
-                if self.ledger.knows(id).unwrap_or(false) {
+                if self
+                    .ledger
+                    .knows(id)
+                    .is_ok_and(|known| known != Known::Never)
+                {
                     return;
                 }
                 if operations.early_cancels.len() >= EARLY_CANCELS {
@@ -224,7 +254,7 @@ impl Agent {
         tokio::spawn(async move {
             let mut wait = FIRST_RETRY;
             let is_known = loop {
-                match agent.ledger.acknowledge(id, audit_head).await {
+                match agent.ledger.acknowledge(id, audit_head, now()).await {
                     Ok(is_known) => break is_known,
                     Err(error) => {
                         tracing::error!(operation = %id, error = %Causes(&error), "the acknowledgement is not on disk; trying again");
@@ -392,7 +422,8 @@ impl Agent {
                 return;
             }
         };
-        match telling::tell(&journal, id, connection, told, &self.spool(id)).await {
+        let (spool, marks) = (self.spool(id), || self.mark());
+        match telling::tell(&journal, id, connection, told, &spool, &marks).await {
             Ok(()) => {}
             Err(error) => {
                 tracing::info!(operation = %id, error = %Causes(&error), "the progress will be told again")
@@ -425,15 +456,22 @@ impl Agent {
             return;
         };
         let (agent, operation) = (Arc::clone(self), Arc::new(operation));
+        let losses = self.history.losses();
         tokio::spawn(async move {
             let report = match origin {
                 Origin::Arrived => {
                     agent.accept(&operation, &journal).await;
-                    operation::run(&agent, &operation, &journal, canceled).await
+                    operation::run(&agent, &operation, &journal, canceled, losses).await
                 }
                 Origin::Accepted => {
                     journal.accepted();
-                    operation::run(&agent, &operation, &journal, canceled).await
+                    match agent.history.confirmed().await {
+                        Ok(()) => {
+                            let losses = Losses::NONE;
+                            operation::run(&agent, &operation, &journal, canceled, losses).await
+                        }
+                        Err(Lost) => not_started(Ending::Interrupted, history::NOTE),
+                    }
                 }
                 Origin::Started(passed) => {
                     journal.accepted();
@@ -577,6 +615,16 @@ impl Agent {
         Ok(self.ledger.report(id)?.map(Journal::of_ended))
     }
 
+    /// How far the ledger is on disk. Where that cannot be read the host does not learn it now, and asks for less at the
+    /// next link.
+    fn mark(&self) -> Option<LedgerMark> {
+        let head = self.ledger.head();
+        head.inspect_err(
+            |error| tracing::error!(error = %Causes(error), "it is not told how far the ledger is"),
+        )
+        .ok()
+    }
+
     fn remove_spool(&self, id: OperationId) {
         let spool = self.spool(id);
         if let Err(error) = std::fs::remove_dir_all(&spool)
@@ -592,6 +640,13 @@ impl Agent {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The report of what is not started, and why.
+fn not_started(ending: Ending, note: &str) -> Report {
+    let mut report = Report::without_process(ending, now());
+    report.notes.push(note.to_owned());
+    report
 }
 
 #[cfg(test)]

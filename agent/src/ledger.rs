@@ -8,7 +8,10 @@
 //! Every step is on disk (SQLite, WAL, synchronous=FULL) before what it permits happens: `accepted` before the host is
 //! told, `started` before the interpreter is executed (a process that waits for that may be there already), `finished` before
 //! the report of what was not started goes out (what was started is told by its spool too). An id that is in the ledger never starts again, whatever arrives. Steps are made in the order in
-//! which they are handed over, so those that nobody waits for ride along with the next commit.
+//! which they are handed over, so those that nobody waits for ride along with the next commit. What was acknowledged long ago
+//! is pruned (`prune`), and from then on nothing as old is taken in.
+
+mod prune;
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +23,7 @@ use sluice_protocol::codec::{self, EncodeError};
 use sluice_protocol::digest::Digest;
 use sluice_protocol::gates::GateBinding;
 use sluice_protocol::ids::OperationId;
-use sluice_protocol::message::control::Lockdown;
+use sluice_protocol::message::control::{History, LedgerMark, Lockdown};
 use sluice_protocol::message::operation::Operation;
 use sluice_protocol::receipt::Receipt;
 use sluice_protocol::report::{Check, Finding, Report};
@@ -87,6 +90,17 @@ pub enum Step {
     },
 }
 
+/// What the ledger knows of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// It has never been here.
+    Never,
+    /// It has been here.
+    Here,
+    /// It is as old as what was forgotten: it may have been here.
+    TooOld,
+}
+
 impl Ledger {
     /// Opens the file, making it where it does not exist.
     ///
@@ -101,17 +115,26 @@ impl Ledger {
         Database::open(path, &migrations).map(Self)
     }
 
-    /// Whether an operation has been here. One that has does not start again.
+    /// Whether an operation has been here. One that has, or may have been, does not start.
     ///
     /// # Errors
     ///
     /// Where that cannot be read.
-    pub fn knows(&self, operation: OperationId) -> Result<bool, LedgerError> {
+    pub fn knows(&self, operation: OperationId) -> Result<Known, LedgerError> {
+        let id = operation.to_string();
         self.0.read(|connection| {
-            let found = connection
+            if connection
                 .prepare_cached("SELECT 1 FROM operations WHERE id = ?")?
-                .exists([operation.to_string()])?;
-            Ok(found)
+                .exists([&id])?
+            {
+                return Ok(Known::Here);
+            }
+            // Ids sort by the time they were made at, and so does their text.
+            let pruned = recall(connection, PRUNED)?;
+            Ok(match pruned {
+                Some(pruned) if id <= pruned => Known::TooOld,
+                _ => Known::Never,
+            })
         })
     }
 
@@ -234,6 +257,7 @@ impl Ledger {
         &self,
         operation: OperationId,
         audit_head: Digest,
+        now: u64,
     ) -> Result<bool, LedgerError> {
         self.0
             .enqueue(Urgency::Soon, move |connection| {
@@ -242,6 +266,7 @@ impl Ledger {
                     .execute([operation.to_string()])?;
                 if updated == 1 {
                     remember(connection, HOST_AUDIT_HEAD, &audit_head.to_string())?;
+                    prune::now_and_then(connection, now)?;
                 }
                 Ok(updated == 1)
             })
@@ -510,13 +535,58 @@ impl Ledger {
             .await
     }
 
-    /// The head of the machine's own record.
+    /// How far the machine's own record is on disk: every step of an operation is in it.
     ///
     /// # Errors
     ///
     /// Where it cannot be read.
-    pub fn audit_head(&self) -> Result<Digest, LedgerError> {
-        Ok(self.0.read(audit::head)?.1)
+    pub fn head(&self) -> Result<LedgerMark, LedgerError> {
+        // Whatever a reader sees is on disk: SQLite shows a commit to others after it has synced it (WAL, FULL).
+        let (seq, hash) = self.0.read(audit::head)?;
+        Ok(LedgerMark { seq, hash })
+    }
+
+    /// What there is of the entry that the host acknowledged last, and how far the ledger is on disk.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be read.
+    pub fn history(&self, acknowledged: Option<u64>) -> Result<History, LedgerError> {
+        self.0.read(|connection| {
+            let at_acknowledged = match acknowledged {
+                Some(seq) => audit::hash_of(connection, seq)?,
+                None => None,
+            };
+            let (seq, hash) = audit::head(connection)?;
+            Ok(History {
+                at_acknowledged,
+                head: LedgerMark { seq, hash },
+            })
+        })
+    }
+
+    /// The host's database has this epoch. True where it had another one before: it was restored from a backup since. That
+    /// is on the machine's own record.
+    ///
+    /// # Errors
+    ///
+    /// Where that cannot be read or written.
+    pub async fn host_has_epoch(&self, epoch: u64, now: u64) -> Result<bool, LedgerError> {
+        let epoch = epoch.to_string();
+        let known = self.0.read(|connection| recall(connection, HOST_EPOCH))?;
+        if known.as_ref() == Some(&epoch) {
+            return Ok(false);
+        }
+        self.0
+            .write(move |connection| {
+                remember(connection, HOST_EPOCH, &epoch)?;
+                if known.is_some() {
+                    let event = audit::Event::new("host_restored", None).with("epoch", &epoch);
+                    audit::append(connection, &event, now)?;
+                }
+                Ok(known.is_some())
+            })
+            .await
     }
 
     /// Commits what was handed over and closes the file.
@@ -526,6 +596,8 @@ impl Ledger {
 }
 
 const HOST_AUDIT_HEAD: &str = "host audit head";
+const PRUNED: &str = "pruned up to";
+const HOST_EPOCH: &str = "host epoch";
 const PUBLISHERS: &str = "publishers";
 const GATES: &str = "gates in force";
 const LOCKDOWN: &str = "lockdown";
@@ -601,9 +673,9 @@ mod tests {
         let report = Report::without_process(Ending::Interrupted, 3);
         {
             let ledger = ledger(&directory);
-            assert!(!ledger.knows(first.operation).expect("reads"));
+            assert_eq!(ledger.knows(first.operation).expect("reads"), Known::Never);
             accept(&ledger, &first).await.expect("writes");
-            assert!(ledger.knows(first.operation).expect("reads"));
+            assert_eq!(ledger.knows(first.operation).expect("reads"), Known::Here);
             assert!(accept(&ledger, &first).await.is_err());
             ledger
                 .start(first.operation, &passed(), 2)
@@ -635,7 +707,7 @@ mod tests {
             .expect("is on disk");
         let kept = ledger.report(first.operation).expect("reads");
         assert_eq!(kept.as_ref(), Some(&report));
-        let acknowledged = ledger.acknowledge(first.operation, Digest::of(b"head"));
+        let acknowledged = ledger.acknowledge(first.operation, Digest::of(b"head"), 5);
         assert!(acknowledged.await.expect("writes"));
         assert!(ledger.open_operations().expect("reads").is_empty());
         assert!(accept(&ledger, &first).await.is_err());
@@ -804,7 +876,7 @@ mod tests {
         shorter.remove(1);
         assert_eq!(audit::verify(&shorter).expect_err("is broken").seq, 3);
         assert_eq!(
-            ledger.audit_head().expect("reads").to_string(),
+            ledger.head().expect("reads").hash.to_string(),
             entries[2].hash
         );
     }

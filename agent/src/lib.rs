@@ -18,6 +18,7 @@
 //! - [`receipts`]: what is left of each call of a gate, signed.
 //! - [`ledger`], [`stored`], [`audit`]: what must survive, in which form, and what is on the record.
 //! - [`journal`], `telling`, [`link`]: what is told to the host, and how; [`lockdown`]: what it lets start.
+//! - [`history`], [`hardware`]: whether this machine is the one that its host knows.
 //! - [`enroll`], [`state`]: how a machine joins, and where it keeps things.
 //! - [`supervisor`]: starts and stops the parts.
 
@@ -32,6 +33,8 @@ pub mod enroll;
 pub mod exec;
 pub mod facts;
 pub mod gates;
+pub mod hardware;
+pub mod history;
 pub mod journal;
 pub mod ledger;
 pub mod link;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use sluice_protocol::causes::Causes;
 use sluice_protocol::gates::GateSet;
 use sluice_protocol::message::CloseCode;
-use sluice_protocol::message::control::{Fact, FromAgent, FromHost, Hello};
+use sluice_protocol::message::control::{Fact, FromAgent, FromHost, Hello, Verdict};
 use sluice_transport::agent::{AgentConnection, Delivered, connect};
 use sluice_transport::backoff::{Backoff, CAP};
 use sluice_transport::control::{ControlReceiver, ControlSender};
@@ -19,6 +19,7 @@ use crate::clock::now;
 use crate::exec::containment;
 use crate::facts;
 use crate::gates::TakeError;
+use crate::hardware;
 use crate::supervisor::Agent;
 
 /// How often the certificate's age is looked at.
@@ -34,6 +35,8 @@ struct Kept {
     identity: AgentIdentity,
     /// The walls of the host's gate runner, once it has shown them.
     walls: Option<Fact>,
+    /// The host sent the machine away as quarantined, the last time that it was asked.
+    quarantined: bool,
 }
 
 /// Keeps a link up until the machine is revoked.
@@ -49,6 +52,7 @@ pub async fn keep(
     let mut kept = Kept {
         identity,
         walls: None,
+        quarantined: false,
     };
     let mut backoff = Backoff::new();
     loop {
@@ -60,7 +64,11 @@ pub async fn keep(
             Err(error) => error,
         };
         agent.disconnected();
-        record(agent, &error).await;
+        if error == LinkError::Quarantined {
+            // Whatever waits here may be under way where the other one is.
+            agent.history.told(Verdict::Lost);
+        }
+        record(agent, &error, &mut kept).await;
         match error {
             LinkError::Revoked => return Err(error),
             ref error => tracing::warn!(%error, "no link to the host; trying again"),
@@ -72,6 +80,8 @@ pub async fn keep(
 /// How long to wait for the next attempt, for 64 random bits.
 fn wait_after(error: &LinkError, backoff: &mut Backoff, random: u64) -> Duration {
     match error {
+        // An operator looks at it, which takes longer than that.
+        LinkError::Quarantined => CAP + Backoff::longest().next(random),
         // Whoever else has this identity does the same: the two must not push each other out all the time.
         LinkError::Replaced => CAP / 2 + Backoff::longest().next(random) / 2,
         _ => backoff.next(random),
@@ -79,12 +89,15 @@ fn wait_after(error: &LinkError, backoff: &mut Backoff, random: u64) -> Duration
 }
 
 /// Puts on the machine's own record what its owner should know of the host.
-async fn record(agent: &Agent, error: &LinkError) {
+async fn record(agent: &Agent, error: &LinkError, kept: &mut Kept) {
+    let is_known = std::mem::replace(&mut kept.quarantined, *error == LinkError::Quarantined);
     let event = match error {
         LinkError::Violation { reason } => {
             Event::new("host_protocol_violation", None).with("reason", quoted(reason))
         }
         LinkError::Replaced => Event::new("identity_used_elsewhere", None),
+        // It comes back every minute or two, and finds it so.
+        LinkError::Quarantined if !is_known => Event::new("machine_quarantined", None),
         _ => return,
     };
     if let Err(error) = agent.ledger.record(event, now()).await {
@@ -104,10 +117,23 @@ async fn serve(
     tracing::info!(host = %connection.remote(), tenant = welcome.identity.tenant, name = welcome.identity.name, "connected");
     // Before anything else: what waits here must not go on because the link was away.
     agent.lockdown.told(welcome.lockdown, &agent.ledger).await;
+    let history = agent.ledger.history(welcome.acknowledged);
+    let history = history.map_err(|error| LinkError::Local(Causes(&error).to_string()))?;
+    let epoch = agent.ledger.host_has_epoch(welcome.epoch, now()).await;
+    match epoch {
+        Ok(false) => {}
+        Ok(true) => tracing::warn!(
+            "the host was restored from a backup; what this machine knows as ended does not start again"
+        ),
+        Err(error) => tracing::error!(error = %Causes(&error), "the host's epoch is not kept"),
+    }
+    let (mut sender, receiver) = control.split();
+    sender.send(&FromAgent::History(history)).await?;
     agent.connected(connection.clone(), welcome);
-    let (sender, receiver) = control.split();
     let (outgoing, queue) = mpsc::channel(16);
-    let Kept { identity, walls } = kept;
+    let Kept {
+        identity, walls, ..
+    } = kept;
     let request = identity.key().request();
     let request = request
         .inspect_err(|error| tracing::error!(%error, "the certificate cannot be renewed"))
@@ -123,7 +149,7 @@ async fn serve(
     )));
     let result = tokio::select! {
         result = send(sender, queue) => result,
-        result = receive(agent, receiver, &sets, identity, &renewals) => result,
+        result = receive(agent, receiver, &outgoing, &sets, identity, &renewals) => result,
         result = operations(agent, connection) => result,
         result = renew(&outgoing, expires, request, RENEWAL_CHECK) => result,
         () = tell_walls(agent, &outgoing, walls) => Ok(()),
@@ -140,19 +166,12 @@ async fn serve(
 
 /// What there is to say at once: the host does not wait long for it.
 fn hello(agent: &Agent, walls: Option<Fact>) -> Hello {
-    let ledger_head = match agent.ledger.audit_head() {
-        Ok(head) => Some(head),
-        Err(error) => {
-            tracing::error!(%error, "the ledger cannot be read");
-            None
-        }
-    };
     Hello {
         versions: sluice_transport::SUPPORTED_VERSIONS.to_vec(),
         software: env!("CARGO_PKG_VERSION").to_owned(),
         facts: facts(agent, walls),
         open: agent.open_ids(),
-        ledger_head,
+        hardware: hardware::of(agent.machine.machine),
         sealing_key: agent.secrets.public().to_vec(),
     }
 }
@@ -206,6 +225,7 @@ async fn operations(agent: &Arc<Agent>, connection: &AgentConnection) -> Result<
 async fn receive(
     agent: &Arc<Agent>,
     mut receiver: ControlReceiver<FromHost>,
+    outgoing: &mpsc::Sender<FromAgent>,
     sets: &watch::Sender<Option<Arc<GateSet>>>,
     identity: &mut AgentIdentity,
     expires: &watch::Sender<SystemTime>,
@@ -218,6 +238,11 @@ async fn receive(
                 });
             }
             FromHost::Identity(named) => agent.renamed(named),
+            FromHost::History(verdict) => judged(agent, verdict).await,
+            FromHost::Ping { nonce } => {
+                // Fails where the link is no more.
+                let _over = outgoing.send(FromAgent::Pong { nonce }).await;
+            }
             FromHost::Cancel { operation, by } => agent.cancel(operation, by),
             FromHost::Lockdown(lockdown) => agent.lockdown.told(lockdown, &agent.ledger).await,
             FromHost::Acknowledge {
@@ -251,6 +276,21 @@ async fn receive(
                 }
             }
         }
+    }
+}
+
+/// The host has looked at this machine's history.
+async fn judged(agent: &Agent, verdict: Verdict) {
+    agent.history.told(verdict);
+    if verdict == Verdict::Held {
+        return;
+    }
+    tracing::error!(
+        "this machine's ledger lacks what the host acknowledged: it was rolled back or copied; what had not been started ends as interrupted"
+    );
+    let event = Event::new("machine_history_lost", None);
+    if let Err(error) = agent.ledger.record(event, now()).await {
+        tracing::error!(error = %Causes(&error), "that history was lost is not on the record");
     }
 }
 
@@ -415,5 +455,7 @@ mod tests {
             wait_after(&LinkError::Busy, &mut backoff, 0),
             Duration::ZERO
         );
+        let quarantined = wait_after(&LinkError::Quarantined, &mut backoff, 0);
+        assert_eq!(quarantined, CAP, "an operator has to look first");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! It is kept in the ledger, so that it holds without a link and after a restart too: whoever loses the host must not start
 //! what the host has stopped. That holds nothing for ever. Only operations wait that this machine had got before, and each
-//! of them ends as `expired` at its `not_after`; new ones come over a link alone, and every link says anew what is so.
+//! of them ends as `expired` at its `not_after` (what an earlier agent took in, once there is a link); new ones come over a link alone, and every link says anew what is so.
 
 use sluice_protocol::causes::Causes;
 use sluice_protocol::message::control::Lockdown;

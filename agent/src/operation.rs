@@ -38,6 +38,7 @@ use crate::exec::environment::{self, Locale, Names};
 use crate::exec::users::RunAs;
 use crate::exec::{containment, spool};
 use crate::facts;
+use crate::history::{self, Losses};
 use crate::journal::Journal;
 use crate::ledger::Passed;
 use crate::outcome::{Events, follow};
@@ -51,12 +52,14 @@ pub type Canceled = watch::Receiver<Option<String>>;
 /// The machine's word for what the gates said.
 type Signed = Result<Option<Attestation>, SignError>;
 
-/// Takes an operation to its report. Whatever happens there is one.
+/// Takes an operation to its report. Whatever happens there is one. Where the machine's history is lost once more than
+/// `losses`, it does not start any more.
 pub async fn run(
     agent: &Arc<Agent>,
     operation: &Arc<Operation>,
     journal: &Journal,
     canceled: Canceled,
+    losses: Losses,
 ) -> Report {
     let mut evaluation = Evaluation::default();
     let mut signed = None;
@@ -65,12 +68,19 @@ pub async fn run(
         operation,
         journal,
         canceled,
+        losses,
         &mut evaluation,
         &mut signed,
     );
     let mut report = ended
         .await
-        .unwrap_or_else(|ending| Report::without_process(ending, now()));
+        .unwrap_or_else(|ending| {
+            let mut report = Report::without_process(ending, now());
+            if report.ending == Ending::Interrupted {
+                report.notes.push(history::NOTE.to_owned());
+            }
+            report
+        });
     let signed = signed.unwrap_or_else(|| sign(agent, operation, &evaluation));
     report.bundle_sha256 = evaluation.bundle.as_ref().map(|(_, digest)| *digest);
     report.findings = evaluation.findings;
@@ -219,6 +229,7 @@ async fn check_and_run(
     operation: &Arc<Operation>,
     journal: &Journal,
     mut canceled: Canceled,
+    losses: Losses,
     evaluation: &mut Evaluation,
     signed: &mut Option<Signed>,
 ) -> Result<Report, Ending> {
@@ -247,10 +258,14 @@ async fn check_and_run(
         ready = ready => ready?,
         by = somebody(&mut canceled) => return Err(Ending::Canceled(by)),
         () = past(operation.not_after) => return Err(Ending::Expired),
+        () = agent.history.lost_after(losses) => return Err(Ending::Interrupted),
     };
     let Ready { spec, passed, .. } = ready;
     if now() > operation.not_after {
         return Err(Ending::Expired);
+    }
+    if agent.history.losses() != losses {
+        return Err(Ending::Interrupted);
     }
     // The shim makes everything ready while the start is put on disk, and starts nothing before it is told to. It has more to
     // do than the disk, so it learns first.

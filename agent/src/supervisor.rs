@@ -23,6 +23,7 @@ use crate::exec::containment;
 use crate::exec::spawn::Launcher;
 use crate::exec::versions::Versions;
 use crate::gates::{Gates, TakeError};
+use crate::history::History;
 use crate::ledger::Ledger;
 use crate::link;
 use crate::lockdown::Lock;
@@ -61,6 +62,8 @@ pub struct Agent {
     slots: Semaphore,
     /// Whether the host lets operations start.
     pub lockdown: Lock,
+    /// Whether the host has confirmed what the ledger says.
+    pub history: History,
     link: watch::Sender<Option<AgentConnection>>,
     identity: RwLock<Identity>,
     pub(crate) operations: Mutex<Operations>,
@@ -85,6 +88,7 @@ pub async fn run(state: StateDirectory, config_path: Option<PathBuf>) -> anyhow:
     let agent = Arc::new(Agent {
         machine: identity.machine(),
         lockdown: Lock::read(&ledger)?,
+        history: History::default(),
         ledger,
         gates: Gates::new(&state, config.subscribe())?,
         blobs: Blobs::new(state.path("blobs")),

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use sluice_protocol::causes::Causes;
 use sluice_protocol::ids::OperationId;
+use sluice_protocol::message::control::LedgerMark;
 use sluice_protocol::message::operation::{Chunk, OutputStream, Progress};
 use sluice_protocol::report::Report;
 use sluice_shim::kept::{Found, Piece, Reader};
@@ -126,7 +127,8 @@ impl Told {
     }
 }
 
-/// Tells what happens to an operation, and what became of it. `told` is what the host has of its output.
+/// Tells what happens to an operation, and what became of it. `told` is what the host has of its output,
+/// `ledger` says how far the ledger is on disk.
 ///
 /// # Errors
 ///
@@ -137,6 +139,7 @@ pub(crate) async fn tell(
     connection: &AgentConnection,
     told: Told,
     spool: &Path,
+    ledger: &Marks<'_>,
 ) -> Result<(), LinkError> {
     if !journal.is_accepted().await {
         return Ok(());
@@ -148,6 +151,8 @@ pub(crate) async fn tell(
         stream: connection.open_progress(operation).await?,
         entries: 0,
         told,
+        ledger,
+        mark: None,
     };
     let finished = loop {
         let news = journal.news(telling.entries).await;
@@ -158,6 +163,7 @@ pub(crate) async fn tell(
             None => {}
         }
     };
+    telling.mark().await?;
     telling.stream.send(&finished).await?;
     telling.stream.finish().await
 }
@@ -168,14 +174,36 @@ struct Telling<'a> {
     /// How many entries of the journal were told.
     entries: usize,
     told: Told,
+    ledger: &'a Marks<'a>,
+    /// How far the host knows the ledger to be, by this stream.
+    mark: Option<LedgerMark>,
 }
 
+/// How far the ledger is on disk; none where that cannot be read.
+pub(crate) type Marks<'a> = dyn Fn() -> Option<LedgerMark> + Send + Sync + 'a;
+
 impl Telling<'_> {
+    /// Tells how far the ledger is on disk, where that is news. It is before what it has in it is told, so that a host that
+    /// knows of a start or an end can tell a ledger that lacks it.
+    async fn mark(&mut self) -> Result<(), LinkError> {
+        match (self.ledger)() {
+            Some(mark) if self.mark != Some(mark) => {
+                self.mark = Some(mark);
+                self.stream.send(&Progress::Ledger(mark)).await
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn entries(&mut self, entries: &[Arc<Progress>]) -> Result<(), LinkError> {
         self.entries += entries.len();
         for entry in entries {
             match &**entry {
                 Progress::Output(chunk) => self.output(chunk.clone(), None).await?,
+                step @ Progress::Running { .. } => {
+                    self.mark().await?;
+                    self.stream.send(step).await?;
+                }
                 step => self.stream.send(step).await?,
             }
         }

@@ -12,7 +12,7 @@
 //! - [`audit`]: the record.
 //! - [`rest`]: the API for operators.
 //! - [`store`], [`blobs`]: what is kept, and how.
-//! - [`config`], [`directory`], [`init`], [`server`]: how a host is set up and runs; `tls.rs` is the API's certificate.
+//! - [`config`], [`directory`], [`init`], [`server`], [`restored`]: how a host is set up, runs, and comes from a backup; `tls.rs` is the API's certificate.
 //! - [`host`], [`metrics`], [`clock`], [`random`]: what the parts share.
 
 pub mod jobs;
@@ -49,6 +49,7 @@ pub mod store;
 pub mod config;
 pub mod directory;
 pub mod init;
+pub mod restored;
 pub mod server;
 mod tls;
 

@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use sluice_host::clock::UnixMillis;
 use sluice_host::config::Config;
 use sluice_host::server::{self, Options};
-use sluice_host::{init, rest};
+use sluice_host::{init, rest, restored};
 use tracing_subscriber::EnvFilter;
 
 /// The Sluice host: operators ask it, machines connect to it.
@@ -49,6 +49,13 @@ enum Command {
         /// What the command line does not say.
         #[arg(long)]
         config: Option<PathBuf>,
+    },
+    /// Say that the folder came from a backup: it begins another epoch, which is on the record, here and on every machine.
+    /// The host must not run. Machines start nothing again that they know as ended.
+    Restored {
+        /// The folder that `init` made.
+        #[arg(long)]
+        data: PathBuf,
     },
     /// Print the description of the REST API (host/openapi.json).
     Openapi,
@@ -107,6 +114,10 @@ async fn run(command: Command) -> anyhow::Result<()> {
                 gate_runner: config.gate_runner,
             };
             Ok(server::serve(options).await?)
+        }
+        Command::Restored { data } => {
+            let epoch = restored::restored(&data, UnixMillis::now()).await?;
+            writeln!(std::io::stdout(), "epoch={epoch}").context("cannot print the epoch")
         }
         Command::Openapi => Ok(write!(std::io::stdout(), "{}", rest::openapi_text()?)?),
     }

@@ -156,7 +156,9 @@ impl TestHost {
 
     /// Connects a machine.
     pub(crate) fn connect(&self, machine: &Machine) -> (Session, Inbox) {
-        self.host.presence.join(self.tenant.clone(), machine.id)
+        let joined = self.host.presence.join(self.tenant.clone(), machine.id);
+        joined.0.prove();
+        joined
     }
 
     /// Submits a script as the first operator.

@@ -39,6 +39,11 @@ pub enum LinkError {
     /// A newer connection of the same machine took over.
     #[error("a newer connection of the same machine took over; is its state in use twice?")]
     Replaced,
+    /// The host suspects that the machine is there twice. Until an operator releases it nothing is done for it.
+    #[error(
+        "the host has quarantined this machine: it seems to be there twice, or to be another computer; an operator releases it"
+    )]
+    Quarantined,
     /// Too many connections or requests. Later.
     #[error("the peer is busy; it asks to come back later")]
     Busy,
@@ -103,6 +108,7 @@ impl LinkError {
             Some(CloseCode::Done) => Self::Done,
             Some(CloseCode::Busy) => Self::Busy,
             Some(CloseCode::Waiting) => Self::Waiting,
+            Some(CloseCode::Quarantined) => Self::Quarantined,
             None => Self::Lost {
                 reason: format!("closed with the unknown code {code}"),
             },
@@ -120,4 +126,5 @@ pub(crate) const CLOSE_CODES: &[CloseCode] = &[
     CloseCode::Done,
     CloseCode::Busy,
     CloseCode::Waiting,
+    CloseCode::Quarantined,
 ];

@@ -16,6 +16,8 @@ use crate::limits;
 pub struct LinkStats {
     /// The round-trip time, as estimated.
     pub rtt: Duration,
+    /// Packets that were sent.
+    pub sent_packets: u64,
     /// Packets that were sent and lost.
     pub lost_packets: u64,
     /// Bytes sent, UDP payload.
@@ -76,6 +78,7 @@ impl Link {
         let stats = self.connection.stats();
         LinkStats {
             rtt: stats.path.rtt,
+            sent_packets: stats.path.sent_packets,
             lost_packets: stats.path.lost_packets,
             sent_bytes: stats.udp_tx.bytes,
             received_bytes: stats.udp_rx.bytes,

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::Ending;
 use sluice_protocol::ids::{HostId, MachineId, TenantId};
-use sluice_protocol::message::control::{FromHost, Hello, Identity, Lockdown, Welcome};
+use sluice_protocol::message::control::{FromHost, Hardware, Hello, Identity, Lockdown, Welcome};
 use sluice_protocol::report::StreamEnd;
 use sluice_shim::event::{Event, HeadFull, Stream};
 use sluice_shim::frame;
@@ -59,7 +59,7 @@ impl Ends {
                 software: String::new(),
                 facts: vec![],
                 open: vec![],
-                ledger_head: None,
+                hardware: Hardware::default(),
                 sealing_key: Vec::new(),
             };
             let (_, control) = agent.open_control(hello).await.expect("is welcome");
@@ -79,6 +79,8 @@ impl Ends {
                     tags: vec![],
                     url: String::new(),
                 },
+                epoch: 1,
+                acknowledged: None,
                 audit_head: Digest::of(b""),
                 stored: vec![],
                 lockdown: Lockdown::Off,
@@ -195,6 +197,7 @@ async fn what_the_host_has_is_not_told_again_and_what_is_lost_is_not_told() {
             &ends.agent,
             told,
             spool.path(),
+            &|| None,
         );
         let (told, heard) = tokio::join!(telling, ends.hear());
         told.expect("is told");
@@ -220,7 +223,7 @@ async fn output_is_told_while_it_is_written_and_the_report_comes_last() {
         let (journal, agent) = (journal.clone(), ends.agent.clone());
         tokio::spawn(async move {
             let id = OperationId::generate();
-            tell(&journal, id, &agent, Told::default(), &path).await
+            tell(&journal, id, &agent, Told::default(), &path, &|| None).await
         })
     };
     let Ok(FromMachine::Progress(mut stream)) = soon("a stream", ends.host.next()).await else {
@@ -258,7 +261,14 @@ async fn a_spool_that_cannot_be_read_does_not_keep_the_report_back() {
     std::fs::create_dir(spool.path().join("events")).expect("makes a folder");
     let (ends, journal) = (Ends::new().await, Journal::of_ended(report(5, 0, 5)));
     let id = OperationId::generate();
-    let telling = tell(&journal, id, &ends.agent, Told::default(), spool.path());
+    let telling = tell(
+        &journal,
+        id,
+        &ends.agent,
+        Told::default(),
+        spool.path(),
+        &|| None,
+    );
     let (told, heard) = tokio::join!(telling, ends.hear());
     told.expect("is told");
     assert!(matches!(heard.last(), Some(Progress::Finished(_))));

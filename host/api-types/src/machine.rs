@@ -38,6 +38,56 @@ pub struct Machine {
     /// What the machine said about gates that it could not take in; operations that need them are blocked.
     #[serde(default)]
     pub gate_problems: Vec<String>,
+    /// Nothing is done for it until an operator releases it; null where that is not so.
+    #[serde(default)]
+    pub quarantine: Option<MachineQuarantine>,
+    /// When its history was last found to lack what the host has, because it was rolled back or copied: RFC 3339; null where
+    /// it never was.
+    #[serde(default)]
+    pub history_lost_at: Option<String>,
+    /// How its connection fares; null where it has none, and `last_seen` says since when.
+    #[serde(default)]
+    pub link: Option<MachineLink>,
+    /// What waits here for it.
+    #[serde(default)]
+    pub waiting: MachineWaiting,
+}
+
+/// Why nothing is done for a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct MachineQuarantine {
+    /// RFC 3339.
+    pub since: String,
+    /// For people.
+    pub reason: String,
+}
+
+/// How a machine's connection fares, as its host sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct MachineLink {
+    /// Since when it is up: RFC 3339.
+    pub since: String,
+    /// Where the machine is.
+    pub address: String,
+    /// The time of a round trip, as estimated, in microseconds.
+    pub rtt_us: u64,
+    /// Packets that the host has sent.
+    pub sent_packets: u64,
+    /// How many of them were lost.
+    pub lost_packets: u64,
+    /// Bytes that the host has sent.
+    pub sent_bytes: u64,
+    /// Bytes that came from the machine.
+    pub received_bytes: u64,
+}
+
+/// Operations that wait on the host for a machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct MachineWaiting {
+    /// How many are queued.
+    pub operations: u64,
+    /// When the oldest of them was submitted: RFC 3339; null where there is none.
+    pub since: Option<String>,
 }
 
 /// Query of `GET /v1/machines`.

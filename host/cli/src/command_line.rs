@@ -52,7 +52,7 @@ pub(crate) enum Command {
     /// Look at jobs, and end them
     #[command(subcommand)]
     Job(job::JobCommand),
-    /// The fleet: enroll, list, tag, rename, revoke
+    /// The fleet: enroll, list, tag, rename, release, revoke
     #[command(subcommand)]
     Machine(machine::MachineCommand),
     /// The script library: add, list, show, archive, redact
@@ -249,6 +249,7 @@ mod tests {
             "machine show m",
             "machine tag m a=b c-",
             "machine rename m n",
+            "machine release m",
             "machine revoke m",
             "script add f",
             "script list",

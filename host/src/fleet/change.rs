@@ -82,7 +82,7 @@ pub async fn patch(
             Ok((row.id, regated))
         })
         .await?;
-    if let Some(session) = host.presence.get(id) {
+    if let Some(session) = host.presence.any(id) {
         let identity = host.store.read(|conn| {
             machines::find(conn, actor.tenant.id, id)?
                 .map(|row| identity(conn, &actor.tenant, id, &row.name, &host.addresses.api))
@@ -181,7 +181,7 @@ async fn take_out(
             Ok::<_, ChangeError>((row.id, ended))
         })
         .await?;
-    if let Some(session) = host.presence.get(id) {
+    if let Some(session) = host.presence.any(id) {
         session.close(CloseCode::Revoked, "the machine was revoked");
     }
     for (job, state) in ended {
@@ -193,7 +193,7 @@ async fn take_out(
 }
 
 /// The machine that is meant, which is the actor's to manage.
-fn theirs(conn: &Connection, actor: &Actor, typed: &str) -> Result<MachineRow, ChangeError> {
+pub(super) fn theirs(conn: &Connection, actor: &Actor, typed: &str) -> Result<MachineRow, ChangeError> {
     let found = machines::find_live(conn, actor.tenant.id, typed)?;
     let row = found.ok_or_else(|| ChangeError::NoMachine(typed.to_owned()))?;
     may_manage(actor, &machines::words_of_tags(conn, row.id)?, &row.name)?;
@@ -243,6 +243,9 @@ pub enum ChangeError {
     /// A permission is missing.
     #[error(transparent)]
     Denied(#[from] Denied),
+    /// Nothing is to be lifted.
+    #[error("machine {} is not quarantined; nothing was changed", .0.escape_debug())]
+    NotQuarantined(String),
     /// Another machine has it.
     #[error("another machine is called {0}; nothing was changed")]
     NameTaken(MachineName),

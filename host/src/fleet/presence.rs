@@ -1,8 +1,10 @@
 //! Who is connected. In memory alone: it is true only as long as the connections are.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use sluice_protocol::digest::Digest;
 use sluice_protocol::gates::GateSet;
@@ -12,6 +14,7 @@ use sluice_protocol::message::control::Identity;
 use sluice_protocol::message::operation::Operation;
 use tokio::sync::{mpsc, watch};
 
+use crate::clock::UnixMillis;
 use crate::store::tenants::Tenant;
 
 /// What the rest of the host has a connection's task say, beside operations.
@@ -56,6 +59,48 @@ pub struct Session {
     commands: mpsc::Sender<Command>,
     deliveries: mpsc::Sender<Box<Operation>>,
     closing: watch::Sender<Option<Closing>>,
+    /// Its history is confirmed: it may be given operations.
+    proven: Arc<AtomicBool>,
+    fate: watch::Sender<Fate>,
+    quality: Quality,
+}
+
+/// How a connection fares, looked up when somebody asks.
+#[derive(Clone, Default)]
+struct Quality(Arc<OnceLock<Box<dyn Fn() -> LinkQuality + Send + Sync>>>);
+
+impl std::fmt::Debug for Quality {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Quality").finish_non_exhaustive()
+    }
+}
+
+/// How a connection fares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkQuality {
+    /// Since when it is up.
+    pub since: UnixMillis,
+    /// Where the machine is, as the host sees it.
+    pub address: SocketAddr,
+    /// The time of a round trip, as estimated.
+    pub rtt: Duration,
+    /// Packets that the host has sent.
+    pub sent_packets: u64,
+    /// How many of them were lost.
+    pub lost_packets: u64,
+    /// Bytes that the host has sent.
+    pub sent_bytes: u64,
+    /// Bytes that came from the machine.
+    pub received_bytes: u64,
+}
+
+/// What became of a connection that was replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Nobody knows yet whether its machine is still there.
+    Open,
+    /// It has ended.
+    Ended,
 }
 
 /// Why a connection is to be closed: the code, and one line for people.
@@ -71,6 +116,8 @@ pub struct Inbox {
     pub deliveries: mpsc::Receiver<Box<Operation>>,
     /// Whether and why it is to be closed; see [`Self::closing`].
     pub closing: watch::Receiver<Option<Closing>>,
+    /// What becomes of the connection that this one has replaced; see [`Self::before`].
+    pub before: Option<watch::Receiver<Fate>>,
 }
 
 impl Inbox {
@@ -86,6 +133,20 @@ impl Inbox {
                 // All handles are gone: nobody can ask any more.
                 std::future::pending::<()>().await;
             }
+        }
+    }
+}
+
+/// How long a connection that was replaced is waited for, at most.
+const BEFORE: Duration = Duration::from_secs(5);
+
+impl Inbox {
+    /// Waits until the connection before this one, if there was any, has ended: until then its machine may be at work.
+    pub async fn before(before: Option<watch::Receiver<Fate>>) {
+        let Some(mut fate) = before else { return };
+        let ended = fate.wait_for(|fate| *fate == Fate::Ended);
+        if tokio::time::timeout(BEFORE, ended).await.is_err() {
+            tracing::warn!("a connection that was replaced does not end");
         }
     }
 }
@@ -119,6 +180,28 @@ impl Session {
     /// Has the connection closed, at once.
     pub fn close(&self, code: CloseCode, reason: &'static str) {
         self.closing.send_replace(Some((code, reason)));
+    }
+
+    /// The machine's history is confirmed: from here on [`Presence::get`] finds this connection.
+    pub fn prove(&self) {
+        self.proven.store(true, Ordering::Release);
+    }
+
+    /// Says how the connection's quality is looked up; once.
+    pub fn watch_quality(&self, look: impl Fn() -> LinkQuality + Send + Sync + 'static) {
+        self.quality.0.get_or_init(|| Box::new(look));
+    }
+
+    /// How the connection fares.
+    #[must_use]
+    pub fn quality(&self) -> Option<LinkQuality> {
+        self.quality.0.get().map(|look| look())
+    }
+
+    /// Whether its history is confirmed.
+    #[must_use]
+    pub fn is_proven(&self) -> bool {
+        self.proven.load(Ordering::Acquire)
     }
 
     /// As [`Self::send`], and waits while the connection is busy.
@@ -158,8 +241,12 @@ impl Presence {
             commands,
             deliveries,
             closing,
+            proven: Arc::default(),
+            fate: watch::Sender::new(Fate::Open),
+            quality: Quality::default(),
         };
         let replaced = self.lock().insert(machine, session.clone());
+        let before = replaced.as_ref().map(|session| session.fate.subscribe());
         if let Some(replaced) = replaced {
             replaced.close(
                 CloseCode::Replaced,
@@ -172,12 +259,14 @@ impl Presence {
                 commands: receiver,
                 deliveries: operations,
                 closing: closed,
+                before,
             },
         )
     }
 
-    /// Takes a connection out, if it is still the machine's current one.
+    /// Takes a connection out, if it is still the machine's current one. It has ended.
     pub fn leave(&self, session: &Session) {
+        session.fate.send_replace(Fate::Ended);
         let mut sessions = self.lock();
         if sessions
             .get(&session.machine)
@@ -187,9 +276,15 @@ impl Presence {
         }
     }
 
-    /// The machine's connection.
+    /// The machine's connection, once its history is confirmed: one that may be given operations.
     #[must_use]
     pub fn get(&self, machine: MachineId) -> Option<Session> {
+        self.any(machine).filter(Session::is_proven)
+    }
+
+    /// The machine's connection, also one whose history is not confirmed yet.
+    #[must_use]
+    pub fn any(&self, machine: MachineId) -> Option<Session> {
         self.lock()
             .get(&machine)
             .filter(|session| !session.commands.is_closed())
@@ -240,10 +335,22 @@ mod tests {
         let presence = Presence::default();
         let (tenant, machine) = (tenant(), MachineId::generate());
         let (old, mut old_inbox) = presence.join(tenant.clone(), machine);
-        let (new, _new_commands) = presence.join(tenant, machine);
+        assert!(old_inbox.before.is_none() && presence.get(machine).is_none());
+        old.prove();
+        assert!(presence.get(machine).is_some());
+        let (new, mut new_inbox) = presence.join(tenant, machine);
+        assert!(presence.get(machine).is_none(), "not before it is proven");
+        new.prove();
+        let before = new_inbox.before.take();
+        assert!(
+            before
+                .as_ref()
+                .is_some_and(|fate| *fate.borrow() == Fate::Open)
+        );
         let closing = Inbox::closing(&mut old_inbox.closing).await;
         assert_eq!(closing.0, CloseCode::Replaced);
         presence.leave(&old);
+        Inbox::before(before).await;
         assert_eq!(
             presence.get(machine).map(|session| session.generation),
             Some(new.generation)

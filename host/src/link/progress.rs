@@ -12,7 +12,7 @@ use crate::clock::UnixMillis;
 use crate::fleet::{Command, Session};
 use crate::jobs::{self, Machine, Outcome};
 use crate::receipts;
-use crate::store::StoreError;
+use crate::store::{StoreError, history};
 
 /// Reads one stream to its end.
 pub(super) async fn serve(
@@ -70,6 +70,21 @@ async fn store(
             )
             .await
         }
+        // With what follows on this stream or before it: changes are made in the order in which they are handed over.
+        Progress::Ledger(mark) if session.is_proven() => {
+            let machine = machine.id;
+            host.store
+                .write_lazily(
+                    move |conn| history::advance(conn, machine, mark),
+                    |stored| {
+                        if let Err(error) = stored {
+                            tracing::error!(%error, "how far a machine's ledger is could not be stored");
+                        }
+                    },
+                )
+                .await
+        }
+        Progress::Ledger(_) => Ok(()),
         Progress::Output(chunk) => jobs::store_output(host, machine, operation, chunk).await,
         Progress::Finished(report) => {
             let certificate = connection.certificate();

@@ -1,11 +1,12 @@
 //! One connection of an enrolled machine, from its handshake to its end.
 //!
 //! ```text
-//! known, not revoked, waits for nobody? -> Hello -> join (the older connection is replaced) -> Welcome, Gates -> what it is owed
-//!      then side by side: control in and out, operations out, progress and blobs in; the first that ends, ends all
+//! known, not revoked, waits for nobody, not quarantined? -> Hello -> join (the older connection is replaced) -> Welcome
+//!      -> History: is it the one that is known here? -> Gates -> what it is owed
+//! then side by side: control in and out, operations out, progress and blobs in; the first that ends, ends all
 //! ```
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use sluice_protocol::causes::Causes;
 use sluice_protocol::ending::short_line;
@@ -15,25 +16,31 @@ use sluice_protocol::message::control::{
     Fact, FromAgent, FromHost, Hello, Lockdown, MAX_STORED, Welcome,
 };
 use sluice_protocol::message::operation::Operation;
-use sluice_transport::control::{ControlReceiver, ControlSender, ControlStream};
+use sluice_transport::control::{ControlReceiver, ControlSender};
 use sluice_transport::error::LinkError;
 use sluice_transport::host::{DeliverError, FromMachine, HostConnection};
 use sluice_transport::identity::MachineIdentity;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Link, blob, progress, violations};
 use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;
-use crate::fleet::{self, Command, Inbox, Session};
+use crate::fleet::{self, Command, Fate, Inbox, Judged, LinkQuality, Session};
 use crate::host::SharedHost;
 use crate::jobs::{self, Machine};
 use crate::plugins;
+use crate::random;
+use crate::store::history::{self, HistoryRow};
 use crate::store::machines::{self, MachineRow};
 use crate::store::tenants::{self, Tenant};
 use crate::store::{self, Connection, StoreError, lockdown, output, secrets};
 
+/// How long a machine may take to say what its history is.
+const HISTORY: Duration = Duration::from_secs(10);
+/// How long a connection that was replaced is waited for to answer: a round trip over any network, and a busy computer.
+const PONG: Duration = Duration::from_secs(2);
 /// How many operations are on their way to one machine at once.
 const DELIVERIES: usize = 32;
 /// The most problems with gates that are kept of a machine, and how long each may be.
@@ -63,6 +70,10 @@ pub(super) async fn serve(link: &Link, connection: HostConnection) {
             tracing::debug!(%remote, "a machine waits for approval");
             connection.close(CloseCode::Waiting, "the machine waits for approval");
         }
+        Err(SessionError::Quarantined) => {
+            tracing::info!(%remote, "a machine that is quarantined was turned away");
+            connection.close(CloseCode::Quarantined, "the machine is quarantined");
+        }
         Err(SessionError::Link(error)) => {
             tracing::debug!(%remote, %error, "a machine's connection has ended")
         }
@@ -76,58 +87,184 @@ pub(super) async fn serve(link: &Link, connection: HostConnection) {
 async fn session(link: &Link, connection: &HostConnection) -> Result<(), SessionError> {
     let host = &link.host;
     let identity = connection.machine();
-    let (tenant, row) = host.store.read(|conn| {
+    let (machine, known) = host.store.read(|conn| {
         let tenant = tenants::find(conn, identity.tenant)?.ok_or(SessionError::NotServed(
             "the machine's tenant is not known here",
         ))?;
-        let row = known(conn, &tenant, identity.machine)?;
-        Ok::<_, SessionError>((tenant, row))
+        let (row, known) = known(conn, &tenant, identity.machine)?;
+        let machine = Machine {
+            tenant,
+            id: row.id,
+            name: row.name,
+        };
+        Ok::<_, SessionError>((machine, known))
     })?;
 
-    let (hello, mut control) = connection.accept_control().await?;
+    let (hello, control) = connection.accept_control().await?;
+    let now = UnixMillis::now();
+    if !fleet::is_same_computer(host, &machine, known.hardware, hello.hardware, now).await? {
+        return Err(SessionError::Quarantined);
+    }
     keep_sealing_key(host, identity, &hello).await?;
-    let (session, inbox) = host.presence.join(tenant.clone(), identity.machine);
+    let (session, inbox) = host.presence.join(machine.tenant.clone(), machine.id);
     let _leaving = Leave {
         host: host.clone(),
         session: session.clone(),
     };
     host.metrics.connected();
-    let machine = Machine {
-        tenant,
-        id: row.id,
-        name: row.name,
-    };
-    welcome(link, &machine, &hello, &mut control).await?;
-    remember(host, &machine, &hello).await?;
-
-    let (sender, receiver) = control.split();
+    session.watch_quality({
+        let connection = connection.clone();
+        move || quality(&connection, now)
+    });
+    let (mut sender, mut receiver) = control.split();
     let Inbox {
         commands,
         deliveries,
         mut closing,
+        before,
     } = inbox;
-    let owed = {
-        let (host, session, open) = (host.clone(), session.clone(), hello.open);
-        AbortOnDropHandle::new(tokio::spawn(
-            async move { owed(&host, &session, &open).await },
-        ))
+    let joined = Joined {
+        link,
+        machine: &machine,
+        session: &session,
+        connection,
     };
-    let result = tokio::select! {
-        ended = control_out(host, commands, sender) => ended,
-        ended = operations_out(host, connection, deliveries) => ended,
-        ended = control_in(link, &machine, &session, receiver) => ended,
-        ended = streams_in(link, &machine, &session, connection) => ended,
-        (code, reason) = Inbox::closing(&mut closing) => {
-            connection.close(code, reason);
-            Ok(())
-        }
+    let serving = async {
+        joined
+            .prove(&hello, before, &mut sender, &mut receiver)
+            .await?;
+        joined
+            .serve(hello, commands, deliveries, &mut sender, &mut receiver)
+            .await
+    };
+    let (code, reason) = tokio::select! {
+        ended = serving => return ended,
+        closing = Inbox::closing(&mut closing) => closing,
         () = certificate_ends(connection) => {
-            connection.close(CloseCode::Stopping, "the machine's certificate has ended; connect with the new one");
-            Ok(())
+            (CloseCode::Stopping, "the machine's certificate has ended; connect with the new one")
         }
     };
-    drop(owed);
-    result
+    if code == CloseCode::Replaced && answers(&mut sender, &mut receiver).await {
+        let now = UnixMillis::now();
+        fleet::quarantine(host, &machine, fleet::Reason::ThereTwice, now).await?;
+        return Err(SessionError::Quarantined);
+    }
+    connection.close(code, reason);
+    Ok(())
+}
+
+fn quality(connection: &HostConnection, since: UnixMillis) -> LinkQuality {
+    let stats = connection.stats();
+    LinkQuality {
+        since,
+        address: connection.remote(),
+        rtt: stats.rtt,
+        sent_packets: stats.sent_packets,
+        lost_packets: stats.lost_packets,
+        sent_bytes: stats.sent_bytes,
+        received_bytes: stats.received_bytes,
+    }
+}
+
+/// Whether somebody is still there, after a newer connection of the same machine has said `Hello`: then there are two. An agent
+/// ends the connection that it had before it makes another, and one that is gone does not answer.
+async fn answers(
+    sender: &mut ControlSender<FromHost>,
+    receiver: &mut ControlReceiver<FromAgent>,
+) -> bool {
+    let nonce = random::bytes().map_or(0, u64::from_le_bytes);
+    let answer = async {
+        sender.send(&FromHost::Ping { nonce }).await?;
+        loop {
+            if receiver.receive().await? == (FromAgent::Pong { nonce }) {
+                return Ok::<_, LinkError>(());
+            }
+        }
+    };
+    matches!(tokio::time::timeout(PONG, answer).await, Ok(Ok(())))
+}
+
+/// A connection that has joined.
+struct Joined<'a> {
+    link: &'a Link,
+    machine: &'a Machine,
+    session: &'a Session,
+    connection: &'a HostConnection,
+}
+
+impl Joined<'_> {
+    /// Welcomes the machine, and finds out whether its history is the one that is known here. Until then nothing goes out that
+    /// could start.
+    async fn prove(
+        &self,
+        hello: &Hello,
+        before: Option<watch::Receiver<Fate>>,
+        sender: &mut ControlSender<FromHost>,
+        receiver: &mut ControlReceiver<FromAgent>,
+    ) -> Result<(), SessionError> {
+        let host = &self.link.host;
+        let known = welcome(self.link, self.machine, hello, sender).await?;
+        let said = match tokio::time::timeout(HISTORY, receiver.receive()).await {
+            Ok(Ok(FromAgent::History(said))) => said,
+            Ok(Ok(_)) => {
+                self.connection
+                    .violation("a machine that does not say first what its history is");
+                return Err(self.connection.closed().await.into());
+            }
+            Ok(Err(error)) => return Err(error.into()),
+            Err(_) => {
+                let reason = "no `History` in time";
+                self.connection.close(CloseCode::Busy, reason);
+                return Err(self.connection.closed().await.into());
+            }
+        };
+        Inbox::before(before).await;
+        let now = UnixMillis::now();
+        match fleet::judge(host, self.machine, &known, said, now).await? {
+            Judged::Served(verdict) => sender.send(&FromHost::History(verdict)).await?,
+            Judged::Quarantined => return Err(SessionError::Quarantined),
+        }
+        jobs::interrupt_forgotten(host, self.machine, &hello.open, now).await?;
+        self.session.prove();
+        Ok(())
+    }
+
+    /// Sends the machine what it is owed, and takes in what it says, until one of them ends.
+    async fn serve(
+        &self,
+        hello: Hello,
+        commands: mpsc::Receiver<Command>,
+        deliveries: mpsc::Receiver<Box<Operation>>,
+        sender: &mut ControlSender<FromHost>,
+        receiver: &mut ControlReceiver<FromAgent>,
+    ) -> Result<(), SessionError> {
+        let Self {
+            link,
+            machine,
+            session,
+            connection,
+        } = *self;
+        let host = &link.host;
+        let gates = host
+            .store
+            .read(|conn| plugins::of_machine(conn, &machine.tenant, machine.id))?;
+        sender.send(&FromHost::Gates(Box::new(gates))).await?;
+        remember(host, machine, &hello).await?;
+        let owed = {
+            let (host, session, open) = (host.clone(), session.clone(), hello.open);
+            AbortOnDropHandle::new(tokio::spawn(
+                async move { owed(&host, &session, &open).await },
+            ))
+        };
+        let result = tokio::select! {
+            ended = control_out(host, commands, sender) => ended,
+            ended = operations_out(host, connection, deliveries) => ended,
+            ended = control_in(link, machine, session, receiver) => ended,
+            ended = streams_in(link, machine, session, connection) => ended,
+        };
+        drop(owed);
+        result
+    }
 }
 
 /// Takes the session out of the presence however its task ends, and notes when the machine was last there.
@@ -159,32 +296,42 @@ fn known(
     conn: &Connection,
     tenant: &Tenant,
     machine: sluice_protocol::ids::MachineId,
-) -> Result<MachineRow, SessionError> {
-    let row = machines::find(conn, tenant.id, machine)?
-        .ok_or(SessionError::NotServed("the machine is not known here"))?;
+) -> Result<(MachineRow, HistoryRow), SessionError> {
+    let unknown = SessionError::NotServed("the machine is not known here");
+    let Some(row) = machines::find(conn, tenant.id, machine)? else {
+        return Err(unknown);
+    };
+    let Some(known) = history::find(conn, tenant.id, machine)? else {
+        return Err(unknown);
+    };
     if row.revoked.is_some() {
         Err(SessionError::NotServed("the machine is revoked"))
     } else if row.pending.is_some() {
         Err(SessionError::Waits)
+    } else if known.quarantine.is_some() {
+        Err(SessionError::Quarantined)
     } else {
-        Ok(row)
+        Ok((row, known))
     }
 }
+
+/// Answers `Hello`, and gives what was known of the machine's history then.
 
 async fn welcome(
     link: &Link,
     machine: &Machine,
     hello: &Hello,
-    control: &mut ControlStream<FromAgent, FromHost>,
-) -> Result<(), SessionError> {
+    sender: &mut ControlSender<FromHost>,
+) -> Result<HistoryRow, SessionError> {
     let version = sluice_transport::negotiate(&hello.versions).ok_or(SessionError::Link(
         LinkError::Version {
             reason: "the machine offers none that this host speaks".to_owned(),
         },
     ))?;
-    let (welcome, gates) = link.host.store.read(|conn| {
-        // Looked up again after the machine has joined: whoever revokes from here on finds the connection and closes it.
-        let row = known(conn, &machine.tenant, machine.id)?;
+    let (welcome, known) = link.host.store.read(|conn| {
+        // Looked up again after the machine has joined: whoever revokes or quarantines it from here on finds the connection
+        // and closes it.
+        let (row, known) = known(conn, &machine.tenant, machine.id)?;
         let welcome = Welcome {
             version,
             time: UnixMillis::now().to_wire(),
@@ -195,16 +342,16 @@ async fn welcome(
                 &row.name,
                 &link.host.addresses.api,
             )?,
+            epoch: history::epoch(conn)?,
+            acknowledged: known.acknowledged.map(|mark| mark.seq),
             audit_head: store::audit::head(conn, machine.tenant.id)?.1,
             stored: output::stored_of_machine(conn, machine.tenant.id, machine.id, MAX_STORED)?,
             lockdown: lockdown_now(conn)?,
         };
-        let gates = plugins::of_machine(conn, &machine.tenant, machine.id)?;
-        Ok::<_, SessionError>((welcome, gates))
+        Ok::<_, SessionError>((welcome, known))
     })?;
-    control.send(&FromHost::Welcome(Box::new(welcome))).await?;
-    control.send(&FromHost::Gates(Box::new(gates))).await?;
-    Ok(())
+    sender.send(&FromHost::Welcome(Box::new(welcome))).await?;
+    Ok(known)
 }
 
 /// What machines are told.
@@ -238,10 +385,10 @@ async fn keep_sealing_key(
 async fn remember(host: &SharedHost, machine: &Machine, hello: &Hello) -> Result<(), StoreError> {
     let (id, now) = (machine.id, UnixMillis::now());
     let software = short_line(&hello.software, SOFTWARE);
-    let (facts, head) = (fleet::bound_facts(hello.facts.clone()), hello.ledger_head);
+    let facts = fleet::bound_facts(hello.facts.clone());
     host.store
         .write_lazily(
-            move |conn| machines::set_hello(conn, id, &software, &facts, head, now),
+            move |conn| machines::set_hello(conn, id, &software, &facts, now),
             |stored| {
                 if let Err(error) = stored {
                     tracing::error!(%error, "what a machine says about itself could not be stored");
@@ -264,7 +411,7 @@ async fn owed(host: &SharedHost, session: &Session, open: &[OperationId]) {
 async fn control_out(
     host: &SharedHost,
     mut commands: mpsc::Receiver<Command>,
-    mut control: ControlSender<FromHost>,
+    control: &mut ControlSender<FromHost>,
 ) -> Result<(), SessionError> {
     while let Some(command) = commands.recv().await {
         let message = match command {
@@ -329,7 +476,7 @@ async fn control_in(
     link: &Link,
     machine: &Machine,
     session: &Session,
-    mut control: ControlReceiver<FromAgent>,
+    control: &mut ControlReceiver<FromAgent>,
 ) -> Result<(), SessionError> {
     let host = &link.host;
     let mut allowance = Allowance::default();
@@ -337,6 +484,8 @@ async fn control_in(
         match control.receive().await? {
             // The transport lets no second one through.
             FromAgent::Hello(_) => {}
+            // It was asked once; and nobody is pinged who is served.
+            FromAgent::History(_) | FromAgent::Pong { .. } => {}
             FromAgent::Facts(facts) => store_facts(host, machine, facts).await?,
             FromAgent::GatesReady { revision, problems } => {
                 let may_be_recorded = problems.is_empty() || allowance.problems > 0;
@@ -504,6 +653,8 @@ enum SessionError {
     NotServed(&'static str),
     #[error("the machine waits for approval")]
     Waits,
+    #[error("the machine is quarantined")]
+    Quarantined,
     #[error(transparent)]
     Link(#[from] LinkError),
     #[error(transparent)]

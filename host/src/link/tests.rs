@@ -8,7 +8,9 @@ use sluice_api_types::job::AttachmentRef;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::{Ending, State};
 use sluice_protocol::ids::{JobId, OperationId};
-use sluice_protocol::message::control::{FromAgent, FromHost, Hello, Lockdown, StoredOutput};
+use sluice_protocol::message::control::{
+    FromAgent, FromHost, Hardware, Hello, History, LedgerMark, Lockdown, StoredOutput, Verdict,
+};
 use sluice_protocol::message::enroll::{Enroll, Request, Token};
 use sluice_protocol::message::operation::{Chunk, Operation, OutputStream, Progress};
 use sluice_protocol::report::{Exit, Report, StreamEnd};
@@ -132,6 +134,7 @@ impl Fleet {
             .await
             .expect("is welcome");
         assert_eq!(welcome.identity.tenant, "default");
+        prove(&mut control).await;
         assert!(matches!(
             soon(control.receive()).await,
             Ok(FromHost::Gates(_))
@@ -218,13 +221,38 @@ async fn enroll(token: &Token, name: &str) -> Result<AgentIdentity, agent::Enrol
     Ok(AgentIdentity::new(key, &chain, &enrollment.root, SystemTime::now()).expect("an identity"))
 }
 
+fn mark(seq: u64) -> LedgerMark {
+    LedgerMark {
+        seq,
+        hash: Digest::of(&seq.to_be_bytes()),
+    }
+}
+
+/// Has the entry with this number where the host asked, and ends at that one.
+fn history(at_acknowledged: Option<u64>, head: u64) -> FromAgent {
+    FromAgent::History(History {
+        at_acknowledged: at_acknowledged.map(|seq| mark(seq).hash),
+        head: mark(head),
+    })
+}
+
+/// Says what an honest machine says of a ledger of which the host knows nothing, and is believed.
+async fn prove(control: &mut Control) {
+    let nothing = history(Some(0), 0);
+    soon(control.send(&nothing)).await.expect("sends");
+    assert_eq!(
+        soon(control.receive()).await,
+        Ok(FromHost::History(Verdict::Held))
+    );
+}
+
 fn hello(open: &[OperationId]) -> Hello {
     Hello {
         versions: vec![1],
         software: "test".to_owned(),
         facts: Vec::new(),
         open: open.to_vec(),
-        ledger_head: None,
+        hardware: Hardware::default(),
         sealing_key: Vec::new(),
     }
 }
@@ -367,6 +395,145 @@ async fn a_new_connection_replaces_the_old_one() {
     assert_eq!(next(&new).await.job, job);
 }
 
+/// Answers what a host asks on a connection, as an agent does, until it ends.
+async fn answer(control: &mut Control) -> LinkError {
+    loop {
+        match soon(control.receive()).await {
+            Ok(FromHost::Ping { nonce }) => {
+                let _over = control.send(&FromAgent::Pong { nonce }).await;
+            }
+            Ok(_) => {}
+            Err(error) => return error,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_machine_that_is_there_twice_is_turned_away_until_it_is_released() {
+    let fleet = Fleet::start().await;
+    let identity = fleet.enroll("web-1").await;
+    let (first, mut first_control) = fleet.greet(&identity, &[]).await;
+    let job = fleet.submit("web-1").await;
+    next(&first).await;
+    let second = fleet.connect(&identity).await.expect("connects");
+    let (_welcome, mut second_control) = soon(second.open_control(hello(&[])))
+        .await
+        .expect("is welcome");
+    let proving = async {
+        second_control.send(&history(None, 0)).await.expect("sends");
+        soon(second_control.receive()).await
+    };
+    let (first_ended, second_ended) = tokio::join!(answer(&mut first_control), proving);
+    assert_eq!(first_ended, LinkError::Quarantined);
+    assert_eq!(second_ended, Err(LinkError::Quarantined));
+    assert_eq!(fleet.state(job), State::Interrupted);
+    let waits = fleet.submit("web-1").await;
+    let turned_away = fleet.connect(&identity).await.expect("connects");
+    assert_eq!(
+        soon(turned_away.open_control(hello(&[]))).await.err(),
+        Some(LinkError::Quarantined)
+    );
+    assert_eq!(fleet.state(waits), State::Queued);
+    let host = fleet.server.host();
+    let release = || fleet::release(host, &fleet.admin, "web-1", UnixMillis::now());
+    release().await.expect("releases");
+    assert!(release().await.is_err(), "it is not quarantined any more");
+
+    // Whatever it has is given up then, once.
+    let again = fleet.connect(&identity).await.expect("connects");
+    let (_welcome, mut control) = soon(again.open_control(hello(&[])))
+        .await
+        .expect("is welcome");
+    control.send(&history(None, 3)).await.expect("sends");
+    assert_eq!(
+        soon(control.receive()).await,
+        Ok(FromHost::History(Verdict::Lost))
+    );
+    assert_eq!(next(&again).await.job, waits);
+    drop((again, control));
+    let back = fleet.connect(&identity).await.expect("connects");
+    let (welcome, mut control) = soon(back.open_control(hello(&[])))
+        .await
+        .expect("is welcome");
+    assert_eq!(welcome.acknowledged, Some(3));
+    control.send(&history(Some(3), 3)).await.expect("sends");
+    assert_eq!(
+        soon(control.receive()).await,
+        Ok(FromHost::History(Verdict::Held))
+    );
+}
+
+#[tokio::test]
+async fn a_machine_that_lacks_what_was_acknowledged_gets_nothing_back_and_begins_anew() {
+    let fleet = Fleet::start().await;
+    let identity = fleet.enroll("web-1").await;
+    let (connection, control) = fleet.greet(&identity, &[]).await;
+    let jobs = [fleet.submit("web-1").await, fleet.submit("web-1").await];
+    let (ends, runs) = (next(&connection).await, next(&connection).await);
+    let running = vec![
+        Progress::Accepted,
+        Progress::Ledger(mark(4)),
+        Progress::Running { started_at: 1 },
+    ];
+    report(&connection, runs.operation, running).await;
+    let ended = vec![
+        Progress::Ledger(mark(7)),
+        Progress::Finished(Box::new(succeeded(0))),
+    ];
+    report(&connection, ends.operation, ended).await;
+    let mut control = control;
+    assert!(matches!(
+        soon(control.receive()).await,
+        Ok(FromHost::Acknowledge { .. })
+    ));
+    drop((connection, control));
+
+    let back = fleet.connect(&identity).await.expect("connects");
+    let hello = hello(&[runs.operation]);
+    let (welcome, mut control) = soon(back.open_control(hello)).await.expect("is welcome");
+    assert_eq!(welcome.acknowledged, Some(7), "the farther one");
+    control.send(&history(None, 3)).await.expect("sends");
+    assert_eq!(
+        soon(control.receive()).await,
+        Ok(FromHost::History(Verdict::Lost))
+    );
+    let state = |operation| {
+        let tenant = fleet.admin.tenant.id;
+        let store = &fleet.server.host().store;
+        let row = store.read(|conn| operations::find(conn, tenant, operation));
+        row.expect("reads").expect("is there").state
+    };
+    assert_eq!(
+        (state(ends.operation), state(runs.operation)),
+        (State::Succeeded, State::Interrupted)
+    );
+    assert_eq!(jobs.len(), 2);
+    drop((back, control));
+
+    // Another entry than the one that it had told of: there are two.
+    let forked = fleet.connect(&identity).await.expect("connects");
+    let (welcome, mut control) = soon(forked.open_control(self::hello(&[])))
+        .await
+        .expect("is welcome");
+    assert_eq!(welcome.acknowledged, Some(3));
+    control.send(&history(Some(9), 12)).await.expect("sends");
+    assert_eq!(soon(control.receive()).await, Err(LinkError::Quarantined));
+}
+
+#[tokio::test]
+async fn a_machine_says_first_what_its_history_is() {
+    let fleet = Fleet::start().await;
+    let identity = fleet.enroll("web-1").await;
+    let connection = fleet.connect(&identity).await.expect("connects");
+    let (_welcome, mut control) = soon(connection.open_control(hello(&[])))
+        .await
+        .expect("is welcome");
+    let facts = FromAgent::Facts(Vec::new());
+    control.send(&facts).await.expect("sends");
+    let ended = soon(connection.closed()).await;
+    assert!(matches!(ended, LinkError::Accused { .. }), "{ended}");
+}
+
 #[tokio::test]
 async fn what_a_machine_has_not_got_is_sent_again_and_what_it_has_is_not() {
     let fleet = Fleet::start().await;
@@ -440,7 +607,9 @@ async fn a_machine_that_comes_back_hears_what_output_the_host_has_of_its_own_ope
         soon(control_again.receive()).await,
         Ok(FromHost::Acknowledge { .. })
     ));
-    assert!(control.receive().await.is_err(), "it was replaced");
+    while let Ok(message) = soon(control.receive()).await {
+        assert!(matches!(message, FromHost::Ping { .. }), "it was replaced");
+    }
     let again = fleet.connect(&identity).await.expect("connects");
     let (welcome, _control) = soon(again.open_control(hello(&[])))
         .await
@@ -783,6 +952,7 @@ async fn connected_machines_hear_of_a_lockdown_within_a_second_and_others_in_the
             .expect("is welcome");
         assert_eq!(welcome.lockdown, said);
         links[0].0 = (back, control);
+        prove(&mut links[0].0.1).await;
         let gates = soon(links[0].0.1.receive()).await;
         assert!(matches!(gates, Ok(FromHost::Gates(_))));
     }

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use axum::http::StatusCode;
 use sluice_api_types::job::Tag;
-use sluice_api_types::machine::{Machine, MachineQuery, PatchMachine};
+use sluice_api_types::machine::{
+    Machine, MachineLink, MachineQuarantine, MachineQuery, MachineWaiting, PatchMachine,
+};
 use sluice_api_types::page::Page;
 use sluice_protocol::message::control::{Fact, FactValue};
 
@@ -13,12 +15,12 @@ use super::Refusal;
 use super::auth::{Operator, allow, own_tenant, record_denied};
 use super::extract::{Answer, Body, Path, Query, limit, uninterrupted};
 use crate::clock::UnixMillis;
-use crate::fleet::{self, ChangeError, Presence};
+use crate::fleet::{self, ChangeError, LinkQuality, Presence};
 use crate::host::SharedHost;
 use crate::jobs;
 use crate::operators::{Actor, Permission};
 use crate::store::machines::{self, MachineRow};
-use crate::store::{Connection, Page as StorePage, StoreError};
+use crate::store::{Connection, Page as StorePage, StoreError, history, operations};
 use crate::targets::Expression;
 
 /// Lists machines by name. Needs `ReadMachines`.
@@ -220,6 +222,23 @@ async fn recorded<T>(
     Ok(done?)
 }
 
+/// Has a machine served again that is quarantined. Needs `ManageMachines`.
+#[utoipa::path(post, path = "/v1/machines/{machine}/release", params(("machine" = String, Path)), responses((status = 204)))]
+pub(super) async fn release_machine(
+    State(host): State<SharedHost>,
+    Operator(actor): Operator,
+    Path(machine): Path,
+) -> Result<StatusCode, Refusal> {
+    uninterrupted(async move {
+        let what = "release a machine from quarantine";
+        allow(&host, &actor, Permission::ManageMachines, what).await?;
+        let released = fleet::release(&host, &actor, &machine, UnixMillis::now()).await;
+        recorded(&host, &actor, released, what).await?;
+        Ok(StatusCode::NO_CONTENT)
+    })
+    .await
+}
+
 fn shown(
     conn: &Connection,
     presence: &Presence,
@@ -227,11 +246,14 @@ fn shown(
     row: MachineRow,
 ) -> Result<Machine, StoreError> {
     let tags = machines::tags(conn, row.id)?;
+    let known = history::find(conn, actor.tenant.id, row.id)?.unwrap_or_default();
+    let session = presence.get(row.id);
+    let waiting = operations::waiting_of_machine(conn, actor.tenant.id, row.id)?;
     Ok(Machine {
         id: row.id,
         name: row.name,
         tenant: actor.tenant.name.clone(),
-        connected: presence.get(row.id).is_some(),
+        connected: session.is_some(),
         revoked: row.revoked.is_some(),
         pending: row.pending.is_some(),
         enrolled_at: row.enrolled.to_string(),
@@ -246,7 +268,29 @@ fn shown(
             .collect(),
         facts: facts(row.facts),
         gate_problems: row.gates_problems,
+        quarantine: known.quarantine.map(|quarantine| MachineQuarantine {
+            since: quarantine.since.to_string(),
+            reason: quarantine.reason,
+        }),
+        history_lost_at: known.lost.map(|at| at.to_string()),
+        link: session.and_then(|session| session.quality()).map(link),
+        waiting: MachineWaiting {
+            operations: waiting.operations,
+            since: waiting.since.map(|at| at.to_string()),
+        },
     })
+}
+
+fn link(quality: LinkQuality) -> MachineLink {
+    MachineLink {
+        since: quality.since.to_string(),
+        address: quality.address.to_string(),
+        rtt_us: u64::try_from(quality.rtt.as_micros()).unwrap_or(u64::MAX),
+        sent_packets: quality.sent_packets,
+        lost_packets: quality.lost_packets,
+        sent_bytes: quality.sent_bytes,
+        received_bytes: quality.received_bytes,
+    }
 }
 
 fn facts(facts: Vec<Fact>) -> BTreeMap<String, serde_json::Value> {

@@ -128,6 +128,7 @@ fn routes() -> OpenApiRouter<SharedHost> {
         ))
         .routes(routes!(machines::approve_machine))
         .routes(routes!(machines::deny_machine))
+        .routes(routes!(machines::release_machine))
         .routes(routes!(
             publishers::list_publishers,
             publishers::trust_publisher

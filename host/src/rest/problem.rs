@@ -382,6 +382,9 @@ impl From<ChangeError> for Refusal {
                 Self::new(StatusCode::CONFLICT, "machine-not-waiting", detail)
             }
             ChangeError::Denied(error) => error.into(),
+            ChangeError::NotQuarantined(_) => {
+                Self::new(StatusCode::CONFLICT, "machine-not-quarantined", detail)
+            }
             ChangeError::TooManyTags | ChangeError::Name(_) | ChangeError::Tag(_) => {
                 Self::invalid(detail)
             }

@@ -1,7 +1,6 @@
 //! Machines and their tags.
 
 use sluice_database::rusqlite::{Connection, Row, params};
-use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::{MachineId, TenantId};
 use sluice_protocol::message::control::Fact;
 
@@ -270,19 +269,12 @@ pub fn set_hello(
     id: MachineId,
     software: &str,
     facts: &[Fact],
-    ledger_head: Option<Digest>,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     change(
         conn,
-        "UPDATE machines SET software = ?, facts = ?, ledger_head = ?, last_seen = ? WHERE id = ?",
-        params![
-            software,
-            to_json(facts)?,
-            ledger_head.map(|digest| digest.to_string()),
-            now.0,
-            id.to_string()
-        ],
+        "UPDATE machines SET software = ?, facts = ?, last_seen = ? WHERE id = ?",
+        params![software, to_json(facts)?, now.0, id.to_string()],
     )?;
     Ok(())
 }

@@ -16,6 +16,7 @@ pub mod audit;
 pub mod bindings;
 pub mod blobs;
 pub mod enroll_tokens;
+pub mod history;
 pub mod jobs;
 pub mod lockdown;
 pub mod machines;

@@ -190,6 +190,7 @@ fn migrations() -> Migrations<'static> {
         Migration::up(include_str!("../../migrations/0010_binding_revisions.sql")),
         Migration::up(include_str!("../../migrations/0011_receipts.sql")),
         Migration::up(include_str!("../../migrations/0012_operators.sql")),
+        Migration::up(include_str!("../../migrations/0013_history.sql")),
     ])
 }
 

@@ -10,8 +10,8 @@ use sluice_protocol::report::Report;
 
 use super::StoreError;
 use super::row::{
-    all, bytes_or_null, change, exists, first, parsed, parsed_or_null, signed, time, time_or_null,
-    unsigned, unsigned_or_null, word,
+    all, bytes_or_null, change, exists, first, only, parsed, parsed_or_null, signed, time,
+    time_or_null, unsigned, unsigned_or_null, word,
 };
 use crate::clock::UnixMillis;
 use crate::rollouts::Counts;
@@ -222,6 +222,39 @@ pub fn open_of_machine(
         operations!("WHERE machine = ? AND ended = 0 AND tenant = ? ORDER BY id"),
         params![machine.to_string(), tenant.to_string()],
         read,
+    )
+}
+
+/// What waits for a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Waiting {
+    /// How many operations are queued.
+    pub operations: u64,
+    /// When the first of them was submitted.
+    pub since: Option<UnixMillis>,
+}
+
+/// The operations of a machine that are queued.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub fn waiting_of_machine(
+    conn: &Connection,
+    tenant: TenantId,
+    machine: MachineId,
+) -> Result<Waiting, StoreError> {
+    only(
+        conn,
+        "SELECT count(*) AS n, min(jobs.submitted) AS since FROM operations JOIN jobs ON jobs.id = operations.job
+         WHERE operations.machine = ? AND operations.ended = 0 AND operations.state = 'queued' AND operations.tenant = ?",
+        params![machine.to_string(), tenant.to_string()],
+        |row| {
+            Ok(Waiting {
+                operations: unsigned(row, "n")?,
+                since: time_or_null(row, "since")?,
+            })
+        },
     )
 }
 

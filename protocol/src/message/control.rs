@@ -21,6 +21,13 @@ pub enum FromAgent {
         /// One line each.
         problems: Vec<String>,
     },
+    /// What the machine's ledger has of what the host acknowledged: the answer to `Welcome`, before anything else.
+    History(History),
+    /// The answer to `Ping`, at once.
+    Pong {
+        /// Of the `Ping`.
+        nonce: u64,
+    },
     /// Half of the certificate's life is over: a new one, please. DER of a PKCS#10 request.
     Renew {
         /// DER.
@@ -35,6 +42,13 @@ pub enum FromAgent {
 pub enum FromHost {
     /// The answer to `Hello`.
     Welcome(Box<Welcome>),
+    /// What the host makes of the machine's `History`. Whatever an earlier agent took in starts only after `Held`.
+    History(Verdict),
+    /// Whether anybody is there. Sent over a connection that another one has replaced.
+    Ping {
+        /// For the `Pong`.
+        nonce: u64,
+    },
     /// The gates that apply from now on.
     Gates(Box<GateSet>),
     /// Name or tags of the machine have changed.
@@ -74,8 +88,8 @@ pub struct Hello {
     pub facts: Vec<Fact>,
     /// Operations that it has accepted and that the host has not acknowledged.
     pub open: Vec<OperationId>,
-    /// The head of its ledger's chain.
-    pub ledger_head: Option<Digest>,
+    /// Which computer it is on.
+    pub hardware: Hardware,
     /// The public key (X25519) that secrets for the machine are sealed to.
     #[serde(default, skip_serializing_if = "Vec::is_empty", with = "serde_bytes")]
     pub sealing_key: Vec<u8>,
@@ -91,6 +105,11 @@ pub struct Welcome {
     pub time: u64,
     /// What the machine is called.
     pub identity: Identity,
+    /// Of the host's database: another one where that was restored from a backup.
+    pub epoch: u64,
+    /// The number of the entry that the ledger had last when the host stored something that it told of; none where it never
+    /// did. The machine says in `History` what it has there.
+    pub acknowledged: Option<u64>,
     /// The head of the tenant's audit chain.
     pub audit_head: Digest,
     /// Output that the host has of operations of this machine that have not ended: it needs not be told again. Of what is
@@ -98,6 +117,68 @@ pub struct Welcome {
     pub stored: Vec<StoredOutput>,
     /// Whether there is a lockdown.
     pub lockdown: Lockdown,
+}
+
+/// A place in the chain of a machine's ledger, where every step of an operation is an entry, on disk before what it permits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LedgerMark {
+    /// The number of the entry, counted from 1; 0 is the empty ledger.
+    pub seq: u64,
+    /// Its hash, which covers all entries before it.
+    pub hash: Digest,
+}
+
+/// What a machine's ledger has of what the host acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct History {
+    /// The hash of the entry that `Welcome` asks for; none where the ledger does not go as far, or nothing was asked.
+    pub at_acknowledged: Option<Digest>,
+    /// The last entry on disk.
+    pub head: LedgerMark,
+}
+
+/// What a host makes of a machine's history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// It has what the host acknowledged: the machine goes on with what it took in.
+    Held,
+    /// It lacks that: the machine was rolled back or copied. Whatever it has not started ends `interrupted`, because it may
+    /// have been started in what was lost.
+    Lost,
+}
+
+/// Which computer it is: digests of what stays over its life, and differs between two of them. Keyed with the machine's id, so
+/// that they say nothing to anybody else. What cannot be read there is not said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hardware {
+    /// Of the installation of its operating system.
+    pub system: Option<Digest>,
+    /// Of its board.
+    pub board: Option<Digest>,
+}
+
+impl Hardware {
+    /// Whether both say something of the same thing, and not the same.
+    #[must_use]
+    pub fn differs_from(&self, other: &Self) -> bool {
+        let differ = |one: Option<Digest>, other: Option<Digest>| {
+            one.zip(other).is_some_and(|(one, other)| one != other)
+        };
+        differ(self.system, other.system) || differ(self.board, other.board)
+    }
+
+    /// What is known from both; where both say something, this one.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            system: self.system.or(other.system),
+            board: self.board.or(other.board),
+        }
+    }
 }
 
 /// Whether a machine may start what it has got. What it has started goes on in any case.
@@ -159,4 +240,34 @@ pub enum FactValue {
     Decimal(f64),
     Text(String),
     Texts(Vec<String>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hardware_differs_where_something_is_known_of_both_and_is_not_the_same() {
+        let of = |system: Option<&[u8]>, board: Option<&[u8]>| Hardware {
+            system: system.map(Digest::of),
+            board: board.map(Digest::of),
+        };
+        let whole = of(Some(b"a"), Some(b"b"));
+        for same in [
+            whole,
+            of(Some(b"a"), None),
+            of(None, Some(b"b")),
+            of(None, None),
+        ] {
+            assert!(!same.differs_from(&whole) && !whole.differs_from(&same));
+            assert_eq!(same.or(whole), whole);
+        }
+        for other in [
+            of(Some(b"c"), Some(b"b")),
+            of(Some(b"a"), Some(b"c")),
+            of(None, Some(b"c")),
+        ] {
+            assert!(other.differs_from(&whole) && whole.differs_from(&other));
+        }
+    }
 }

@@ -111,4 +111,6 @@ pub enum CloseCode {
     Busy = 6,
     /// The machine has joined, and nobody has approved it yet; come back later.
     Waiting = 7,
+    /// The machine is suspected to be there twice: nothing is done for it until an operator says so.
+    Quarantined = 8,
 }

@@ -6,6 +6,7 @@ use crate::bundle::Submission;
 use crate::codec;
 use crate::digest::Digest;
 use crate::ids::{JobId, MachineId, OperationId};
+use crate::message::control::LedgerMark;
 use crate::report::Report;
 use crate::secret::Sealed;
 
@@ -110,6 +111,9 @@ pub enum Progress {
     },
     /// A piece of output.
     Output(Chunk),
+    /// How far the machine's ledger is on disk: what was told before this, and that something was started, is in it. The
+    /// host keeps it with what it stores.
+    Ledger(LedgerMark),
     /// The end. The host answers with `Acknowledge` on the control stream once it is stored.
     Finished(Box<Report>),
 }

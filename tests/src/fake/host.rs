@@ -15,7 +15,7 @@ use sluice_protocol::gates::{GateBinding, GateSet};
 use sluice_protocol::ids::{MachineId, TenantId, TokenId};
 use sluice_protocol::message::ALPN;
 use sluice_protocol::message::blob;
-use sluice_protocol::message::control::FromHost;
+use sluice_protocol::message::control::{FromHost, Verdict};
 use sluice_protocol::message::enroll::{Answer, Enrolled, Request, Token};
 use sluice_transport::identity::Authority;
 use tokio::runtime::Runtime;
@@ -229,11 +229,13 @@ impl FakeHost {
         }
     }
 
-    /// The next connection, with the answer of an honest host: `Welcome`, and the gates of the moment.
+    /// The next connection, with the answer of an honest host: `Welcome`, that the machine's history is held, and the
+    /// gates of the moment.
     #[must_use]
     pub fn serve(&self) -> FakeLink {
         let link = self.greeted();
         link.say(&FromHost::Welcome(Box::new(link.welcome())));
+        link.say(&FromHost::History(Verdict::Held));
         link.say(&FromHost::Gates(Box::new(self.gates())));
         link
     }

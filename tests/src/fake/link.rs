@@ -100,6 +100,8 @@ impl FakeLink {
                 tags: Vec::new(),
                 url: "https://sluice.example.com".to_owned(),
             },
+            epoch: 1,
+            acknowledged: None,
             audit_head: Digest::of(b"audit"),
             stored: Vec::new(),
             lockdown: Lockdown::Off,

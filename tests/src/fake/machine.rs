@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use quinn::Connection;
+use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::OperationId;
-use sluice_protocol::message::control::{FromAgent, Hello};
+use sluice_protocol::message::control::{FromAgent, Hardware, Hello, History, LedgerMark};
 use sluice_protocol::message::enroll::{Enroll, Request, Token};
 use sluice_protocol::message::{ALPN, Direction, StreamKind};
 use sluice_transport::agent::enroll;
@@ -102,10 +103,22 @@ impl FakeConnection<'_> {
             software: "fake".to_owned(),
             facts: Vec::new(),
             open: open.to_vec(),
-            ledger_head: None,
+            hardware: Hardware::default(),
             sealing_key: Vec::new(),
         }));
-        let bytes = stream(StreamKind::Control, &[frame(&hello), then.to_vec()]);
+        // An empty ledger, of which the host can have acknowledged nothing but that.
+        let head = LedgerMark {
+            seq: 0,
+            hash: Digest::from_bytes([0; 32]),
+        };
+        let history = FromAgent::History(History {
+            at_acknowledged: Some(head.hash),
+            head,
+        });
+        let bytes = stream(
+            StreamKind::Control,
+            &[frame(&hello), frame(&history), then.to_vec()],
+        );
         let (connection, waits) = (self.connection.clone(), then.is_empty());
         self.machine.runtime.block_on(async move {
             if let Ok((mut send, mut receive)) = connection.open_bi().await {

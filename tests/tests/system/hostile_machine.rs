@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use serde_json::Value;
 use sluice_protocol::ending::Ending;
 use sluice_protocol::ids::OperationId;
-use sluice_protocol::message::control::{FromAgent, Hello};
+use sluice_protocol::message::control::{FromAgent, Hardware, Hello};
 use sluice_protocol::message::operation::Progress;
 use sluice_protocol::message::{CloseCode, Direction, StreamKind};
 use sluice_protocol::report::Report;
@@ -62,7 +62,7 @@ const MISDEEDS: &[Misdeed] = &[
             software: String::new(),
             facts: Vec::new(),
             open: Vec::new(),
-            ledger_head: None,
+            hardware: Hardware::default(),
             sealing_key: Vec::new(),
         }));
         connection.greet(&[], &frame(&hello));

@@ -19,6 +19,7 @@ mod enrollment;
 mod folding;
 mod gates;
 mod gates_stop;
+mod history;
 mod hostile;
 mod hostile_host;
 mod hostile_machine;

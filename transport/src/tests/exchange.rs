@@ -266,6 +266,7 @@ async fn a_close_says_why() {
         (CloseCode::Done, LinkError::Done),
         (CloseCode::Busy, LinkError::Busy),
         (CloseCode::Waiting, LinkError::Waiting),
+        (CloseCode::Quarantined, LinkError::Quarantined),
     ];
     for (code, expected) in table {
         let Pair {

@@ -10,6 +10,7 @@ use sluice_protocol::ids::{JobId, OperationId, TokenId};
 use sluice_protocol::message::control::{
     Fact, FactValue, FromAgent, FromHost, Hello, Identity, Lockdown, StoredOutput, Welcome,
 };
+use sluice_protocol::message::control::{Hardware, History, LedgerMark, Verdict};
 use sluice_protocol::message::enroll::{Answer, Enroll, Enrolled, Request};
 use sluice_protocol::message::operation::{Chunk, MAX_CHUNK, Operation, OutputStream, Progress};
 use sluice_protocol::message::{Side, StreamKind, blob};
@@ -100,11 +101,18 @@ one_of_each!(every_from_agent: FromAgent {
     Hello: FromAgent::Hello(Box::new(hello())),
     Facts: FromAgent::Facts(facts()),
     GatesReady: FromAgent::GatesReady { revision: 3, problems: vec!["no".to_owned()] },
+    History: FromAgent::History(History {
+        at_acknowledged: Some(Digest::of(b"entry")),
+        head: ledger_mark(),
+    }),
+    Pong: FromAgent::Pong { nonce: u64::MAX },
     Renew: FromAgent::Renew { request: vec![1, 2, 3] },
 });
 
 one_of_each!(every_from_host: FromHost {
     Welcome: FromHost::Welcome(Box::new(welcome())),
+    History: FromHost::History(Verdict::Lost),
+    Ping: FromHost::Ping { nonce: 7 },
     Gates: FromHost::Gates(Box::new(GateSet {
         revision: 3,
         publishers: vec![],
@@ -130,6 +138,7 @@ one_of_each!(every_progress: Progress {
         offset: 9,
         bytes: vec![],
     }),
+    Ledger: Progress::Ledger(ledger_mark()),
     Finished: Progress::Finished(Box::new(report())),
 });
 
@@ -161,7 +170,10 @@ pub(super) fn hello() -> Hello {
         software: "0.1.0".to_owned(),
         facts: facts(),
         open: vec![OperationId::generate()],
-        ledger_head: Some(Digest::of(b"ledger")),
+        hardware: Hardware {
+            system: Some(Digest::of(b"system")),
+            board: None,
+        },
         sealing_key: vec![7; 32],
     }
 }
@@ -171,6 +183,8 @@ pub(super) fn welcome() -> Welcome {
         version: sluice_protocol::VERSION,
         time: 1_795_000_000_000,
         identity: identity(),
+        epoch: 5,
+        acknowledged: Some(9),
         audit_head: Digest::of(b"audit"),
         stored: vec![StoredOutput {
             operation: "01a1fe67-495c-73cb-8c37-7177ccd52adb"
@@ -180,6 +194,13 @@ pub(super) fn welcome() -> Welcome {
             stderr: 0,
         }],
         lockdown: Lockdown::On,
+    }
+}
+
+fn ledger_mark() -> LedgerMark {
+    LedgerMark {
+        seq: 12,
+        hash: Digest::of(b"ledger"),
     }
 }
 

@@ -94,7 +94,7 @@ async fn an_agent_says_on_an_open_stream_what_has_its_turn_there() {
 
     expect_only(
         "control, after Hello",
-        &["Facts", "GatesReady", "Renew"],
+        &["Facts", "GatesReady", "History", "Pong", "Renew"],
         async |sample: Sample| {
             let mut peer = welcome(fixture, shown).await;
             let _closed = peer.control.0.write_all(&sample.frame).await;
@@ -110,7 +110,9 @@ async fn an_agent_says_on_an_open_stream_what_has_its_turn_there() {
         (
             "progress, after Of",
             vec![of],
-            vec!["Accepted", "Checking", "Running", "Output", "Finished"],
+            vec![
+                "Accepted", "Checking", "Running", "Output", "Ledger", "Finished",
+            ],
         ),
         ("progress, after the end", vec![of, finished], vec![]),
     ] {
@@ -220,6 +222,8 @@ async fn a_host_says_on_an_open_stream_what_has_its_turn_there() {
             "control, after Welcome",
             vec![welcome],
             vec![
+                "History",
+                "Ping",
                 "Gates",
                 "Identity",
                 "Cancel",

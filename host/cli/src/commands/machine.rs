@@ -4,7 +4,9 @@ use clap::Subcommand;
 use reqwest::Method;
 use sluice_api_types::enroll_token::{Approval, CreateEnrollToken, EnrollToken, ListedEnrollToken};
 use sluice_api_types::job::Tag;
-use sluice_api_types::machine::{Machine, PatchMachine, PatchTags};
+use sluice_api_types::machine::{
+    Machine, MachineLink, MachineQuarantine, MachineWaiting, PatchMachine, PatchTags,
+};
 use sluice_protocol::units::Span;
 
 use super::run::KeyValue;
@@ -90,6 +92,11 @@ pub(crate) enum MachineCommand {
         machine: String,
         /// The new name
         name: String,
+    },
+    /// Release a machine from quarantine: it was there twice, or on another computer, and you know which one stays
+    Release {
+        /// Name or id
+        machine: String,
     },
     /// Revoke a machine's certificate: its connection ends, and it cannot come back without a new token
     Revoke {
@@ -222,6 +229,18 @@ pub(crate) async fn run(global: &Global, command: MachineCommand) -> Result<u8, 
             )
             .await?;
         }
+        MachineCommand::Release { machine } => {
+            client
+                .post(&["machines", &machine, "release"])?
+                .send()
+                .await?;
+            let text = format!(
+                "released {machine}; it is served again when it connects next, within two minutes; what it had open has ended as interrupted\n"
+            );
+            if !global.json {
+                output::print(&text)?;
+            }
+        }
         MachineCommand::Revoke { machine } => {
             client.delete(&["machines", &machine])?.send().await?;
             let text = format!(
@@ -308,6 +327,10 @@ const fn state(machine: &Machine) -> &'static str {
         Machine { revoked: true, .. } => "revoked",
         Machine { pending: true, .. } => "waits for approval",
         Machine {
+            quarantine: Some(_),
+            ..
+        } => "quarantined",
+        Machine {
             connected: true, ..
         } => "connected",
         _ => "away",
@@ -325,6 +348,43 @@ fn joined(tags: &[Tag]) -> String {
         .join(",")
 }
 
+fn quarantined(quarantine: &MachineQuarantine) -> String {
+    format!(
+        "since {}: {}; sluice machine release lifts it",
+        quarantine.since, quarantine.reason
+    )
+}
+
+fn offline_since(machine: &Machine) -> Option<String> {
+    machine
+        .last_seen
+        .clone()
+        .filter(|_| !machine.connected && !machine.revoked)
+}
+
+fn link(link: &MachineLink) -> String {
+    let percent = match link.sent_packets {
+        0 => 0.0,
+        sent => link.lost_packets as f64 * 100.0 / sent as f64,
+    };
+    format!(
+        "since {} from {}: round trip {:.1} ms, {percent:.1} % lost, {} bytes sent, {} received",
+        link.since,
+        link.address,
+        link.rtt_us as f64 / 1000.0,
+        link.sent_bytes,
+        link.received_bytes
+    )
+}
+
+fn waiting(waiting: &MachineWaiting) -> Option<String> {
+    let since = waiting.since.as_ref()?;
+    Some(format!(
+        "{} queued, the first since {since}",
+        waiting.operations
+    ))
+}
+
 fn show(value: serde_json::Value, json: bool) -> Result<(), Error> {
     if json {
         return output::json_line(&value);
@@ -339,6 +399,17 @@ fn show(value: serde_json::Value, json: bool) -> Result<(), Error> {
         ("enrolled", Some(machine.enrolled_at.clone())),
         ("last seen", machine.last_seen.clone()),
         ("agent version", machine.agent_version.clone()),
+        ("quarantined", machine.quarantine.as_ref().map(quarantined)),
+        (
+            "history lost",
+            machine
+                .history_lost_at
+                .as_ref()
+                .map(|at| format!("{at}: it was rolled back or copied")),
+        ),
+        ("offline since", offline_since(&machine)),
+        ("link", machine.link.as_ref().map(link)),
+        ("waiting", waiting(&machine.waiting)),
         ("tags", Some(tags(&machine)).filter(|tags| !tags.is_empty())),
     ];
     fields.extend(

@@ -123,6 +123,12 @@ const ROWS: &[Row] = &[
         One(&[P::ReadPlugins]),
         NotThere,
     ),
+    Row(
+        "POST",
+        "/v1/machines/{machine}/release",
+        One(&[P::ManageMachines]),
+        NotThere,
+    ),
     Row("GET", "/v1/lockdown", Token, NoThing),
     Row("PUT", "/v1/lockdown", One(&[P::Administer]), NoThing),
     Row("DELETE", "/v1/lockdown", One(&[P::Administer]), NoThing),
