@@ -23,6 +23,7 @@ use sluice_transport::agent::AgentConnection;
 use tokio::sync::watch;
 
 use self::unread::{Left, Unread};
+use crate::at_work::MOST_CRASHES;
 use crate::audit::{Event, quoted};
 use crate::clock::now;
 use crate::history::{self, Losses, Lost};
@@ -351,6 +352,7 @@ impl Agent {
             id,
             operation,
             step,
+            crashes,
         }: Open,
     ) {
         match (step, operation) {
@@ -359,6 +361,7 @@ impl Agent {
                 let entry = Entry::new(operation.as_ref().ok(), None, None);
                 self.operations().insert(id, entry);
             }
+            (Step::Accepted, Ok(operation)) if crashes >= MOST_CRASHES => self.refuse(operation),
             (Step::Accepted, Ok(operation)) => self.begin(operation, Origin::Accepted),
             (Step::Started(Ok(passed)), Ok(operation)) => {
                 self.begin(operation, Origin::Started(passed));
@@ -386,6 +389,22 @@ impl Agent {
                 self.begin_unread(id, operation.ok(), Unread::new(Kept::Report, problem, left));
             }
         }
+    }
+
+    /// Ends an operation without trying it once more: agents have ended over it.
+    fn refuse(self: &Arc<Self>, operation: Operation) {
+        let id = operation.operation;
+        let Some((journal, _)) = self.enter(id, Some(&operation)) else {
+            return;
+        };
+        journal.accepted();
+        let ending = Ending::Error(format!(
+            "the agent ended without warning {MOST_CRASHES} times while it was at work on this operation; it was not started, and is not tried again"
+        ));
+        let report = Report::without_process(ending, now());
+        self.release(&operation);
+        let agent = Arc::clone(self);
+        tokio::spawn(async move { agent.ended(id, report, &journal).await });
     }
 
     /// Tells the link of the moment about an operation, in the background.

@@ -70,6 +70,8 @@ pub struct Open {
     pub operation: Result<Operation, Unreadable>,
     /// Where it is.
     pub step: Step,
+    /// How often an agent ended without warning while it was at work on it.
+    pub crashes: u32,
 }
 
 /// Where an open operation is.
@@ -111,6 +113,7 @@ impl Ledger {
         let migrations = Migrations::new(vec![
             Migration::up(include_str!("../migrations/0001_first.sql")),
             Migration::up(include_str!("../migrations/0002_receipts.sql")),
+            Migration::up(include_str!("../migrations/0003_history.sql")),
         ]);
         Database::open(path, &migrations).map(Self)
     }
@@ -166,6 +169,36 @@ impl Ledger {
                     .prepare_cached("INSERT INTO operations (id, state, message, accepted_at) VALUES (?, 'accepted', ?, ?)")?
                     .execute(params![id.to_string(), message, integer(now)])?;
                 audit::append(connection, &event, now)
+            })
+            .await
+    }
+
+    /// An earlier agent ended without warning while it was at work on these. Those that it had not started are counted, and
+    /// that is on the record. On disk when this returns.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be written.
+    pub async fn count_crashes(
+        &self,
+        operations: Vec<OperationId>,
+        now: u64,
+    ) -> Result<(), LedgerError> {
+        if operations.is_empty() {
+            return Ok(());
+        }
+        self.0
+            .write(move |connection| {
+                for operation in operations {
+                    let counted = connection
+                        .prepare_cached("UPDATE operations SET crashes = crashes + 1 WHERE id = ? AND state = 'accepted'")?
+                        .execute([operation.to_string()])?;
+                    if counted == 1 {
+                        let event = audit::Event::new("agent_crashed", Some(operation));
+                        audit::append(connection, &event, now)?;
+                    }
+                }
+                Ok(())
             })
             .await
     }
@@ -309,7 +342,7 @@ impl Ledger {
     /// Where the file cannot be read.
     pub fn open_operations(&self) -> Result<Vec<Open>, LedgerError> {
         self.0.read(|connection| {
-            let mut statement = connection.prepare("SELECT id, state, message, passed, report, started_at FROM operations WHERE state <> 'acknowledged' ORDER BY accepted_at, id")?;
+            let mut statement = connection.prepare("SELECT id, state, message, passed, report, started_at, crashes FROM operations WHERE state <> 'acknowledged' ORDER BY accepted_at, id")?;
             let mut rows = statement.query([])?;
             let mut open = Vec::new();
             while let Some(row) = rows.next()? {
@@ -323,6 +356,7 @@ impl Ledger {
                 let kept = |column: &str| row.get::<_, Option<Vec<u8>>>(column);
                 open.push(Open {
                     id,
+                    crashes: row.get("crashes")?,
                     operation: stored::decode(kept("message")?.as_deref()),
                     step: match state.as_str() {
                         "accepted" => Step::Accepted,
@@ -768,12 +802,15 @@ mod tests {
                 .write(move |connection| Ok::<_, LedgerError>(connection.execute(&change, [])?));
             assert_eq!(changed.await.expect("writes"), 1);
         }
+        let counted = ledger.count_crashes(ids.clone(), 4);
+        counted.await.expect("writes");
         let open = ledger.open_operations().expect("reads");
         assert_eq!(open.len(), 4);
         for Open {
             id,
             operation,
             step,
+            crashes,
         } in open
         {
             let at = ids
@@ -784,6 +821,8 @@ mod tests {
                 operation.err(),
                 (at == 0).then_some(Unreadable::Format(0xfe))
             );
+            // Of those that were not started.
+            assert_eq!(crashes, u32::from(at == 0));
             match (at, step) {
                 (0, Step::Accepted)
                 | (1, Step::Started(Err(Unreadable::Damaged(_))))

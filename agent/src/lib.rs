@@ -4,6 +4,7 @@
 //! what they let pass. In reading order:
 //!
 //! - `dispatcher`: owns the operations, from their arrival to the host's acknowledgement.
+//! - [`at_work`]: what the agent is at work on, for the one after it.
 //! - [`operation`]: the story of one operation, from the ledger to the report.
 //! - [`config`]: the machine owner's policy, `agent.toml`.
 //! - [`policy`]: what that policy says about an operation.
@@ -23,6 +24,7 @@
 //! - [`supervisor`]: starts and stops the parts.
 
 mod approval;
+pub mod at_work;
 pub mod attachments;
 pub mod audit;
 mod clock;

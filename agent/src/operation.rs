@@ -31,6 +31,7 @@ use sluice_shim::spec::{self, Spec};
 use tokio::sync::watch;
 
 use crate::approval;
+use crate::at_work::Standing;
 use crate::clock::now;
 use crate::config::Config;
 use crate::described::is_what_was_seen;
@@ -260,7 +261,12 @@ async fn check_and_run(
         () = past(operation.not_after) => return Err(Ending::Expired),
         () = agent.history.lost_after(losses) => return Err(Ending::Interrupted),
     };
-    let Ready { spec, passed, .. } = ready;
+    let Ready {
+        spec,
+        passed,
+        standing,
+        ..
+    } = ready;
     if now() > operation.not_after {
         return Err(Ending::Expired);
     }
@@ -279,18 +285,21 @@ async fn check_and_run(
         .go()
         .await
         .map_err(|error| Ending::Error(Causes(&error).to_string()))?;
+    drop(standing);
     // Now that it runs: there is nothing else to do but to wait for it.
     *signed = Some(sign(agent, operation, evaluation));
     Ok(follow(Events::Live(Box::new(running)), journal, canceled, &passed).await)
 }
 
 /// What every gate let pass, ready to be started.
-struct Ready {
+struct Ready<'a> {
     spec: Spec,
     passed: Passed,
     permitted: Permitted,
     /// What the owner said.
     config: Arc<Config>,
+    /// Until it is started.
+    standing: Standing<'a>,
 }
 
 /// How old the look at the machine's users may be when a script starts. Gates may take long, and be waited for.
@@ -323,11 +332,11 @@ async fn still_permitted(
 
 /// Everything that comes before the start. Nothing is written for the script here, and no process of it exists.
 #[tracing::instrument(level = "debug", skip_all)]
-async fn check(
-    agent: &Arc<Agent>,
+async fn check<'a>(
+    agent: &'a Arc<Agent>,
     operation: &Arc<Operation>,
     evaluation: &mut Evaluation,
-) -> Result<Ready, Ending> {
+) -> Result<Ready<'a>, Ending> {
     let source =
         Source::read(&operation.submission).map_err(|error| Ending::Error(error.to_string()))?;
     let asked = agent
@@ -347,6 +356,7 @@ async fn check(
         .spools
         .reserve(operation.operation, permitted.limits.output, &config.limits)?;
     let texts = fetch_attachments(agent, operation).await?;
+    let standing = agent.at_work.begin(operation.operation);
     let input = Input {
         submission: &operation.submission,
         source: &source,
@@ -401,6 +411,7 @@ async fn check(
         passed,
         permitted,
         config: Arc::clone(config),
+        standing,
     })
 }
 

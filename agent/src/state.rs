@@ -5,6 +5,7 @@
 //!   lock              held by the running agent
 //!   identity/         key.der, chain.cbor, root.der, addresses.json, sealing.key, all 0600
 //!   ledger.db         operations and the local audit chain
+//!   at-work           what is at the gates now
 //!   gates/owner/      compiled gates, per trust domain
 //!   gates/host/
 //!   blobs/            plugins and attachments by digest

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use anyhow::Context as _;
 use sluice_protocol::causes::Causes;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::OperationId;
@@ -14,6 +15,7 @@ use sluice_transport::identity::MachineIdentity;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 
+use crate::at_work::AtWork;
 use crate::attachments::{BlobError, Blobs};
 use crate::audit::Event;
 use crate::clock::now;
@@ -22,6 +24,7 @@ use crate::dispatcher::Operations;
 use crate::exec::containment;
 use crate::exec::spawn::Launcher;
 use crate::exec::versions::Versions;
+use crate::facts;
 use crate::gates::{Gates, TakeError};
 use crate::history::History;
 use crate::ledger::Ledger;
@@ -62,6 +65,8 @@ pub struct Agent {
     slots: Semaphore,
     /// Whether the host lets operations start.
     pub lockdown: Lock,
+    /// What is at the gates, or about to be started.
+    pub at_work: AtWork,
     /// Whether the host has confirmed what the ledger says.
     pub history: History,
     link: watch::Sender<Option<AgentConnection>>,
@@ -85,9 +90,13 @@ pub async fn run(state: StateDirectory, config_path: Option<PathBuf>) -> anyhow:
     let versions = Versions::start(config.interpreters.allowed.clone());
     let config = watch::Sender::new(Arc::new(config));
     let ledger = Ledger::open(&state.path("ledger.db"))?;
+    let (at_work, crashed) = AtWork::open(&state.path("at-work"), &facts::boot())
+        .context("what an earlier agent was at work on cannot be found out")?;
+    ledger.count_crashes(crashed, now()).await?;
     let agent = Arc::new(Agent {
         machine: identity.machine(),
         lockdown: Lock::read(&ledger)?,
+        at_work,
         history: History::default(),
         ledger,
         gates: Gates::new(&state, config.subscribe())?,
@@ -321,7 +330,6 @@ impl Agent {
     /// The base for private directories. What is missing of it is made with mode 0711, whatever the umask, so that a user
     /// can reach its script.
     fn prepare_workspace(&self) -> anyhow::Result<()> {
-        use anyhow::Context as _;
         use std::os::unix::fs::PermissionsExt as _;
         let base = self.workspace_base(&self.config());
         let missing: Vec<_> = base.ancestors().take_while(|path| !path.exists()).collect();

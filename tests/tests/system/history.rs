@@ -63,6 +63,7 @@ fn has_event(machine: &Machine, event: &str) -> bool {
 struct Waiting {
     fleet: Fleet,
     folder: PathBuf,
+    blocker: String,
     waiting: String,
 }
 
@@ -70,7 +71,7 @@ impl Waiting {
     fn new() -> Self {
         let mut fleet = without_gates("[limits]\nparallel = 1\n");
         let folder = traces(&fleet);
-        let _blocker = fleet.detach(&patient(&folder));
+        let blocker = fleet.detach(&patient(&folder));
         eventually("it started", || (starts(&folder) == 1).then_some(()));
         let waiting = fleet.detach(&counted(&folder));
         fleet.until(&waiting, "accepted");
@@ -79,6 +80,7 @@ impl Waiting {
         Self {
             fleet,
             folder,
+            blocker,
             waiting,
         }
     }
@@ -339,6 +341,47 @@ fn until_forgotten(machine: &Machine) {
             .all(|entry| entry.file_name().len() != 36)
             .then_some(())
     });
+}
+
+#[test]
+fn an_operation_over_which_the_agent_ended_twice_is_not_tried_again() {
+    if !is_root() {
+        return;
+    }
+    let mut waiting = Waiting::new();
+    let machine = waiting.machine();
+    let shown = waiting.fleet.show(&waiting.waiting);
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("reads");
+    let at_work = format!("{}\n{}\n", boot.trim(), shown.text("operation"));
+    for crash in 1..=2 {
+        // As an agent leaves it that ends at the gates.
+        fs::write(machine.state.join("at-work"), &at_work).expect("writes");
+        waiting.fleet.agents[0] = machine.start();
+        until_connected(&waiting.fleet);
+        if crash == 1 {
+            assert_eq!(
+                waiting.fleet.show(&waiting.waiting).text("state"),
+                "accepted"
+            );
+            waiting.fleet.agents[0].kill();
+        }
+    }
+    let ended = waiting.fleet.until(&waiting.waiting, "error");
+    assert!(
+        ended
+            .text("message")
+            .contains("the agent ended without warning 2 times"),
+        "{ended:#?}"
+    );
+    waiting.unblock();
+    waiting.fleet.until(&waiting.blocker, "failed");
+    run_another(&waiting.fleet);
+    assert_eq!(ran(&waiting.folder), 0);
+    let crashes = machine.events();
+    let crashes = crashes
+        .iter()
+        .filter(|entry| entry["event"] == "agent_crashed");
+    assert_eq!(crashes.count(), 2);
 }
 
 #[test]
