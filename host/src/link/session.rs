@@ -91,7 +91,7 @@ async fn session(link: &Link, connection: &HostConnection) -> Result<(), Session
         let tenant = tenants::find(conn, identity.tenant)?.ok_or(SessionError::NotServed(
             "the machine's tenant is not known here",
         ))?;
-        let (row, known) = known(conn, &tenant, identity.machine)?;
+        let (row, known) = known_and_served(conn, &tenant, identity.machine)?;
         let machine = Machine {
             tenant,
             id: row.id,
@@ -138,11 +138,13 @@ async fn session(link: &Link, connection: &HostConnection) -> Result<(), Session
             .await
     };
     let (code, reason) = tokio::select! {
-        ended = serving => return ended,
+        // Whoever is to be closed is told nothing more.
+        biased;
         closing = Inbox::closing(&mut closing) => closing,
         () = certificate_ends(connection) => {
             (CloseCode::Stopping, "the machine's certificate has ended; connect with the new one")
         }
+        ended = serving => return ended,
     };
     if code == CloseCode::Replaced && answers(&mut sender, &mut receiver).await {
         let now = UnixMillis::now();
@@ -219,6 +221,11 @@ impl Joined<'_> {
             }
         };
         Inbox::before(before).await;
+        // That one may have answered, which is on disk before it counts as ended.
+        host.store.read(|conn| {
+            let Machine { tenant, id, .. } = self.machine;
+            known_and_served(conn, tenant, *id).map(|_| ())
+        })?;
         let now = UnixMillis::now();
         match fleet::judge(host, self.machine, &known, said, now).await? {
             Judged::Served(verdict) => sender.send(&FromHost::History(verdict)).await?,
@@ -292,7 +299,7 @@ impl Drop for Leave {
     }
 }
 
-fn known(
+fn known_and_served(
     conn: &Connection,
     tenant: &Tenant,
     machine: sluice_protocol::ids::MachineId,
@@ -316,7 +323,6 @@ fn known(
 }
 
 /// Answers `Hello`, and gives what was known of the machine's history then.
-
 async fn welcome(
     link: &Link,
     machine: &Machine,
@@ -331,7 +337,7 @@ async fn welcome(
     let (welcome, known) = link.host.store.read(|conn| {
         // Looked up again after the machine has joined: whoever revokes or quarantines it from here on finds the connection
         // and closes it.
-        let (row, known) = known(conn, &machine.tenant, machine.id)?;
+        let (row, known) = known_and_served(conn, &machine.tenant, machine.id)?;
         let welcome = Welcome {
             version,
             time: UnixMillis::now().to_wire(),

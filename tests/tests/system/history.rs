@@ -186,6 +186,9 @@ fn two_copies_of_a_machine_are_both_quarantined_and_nothing_starts_until_one_is_
     let clone = waiting.fleet.machine("clone", "");
     fs::remove_dir_all(&clone.state).expect("removes");
     copy(&machine.state, &clone.state);
+    // On one computer it would end what the other one's shim runs, as what a shim has left.
+    fs::remove_dir_all(clone.state.join("spool")).expect("removes");
+    fs::create_dir(clone.state.join("spool")).expect("makes a folder");
     clone.configure("[limits]\nparallel = 1\n[gates]\nstages = []\n");
 
     waiting.fleet.agents[0].restart();
