@@ -884,7 +884,7 @@ mod tests {
             let finished = ledger.finish(first.operation, &report, 3).await;
             finished.expect("writes").await.expect("is on disk");
         }
-        let acknowledged = ledger.acknowledge(first.operation, Digest::of(b"head"));
+        let acknowledged = ledger.acknowledge(first.operation, Digest::of(b"head"), 5);
         assert!(acknowledged.await.expect("writes"));
         let all = ledger.receipts(None).await.expect("reads");
         assert_eq!(all.len(), 1);

@@ -73,15 +73,13 @@ pub async fn run(
         &mut evaluation,
         &mut signed,
     );
-    let mut report = ended
-        .await
-        .unwrap_or_else(|ending| {
-            let mut report = Report::without_process(ending, now());
-            if report.ending == Ending::Interrupted {
-                report.notes.push(history::NOTE.to_owned());
-            }
-            report
-        });
+    let mut report = ended.await.unwrap_or_else(|ending| {
+        let mut report = Report::without_process(ending, now());
+        if report.ending == Ending::Interrupted {
+            report.notes.push(history::NOTE.to_owned());
+        }
+        report
+    });
     let signed = signed.unwrap_or_else(|| sign(agent, operation, &evaluation));
     report.bundle_sha256 = evaluation.bundle.as_ref().map(|(_, digest)| *digest);
     report.findings = evaluation.findings;

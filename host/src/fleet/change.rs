@@ -193,7 +193,11 @@ async fn take_out(
 }
 
 /// The machine that is meant, which is the actor's to manage.
-pub(super) fn theirs(conn: &Connection, actor: &Actor, typed: &str) -> Result<MachineRow, ChangeError> {
+pub(super) fn theirs(
+    conn: &Connection,
+    actor: &Actor,
+    typed: &str,
+) -> Result<MachineRow, ChangeError> {
     let found = machines::find_live(conn, actor.tenant.id, typed)?;
     let row = found.ok_or_else(|| ChangeError::NoMachine(typed.to_owned()))?;
     may_manage(actor, &machines::words_of_tags(conn, row.id)?, &row.name)?;

@@ -5,7 +5,7 @@ mod error;
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use sluice_gate_types::manifest::{Manifest, Version};
+use sluice_gate_types::manifest::Version;
 use sluice_protocol::gates::GateLimits;
 use sluice_protocol::ids::{BindingId, TenantId};
 use sluice_protocol::report::Mode;
@@ -96,8 +96,7 @@ async fn put_to_use(
         .store
         .read(|conn| Judge::read(conn, tenant, [plugin.id.as_str()]))?;
     judge.of(&plugin.id, plugin.sha256, &plugin.signature, now)?;
-    let manifest: Manifest = serde_json::from_str(&plugin.manifest)
-        .map_err(|error| BindError::Manifest(error.to_string()))?;
+    let manifest = settings::manifest(&plugin)?;
     let settings = settings::checked(&manifest, &new.settings)?;
     settings::check_limits(&manifest, &new.limits)?;
     let component = host.blobs.component(tenant, plugin.sha256).await?;

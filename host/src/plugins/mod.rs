@@ -13,9 +13,10 @@ pub(crate) mod judge;
 mod settings;
 mod trust;
 
+pub(crate) use bind::find;
 pub use bind::{BindError, NewBinding, bind, unbind};
-pub(crate) use bind::{checked, find, from_json};
 pub use gate_set::{announce, applies, interface, of_machine};
 pub use gates::{Gates, prepare};
 pub use install::{InstallError, Installed, install};
+pub(crate) use settings::{checked, from_json, manifest};
 pub use trust::{TrustError, trust, untrust};

@@ -9,9 +9,15 @@ use sluice_gate_types::manifest::Manifest;
 use sluice_protocol::gates::{GateLimits, Setting, SettingValue};
 
 use super::bind::BindError;
+use crate::store::plugins::PluginRow;
 
 /// The most bytes that a binding's settings may have as JSON.
 pub(super) const LARGEST: usize = 8 << 10;
+
+/// What an installed plugin says about itself.
+pub(crate) fn manifest(plugin: &PluginRow) -> Result<Manifest, BindError> {
+    serde_json::from_str(&plugin.manifest).map_err(|error| BindError::Manifest(error.to_string()))
+}
 
 /// The settings with defaults, or everything that is wrong with them.
 pub(crate) fn checked(

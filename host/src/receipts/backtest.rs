@@ -13,15 +13,17 @@ use sluice_gate_types::input::{Attribute, Origin, Value as GateValue};
 use sluice_protocol::bundle::Source;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::{Ending, State};
+use sluice_protocol::gates::is_among;
 use sluice_protocol::ids::{JobId, OperationId};
 use sluice_protocol::report::Mode;
+use sluice_protocol::script::Language;
 
 use super::Busy;
 use super::material::source;
 use crate::host::SharedHost;
 use crate::jobs::attachment_texts;
 use crate::operators::Actor;
-use crate::plugins::{self, applies, checked, gates};
+use crate::plugins::{self, applies, checked, gates, manifest};
 use crate::store::bindings::{self, BindingRow, TagPair};
 use crate::store::jobs::{self, JobRow};
 use crate::store::machines::{self, MachineRow};
@@ -171,7 +173,8 @@ pub async fn backtest(
 /// The gates of now, and those with what is tried in its place.
 struct Gates {
     now: Vec<(BindingRow, BoundGate)>,
-    then: Vec<(Vec<TagPair>, BoundGate)>,
+    /// Without a binding: for everything.
+    then: Vec<(Option<BindingRow>, BoundGate)>,
 }
 
 impl Gates {
@@ -195,7 +198,10 @@ impl Gates {
             }
         }
         let given = match &tried.settings {
-            Some(given) => Some(sluice_gate_client::settings(&checked(plugin, given)?)),
+            Some(given) => Some(sluice_gate_client::settings(&checked(
+                &manifest(plugin)?,
+                given,
+            )?)),
             None => None,
         };
         let domain = host.gates.domain(tenant).await?;
@@ -212,39 +218,45 @@ impl Gates {
         let mut stands_in = false;
         for (row, gate) in &now {
             if row.plugin != plugin.id {
-                then.push((row.tags.clone(), gate.clone()));
+                then.push((Some(row.clone()), gate.clone()));
                 continue;
             }
             stands_in = true;
             let own = || sluice_gate_client::settings(&row.settings);
             let settings = given.clone().unwrap_or_else(own);
-            then.push((row.tags.clone(), bind(settings).await?));
+            then.push((Some(row.clone()), bind(settings).await?));
         }
         if !stands_in {
             notes.push(format!(
                 "{} is not bound now; it is tried as if it were, on every machine",
                 plugin.id
             ));
-            then.push((Vec::new(), bind(given.unwrap_or_default()).await?));
+            then.push((None, bind(given.unwrap_or_default()).await?));
         }
         Ok((Self { now, then }, notes))
     }
 
-    fn now(&self, tags: &[TagPair]) -> Vec<BoundGate> {
+    fn now(&self, tags: &[TagPair], language: Language) -> Vec<BoundGate> {
         self.now
             .iter()
-            .filter(|(row, _)| applies(row, tags))
+            .filter(|(row, _)| is_asked(row, tags, language))
             .map(|(_, gate)| gate.clone())
             .collect()
     }
 
-    fn then(&self, tags: &[TagPair]) -> Vec<BoundGate> {
+    fn then(&self, tags: &[TagPair], language: Language) -> Vec<BoundGate> {
+        let asked = |row: &BindingRow| is_asked(row, tags, language);
         self.then
             .iter()
-            .filter(|(needed, _)| needed.iter().all(|tag| tags.contains(tag)))
+            .filter(|(row, _)| row.as_ref().is_none_or(asked))
             .map(|(_, gate)| gate.clone())
             .collect()
     }
+}
+
+/// Whether a binding is about such a script on a machine with these tags.
+fn is_asked(row: &BindingRow, tags: &[TagPair], language: Language) -> bool {
+    applies(row, tags) && is_among(&row.languages, language)
 }
 
 /// A past job.
@@ -311,8 +323,13 @@ impl Past {
                 approval: None,
                 live_facts,
             };
-            let now = sluice_gate_client::evaluate(&gates.now(&known.tags), &input).await;
-            let then = sluice_gate_client::evaluate(&gates.then(&known.tags), &input).await;
+            let language = source.interpreter.language();
+            let (now, then) = (
+                gates.now(&known.tags, language),
+                gates.then(&known.tags, language),
+            );
+            let now = sluice_gate_client::evaluate(&now, &input).await;
+            let then = sluice_gate_client::evaluate(&then, &input).await;
             backtest.asked += 1;
             backtest.by_inventory += u64::from(!live_facts);
             let has_other_findings = now.findings != then.findings;

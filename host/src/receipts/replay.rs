@@ -7,11 +7,14 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use sluice_gate_client::replay::{Material, Replayed as Answer};
-use sluice_gate_client::{BindRequest, BoundGate, Circumstances, GateDomain, settings_sha256};
+use sluice_gate_client::{
+    BindRequest, BoundGate, Circumstances, GateDomain, call_limits, settings_sha256,
+};
 use sluice_gate_types::input as gate;
 use sluice_gate_types::manifest::World;
 use sluice_protocol::causes::Causes;
 use sluice_protocol::digest::Digest;
+use sluice_protocol::gates::GateLimits;
 use sluice_protocol::ids::OperationId;
 use sluice_protocol::receipt::{Receipt, Stage};
 use sluice_protocol::report::Mode;
@@ -21,7 +24,7 @@ use super::show::{Shown, show};
 use super::{Busy, settings_digest};
 use crate::host::SharedHost;
 use crate::operators::Actor;
-use crate::plugins::{checked, from_json};
+use crate::plugins::{checked, from_json, manifest};
 use crate::store::plugins::{self, PluginRow};
 use crate::store::{StoreError, bindings, jobs, receipts};
 
@@ -200,7 +203,14 @@ impl Again<'_> {
             mode: Mode::Monitor,
             owner: false,
         };
-        self.domain.bind(request).await.map_err(|error| {
+        // What stopped it there stops it here.
+        let limits = call_limits(&GateLimits {
+            fuel: Some(receipt.limits.fuel),
+            memory: Some(receipt.limits.memory),
+            time_ms: Some(receipt.limits.time_ms),
+        });
+        let bound = self.domain.bind_within(request, &limits);
+        bound.await.map_err(|error| {
             Stop::Missing(format!("the gate does not come up on this host: {error}"))
         })
     }
@@ -229,8 +239,10 @@ impl Again<'_> {
             .iter()
             .map(|(key, value)| Some((key.clone(), from_json(value)?)))
             .collect();
-        let with_defaults = checked(plugin, self.given).ok();
-        let with_defaults = with_defaults.map(|settings| sluice_gate_client::settings(&settings));
+        let with_defaults = manifest(plugin).and_then(|manifest| checked(&manifest, self.given));
+        let with_defaults = with_defaults
+            .ok()
+            .map(|settings| sluice_gate_client::settings(&settings));
         let candidates = [Some(Vec::new()), as_given, with_defaults];
         Ok(candidates.into_iter().flatten().find(|settings| {
             settings_sha256(settings).is_ok_and(|sha256| Digest::from_bytes(sha256) == wanted)

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use regex::Regex;
+use regex_lite::Regex;
 use serde_json::{Map, Value};
 
 /// Everything in `value` that the schema forbids.
