@@ -272,19 +272,19 @@ const ROWS: &[Row] = &[
     ),
     Row(
         "PUT",
-        "/v1/secrets/{secret}",
+        "/v1/secrets/{name}",
         One(&[P::ManageSecrets]),
         Theirs,
     ),
     Row(
         "POST",
-        "/v1/secrets/{secret}/rotate",
+        "/v1/secrets/{name}/rotate",
         One(&[P::ManageSecrets]),
         NotThere,
     ),
     Row(
         "DELETE",
-        "/v1/secrets/{secret}",
+        "/v1/secrets/{name}",
         One(&[P::ManageSecrets]),
         NotThere,
     ),
@@ -451,7 +451,7 @@ impl Things {
                 ("{machine}", "web-1".to_owned()),
                 ("{key}", key),
                 ("{binding}", binding.to_owned()),
-                ("{secret}", "s".to_owned()),
+                ("{name}", "s".to_owned()),
                 ("{token}", text(&token["id"])),
                 ("{enroll_token}", text(&enroll["id"])),
                 ("{operator}", "dora".to_owned()),
@@ -555,7 +555,7 @@ fn body(path: &str) -> String {
         "/v1/roles/{role}" => {
             json!({"policy": "permit (principal, action == Action::\"ReadJobs\", resource);"})
         }
-        "/v1/secrets/{secret}" | "/v1/secrets/{secret}/rotate" => json!({"value": "aHVudGVyMjI="}),
+        "/v1/secrets/{name}" | "/v1/secrets/{name}/rotate" => json!({"value": "aHVudGVyMjI="}),
         path => body_for(path),
     }
     .to_string()
