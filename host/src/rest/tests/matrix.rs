@@ -434,7 +434,11 @@ impl Things {
                                       size, installed)
                      VALUES ('{tenant}', '{digest}', 'p', '1.0.0', 'v', 'policy', '', '', '{publisher}', x'', 0, 0);
                  INSERT INTO bindings (id, tenant, component, plugin, settings, mode, tags, created, created_by)
-                     VALUES ('{binding}', '{tenant}', '{digest}', 'p', '[]', 'enforce', '[]', 0, 'admin');",
+                     VALUES ('{binding}', '{tenant}', '{digest}', 'p', '[]', 'enforce', '[]', 0, 'admin');
+                 INSERT INTO binding_revisions (tenant, binding, revision, component, plugin, settings, mode, tags, languages,
+                                                limits, position, state, created, created_by)
+                     VALUES ('{tenant}', '{binding}', 1, '{digest}', 'p', '[]', 'enforce', '[]', '[]', '{{}}', 100, 'active', 0,
+                             'admin');",
                 digest = "ab".repeat(32),
             ))
             .map_err(StoreError::from)
