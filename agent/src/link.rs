@@ -82,7 +82,7 @@ fn wait_after(error: &LinkError, backoff: &mut Backoff, random: u64) -> Duration
     match error {
         // An operator looks at it, which takes longer than that.
         LinkError::Quarantined => CAP + Backoff::longest().next(random),
-        // Whoever else has this identity does the same: the two must not push each other out all the time.
+        // The host has a newer one and heard nothing on this one in time. Where both answer, the machine is quarantined.
         LinkError::Replaced => CAP / 2 + Backoff::longest().next(random) / 2,
         _ => backoff.next(random),
     }

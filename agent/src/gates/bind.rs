@@ -89,7 +89,7 @@ impl Binder<'_> {
             .iter()
             .filter(|required| required.file.is_none() && required.id == newer.plugin)
             .all(|required| satisfies(required, &binding).is_ok());
-        if !owner_agrees || !stands_in_for(&binding, newer) {
+        if !owner_agrees || !stands_in_for(&binding, newer) || !is_of_stage(&binding, newer) {
             return None;
         }
         match self.bind(&binding, required, known).await {
@@ -297,6 +297,17 @@ pub(super) async fn trusted(
         .filter(|key| set.publishers.contains(key))
         .filter_map(|key| key.parse().ok())
         .collect())
+}
+
+/// Whether both are for the same stage, by what their publisher has signed: a scanner stands in for no policy.
+fn is_of_stage(known: &GateBinding, newer: &GateBinding) -> bool {
+    let world = |binding: &GateBinding| {
+        let publisher = signature::stated_publisher(&binding.signature).ok()?;
+        let component = *binding.component.as_bytes();
+        let signed = signature::verify(&binding.signature, component, &[publisher], now());
+        Some(signed.ok()?.statement.world)
+    };
+    world(known).is_some_and(|stage| world(newer) == Some(stage))
 }
 
 fn read(path: &Path) -> Result<Component, String> {

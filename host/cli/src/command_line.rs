@@ -92,13 +92,6 @@ pub(crate) enum Command {
     Man(man::ManArgs),
 }
 
-/// Whatever stands behind a command that a later version will have.
-#[derive(Debug, Args)]
-pub(crate) struct Later {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    _rest: Vec<OsString>,
-}
-
 /// What a command line comes to.
 #[derive(Debug)]
 pub(crate) enum Parsed {

@@ -11,7 +11,11 @@
 //! | has another entry there | two copies of it have run | quarantined |
 //!
 //! After a release from quarantine nobody knows which of the copies comes: what is open ends there as well.
+//!
+//! A machine that has lost its history hears so until it has: as long as it has something open that has ended here, it is told
+//! again. A word that was lost on its way, an agent that was killed over it, or another copy put back starts nothing again.
 
+use sluice_protocol::ids::OperationId;
 use sluice_protocol::message::control::{History, LedgerMark, Verdict};
 
 use super::quarantine::{self, Reason};
@@ -32,7 +36,7 @@ pub enum Judged {
 }
 
 /// Looks at what a machine says of its history, where it was asked about what the host had `known` then, and does what
-/// follows from it.
+/// follows from it. `open` is what it has there.
 ///
 /// # Errors
 ///
@@ -42,10 +46,21 @@ pub async fn judge(
     machine: &Machine,
     known: &HistoryRow,
     said: History,
+    open: &[OperationId],
     now: UnixMillis,
 ) -> Result<Judged, StoreError> {
-    match Finding::of(known, said) {
+    let is_settled = !known.given_up
+        || host
+            .store
+            .read(|conn| jobs::are_open(conn, machine.tenant.id, open))?;
+    match Finding::of(known, said, is_settled) {
         Finding::Held => {
+            if known.given_up {
+                let id = machine.id;
+                host.store
+                    .write(move |conn| history::settle(conn, id))
+                    .await?;
+            }
             if known.acknowledged != Some(said.head) {
                 let id = machine.id;
                 // Nobody waits for it: as long as it is not on disk, less is asked for.
@@ -81,11 +96,18 @@ enum Finding {
 }
 
 impl Finding {
-    fn of(known: &HistoryRow, said: History) -> Self {
+    /// `is_settled` says that nothing is open there that has ended here.
+    fn of(known: &HistoryRow, said: History, is_settled: bool) -> Self {
         match known.acknowledged {
-            _ if known.given_up => Self::Lost,
+            None if known.given_up => Self::Lost,
             None => Self::Held,
-            Some(mark) if said.at_acknowledged == Some(mark.hash) => Self::Held,
+            Some(mark) if said.at_acknowledged == Some(mark.hash) => {
+                if is_settled {
+                    Self::Held
+                } else {
+                    Self::Lost
+                }
+            }
             Some(mark) if said.head.seq < mark.seq => Self::Lost,
             Some(_) => Self::Forked,
         }
@@ -167,10 +189,36 @@ mod tests {
             ),
             // It goes as far, and does not say what it has there.
             (known(fifth, false), said(None, 5), Finding::Forked),
-            (known(fifth, true), said(Some(b"five"), 9), Finding::Lost),
             (known(None, true), said(None, 0), Finding::Lost),
         ] {
-            assert_eq!(Finding::of(&known, said), expected, "{known:?} {said:?}");
+            let found = Finding::of(&known, said, !known.given_up);
+            assert_eq!(found, expected, "{known:?} {said:?}");
+        }
+    }
+
+    #[test]
+    fn history_is_lost_until_nothing_is_open_there_that_has_ended_here() {
+        let mark = |seq, what: &[u8]| LedgerMark {
+            seq,
+            hash: Digest::of(what),
+        };
+        let known = HistoryRow {
+            acknowledged: Some(mark(5, b"five")),
+            given_up: true,
+            ..HistoryRow::default()
+        };
+        let said = |at: &[u8], seq| History {
+            at_acknowledged: Some(Digest::of(at)),
+            head: mark(seq, b"head"),
+        };
+        for (said, is_settled, expected) in [
+            (said(b"five", 5), false, Finding::Lost),
+            (said(b"five", 9), false, Finding::Lost),
+            (said(b"five", 5), true, Finding::Held),
+            (said(b"five", 9), true, Finding::Held),
+            (said(b"other", 9), false, Finding::Forked),
+        ] {
+            assert_eq!(Finding::of(&known, said, is_settled), expected, "{said:?}");
         }
     }
 }

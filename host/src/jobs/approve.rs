@@ -233,7 +233,8 @@ async fn accept(
     let (targets, gates) = submit::look_up(host, actor.tenant.id, &order).await?;
     // What runs is the submitter's, who must have the right to it now, and the word for it is the approver's.
     needs.on(host, &submitter, &order, &targets).await?;
-    match Needs::of_approval().on(host, actor, &order, &targets).await {
+    let needed = Needs::of_approval(&order);
+    match needed.on(host, actor, &order, &targets).await {
         Err(SubmitError::Denied(denied)) => return Err(denied.into()),
         answer => answer?,
     }
@@ -391,6 +392,7 @@ fn order(
         submission: job.submission.clone(),
         source,
         script: job.script.clone(),
+        as_stored: job.as_stored,
         os,
         selection: Selection::Some {
             named: machines.iter().map(|(id, _)| id.to_string()).collect(),

@@ -6,8 +6,9 @@
 
 use std::collections::BTreeSet;
 
-use sluice_api_types::job::{JobLimits, SubmitJob};
+use sluice_api_types::job::SubmitJob;
 
+use super::request::is_as_stored;
 use super::targets::Target;
 use super::{Order, SubmitError};
 use crate::host::SharedHost;
@@ -18,7 +19,11 @@ use crate::store::{Extent, StoreError, machines};
 
 /// The permissions that a request needs on each of its machines. Each secret needs one too.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Needs(Vec<Permission>);
+pub(super) struct Needs {
+    permissions: Vec<Permission>,
+    /// Whether a script of the library is what runs, by somebody else's hand. Only then conditions may know it by its name.
+    is_stored: bool,
+}
 
 impl Needs {
     /// Those of a request, where `chosen` is what it names in the library.
@@ -33,18 +38,21 @@ impl Needs {
 
     /// Those of a job that was submitted before, whose script the operator of this name stored in the library, if anybody.
     pub(super) fn of_job(job: &JobRow, stored_by: Option<&str>) -> Self {
-        let is_stored = stored_by.is_some_and(|name| name != job.operator);
+        let is_stored = job.as_stored && stored_by.is_some_and(|name| name != job.operator);
         let has_secrets = !job.submission.secrets.is_empty();
         Self::with(is_stored, job.skip_security_scan, has_secrets)
     }
 
-    /// An approval.
-    pub(super) fn of_approval() -> Self {
-        Self(vec![Permission::ApproveJobs])
+    /// Those of an approval of this order.
+    pub(super) fn of_approval(order: &Order) -> Self {
+        Self {
+            permissions: vec![Permission::ApproveJobs],
+            is_stored: order.as_stored,
+        }
     }
 
     fn with(is_stored: bool, skips_scan: bool, has_secrets: bool) -> Self {
-        let mut needed = vec![if is_stored {
+        let mut needed = vec![if is_stored && !has_secrets {
             Permission::RunStoredScripts
         } else {
             Permission::RemoteExecution
@@ -55,7 +63,10 @@ impl Needs {
         if has_secrets {
             needed.push(Permission::UseSecret);
         }
-        Self(needed)
+        Self {
+            permissions: needed,
+            is_stored,
+        }
     }
 
     /// Whether the operator has them at all. Costs no look at anything.
@@ -64,7 +75,7 @@ impl Needs {
     ///
     /// The first that is missing.
     pub(super) fn in_general(&self, actor: &Actor) -> Result<(), Denied> {
-        self.0
+        self.permissions
             .iter()
             .try_for_each(|permission| actor.require(*permission))
     }
@@ -81,7 +92,8 @@ impl Needs {
         order: &Order,
         targets: &[Target],
     ) -> Result<(), SubmitError> {
-        let script = order.script.as_ref().map(|id| id.name.to_string());
+        let script = order.script.as_ref().filter(|_| self.is_stored);
+        let script = script.map(|id| id.name.to_string());
         let run = Run {
             script: script.as_deref(),
             run_as: order.submission.run_as.as_deref(),
@@ -101,7 +113,7 @@ impl Needs {
         };
         let asked = |tags: &[String], machine: &str| -> Result<(), Denied> {
             let place = format!("{machine}{user}{of_all}");
-            for permission in &self.0 {
+            for permission in &self.permissions {
                 if *permission != Permission::UseSecret {
                     actor.require_on(*permission, About::Run { tags, run }, &place)?;
                     continue;
@@ -116,7 +128,7 @@ impl Needs {
         };
         // Where no condition can come in, no machine's tags do, and one answer is that for all.
         let always = |permission: &Permission| actor.rights.may_always(*permission);
-        if self.0.iter().all(always) {
+        if self.permissions.iter().all(always) {
             let mut there = there;
             return there
                 .next()
@@ -142,19 +154,4 @@ impl Needs {
         }
         Ok(())
     }
-}
-
-/// Whether a request asks for a script of the library as it is there: with parameters, and otherwise as its version says.
-/// Another interpreter, user, variable, limit, confinement or file would make something else of it.
-fn is_as_stored(request: &SubmitJob) -> bool {
-    request.script_ref.is_some()
-        && request.script.is_none()
-        && request.interpreter.is_none()
-        && request.run_as.is_none()
-        && request.environment.is_empty()
-        && request.attachments.is_empty()
-        && request.secrets.is_empty()
-        && request.limits == JobLimits::default()
-        && request.confinement.is_none()
-        && request.compat.is_none()
 }

@@ -1,7 +1,7 @@
 //! Operations of a machine of which nobody will ever know: the machine that had them is not there any more.
 
 use sluice_protocol::ending::{Ending, State};
-use sluice_protocol::ids::{JobId, MachineId, OperationId};
+use sluice_protocol::ids::{JobId, MachineId, OperationId, TenantId};
 use sluice_protocol::report::Report;
 
 use super::outcome::{Ended, Machine, events_of_end};
@@ -33,6 +33,25 @@ pub fn interrupt_all_of_machine(
         }
     }
     Ok(ended)
+}
+
+/// Whether all of these are operations that have not ended here.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub fn are_open(
+    conn: &Connection,
+    tenant: TenantId,
+    ids: &[OperationId],
+) -> Result<bool, StoreError> {
+    for id in ids {
+        let found = operations::find(conn, tenant, *id)?;
+        if found.is_none_or(|operation| operation.state.is_terminal()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Ends what a machine had taken in, and does not have (`has`) when it connects: it has lost that, or has told the end to another

@@ -41,7 +41,7 @@ pub(crate) use deliver::{deliver_released, end_unsent};
 pub use events::{Events, Subscription};
 pub use expire::sweep;
 pub use follow::{Followed, Follower};
-pub use interrupt::{interrupt_all_of_machine, interrupt_forgotten, tell_ended};
+pub use interrupt::{are_open, interrupt_all_of_machine, interrupt_forgotten, tell_ended};
 pub use lockdown::{LockdownError, Locked, lift_lockdown, lock_down};
 pub use outcome::{Machine, Outcome, store_report};
 pub(crate) use preflight::attachment_texts;

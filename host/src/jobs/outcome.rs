@@ -193,6 +193,7 @@ pub(super) fn events_of_end(source: &Event, ended: &Ended<'_>) -> Vec<Event> {
         let gates: Vec<serde_json::Value> = report
             .receipts
             .iter()
+            .take(64)
             .map(|receipt| {
                 serde_json::json!({
                     "plugin": receipt.plugin,

@@ -247,6 +247,7 @@ pub(super) async fn job(
         operator: actor.name.clone(),
         script_sha256: Digest::of(&order.submission.script),
         script: order.script,
+        as_stored: order.as_stored,
         submission: order.submission,
         submitted: now,
         not_after,

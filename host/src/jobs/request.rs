@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use sluice_api_types::job::{Compat, SubmitJob};
+use sluice_api_types::job::{Compat, JobLimits, SubmitJob};
 use sluice_protocol::attachment;
 use sluice_protocol::bundle::{
     Attachment, Compatibility, Limits, Source, SourceError, Submission, Variable,
@@ -44,6 +44,8 @@ pub struct Order {
     pub source: Source,
     /// Where the script is one of the library.
     pub script: Option<VersionId>,
+    /// Whether that runs as it is there, secrets and parameters apart.
+    pub as_stored: bool,
     /// The systems that the library says the script is for; any where empty.
     pub os: Vec<String>,
     /// Where.
@@ -118,6 +120,7 @@ impl Order {
         let expires = request.expires.unwrap_or(DEFAULT_EXPIRY);
         bounded("expires", Some(expires), LONGEST_EXPIRY)?;
         let rollout = Plan::read(&request)?;
+        let as_stored = is_as_stored(&request);
         let (script, os, declared) = match chosen {
             Some(chosen) => {
                 let Filled { id, os, declared } = chosen.fill(&mut request);
@@ -131,6 +134,7 @@ impl Order {
             submission,
             source,
             script,
+            as_stored,
             os,
             selection,
             condition,
@@ -207,6 +211,21 @@ impl Order {
         }
         Ok((submission, source))
     }
+}
+
+/// Whether a request asks for a script of the library as it is there: with parameters and secrets, which need permissions of
+/// their own, and otherwise as its version says. Another interpreter, user, variable, limit, confinement or file would make
+/// something else of it.
+pub(super) fn is_as_stored(request: &SubmitJob) -> bool {
+    request.script_ref.is_some()
+        && request.script.is_none()
+        && request.interpreter.is_none()
+        && request.run_as.is_none()
+        && request.environment.is_empty()
+        && request.attachments.is_empty()
+        && request.limits == JobLimits::default()
+        && request.confinement.is_none()
+        && request.compat.is_none()
 }
 
 fn selection(request: &SubmitJob) -> Result<Selection, RequestError> {

@@ -227,11 +227,25 @@ impl Joined<'_> {
             known_and_served(conn, tenant, *id).map(|_| ())
         })?;
         let now = UnixMillis::now();
-        match fleet::judge(host, self.machine, &known, said, now).await? {
+        // To its end, whatever becomes of this connection: what it changes others have to be told.
+        let (host, machine) = (host.clone(), self.machine.clone());
+        let open = hello.open.clone();
+        let judging = tokio::spawn(async move {
+            let judged = fleet::judge(&host, &machine, &known, said, &open, now).await?;
+            if matches!(judged, Judged::Served(_)) {
+                jobs::interrupt_forgotten(&host, &machine, &open, now).await?;
+            }
+            Ok::<_, StoreError>(judged)
+        });
+        let judged = judging.await.unwrap_or_else(|error| {
+            Err(StoreError::Corrupt(format!(
+                "a machine's history could not be judged: {error}"
+            )))
+        });
+        match judged? {
             Judged::Served(verdict) => sender.send(&FromHost::History(verdict)).await?,
             Judged::Quarantined => return Err(SessionError::Quarantined),
         }
-        jobs::interrupt_forgotten(host, self.machine, &hello.open, now).await?;
         self.session.prove();
         Ok(())
     }

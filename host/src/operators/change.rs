@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sluice_protocol::units::Span;
 use uuid::Uuid;
 
-use super::token::is_operator_name;
+use super::token::{self, is_operator_name};
 use super::{
     Actor, BearerToken, Cause, CreateTokenError, Denied, GrantError, Grants, InvalidRole,
     Permission, Role, RoleName, create, create_for, shipped,
@@ -112,7 +112,10 @@ pub async fn set_roles(
         .write(move |conn| {
             let mut row = find(conn, &asked, &name)?;
             let before = host_roles.roles.mean(conn, row.tenant, &row.grants)?;
-            row.grants.roles = distinct(given);
+            row.grants = Grants {
+                roles: distinct(given),
+                permissions: None,
+            };
             let after = host_roles.roles.mean(conn, row.tenant, &row.grants)?;
             let is_in = |roles: &[Arc<Role>], role: &Arc<Role>| roles.contains(role);
             let (mut added, mut lifted) = (after.clone(), before.clone());
@@ -128,7 +131,8 @@ pub async fn set_roles(
         .await
 }
 
-/// Removes an operator: their tokens are revoked, and their name is free for somebody else, who inherits nothing.
+/// Removes an operator: their tokens are revoked, those that machines enroll with too, and their name is free for somebody
+/// else, who gets none of their rights, and counts as the author of what was stored and submitted under that name.
 ///
 /// # Errors
 ///
@@ -143,9 +147,9 @@ pub async fn remove(
     host.store
         .write(move |conn| {
             let row = find(conn, &asked, &name)?;
-            tokens::revoke_all_of(conn, row.tenant, row.id, now)?;
-            operators::remove(conn, row.tenant, row.id, now)?;
-            let event = of(&row, Event::by(EventKind::OperatorRemoved, &asked));
+            let enroll_tokens = token::end(conn, &row, now)?;
+            let event = of(&row, Event::by(EventKind::OperatorRemoved, &asked))
+                .detail("enroll_tokens_revoked", enroll_tokens);
             audit::append(conn, &asked.tenant, now, [event])?;
             Ok(())
         })
@@ -204,7 +208,7 @@ pub async fn token(
         .write(move |conn| {
             let tenant = asked.tenant.id;
             let maker = tokens::find(conn, tenant, asked.token)?;
-            let end = maker.and_then(|maker| maker.expires);
+            let (end, narrowed) = maker.map_or((None, None), |maker| (maker.expires, maker.only));
             if let Some(end) = end.filter(|end| expires.is_none_or(|asked| asked > *end)) {
                 return Err(CreateTokenError::Outlives(end));
             }
@@ -233,7 +237,10 @@ pub async fn token(
                         .ok_or(CreateTokenError::NoOperator(operator))?;
                     let only = if !nothing {
                         Some(grants.clone())
-                    } else if operator.id == asked.operator || asked.may_give_everything() {
+                    } else if operator.id == asked.operator {
+                        // One that is narrowed makes none that is not.
+                        narrowed
+                    } else if asked.may_give_everything() {
                         None
                     } else {
                         // Whoever makes it can keep it: it is not to grow with what others give its operator later.

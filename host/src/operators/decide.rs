@@ -148,12 +148,25 @@ impl Rights {
     /// theirs they can give as it is.
     #[must_use]
     pub fn cannot_give(&self, roles: &[Arc<Role>]) -> Option<Permission> {
+        let reached = |role: &Role| -> Permissions {
+            let all = Permission::ALL.iter().copied();
+            all.filter(|permission| reaches(role.gives(), *permission))
+                .collect()
+        };
+        // What forbids them something of it goes with it: nobody sheds that by giving the rest to somebody new.
+        let stays_bound = |role: &Role| {
+            self.held.iter().all(|held| {
+                let forbidden = |permission| held.forbids().contains(permission);
+                roles.contains(held) || !reached(role).iter().any(forbidden)
+            })
+        };
         // By what they say, not by name: a list of permissions is no role of anybody's.
-        let theirs =
-            |role: &Arc<Role>| self.scope.is_none() && self.held.iter().any(|held| held == role);
+        let theirs = |role: &Arc<Role>| {
+            self.scope.is_none() && self.held.contains(role) && stays_bound(role)
+        };
         let foreign = roles.iter().filter(|role| !theirs(role));
         foreign
-            .flat_map(|role| role.gives().iter())
+            .flat_map(|role| reached(role).iter())
             .find(|permission| !self.may_always(*permission))
     }
 
@@ -316,6 +329,21 @@ mod tests {
 
     fn tags(words: &[&str]) -> Vec<String> {
         words.iter().map(|&word| word.to_owned()).collect()
+    }
+
+    #[test]
+    fn a_role_of_ones_own_is_given_with_those_that_forbid_something_of_it_alone() {
+        let all = role("all", "permit (principal, action, resource);");
+        let bound = role(
+            "bound",
+            "forbid (principal, action == Action::\"RemoteExecution\", resource) when { context.tags.contains(\"env=prod\") };",
+        );
+        let rights = Rights::new(vec![Arc::clone(&all), Arc::clone(&bound)], None);
+        assert_eq!(
+            rights.cannot_give(&[Arc::clone(&all)]),
+            Some(Permission::RemoteExecution)
+        );
+        assert_eq!(rights.cannot_give(&[all, bound]), None);
     }
 
     #[test]

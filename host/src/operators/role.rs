@@ -18,6 +18,10 @@ pub const SCHEMA: &str = include_str!("schema.cedarschema");
 pub const LONGEST: usize = 16 << 10;
 /// The most policies of a role: each is looked at for each decision.
 const MOST_POLICIES: usize = 64;
+/// How deep brackets and conditions may be nested.
+const DEEPEST: usize = 32;
+/// How many characters of operators there may be: what they join is nested too.
+const MOST_OPERATORS: usize = 1000;
 /// The most problems that a refusal tells of.
 const MOST_PROBLEMS: usize = 5;
 
@@ -86,6 +90,9 @@ impl Role {
         if let Some(character) = text.chars().find(|c| is_hidden(*c) || is_reordering(*c)) {
             return Err(InvalidRole::Character(character));
         }
+        if is_intricate(text) {
+            return Err(InvalidRole::Intricate);
+        }
         let policies = PolicySet::from_str(text).map_err(|error| {
             let problems: Vec<String> = error.iter().map(ToString::to_string).collect();
             InvalidRole::Syntax(told(problems))
@@ -96,6 +103,16 @@ impl Role {
         match policies.num_of_policies() {
             1..=MOST_POLICIES => {}
             count => return Err(InvalidRole::Policies(count)),
+        }
+        // An operator's name is free again when they are removed, and a role is given to others as it is.
+        let names_somebody = |policy: &Policy| {
+            let entities = policy.entity_literals();
+            entities
+                .iter()
+                .any(|entity| entity.type_name().basename() == "Operator")
+        };
+        if policies.policies().any(names_somebody) {
+            return Err(InvalidRole::Principal);
         }
         let checked = VALIDATOR.validate(&policies, ValidationMode::Strict);
         if !checked.validation_passed() {
@@ -194,6 +211,30 @@ fn permissions_of(policy: &Policy) -> Permissions {
         .collect()
 }
 
+/// Whether reading it may take more stack than there is: cedar reads and drops what is nested without a bound of its own.
+/// Comments and texts count too; that is too strict, and plain.
+fn is_intricate(text: &str) -> bool {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    for character in text.chars() {
+        match character {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    let words = |word: &str| {
+        text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+            .filter(|found| *found == word)
+            .count()
+    };
+    let operators = text
+        .chars()
+        .filter(|c| matches!(c, '&' | '|' | '+' | '-' | '*' | '!'))
+        .count();
+    deepest > DEEPEST || words("if") > DEEPEST || operators > MOST_OPERATORS
+}
+
 /// Characters that turn the order of others around (CVE-2021-42574).
 const fn is_reordering(c: char) -> bool {
     matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -220,6 +261,14 @@ fn told(problems: Vec<String>) -> String {
 /// The text is no role.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidRole {
+    /// It is too deep.
+    #[error(
+        "it is too intricate: brackets may be nested {DEEPEST} deep, `if` may stand {DEEPEST} times, and & | + - * ! together {MOST_OPERATORS} times"
+    )]
+    Intricate,
+    /// It is about a person.
+    #[error("it names an operator; give the role to those who are to have it")]
+    Principal,
     /// It would be shown in messages and the audit log.
     #[error("{} is no name for a role (1 to 64 lower-case letters, digits and -, the first a letter)", .0.escape_debug())]
     Name(String),
@@ -263,6 +312,34 @@ mod tests {
         let mut permissions: Vec<&str> = Permission::ALL.iter().map(|p| p.as_str()).collect();
         permissions.sort_unstable();
         assert_eq!(actions, permissions);
+    }
+
+    #[test]
+    fn what_is_nested_deeper_than_it_can_be_read_is_refused_before() {
+        let when = |condition: &str| {
+            format!("permit (principal, action, resource) when {{ {condition} }};")
+        };
+        for condition in [
+            format!("{}true{}", "(".repeat(4000), ")".repeat(4000)),
+            "if true then true else ".repeat(400) + "true",
+            "true && ".repeat(1500) + "true",
+            "[".repeat(4000),
+        ] {
+            let read = read(&when(&condition));
+            assert_eq!(read, Err(InvalidRole::Intricate));
+        }
+        let some = format!("{}true{}", "(".repeat(20), ")".repeat(20));
+        read(&when(&some)).expect("is a role");
+    }
+
+    #[test]
+    fn a_role_is_about_nobody_by_name() {
+        for text in [
+            "permit (principal == Operator::\"bob\", action, resource);",
+            "permit (principal, action, resource) when { principal == Operator::\"bob\" };",
+        ] {
+            assert_eq!(read(text), Err(InvalidRole::Principal), "{text}");
+        }
     }
 
     #[test]

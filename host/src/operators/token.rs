@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::{Denied, GrantError, Grants};
 use crate::clock::UnixMillis;
 use crate::random;
+use crate::store::enroll_tokens;
 use crate::store::operators::{self, OperatorRow};
 use crate::store::tokens::{self, TokenRow};
 use crate::store::{Connection, StoreError};
@@ -171,12 +172,21 @@ pub fn revoke(
         return Ok(None);
     };
     let operator = operators::find(conn, tenant, row.operator)?;
-    if operator.is_some_and(|operator| operator.token == Some(id)) {
-        // Others that somebody made for the same operator meanwhile.
-        tokens::revoke_all_of(conn, tenant, row.operator, now)?;
-        operators::remove(conn, tenant, row.operator, now)?;
+    if let Some(operator) = operator.filter(|operator| operator.token == Some(id)) {
+        end(conn, &operator, now)?;
     }
     Ok(Some(row))
+}
+
+/// Ends an operator, with all tokens that are theirs or that they made for machines. Gives how many of the latter there were.
+pub(super) fn end(
+    conn: &Connection,
+    operator: &OperatorRow,
+    now: UnixMillis,
+) -> Result<usize, StoreError> {
+    tokens::revoke_all_of(conn, operator.tenant, operator.id, now)?;
+    operators::remove(conn, operator.tenant, operator.id, now)?;
+    enroll_tokens::revoke_all_of(conn, operator.tenant, &operator.name, now)
 }
 
 /// Whether a text can be the name of an operator or a token.

@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use sluice_gate_client::{BindRequest, BoundGate, Circumstances, Evaluation, Input};
+use sluice_gate_client::{BindRequest, BoundGate, Circumstances, Evaluation, Input, call_limits};
 use sluice_gate_types::input::{Attribute, Origin, Value as GateValue};
 use sluice_protocol::bundle::Source;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::{Ending, State};
-use sluice_protocol::gates::is_among;
+use sluice_protocol::gates::{GateLimits, is_among};
 use sluice_protocol::ids::{JobId, OperationId};
 use sluice_protocol::report::Mode;
 use sluice_protocol::script::Language;
@@ -205,14 +205,14 @@ impl Gates {
             None => None,
         };
         let domain = host.gates.domain(tenant).await?;
-        let bind = async |settings| {
+        let bind = async |settings, limits: &GateLimits| {
             let request = BindRequest {
                 component: host.blobs.component(tenant, plugin.sha256).await?,
                 settings,
                 mode: Mode::Enforce,
                 owner: false,
             };
-            Ok::<_, BacktestError>(domain.bind(request).await?)
+            Ok::<_, BacktestError>(domain.bind_within(request, &call_limits(limits)).await?)
         };
         let mut then = Vec::new();
         let mut stands_in = false;
@@ -224,14 +224,17 @@ impl Gates {
             stands_in = true;
             let own = || sluice_gate_client::settings(&row.settings);
             let settings = given.clone().unwrap_or_else(own);
-            then.push((Some(row.clone()), bind(settings).await?));
+            then.push((Some(row.clone()), bind(settings, &row.limits).await?));
         }
         if !stands_in {
             notes.push(format!(
                 "{} is not bound now; it is tried as if it were, on every machine",
                 plugin.id
             ));
-            then.push((None, bind(given.unwrap_or_default()).await?));
+            then.push((
+                None,
+                bind(given.unwrap_or_default(), &GateLimits::default()).await?,
+            ));
         }
         Ok((Self { now, then }, notes))
     }

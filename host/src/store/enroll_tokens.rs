@@ -118,6 +118,24 @@ pub fn revoke(
     )? == 1)
 }
 
+/// Revokes all tokens that an operator has made and that are not revoked yet, and says how many.
+///
+/// # Errors
+///
+/// Where the database cannot be written.
+pub fn revoke_all_of(
+    conn: &Connection,
+    tenant: TenantId,
+    operator: &str,
+    now: UnixMillis,
+) -> Result<usize, StoreError> {
+    change(
+        conn,
+        "UPDATE enroll_tokens SET revoked = ? WHERE tenant = ? AND created_by = ? AND revoked IS NULL",
+        params![now.0, tenant.to_string(), operator],
+    )
+}
+
 fn read(row: &Row<'_>) -> Result<EnrollTokenRow, StoreError> {
     let secret = <[u8; 32]>::try_from(bytes(row, "secret_sha256")?)
         .map_err(|_| StoreError::Corrupt("secret_sha256 is no digest".to_owned()))?;

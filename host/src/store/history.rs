@@ -17,7 +17,7 @@ use crate::clock::UnixMillis;
 pub struct HistoryRow {
     /// The last entry of its ledger of which the host has stored something that followed from it.
     pub acknowledged: Option<LedgerMark>,
-    /// Whatever it has open is given up when it connects next.
+    /// Whatever it has open that has ended here is given up when it connects next.
     pub given_up: bool,
     /// When its history was last found to lack what the host has.
     pub lost: Option<UnixMillis>,
@@ -86,7 +86,8 @@ pub fn advance(conn: &Connection, machine: MachineId, mark: LedgerMark) -> Resul
     Ok(())
 }
 
-/// The machine's history begins anew: its ledger is as far as it says, whatever was known.
+/// The machine's history begins anew: its ledger is as far as it says, whatever was known. What it has open is given up until
+/// [`settle`].
 ///
 /// # Errors
 ///
@@ -99,7 +100,7 @@ pub fn lose(
 ) -> Result<(), StoreError> {
     change(
         conn,
-        "UPDATE machines SET ledger_seq = ?, ledger_hash = ?, given_up = 0, history_lost = ?
+        "UPDATE machines SET ledger_seq = ?, ledger_hash = ?, given_up = 1, history_lost = ?
          WHERE id = ?",
         params![
             signed(head.seq),
@@ -107,6 +108,20 @@ pub fn lose(
             now.0,
             machine.to_string()
         ],
+    )?;
+    Ok(())
+}
+
+/// Nothing of what the machine had open is there any more: from here on its ledger counts again.
+///
+/// # Errors
+///
+/// Where the database cannot be written.
+pub fn settle(conn: &Connection, machine: MachineId) -> Result<(), StoreError> {
+    change(
+        conn,
+        "UPDATE machines SET given_up = 0 WHERE id = ?",
+        params![machine.to_string()],
     )?;
     Ok(())
 }
@@ -157,7 +172,8 @@ pub fn release(conn: &Connection, machine: MachineId) -> Result<bool, StoreError
     let hardware = to_json(&Hardware::default())?;
     Ok(change(
         conn,
-        "UPDATE machines SET quarantined = NULL, quarantine_reason = NULL, given_up = 1, hardware = ?
+        "UPDATE machines SET quarantined = NULL, quarantine_reason = NULL, given_up = 1, ledger_seq = NULL, ledger_hash = NULL,
+                             hardware = ?
          WHERE id = ? AND quarantined IS NOT NULL",
         params![hardware, machine.to_string()],
     )? == 1)

@@ -28,6 +28,8 @@ pub struct JobRow {
     pub script_sha256: Digest,
     /// Where the script is one of the library.
     pub script: Option<VersionId>,
+    /// Whether it runs that as it is there, secrets and parameters apart.
+    pub as_stored: bool,
     /// When it was accepted.
     pub submitted: UnixMillis,
     /// After which nothing of it may start.
@@ -113,8 +115,8 @@ pub fn insert(conn: &Connection, tenant: TenantId, job: &JobRow) -> Result<(), S
         conn,
         "INSERT INTO jobs (id, tenant, token, operator, submission, script_sha256, submitted, not_after,
                            targets, skip_security_scan, gates_revision, idempotency_key, request_sha256,
-                           script_name, script_version, approves, approved_by)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                           script_name, script_version, approves, approved_by, as_stored)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             job.id.to_string(),
             tenant.to_string(),
@@ -135,6 +137,7 @@ pub fn insert(conn: &Connection, tenant: TenantId, job: &JobRow) -> Result<(), S
                 .as_ref()
                 .map(|approved| approved.job.to_string()),
             job.approved.as_ref().map(|approved| approved.by.as_str()),
+            job.as_stored,
         ],
     )?;
     for attachment in &job.submission.attachments {
@@ -313,6 +316,7 @@ fn read(row: &Row<'_>) -> Result<JobRow, StoreError> {
             .map_err(|error| StoreError::Corrupt(format!("submission: {error}")))?,
         script_sha256: parsed(row, "script_sha256")?,
         script: scripts::of_job(row)?,
+        as_stored: row.get("as_stored")?,
         submitted: time(row, "submitted")?,
         not_after: time(row, "not_after")?,
         targets: unsigned(row, "targets")?,

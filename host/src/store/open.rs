@@ -191,6 +191,7 @@ fn migrations() -> Migrations<'static> {
         Migration::up(include_str!("../../migrations/0011_receipts.sql")),
         Migration::up(include_str!("../../migrations/0012_operators.sql")),
         Migration::up(include_str!("../../migrations/0013_history.sql")),
+        Migration::up(include_str!("../../migrations/0014_as_stored.sql")),
     ])
 }
 

