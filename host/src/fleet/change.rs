@@ -3,6 +3,7 @@
 use sluice_protocol::ids::MachineId;
 use sluice_protocol::message::CloseCode;
 use sluice_protocol::message::control::Identity;
+use sluice_protocol::report::Mode;
 
 use super::{Command, InvalidName, InvalidTag, MAX_TAGS, MachineName};
 use crate::audit::{self, Event, EventKind};
@@ -11,7 +12,7 @@ use crate::host::SharedHost;
 use crate::jobs;
 use crate::operators::{About, Actor, Denied, Permission};
 use crate::plugins;
-use crate::store::bindings::TagPair;
+use crate::store::bindings::{BindingRow, TagPair};
 use crate::store::machines::{self, MachineRow};
 use crate::store::tenants::{self, Tenant};
 use crate::store::{Connection, StoreError, bindings};
@@ -51,6 +52,7 @@ pub async fn patch(
                 );
             }
             if retagged {
+                let before = machines::tags(conn, row.id)?;
                 for key in &remove {
                     machines::remove_tag(conn, row.id, key)?;
                 }
@@ -63,6 +65,15 @@ pub async fn patch(
                 }
                 // What it is tagged with now must be theirs to manage too.
                 may_manage(&asked, &words(&tags), &row.name)?;
+                // A tag that takes a gate that blocks away from a machine is as good as ending its binding.
+                let loses = |binding: &BindingRow| {
+                    binding.mode == Mode::Enforce
+                        && plugins::applies(binding, &before)
+                        && !plugins::applies(binding, &tags)
+                };
+                if bindings::list(conn, tenant)?.iter().any(loses) {
+                    asked.require(Permission::Administer)?;
+                }
                 // Bindings may look at tags, so the machine's gates may be others now.
                 let keys = remove.iter().chain(set.iter().map(|tag| &tag.key));
                 for key in keys {

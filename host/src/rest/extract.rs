@@ -1,5 +1,7 @@
 //! Bodies, queries and answers, with refusals in the API's own form.
 
+use std::time::Duration;
+
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
@@ -9,6 +11,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Refusal;
+
+/// How long a body may take to come. What a request may do is decided when it begins.
+const BODY: Duration = Duration::from_secs(30);
 
 /// A JSON body. Unknown fields are the types' to refuse.
 #[derive(Debug)]
@@ -22,8 +27,10 @@ where
     type Rejection = Refusal;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
-        let bytes = Bytes::from_request(request, state)
+        // Whoever asks was looked at before: a body that never comes must not keep what they were allowed to then.
+        let bytes = tokio::time::timeout(BODY, Bytes::from_request(request, state))
             .await
+            .map_err(|_| Refusal::invalid("the body did not come in time; nothing was done"))?
             .map_err(|rejection| {
                 if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
                     Refusal::too_large("the body is larger than this route takes; nothing was done")

@@ -158,6 +158,7 @@ fn the_committed_description_is_that_of_the_routes() {
 #[tokio::test]
 async fn no_route_but_those_of_watchers_answers_without_a_token() {
     let test = TestHost::new().await;
+    let since = std::time::Instant::now();
     for (method, path) in every_route() {
         let got = send(
             &test,
@@ -177,10 +178,11 @@ async fn no_route_but_those_of_watchers_answers_without_a_token() {
             );
         }
     }
-    assert_eq!(
-        test.count_audited("authentication_failed").await,
-        1,
-        "a flood is one entry"
+    let noted = test.count_audited("authentication_failed").await as u64;
+    let most = since.elapsed().as_secs() + 1;
+    assert!(
+        (1..=most).contains(&noted) && most < every_route().len() as u64,
+        "a flood is one entry a second: {noted} in {most}"
     );
 }
 
