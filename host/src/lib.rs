@@ -6,13 +6,15 @@
 //! - [`link`]: the machines' connections.
 //! - [`plugins`]: gates: trusted, installed, bound.
 //! - [`receipts`]: what the machines' gates said, signed; asked again, and what they would say.
-//! - [`fleet`]: machines: names, tags, presence, enrollment.
-//! - [`operators`]: tokens and permissions.
+//! - [`targets`], [`rollouts`], [`folding`]: many machines: which are meant, one after the other, and their results as few.
+//! - [`fleet`]: machines: names, tags, presence, enrollment, history and quarantine.
+//! - [`operators`]: operators, their tokens, and the roles that decide what they may do.
 //! - [`secrets`]: values that scripts get and nobody gets back.
 //! - [`audit`]: the record.
 //! - [`rest`]: the API for operators.
 //! - [`store`], [`blobs`]: what is kept, and how.
-//! - [`config`], [`directory`], [`init`], [`server`], [`restored`]: how a host is set up, runs, and comes from a backup; `tls.rs` is the API's certificate.
+//! - [`config`], [`directory`], [`init`], [`server`], [`restored`]: how a host is set up, runs, and comes from a backup; `tls.rs`
+//!   is the API's certificate.
 //! - [`host`], [`metrics`], [`clock`], [`random`]: what the parts share.
 
 pub mod jobs;

@@ -161,7 +161,7 @@ pub struct ChangedOperation {
     /// What the gates that are bound now say.
     pub now: GateDecision,
     /// What they say with what is tried.
-    pub then: GateDecision,
+    pub tried: GateDecision,
 }
 
 /// What gates say about an operation.

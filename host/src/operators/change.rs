@@ -88,7 +88,7 @@ pub async fn add(
             if !operators::insert(conn, &row)? {
                 return Err(ChangeOperatorError::Taken(row.name));
             }
-            let event = of(&row, Event::by(EventKind::OperatorAdded, &asked));
+            let event = of(&row, Event::by(EventKind::OperatorCreated, &asked));
             audit::append(conn, &asked.tenant, now, [event])?;
             Ok(row)
         })

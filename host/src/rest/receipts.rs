@@ -105,7 +105,7 @@ pub(super) async fn backtest_plugin(
         machine: one.machine,
         recorded: one.recorded,
         now: decision(&one.now),
-        then: decision(&one.then),
+        tried: decision(&one.then),
     });
     Ok(Answer(Backtest {
         plugin: found.plugin,

@@ -503,7 +503,7 @@ fn a_backtest_says_which_of_the_last_jobs_would_be_decided_otherwise_and_changes
         (
             &one["recorded"],
             &one["now"]["decision"],
-            &one["then"]["decision"]
+            &one["tried"]["decision"]
         ),
         (&json!("blocked"), &json!("blocked"), &json!("passes"))
     );
@@ -518,7 +518,7 @@ fn a_backtest_says_which_of_the_last_jobs_would_be_decided_otherwise_and_changes
         .filter(|one| one["operation"] == id)
         .collect();
     assert_eq!(ran.len(), 1, "{changed:#?}");
-    assert_eq!(ran[0]["then"]["decision"], "blocked", "{ran:#?}");
+    assert_eq!(ran[0]["tried"]["decision"], "blocked", "{ran:#?}");
     // The last one alone.
     let (changed, summary) = backtest(&[&lenient[..], &["--last", "1"]].concat());
     assert_eq!(

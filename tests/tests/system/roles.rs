@@ -169,7 +169,7 @@ fn a_role_that_does_not_hold_to_the_schema_is_refused_with_the_reason_and_nothin
     for event in [
         "role_set",
         "role_removed",
-        "operator_added",
+        "operator_created",
         "operator_removed",
     ] {
         assert!(events.iter().any(|name| name == event), "{event}");

@@ -49,7 +49,7 @@ pub(super) async fn backtest(
         tenant,
     };
     let mut list = List::new(
-        &["job", "operation", "machine", "recorded", "now", "then"],
+        &["job", "operation", "machine", "recorded", "now", "tried"],
         global.json,
     );
     let (mut summary, mut left) = (Summary::default(), u64::from(last));
@@ -90,7 +90,7 @@ fn row(changed: &ChangedOperation) -> Vec<String> {
         changed.machine.clone(),
         changed.recorded.as_str().to_owned(),
         decision(&changed.now),
-        decision(&changed.then),
+        decision(&changed.tried),
     ]
 }
 
