@@ -257,10 +257,22 @@ pub(crate) fn connection_error(error: &ConnectionError, address: &str) -> LinkEr
 }
 
 fn alert(code: u64) -> Option<u64> {
-    (0x100..0x200).contains(&code).then_some(code - 0x100)
+    code.checked_sub(0x100).filter(|alert| *alert < 0x100)
 }
 
 /// RFC 7301, section 3.2.
 const NO_APPLICATION_PROTOCOL: u64 = 120;
 /// RFC 9000, section 20.1.
 const CONNECTION_REFUSED: u64 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_around_those_of_alerts_are_no_alerts() {
+        let alerts = [0, 1, 0xff, 0x100, 0x178, 0x1ff, 0x200, u64::MAX].map(alert);
+        let expected = [None, None, None, Some(0), Some(120), Some(0xff), None, None];
+        assert_eq!(alerts, expected);
+    }
+}
