@@ -134,6 +134,51 @@ pub(super) async fn allow(
     Err(denied.into())
 }
 
+/// What may come of a change: among other things, that a permission is missing.
+pub(super) trait MayBeDenied {
+    /// Which, where that is it.
+    fn denied(&self) -> Option<&Denied>;
+}
+
+macro_rules! may_be_denied {
+    ($($error:ty: $denied:pat => $found:ident),+ $(,)?) => {$(
+        impl MayBeDenied for $error {
+            fn denied(&self) -> Option<&Denied> {
+                match self {
+                    $denied => Some($found),
+                    _ => None,
+                }
+            }
+        }
+    )+};
+}
+
+may_be_denied! {
+    crate::fleet::ChangeError: Self::Denied(denied) => denied,
+    crate::fleet::EnrollError: Self::Denied(denied) => denied,
+    crate::operators::ChangeOperatorError: Self::Denied(denied) => denied,
+    crate::operators::ChangeRoleError: Self::Denied(denied) => denied,
+    crate::operators::CreateTokenError: Self::Denied(denied) => denied,
+    crate::plugins::BindError: Self::Weaker { denied, .. } => denied,
+}
+
+/// What came of a change; where a permission was missing, that is on the record too.
+pub(super) async fn recorded<T, E>(
+    host: &SharedHost,
+    actor: &Actor,
+    done: Result<T, E>,
+    what: &str,
+) -> Result<T, Refusal>
+where
+    E: MayBeDenied,
+    Refusal: From<E>,
+{
+    if let Some(denied) = done.as_ref().err().and_then(MayBeDenied::denied) {
+        record_denied(host, actor, denied, what).await?;
+    }
+    Ok(done?)
+}
+
 /// Records that a permission was missing.
 pub(super) async fn record_denied(
     host: &SharedHost,

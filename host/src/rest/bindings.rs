@@ -12,13 +12,13 @@ use sluice_protocol::ids::BindingId;
 use sluice_protocol::script::Language;
 
 use super::Refusal;
-use super::auth::{Operator, allow, own_tenant, record_denied};
+use super::auth::{Operator, allow, own_tenant, recorded};
 use super::extract::{Answer, Body, Path, Query, uninterrupted};
 use crate::clock::UnixMillis;
 use crate::fleet;
 use crate::host::SharedHost;
 use crate::operators::{Actor, Permission};
-use crate::plugins::{self, BindError, NewBinding};
+use crate::plugins::{self, NewBinding};
 use crate::store::bindings::{self, BindingRow, RevisionRow, RevisionState};
 use crate::store::{Extent, StoreError};
 
@@ -150,19 +150,6 @@ fn no_binding(binding: &str) -> Refusal {
         "binding-not-found",
         format!("there is no binding {}", binding.escape_debug()),
     )
-}
-
-/// What came of it; where a permission was missing, that is on the record too.
-async fn recorded<T>(
-    host: &SharedHost,
-    actor: &Actor,
-    result: Result<T, BindError>,
-    what: &str,
-) -> Result<T, Refusal> {
-    if let Err(BindError::Weaker { denied, .. }) = &result {
-        record_denied(host, actor, denied, what).await?;
-    }
-    Ok(result?)
 }
 
 fn distinct(languages: Vec<Language>) -> Vec<Language> {

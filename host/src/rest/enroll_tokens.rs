@@ -8,10 +8,10 @@ use sluice_api_types::page::{Page, PageQuery};
 use sluice_protocol::message::enroll::Token;
 
 use super::Refusal;
-use super::auth::{Operator, allow, own_tenant, record_denied};
+use super::auth::{Operator, allow, own_tenant, recorded};
 use super::extract::{Answer, Body, Path, Query, limit, uninterrupted};
 use crate::clock::UnixMillis;
-use crate::fleet::{self, EnrollError, Terms};
+use crate::fleet::{self, Terms};
 use crate::host::SharedHost;
 use crate::operators::{Actor, Permission};
 use crate::store::enroll_tokens::{self as store, EnrollTokenRow};
@@ -118,18 +118,6 @@ pub(super) async fn revoke_enroll_token(
         Ok(StatusCode::NO_CONTENT)
     })
     .await
-}
-
-async fn recorded<T>(
-    host: &SharedHost,
-    actor: &Actor,
-    done: Result<T, EnrollError>,
-    what: &str,
-) -> Result<T, Refusal> {
-    if let Err(EnrollError::Denied(denied)) = &done {
-        record_denied(host, actor, denied, what).await?;
-    }
-    Ok(done?)
 }
 
 fn shown(actor: &Actor, row: EnrollTokenRow) -> ListedEnrollToken {

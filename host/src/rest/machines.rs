@@ -12,7 +12,7 @@ use sluice_api_types::page::Page;
 use sluice_protocol::message::control::{Fact, FactValue};
 
 use super::Refusal;
-use super::auth::{Operator, allow, own_tenant, record_denied};
+use super::auth::{Operator, allow, own_tenant, recorded};
 use super::extract::{Answer, Body, Path, Query, limit, uninterrupted};
 use crate::clock::UnixMillis;
 use crate::fleet::{self, ChangeError, LinkQuality, Presence};
@@ -208,18 +208,6 @@ pub(super) async fn deny_machine(
         Ok(StatusCode::NO_CONTENT)
     })
     .await
-}
-
-async fn recorded<T>(
-    host: &SharedHost,
-    actor: &Actor,
-    done: Result<T, ChangeError>,
-    what: &str,
-) -> Result<T, Refusal> {
-    if let Err(ChangeError::Denied(denied)) = &done {
-        record_denied(host, actor, denied, what).await?;
-    }
-    Ok(done?)
 }
 
 /// Has a machine served again that is quarantined. Needs `ManageMachines`.

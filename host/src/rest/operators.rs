@@ -6,11 +6,11 @@ use sluice_api_types::operator::{CreateOperator, Operator as Shown, PatchOperato
 use sluice_api_types::page::{Page, PageQuery};
 
 use super::Refusal;
-use super::auth::{Operator, allow, own_tenant, record_denied};
+use super::auth::{Operator, allow, own_tenant, recorded};
 use super::extract::{Answer, Body, Path, Query, uninterrupted};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
-use crate::operators::{self, Actor, ChangeOperatorError, Permission};
+use crate::operators::{self, Actor, Permission};
 use crate::store::operators::{self as store, OperatorRow};
 
 /// Makes an operator, who has no token yet. What their roles give, their maker must have without conditions. Needs
@@ -84,18 +84,6 @@ pub(super) async fn remove_operator(
         Ok(StatusCode::NO_CONTENT)
     })
     .await
-}
-
-async fn recorded<T>(
-    host: &SharedHost,
-    actor: &Actor,
-    done: Result<T, ChangeOperatorError>,
-    what: &str,
-) -> Result<T, Refusal> {
-    if let Err(ChangeOperatorError::Denied(denied)) = &done {
-        record_denied(host, actor, denied, what).await?;
-    }
-    Ok(done?)
 }
 
 fn shown(actor: &Actor, row: OperatorRow) -> Shown {

@@ -6,11 +6,11 @@ use sluice_api_types::page::{Page, PageQuery};
 use sluice_api_types::role::{Role as Shown, SetRole};
 
 use super::Refusal;
-use super::auth::{Operator, allow, own_tenant, record_denied};
+use super::auth::{Operator, allow, own_tenant, recorded};
 use super::extract::{Answer, Body, Path, Query, uninterrupted};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
-use crate::operators::{self, Actor, ChangeRoleError, Permission, Role, SHIPPED};
+use crate::operators::{self, Actor, Permission, Role, SHIPPED};
 use crate::store::StoreError;
 use crate::store::roles::{self as store, RoleRow};
 
@@ -81,10 +81,8 @@ pub(super) async fn set_role(
         own_tenant(&actor, request.tenant.as_deref())?;
         let now = UnixMillis::now();
         let set = operators::put_role(&host, &actor, &role, request.policy, now).await;
-        if let Err(ChangeRoleError::Denied(denied)) = &set {
-            record_denied(&host, &actor, denied, "set a role with it").await?;
-        }
-        Ok(Answer(shown(&actor, set?)?))
+        let row = recorded(&host, &actor, set, "set a role with it").await?;
+        Ok(Answer(shown(&actor, row)?))
     })
     .await
 }

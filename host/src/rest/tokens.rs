@@ -7,14 +7,12 @@ use sluice_api_types::token::{CreateToken, CreatedToken, Token};
 use uuid::Uuid;
 
 use super::Refusal;
-use super::auth::{Operator, allow, own_tenant, record_denied};
+use super::auth::{Operator, allow, own_tenant, recorded};
 use super::extract::{Answer, Body, Path, Query, uninterrupted};
 use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
-use crate::operators::{
-    self, Actor, CreateTokenError, Grants, InvalidPermission, NewToken, Permission,
-};
+use crate::operators::{self, Actor, Grants, InvalidPermission, NewToken, Permission};
 use crate::store::StoreError;
 use crate::store::operators::{self as store, OperatorRow};
 use crate::store::tokens::{self, TokenRow};
@@ -46,10 +44,7 @@ pub(super) async fn create_token(
             expires: request.expires,
         };
         let made = operators::token(&host, &actor, new, UnixMillis::now()).await;
-        if let Err(CreateTokenError::Denied(denied)) = &made {
-            record_denied(&host, &actor, denied, "make a token with it").await?;
-        }
-        let (row, token) = made?;
+        let (row, token) = recorded(&host, &actor, made, "make a token with it").await?;
         Ok((
             StatusCode::CREATED,
             Answer(CreatedToken {
