@@ -71,14 +71,15 @@ pub async fn patch(
                         && plugins::applies(binding, &before)
                         && !plugins::applies(binding, &tags)
                 };
-                if bindings::list(conn, tenant)?.iter().any(loses) {
+                let bound = bindings::list(conn, tenant)?;
+                if bound.iter().any(loses) {
                     asked.require(Permission::Administer)?;
                 }
                 // Bindings may look at tags, so the machine's gates may be others now.
-                let keys = remove.iter().chain(set.iter().map(|tag| &tag.key));
-                for key in keys {
-                    regated |= bindings::any_looks_at(conn, tenant, key)?;
-                }
+                let is_touched =
+                    |key: &String| remove.contains(key) || set.iter().any(|tag| tag.key == *key);
+                let mut looked_at = bound.iter().flat_map(|binding| &binding.tags);
+                regated = looked_at.any(|tag| is_touched(&tag.key));
                 if regated {
                     tenants::next_gates_revision(conn, tenant)?;
                 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::token::{self, is_operator_name};
 use super::{
     Actor, BearerToken, Cause, CreateTokenError, Denied, GrantError, Grants, InvalidRole,
-    Permission, Role, RoleName, create, create_for, shipped,
+    Permission, Permissions, Role, RoleName, create, create_for, shipped,
 };
 use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;
@@ -252,9 +252,7 @@ pub async fn token(
                 }
             };
             let operator = operators::find(conn, tenant, row.operator)?;
-            let permissions = grants
-                .permissions
-                .map(|set| set.iter().map(Permission::as_str).collect::<Vec<_>>());
+            let permissions = grants.permissions.map(Permissions::words);
             let event = Event::by(EventKind::TokenCreated, &asked)
                 .detail("token", row.id.to_string())
                 .detail("name", row.name.as_str())

@@ -147,6 +147,13 @@ impl Permissions {
         let all = Permission::ALL.iter().copied();
         all.filter(move |permission| self.contains(*permission))
     }
+
+    /// The same in words.
+    #[must_use]
+    pub fn words(self) -> Vec<String> {
+        let words = self.iter().map(|permission| permission.as_str().to_owned());
+        words.collect()
+    }
 }
 
 impl FromIterator<Permission> for Permissions {

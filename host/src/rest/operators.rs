@@ -10,7 +10,7 @@ use super::auth::{Operator, allow, own_tenant, recorded};
 use super::extract::{Answer, Body, Path, Query, uninterrupted};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
-use crate::operators::{self, Actor, Permission};
+use crate::operators::{self, Actor, Permission, Permissions};
 use crate::store::operators::{self as store, OperatorRow};
 
 /// Makes an operator, who has no token yet. What their roles give, their maker must have without conditions. Needs
@@ -87,14 +87,13 @@ pub(super) async fn remove_operator(
 }
 
 fn shown(actor: &Actor, row: OperatorRow) -> Shown {
-    let words = |permission: Permission| permission.as_str().to_owned();
     let permissions = row.grants.permissions;
     Shown {
         id: row.id.to_string(),
         name: row.name,
         tenant: actor.tenant.name.clone(),
         roles: row.grants.roles,
-        permissions: permissions.map_or_else(Vec::new, |set| set.iter().map(words).collect()),
+        permissions: permissions.map_or_else(Vec::new, Permissions::words),
         created_at: row.created.to_string(),
     }
 }

@@ -119,14 +119,13 @@ fn described(
 ) -> Result<Shown, StoreError> {
     let role = name.parse().and_then(|name| Role::read(name, &policy));
     let role = role.map_err(|error| StoreError::Corrupt(format!("role {name}: {error}")))?;
-    let words = |permission: Permission| permission.as_str().to_owned();
     let (changed_at, changed_by) = changed.unzip();
     Ok(Shown {
         name: name.to_owned(),
         tenant: actor.tenant.name.clone(),
         shipped: changed_at.is_none(),
-        gives: role.gives().iter().map(words).collect(),
-        forbids: role.forbids().iter().map(words).collect(),
+        gives: role.gives().words(),
+        forbids: role.forbids().words(),
         policy,
         changed_at,
         changed_by,

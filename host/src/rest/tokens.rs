@@ -12,7 +12,7 @@ use super::extract::{Answer, Body, Path, Query, uninterrupted};
 use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
-use crate::operators::{self, Actor, Grants, InvalidPermission, NewToken, Permission};
+use crate::operators::{self, Actor, Grants, InvalidPermission, NewToken, Permission, Permissions};
 use crate::store::StoreError;
 use crate::store::operators::{self as store, OperatorRow};
 use crate::store::tokens::{self, TokenRow};
@@ -123,14 +123,13 @@ pub(super) async fn revoke_token(
 /// A token with what is given by it: what it leaves of its operator's, or all of that.
 fn shown(actor: &Actor, row: TokenRow, operator: OperatorRow) -> Token {
     let Grants { roles, permissions } = row.only.unwrap_or(operator.grants);
-    let words = |permission: Permission| permission.as_str().to_owned();
     Token {
         id: row.id.to_string(),
         name: row.name,
         operator: operator.name,
         tenant: actor.tenant.name.clone(),
         roles,
-        permissions: permissions.map_or_else(Vec::new, |set| set.iter().map(words).collect()),
+        permissions: permissions.map_or_else(Vec::new, Permissions::words),
         created_at: row.created.to_string(),
         expires_at: row.expires.map(|at| at.to_string()),
         revoked: row.revoked.is_some(),

@@ -223,19 +223,6 @@ pub fn find(
     Ok(all.into_iter().find(|binding| binding.id == id))
 }
 
-/// Whether a binding of a tenant looks at the tag with this key.
-///
-/// # Errors
-///
-/// Where the database cannot be read.
-pub fn any_looks_at(conn: &Connection, tenant: TenantId, key: &str) -> Result<bool, StoreError> {
-    exists(
-        conn,
-        "SELECT 1 FROM bindings b, json_each(b.tags) t WHERE b.tenant = ? AND t.value ->> 'key' = ?",
-        params![tenant.to_string(), key],
-    )
-}
-
 /// Whether a component is put to use by a binding.
 ///
 /// # Errors

@@ -231,8 +231,7 @@ fn read(row: &Row<'_>) -> Result<TokenRow, StoreError> {
 pub(super) fn permissions_to_json(
     permissions: Option<Permissions>,
 ) -> Result<Option<String>, StoreError> {
-    let words = |set: Permissions| set.iter().map(Permission::as_str).collect::<Vec<_>>();
-    permissions.map(|set| to_json(&words(set))).transpose()
+    permissions.map(|set| to_json(&set.words())).transpose()
 }
 
 /// The list of permissions that a column holds, where it holds one.
