@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::unistd::{Uid, User};
 use serde_json::Value;
 
+use crate::plugins;
 use crate::steps::{BINARIES, cargo, headline, target};
 use crate::test::{Tested, shown};
 
@@ -38,15 +39,8 @@ pub(crate) fn run_tests(filter: Option<&str>, user: &str) -> Result<Tested> {
     }
     let tests = debug.join("deps/system");
     fs::copy(built, &tests)?;
-    let gates = stage.path().join("plugins");
-    fs::create_dir(&gates)?;
-    for entry in fs::read_dir(target().join("plugins"))? {
-        let entry = entry?;
-        // The key stays with its owner.
-        if entry.path().extension() != Some("key".as_ref()) {
-            fs::copy(entry.path(), gates.join(entry.file_name()))?;
-        }
-    }
+    // Signed by a key of their own: the other one stays with its owner.
+    plugins::make_in(&stage.path().join("plugins"))?;
     give(stage.path(), &found)?;
 
     headline(&format!("The whole system as {user}"));

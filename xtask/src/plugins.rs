@@ -1,6 +1,6 @@
 //! The shipped gates.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
@@ -20,7 +20,12 @@ pub(crate) fn make_with_binaries() -> Result<PathBuf> {
 pub(crate) fn make() -> Result<PathBuf> {
     build("dev", &[GATES])?;
     let out = target().join("plugins");
-    let mut gates = Command::new(target().join("debug").join(GATES));
-    run(gates.arg(&out).args(NAMES).current_dir(root()))?;
+    make_in(&out)?;
     Ok(out)
+}
+
+/// The same in another folder, signed by the key there, or a new one.
+pub(crate) fn make_in(out: &Path) -> Result<()> {
+    let mut gates = Command::new(target().join("debug").join(GATES));
+    run(gates.arg(out).args(NAMES).current_dir(root()))
 }
