@@ -24,7 +24,7 @@ use sluice_protocol::ids::OperationId;
 use sluice_protocol::message::StreamKind;
 use sluice_protocol::message::control::{Fact, Identity};
 use sluice_protocol::message::operation::{Operation, Progress};
-use sluice_protocol::receipt::Attestation;
+use sluice_protocol::receipt::{Attestation, Attested};
 use sluice_protocol::report::Report;
 use sluice_protocol::units::Span;
 use sluice_shim::spec::{self, Spec};
@@ -49,6 +49,9 @@ use crate::supervisor::Agent;
 
 /// Who canceled an operation, once somebody has.
 pub type Canceled = watch::Receiver<Option<String>>;
+
+/// How many receipts are told ahead of the report, at most: where there are more, they may have no room in one message.
+const AHEAD: usize = 64;
 
 /// The machine's word for what the gates said.
 type Signed = Result<Option<Attestation>, SignError>;
@@ -285,7 +288,16 @@ async fn check_and_run(
         .map_err(|error| Ending::Error(Causes(&error).to_string()))?;
     drop(standing);
     // Now that it runs: there is nothing else to do but to wait for it.
-    *signed = Some(sign(agent, operation, evaluation));
+    let attested = sign(agent, operation, evaluation);
+    if let Ok(Some(attestation)) = &attested
+        && evaluation.receipts.len() <= AHEAD
+    {
+        journal.push(Progress::Receipts(Box::new(Attested {
+            receipts: evaluation.receipts.clone(),
+            attestation: attestation.clone(),
+        })));
+    }
+    *signed = Some(attested);
     Ok(follow(Events::Live(Box::new(running)), journal, canceled, &passed).await)
 }
 

@@ -153,6 +153,7 @@ pub(crate) async fn tell(
         told,
         ledger,
         mark: None,
+        receipts: false,
     };
     let finished = loop {
         let news = journal.news(telling.entries).await;
@@ -164,7 +165,7 @@ pub(crate) async fn tell(
         }
     };
     telling.mark().await?;
-    telling.stream.send(&finished).await?;
+    telling.report(&finished).await?;
     telling.stream.finish().await
 }
 
@@ -177,6 +178,8 @@ struct Telling<'a> {
     ledger: &'a Marks<'a>,
     /// How far the host knows the ledger to be, by this stream.
     mark: Option<LedgerMark>,
+    /// The receipts were told on this stream.
+    receipts: bool,
 }
 
 /// How far the ledger is on disk; none where that cannot be read.
@@ -204,10 +207,30 @@ impl Telling<'_> {
                     self.mark().await?;
                     self.stream.send(step).await?;
                 }
-                step => self.stream.send(step).await?,
+                step => {
+                    self.receipts |= matches!(step, Progress::Receipts(_));
+                    self.stream.send(step).await?;
+                }
             }
         }
         Ok(())
+    }
+
+    /// Tells the end, without the receipts where the host has them.
+    async fn report(&mut self, finished: &Progress) -> Result<(), LinkError> {
+        match finished {
+            Progress::Finished(report) if self.receipts => {
+                let report = Report {
+                    receipts: Vec::new(),
+                    attestation: None,
+                    ..(**report).clone()
+                };
+                self.stream
+                    .send(&Progress::Finished(Box::new(report)))
+                    .await
+            }
+            finished => self.stream.send(finished).await,
+        }
     }
 
     async fn output(&mut self, chunk: Chunk, report: Option<&Report>) -> Result<(), LinkError> {

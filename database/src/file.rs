@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::Migrations;
 use tokio::sync::oneshot;
 
-use crate::writer::{Task, Urgency, Writer};
+use crate::writer::{Task, Urgency, Writer, execute};
 use crate::{OpenError, WriteError};
 
 /// How long a connection waits for another one's lock: a writer of another process, such as a command that looks at it.
@@ -149,12 +149,14 @@ impl Database {
             None => open_to_read(&self.readers.path)?,
         };
         // All of it sees one moment. There is nothing to commit.
-        let moment = connection.unchecked_transaction()?;
-        let found = look(&moment);
-        drop(moment);
-        let mut spare = self.readers.lock();
-        if spare.len() < SPARE_READERS {
-            spare.push(connection);
+        execute(&connection, "BEGIN")?;
+        let found = look(&connection);
+        // One that cannot leave that moment is closed.
+        if execute(&connection, "ROLLBACK").is_ok() {
+            let mut spare = self.readers.lock();
+            if spare.len() < SPARE_READERS {
+                spare.push(connection);
+            }
         }
         found
     }

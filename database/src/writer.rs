@@ -364,7 +364,8 @@ fn make(connection: &Connection, task: Task) -> (bool, Option<Answer>) {
     }
 }
 
-fn execute(connection: &Connection, statement: &'static str) -> rusqlite::Result<()> {
+/// Runs a statement that has no parameters and gives nothing.
+pub(crate) fn execute(connection: &Connection, statement: &'static str) -> rusqlite::Result<()> {
     connection
         .prepare_cached(statement)?
         .execute([])

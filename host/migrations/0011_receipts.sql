@@ -1,5 +1,5 @@
--- What machines signed of their receipts, which are in the report. `late` says in which: the one that came after the host had
--- given the operation up, or the one that counts.
+-- What machines signed of their receipts, which are in the report. `late` says in which: 0 the one that counts, 1 the one that
+-- came after the host had given the operation up, 2 in none yet (they came ahead of it).
 CREATE TABLE receipts (
     operation       TEXT    NOT NULL PRIMARY KEY REFERENCES operations (id),
     tenant          TEXT    NOT NULL REFERENCES tenants (id),

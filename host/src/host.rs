@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sluice_gate_types::signature::Remembered;
 use sluice_protocol::digest::Digest;
 
 use crate::blobs::BlobStore;
@@ -35,6 +36,8 @@ pub struct Host {
     pub schedules: Schedules,
     /// The gates of the preflight.
     pub gates: Gates,
+    /// The publishers' signatures that were verified.
+    pub signatures: Remembered,
     /// The place of a replay or backtest.
     pub trials: Trials,
     /// What is counted.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum_server::Handle;
 use axum_server::accept::NoDelayAcceptor;
 use futures_util::future::select_all;
+use sluice_gate_types::signature::Remembered;
 use sluice_transport::host::HostEndpoint;
 use sluice_transport::identity::{self, Authority, IssueError};
 use tokio::signal::unix::{SignalKind, signal};
@@ -149,6 +150,7 @@ impl Server {
             schedules: Schedules::default(),
             gates: Gates::new(directory.gates()?, options.gate_runner),
             trials: Trials::default(),
+            signatures: Remembered::default(),
             metrics: Metrics::default(),
             roles: Roles::default(),
             failures: Failures::default(),

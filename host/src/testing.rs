@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use sluice_api_types::job::SubmitJob;
+use sluice_gate_types::signature::Remembered;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::{JobId, MachineId, OperationId};
 use tempfile::TempDir;
@@ -53,6 +54,7 @@ impl TestHost {
                 Some("/nonexistent/sluice-gate-runner".into()),
             ),
             trials: Trials::default(),
+            signatures: Remembered::default(),
             metrics: Metrics::default(),
             roles: crate::operators::Roles::default(),
             failures: Failures::default(),

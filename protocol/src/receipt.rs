@@ -138,6 +138,16 @@ impl Attestation {
     }
 }
 
+/// The receipts of an operation, and the machine's word for them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attested {
+    /// One for each call of a gate, and at least one.
+    pub receipts: Vec<Receipt>,
+    /// Over all of them.
+    pub attestation: Attestation,
+}
+
 /// Whose receipts they are, and of which operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the words say it")]

@@ -4,7 +4,7 @@
 //! the entry before, 64 zeros for the first. Whoever changes, removes or inserts an entry has to make every later hash
 //! anew, which those who hold an earlier head can tell.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 use sluice_protocol::digest::Digest;
 
@@ -54,60 +54,67 @@ impl AuditEntry {
     /// The hash that this entry should have. The value of `hash` does not count.
     #[must_use]
     pub fn compute_hash(&self) -> Digest {
-        let mut bytes = Vec::with_capacity(512);
-        // The keys of the entry, sorted. `details` is sorted all the way down, whatever order its map has.
-        bytes.push(b'{');
-        let fields = [
-            ("bundle_sha256", json(&self.bundle_sha256)),
-            ("details", sorted_object(&self.details)),
-            ("event", json(&self.event)),
-            ("job", json(&self.job)),
-            ("machine", json(&self.machine)),
-            ("operation", json(&self.operation)),
-            ("operator", json(&self.operator)),
-            ("prev", json(&self.prev)),
-            ("script_sha256", json(&self.script_sha256)),
-            ("seq", json(&self.seq)),
-            ("source", json(&self.source)),
-            ("tenant", json(&self.tenant)),
-            ("time", json(&self.time)),
-        ];
-        for (index, (key, value)) in fields.iter().enumerate() {
-            if index > 0 {
-                bytes.push(b',');
-            }
-            bytes.extend_from_slice(json(key).as_bytes());
-            bytes.push(b':');
-            bytes.extend_from_slice(value.as_bytes());
+        /// The keys of the entry, sorted.
+        #[derive(Serialize)]
+        struct Hashed<'a> {
+            bundle_sha256: &'a Option<Digest>,
+            details: SortedObject<'a>,
+            event: &'a str,
+            job: &'a Option<String>,
+            machine: &'a Option<String>,
+            operation: &'a Option<String>,
+            operator: &'a Option<String>,
+            prev: &'a Digest,
+            script_sha256: &'a Option<Digest>,
+            seq: u64,
+            source: &'a str,
+            tenant: &'a str,
+            time: &'a str,
         }
-        bytes.push(b'}');
+        let hashed = Hashed {
+            bundle_sha256: &self.bundle_sha256,
+            details: SortedObject(&self.details),
+            event: &self.event,
+            job: &self.job,
+            machine: &self.machine,
+            operation: &self.operation,
+            operator: &self.operator,
+            prev: &self.prev,
+            script_sha256: &self.script_sha256,
+            seq: self.seq,
+            source: &self.source,
+            tenant: &self.tenant,
+            time: &self.time,
+        };
+        let mut bytes = Vec::with_capacity(1024);
+        // Strings, numbers and what is made of them always have a form.
+        let written = serde_json::to_writer(&mut bytes, &hashed);
+        debug_assert!(written.is_ok(), "{written:?}");
         Digest::from_bytes(Sha256::digest(&bytes).into())
     }
 }
 
-/// The JSON of a value that has one: strings, numbers, null.
-fn json<T: Serialize + ?Sized>(value: &T) -> String {
-    serde_json::to_value(value).map_or_else(|_| "null".to_owned(), |value| value.to_string())
+/// Serialized with its keys sorted, all the way down, whatever order its map has.
+struct SortedObject<'a>(&'a serde_json::Map<String, serde_json::Value>);
+
+impl Serialize for SortedObject<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields: Vec<_> = self.0.iter().collect();
+        fields.sort_by_key(|(key, _)| *key);
+        serializer.collect_map(fields.into_iter().map(|(key, value)| (key, Sorted(value))))
+    }
 }
 
-fn sorted_object(object: &serde_json::Map<String, serde_json::Value>) -> String {
-    let mut keys: Vec<_> = object.iter().collect();
-    keys.sort_by(|a, b| a.0.cmp(b.0));
-    let fields: Vec<_> = keys
-        .into_iter()
-        .map(|(key, value)| format!("{}:{}", json(key), sorted(value)))
-        .collect();
-    format!("{{{}}}", fields.join(","))
-}
+/// A value in which every object is a [`SortedObject`].
+struct Sorted<'a>(&'a serde_json::Value);
 
-fn sorted(value: &serde_json::Value) -> String {
-    match value {
-        serde_json::Value::Object(object) => sorted_object(object),
-        serde_json::Value::Array(items) => format!(
-            "[{}]",
-            items.iter().map(sorted).collect::<Vec<_>>().join(",")
-        ),
-        other => other.to_string(),
+impl Serialize for Sorted<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            serde_json::Value::Object(object) => SortedObject(object).serialize(serializer),
+            serde_json::Value::Array(items) => serializer.collect_seq(items.iter().map(Sorted)),
+            other => other.serialize(serializer),
+        }
     }
 }
 

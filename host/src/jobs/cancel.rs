@@ -136,6 +136,7 @@ impl Canceling {
                     operation: &operation,
                     script_sha256,
                     report: &report,
+                    verdict_is_recorded: false,
                 };
                 events.extend(events_of_end(
                     &Event::by(EventKind::ScriptCanceled, actor),
@@ -214,6 +215,7 @@ fn end_events(
             operation,
             script_sha256,
             report,
+            verdict_is_recorded: false,
         },
     ))
 }

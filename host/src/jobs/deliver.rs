@@ -351,6 +351,7 @@ pub(crate) fn end_unsent(
             operation,
             script_sha256,
             report,
+            verdict_is_recorded: false,
         };
         audit::append(
             conn,

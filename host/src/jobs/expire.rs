@@ -49,6 +49,7 @@ pub async fn sweep(host: &SharedHost, now: UnixMillis) -> Result<usize, StoreErr
                         operation: &operation,
                         script_sha256,
                         report: &report,
+                        verdict_is_recorded: false,
                     };
                     audit::append(
                         conn,

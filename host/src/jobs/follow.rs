@@ -149,36 +149,51 @@ impl Follower {
     async fn look(&mut self) -> Result<(), StoreError> {
         if self.rest.is_empty() {
             self.look_at_the_rollout()?;
+            if Extent::of_rows(self.operations) == Extent::Short && self.glance()? {
+                return Ok(());
+            }
             self.look_at_the_job().await?;
         }
-        let (mut news, tenant) = (std::mem::take(&mut self.rest), self.tenant.clone());
-        let (told, rest, found) = self
-            .host
-            .store
-            .look(self.extent(&news)?, move |conn| {
-                let (mut found, mut bytes, mut told) = (Vec::new(), 0, 0);
-                for (step, seen) in &mut news {
-                    if bytes >= ENOUGH {
-                        break;
-                    }
-                    let before = found.len();
-                    tell(conn, &tenant, step, seen, &mut found)?;
-                    bytes += found[before..].iter().map(Followed::bytes).sum::<usize>();
-                    told += 1;
-                }
-                let rest = news.split_off(told);
-                Ok::<_, StoreError>((news, rest, found))
-            })
+        let (news, tenant) = (std::mem::take(&mut self.rest), self.tenant.clone());
+        let store = &self.host.store;
+        let extent = match Extent::of_rows(news.len()) {
+            Extent::Short => store.read(|conn| extent(conn, &news))?,
+            Extent::Long => Extent::Long,
+        };
+        let news = store
+            .look(extent, move |conn| tell_all(conn, &tenant, news))
             .await?;
+        self.take(news);
+        Ok(())
+    }
+
+    /// The same of a few operations, with one look at one moment. False where there is more than can be read here.
+    fn glance(&mut self) -> Result<bool, StoreError> {
+        let found = self.host.store.read(|conn| {
+            let steps = operations::steps_of_job(conn, self.tenant.id, self.job)?;
+            let (is_over, unseen) = self.unseen(steps);
+            match extent(conn, &unseen)? {
+                Extent::Short => Ok(Some((is_over, tell_all(conn, &self.tenant, unseen)?))),
+                Extent::Long => Ok::<_, StoreError>(None),
+            }
+        })?;
+        let Some((is_over, news)) = found else {
+            return Ok(false);
+        };
+        self.is_over = is_over;
+        self.take(news);
+        Ok(true)
+    }
+
+    fn take(&mut self, news: News) {
         self.seen
-            .extend(told.into_iter().map(|(step, seen)| (step.id, seen)));
-        self.rest = rest;
-        self.ready.extend(found);
+            .extend(news.told.into_iter().map(|(step, seen)| (step.id, seen)));
+        self.rest = news.rest;
+        self.ready.extend(news.found);
         if self.is_over && self.rest.is_empty() {
             self.ended = true;
             self.ready.push_back(Followed::End);
         }
-        Ok(())
     }
 
     /// Says where the rollout is, where that was not said. A job without one is not asked again.
@@ -209,8 +224,14 @@ impl Follower {
                 operations::steps_of_job(conn, tenant, job)
             })
             .await?;
-        self.is_over = steps.iter().all(|step| step.state.is_terminal());
-        self.rest = steps
+        (self.is_over, self.rest) = self.unseen(steps);
+        Ok(())
+    }
+
+    /// Whether all have ended, and those of which not everything was seen.
+    fn unseen(&self, steps: Vec<Step>) -> (bool, Vec<(Step, Seen)>) {
+        let is_over = steps.iter().all(|step| step.state.is_terminal());
+        let unseen = steps
             .into_iter()
             .map(|step| {
                 let seen = self.seen.get(&step.id).copied().unwrap_or_default();
@@ -218,24 +239,52 @@ impl Follower {
             })
             .filter(|(_, seen)| !seen.is_all())
             .collect();
-        Ok(())
+        (is_over, unseen)
     }
+}
 
-    /// How much there is to read of what these operations wrote.
-    fn extent(&self, news: &[(Step, Seen)]) -> Result<Extent, StoreError> {
-        if Extent::of_rows(news.len()) == Extent::Long {
-            return Ok(Extent::Long);
+/// What a look found.
+struct News {
+    /// Of which everything up to now is in `found`.
+    told: Vec<(Step, Seen)>,
+    /// To which it did not come.
+    rest: Vec<(Step, Seen)>,
+    found: Vec<Followed>,
+}
+
+/// What is new of these operations, until it is enough.
+fn tell_all(
+    conn: &Connection,
+    tenant: &Tenant,
+    mut unseen: Vec<(Step, Seen)>,
+) -> Result<News, StoreError> {
+    let (mut found, mut bytes, mut told) = (Vec::new(), 0, 0);
+    for (step, seen) in &mut unseen {
+        if bytes >= ENOUGH {
+            break;
         }
-        let writers = news.iter().filter(|(step, _)| may_have_output(step));
-        self.host.store.read(|conn| {
-            let mut bytes = 0;
-            for (step, _) in writers {
-                let lengths = output::lengths(conn, step.id)?;
-                bytes += lengths.stdout + lengths.stderr;
-            }
-            Ok(Extent::of_bytes(bytes))
-        })
+        let before = found.len();
+        tell(conn, tenant, step, seen, &mut found)?;
+        bytes += found[before..].iter().map(Followed::bytes).sum::<usize>();
+        told += 1;
     }
+    let rest = unseen.split_off(told);
+    Ok(News {
+        told: unseen,
+        rest,
+        found,
+    })
+}
+
+/// How much there is to read of what these operations wrote.
+fn extent(conn: &Connection, unseen: &[(Step, Seen)]) -> Result<Extent, StoreError> {
+    let writers = unseen.iter().filter(|(step, _)| may_have_output(step));
+    let mut bytes = 0;
+    for (step, _) in writers {
+        let lengths = output::lengths(conn, step.id)?;
+        bytes += lengths.stdout + lengths.stderr;
+    }
+    Ok(Extent::of_bytes(bytes))
 }
 
 fn may_have_output(step: &Step) -> bool {

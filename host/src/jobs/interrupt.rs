@@ -113,6 +113,7 @@ fn interrupt(
         operation,
         script_sha256: jobs::script_sha256(conn, tenant.id, operation.job)?,
         report: &report,
+        verdict_is_recorded: false,
     };
     let events = events_of_end(&Event::by_host(EventKind::ScriptExecutionError), &ended);
     audit::append(conn, tenant, now, events)?;

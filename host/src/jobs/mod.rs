@@ -46,7 +46,7 @@ pub use lockdown::{LockdownError, Locked, lift_lockdown, lock_down};
 pub use outcome::{Machine, Outcome, store_report};
 pub(crate) use preflight::attachment_texts;
 pub use preview::preview;
-pub use progress::{store_output, store_step};
+pub use progress::{store_output, store_receipts, store_step};
 pub(crate) use request::DEFAULT_EXPIRY;
 pub use request::{Order, RequestError, Selection};
 pub use result::{ends_that_are_lost, job, operation_result, operation_with_why};

@@ -4,12 +4,13 @@ use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::Ending;
 use sluice_protocol::ids::{MachineId, OperationId};
 use sluice_protocol::message::operation::OutputStream;
+use sluice_protocol::receipt::Receipt;
 use sluice_protocol::report::Report;
 
 use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
-use crate::receipts::{Reported, Verified};
+use crate::receipts::{Recorded, Reported, Verified};
 use crate::store::operations::{self, From, OperationRow};
 use crate::store::receipts::In;
 use crate::store::tenants::Tenant;
@@ -51,7 +52,11 @@ pub async fn store_report(
     reported: impl Into<Reported>,
     now: UnixMillis,
 ) -> Result<Outcome, StoreError> {
-    let Reported { report, receipts } = reported.into();
+    let Reported {
+        report,
+        receipts,
+        recorded,
+    } = reported.into();
     // An agent may say of itself that something expired, and after a crash that it does not know.
     if matches!(
         report.ending,
@@ -65,7 +70,10 @@ pub async fn store_report(
     let state = report.ending.state();
     let (outcome, ended) = host
         .store
-        .write(move |conn| write(conn, &machine, operation, &report, receipts.as_ref(), now))
+        .write(move |conn| {
+            let signed = Signed::of(receipts.as_ref(), &recorded);
+            write(conn, &machine, operation, &report, signed, now)
+        })
         .await?;
     if let Some(job) = ended {
         host.metrics.operation_ended(state);
@@ -75,12 +83,33 @@ pub async fn store_report(
     Ok(outcome)
 }
 
+/// What was verified of a report's receipts.
+#[derive(Clone, Copy)]
+enum Signed<'a> {
+    /// Nothing: there are none.
+    Nothing,
+    /// It came with the report.
+    New(&'a Verified),
+    /// It came ahead, and is in the store and on the record.
+    Recorded,
+}
+
+impl<'a> Signed<'a> {
+    fn of(verified: Option<&'a Verified>, recorded: &Recorded) -> Self {
+        match verified {
+            None => Self::Nothing,
+            Some(_) if recorded.is_so() => Self::Recorded,
+            Some(verified) => Self::New(verified),
+        }
+    }
+}
+
 fn write(
     conn: &Connection,
     machine: &Machine,
     id: OperationId,
     report: &Report,
-    receipts: Option<&Verified>,
+    signed: Signed<'_>,
     now: UnixMillis,
 ) -> Result<(Outcome, Option<sluice_protocol::ids::JobId>), StoreError> {
     let tenant = &machine.tenant;
@@ -102,14 +131,24 @@ fn write(
         ));
     }
     let script_sha256 = jobs::script_sha256(conn, tenant.id, operation.job)?;
+    let verdict_is_recorded = match signed {
+        Signed::Nothing => false,
+        // Ahead, over another link.
+        Signed::New(_) => store::receipts::is_there(conn, id)?,
+        Signed::Recorded => true,
+    };
     let ended = Ended {
         operation: &operation,
         script_sha256,
         report,
+        verdict_is_recorded,
     };
-    let keep_receipts = |place| match receipts {
-        Some(verified) => store::receipts::insert(conn, tenant.id, machine.id, id, place, verified),
-        None => Ok(()),
+    let keep_receipts = |place| match signed {
+        Signed::Nothing => Ok(()),
+        Signed::New(verified) => {
+            store::receipts::insert(conn, tenant.id, machine.id, id, place, verified)
+        }
+        Signed::Recorded => store::receipts::settle(conn, id, place),
     };
     if operations::end(conn, id, From::Open, report)? {
         keep_receipts(In::Report)?;
@@ -156,6 +195,8 @@ pub(super) struct Ended<'a> {
     pub(super) script_sha256: Digest,
     /// How it ended.
     pub(super) report: &'a Report,
+    /// What the gates said was recorded before.
+    pub(super) verdict_is_recorded: bool,
 }
 
 impl Ended<'_> {
@@ -189,29 +230,17 @@ pub(super) fn events_of_end(source: &Event, ended: &Ended<'_>) -> Vec<Event> {
             UnixMillis::from_wire(started),
         ));
     }
-    if !report.receipts.is_empty() {
-        let gates: Vec<serde_json::Value> = report
-            .receipts
-            .iter()
-            .take(64)
-            .map(|receipt| {
-                serde_json::json!({
-                    "plugin": receipt.plugin,
-                    "version": receipt.version,
-                    "component_sha256": receipt.component_sha256.to_string(),
-                    "verdict": receipt.verdict,
-                    "verdict_sha256": receipt.verdict_sha256.to_string(),
-                    "mode": receipt.mode,
-                })
-            })
-            .collect();
-        let mut event = ended
-            .event(source, EventKind::ScriptGateVerdict)
-            .detail("gates", gates);
-        for key in ["state", "message", "exit_code"] {
-            event.details.remove(key);
-        }
-        events.push(event);
+    if !report.receipts.is_empty() && !ended.verdict_is_recorded {
+        let bundle_sha256 = report.bundle_sha256.or(ended.operation.bundle_sha256);
+        events.push(
+            verdict_event(
+                source,
+                ended.operation,
+                ended.script_sha256,
+                &report.receipts,
+            )
+            .with_bundle(bundle_sha256),
+        );
     }
     let mut end = ended.event(source, EventKind::of_ending(&report.ending));
     if !report.findings.is_empty() {
@@ -225,6 +254,39 @@ pub(super) fn events_of_end(source: &Event, ended: &Ended<'_>) -> Vec<Event> {
     }
     events.push(end);
     events
+}
+
+/// What the gates said.
+pub(super) fn verdict_event(
+    source: &Event,
+    operation: &OperationRow,
+    script_sha256: Digest,
+    receipts: &[Receipt],
+) -> Event {
+    let gates: Vec<serde_json::Value> = receipts
+        .iter()
+        .take(64)
+        .map(|receipt| {
+            serde_json::json!({
+                "plugin": receipt.plugin,
+                "version": receipt.version,
+                "component_sha256": receipt.component_sha256.to_string(),
+                "verdict": receipt.verdict,
+                "verdict_sha256": receipt.verdict_sha256.to_string(),
+                "mode": receipt.mode,
+            })
+        })
+        .collect();
+    Event {
+        kind: EventKind::ScriptGateVerdict,
+        ..source.clone()
+    }
+    .on(&operation.machine_name)
+    .of_job(operation.job)
+    .of_operation(operation.id)
+    .with_script(script_sha256)
+    .with_bundle(operation.bundle_sha256)
+    .detail("gates", gates)
 }
 
 /// That a process was started.

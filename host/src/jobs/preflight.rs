@@ -69,7 +69,7 @@ pub(super) async fn check(
 ) -> Result<Vec<Plan>, StoreError> {
     let mut bound = gates::bound(host, actor.tenant.id, &gates.bindings).await;
     for (binding, bound) in gates.bindings.iter().zip(&mut bound) {
-        if let Err(error) = gates.judge.of_binding(binding, now) {
+        if let Err(error) = gates.judge.of_binding(&host.signatures, binding, now) {
             *bound = Err(error.to_string());
         }
     }

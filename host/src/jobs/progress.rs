@@ -5,13 +5,15 @@ use sluice_protocol::ending::State;
 use sluice_protocol::ids::{JobId, OperationId};
 use sluice_protocol::message::operation::Chunk;
 
-use super::outcome::{Machine, started_event};
+use super::outcome::{Machine, started_event, verdict_event};
 use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
+use crate::receipts::Ahead;
 use crate::store::operations::{self, OperationRow};
 use crate::store::output::{self, Kept};
-use crate::store::{Connection, StoreError, jobs};
+use crate::store::receipts::In;
+use crate::store::{self, Connection, StoreError, jobs};
 
 /// Stores a step: accepted, checking, or running since `started` by the machine's clock.
 ///
@@ -63,6 +65,70 @@ fn step(
     Ok(Some(row.job))
 }
 
+/// Stores what a machine signed of the receipts of an operation that has not ended, and records what its gates said.
+///
+/// # Errors
+///
+/// Where the writer has stopped.
+pub async fn store_receipts(
+    host: &SharedHost,
+    machine: &Machine,
+    operation: OperationId,
+    ahead: Ahead,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let (machine, recorded) = (machine.clone(), ahead.recorded.clone());
+    host.store
+        .write_lazily(
+            move |conn| {
+                let is_recorded = receipts(conn, &machine, operation, &ahead, now)?;
+                ahead.recorded.set(is_recorded);
+                Ok::<_, StoreError>(())
+            },
+            move |stored| {
+                if let Err(error) = stored {
+                    recorded.set(false);
+                    tracing::error!(%operation, %error, "what a machine's gates said could not be stored; it is with the report");
+                }
+            },
+        )
+        .await
+}
+
+/// Keeps them and records what they say, and says whether that is so: of an operation of this machine that has not ended.
+fn receipts(
+    conn: &Connection,
+    machine: &Machine,
+    id: OperationId,
+    ahead: &Ahead,
+    now: UnixMillis,
+) -> Result<bool, StoreError> {
+    let Some(row) = open(conn, machine, id)? else {
+        return Ok(false);
+    };
+    if store::receipts::is_there(conn, id)? {
+        // Over another link. What was signed anew since comes with the report.
+        return Ok(false);
+    }
+    let (tenant, verified) = (&machine.tenant, &ahead.verified);
+    store::receipts::insert(conn, tenant.id, machine.id, id, In::Ahead, verified)?;
+    let script_sha256 = jobs::script_sha256(conn, tenant.id, row.job)?;
+    let source = Event::by_agent(EventKind::ScriptGateVerdict, &machine.name);
+    let event = verdict_event(&source, &row, script_sha256, &ahead.receipts);
+    audit::append(conn, tenant, now, [event])?;
+    Ok(true)
+}
+
+/// The operation, where it is this machine's and has not ended.
+fn open(
+    conn: &Connection,
+    machine: &Machine,
+    id: OperationId,
+) -> Result<Option<OperationRow>, StoreError> {
+    let row = operations::find(conn, machine.tenant.id, id)?;
+    Ok(row.filter(|row| row.machine == Some(machine.id) && !row.state.is_terminal()))
+}
+
 /// Stores a piece of output of an operation that has not ended.
 ///
 /// # Errors
@@ -102,9 +168,7 @@ fn piece(
     id: OperationId,
     chunk: &Chunk,
 ) -> Result<Option<(JobId, Kept)>, StoreError> {
-    let row = operations::find(conn, machine.tenant.id, id)?;
-    let is_open = |row: &OperationRow| row.machine == Some(machine.id) && !row.state.is_terminal();
-    let Some(row) = row.filter(is_open) else {
+    let Some(row) = open(conn, machine, id)? else {
         return Ok(None);
     };
     let kept = output::append(conn, id, chunk, row.output_limit)?;

@@ -448,6 +448,7 @@ fn write_job(
                     operation: &operation,
                     script_sha256: job.script_sha256,
                     report: &report,
+                    verdict_is_recorded: false,
                 };
                 events.extend(events_of_end(
                     &Event::by_host(EventKind::ScriptExecuted),

@@ -92,12 +92,11 @@ pub fn operation_result(
     tenant: &Tenant,
     id: OperationId,
 ) -> Result<Option<OperationResult>, StoreError> {
-    let Some(row) = operations::find(conn, tenant.id, id)? else {
+    let Some((row, reports)) = operations::find_reported(conn, tenant.id, id)? else {
         return Ok(None);
     };
     let job = jobs::head(conn, tenant.id, row.job)?
         .ok_or_else(|| StoreError::Corrupt(format!("operation {id} has no job")))?;
-    let reports = operations::reports(conn, tenant.id, id)?;
     let mut result = OperationResult::pending(
         row.job,
         id,

@@ -1,6 +1,7 @@
 //! How one operation goes, from the machine's stream into the store.
 
 use sluice_protocol::ending::State;
+use sluice_protocol::ids::OperationId;
 use sluice_protocol::message::CloseCode;
 use sluice_protocol::message::operation::Progress;
 use sluice_transport::error::LinkError;
@@ -11,7 +12,7 @@ use super::Link;
 use crate::clock::UnixMillis;
 use crate::fleet::{Command, Session};
 use crate::jobs::{self, Machine, Outcome};
-use crate::receipts;
+use crate::receipts::{self, Ahead, Signer};
 use crate::store::{StoreError, history};
 
 /// Reads one stream to its end.
@@ -23,6 +24,7 @@ pub(super) async fn serve(
     mut stream: ProgressReceiver,
 ) {
     let operation = stream.operation();
+    let mut ahead = None;
     loop {
         let progress = match stream.recv().await {
             Ok(Some(progress)) => progress,
@@ -32,7 +34,10 @@ pub(super) async fn serve(
                 return;
             }
         };
-        if let Err(error) = store(link, machine, session, connection, operation, progress).await {
+        let stored = store(
+            link, machine, session, connection, operation, &mut ahead, progress,
+        );
+        if let Err(error) = stored.await {
             // Nothing is acknowledged that is not stored. The machine comes back and says it again.
             tracing::error!(%operation, %error, "a machine's progress could not be stored");
             connection.close(CloseCode::Busy, "the host cannot store progress now");
@@ -46,10 +51,15 @@ async fn store(
     machine: &Machine,
     session: &Session,
     connection: &HostConnection,
-    operation: sluice_protocol::ids::OperationId,
+    operation: OperationId,
+    ahead: &mut Option<Ahead>,
     progress: Progress,
 ) -> Result<(), StoreError> {
     let (host, now) = (&link.host, UnixMillis::now());
+    let signer = Signer {
+        machine,
+        certificate: connection.certificate(),
+    };
     match progress {
         // The transport has taken it, and lets no second one through.
         Progress::Of(_) => Ok(()),
@@ -86,9 +96,25 @@ async fn store(
         }
         Progress::Ledger(_) => Ok(()),
         Progress::Output(chunk) => jobs::store_output(host, machine, operation, chunk).await,
+        Progress::Receipts(attested) => {
+            let verified = match ahead {
+                None => Ahead::verify(signer, operation, *attested),
+                Some(_) => Err("a machine brought its receipts twice"),
+            };
+            match verified {
+                Ok(verified) => {
+                    *ahead = Some(verified.clone());
+                    jobs::store_receipts(host, machine, operation, verified, now).await
+                }
+                // As below.
+                Err(reason) => {
+                    connection.violation(&format!("{reason} ({operation})"));
+                    Ok(())
+                }
+            }
+        }
         Progress::Finished(report) => {
-            let certificate = connection.certificate();
-            let reported = match receipts::verify(machine, certificate, operation, *report) {
+            let reported = match receipts::verify(signer, operation, *report, ahead.take()) {
                 Ok(reported) => reported,
                 // As below.
                 Err(reason) => {

@@ -95,7 +95,13 @@ async fn put_to_use(
     let judge = host
         .store
         .read(|conn| Judge::read(conn, tenant, [plugin.id.as_str()]))?;
-    judge.of(&plugin.id, plugin.sha256, &plugin.signature, now)?;
+    judge.of(
+        &host.signatures,
+        &plugin.id,
+        plugin.sha256,
+        &plugin.signature,
+        now,
+    )?;
     let manifest = settings::manifest(&plugin)?;
     let settings = settings::checked(&manifest, &new.settings)?;
     settings::check_limits(&manifest, &new.limits)?;

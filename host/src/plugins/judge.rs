@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::str::FromStr as _;
 
 use sluice_gate_types::manifest::Version;
-use sluice_gate_types::signature::{self, PublicKey, SignatureError};
+use sluice_gate_types::signature::{PublicKey, Remembered, SignatureError};
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::TenantId;
 
@@ -53,12 +53,13 @@ impl Judge {
     /// Whether a component may be asked now, by what its publisher states.
     pub(crate) fn of(
         &self,
+        remembered: &Remembered,
         plugin: &str,
         component: Digest,
         signature: &[u8],
         now: UnixMillis,
     ) -> Result<(), NotAllowed> {
-        let signed = signature::verify(signature, raw(&component), &self.trusted, now.to_wire())?;
+        let signed = remembered.verify(signature, raw(&component), &self.trusted, now.to_wire())?;
         let version = signed.statement.version;
         match self.minimums.get(plugin) {
             Some(minimum) if version < *minimum => Err(NotAllowed::Downgrade {
@@ -73,10 +74,17 @@ impl Judge {
     /// The same of what is bound.
     pub(crate) fn of_binding(
         &self,
+        remembered: &Remembered,
         binding: &BindingRow,
         now: UnixMillis,
     ) -> Result<(), NotAllowed> {
-        self.of(&binding.plugin, binding.component, &binding.signature, now)
+        self.of(
+            remembered,
+            &binding.plugin,
+            binding.component,
+            &binding.signature,
+            now,
+        )
     }
 }
 

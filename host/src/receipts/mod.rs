@@ -17,7 +17,7 @@ pub use backtest::{Backtest, BacktestError, Changed, Decision, MOST_JOBS, Tried,
 pub use replay::{Compared, ReplayError, Replayed, replay};
 pub use show::{Shown, show};
 pub use trials::{Busy, Trials};
-pub use verify::{Reported, Verified, verify};
+pub use verify::{Ahead, Recorded, Reported, Signer, Verified, verify};
 
 use sluice_protocol::digest::Digest;
 use sluice_protocol::gates::Setting;

@@ -35,10 +35,11 @@ pub fn show(
         return Ok(None);
     };
     let reports = operations::reports(conn, tenant.id, id)?;
-    let row = receipts::find(conn, tenant.id, id)?;
+    // What came ahead of its report cannot be shown before that is here.
+    let row = receipts::find(conn, tenant.id, id)?.filter(|row| row.place != In::Ahead);
     let report = match row.as_ref().map(|row| row.place) {
         Some(In::LateReport) => reports.late,
-        Some(In::Report) | None => reports.report,
+        Some(In::Report | In::Ahead) | None => reports.report,
     };
     let receipts = report.map_or_else(Vec::new, |report| report.receipts);
     let signed = row.map(|row| {

@@ -131,6 +131,24 @@ pub fn find(
     )
 }
 
+/// The tenant's operation with this id, and the reports about it.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub fn find_reported(
+    conn: &Connection,
+    tenant: TenantId,
+    id: OperationId,
+) -> Result<Option<(OperationRow, Reports)>, StoreError> {
+    first(
+        conn,
+        "SELECT * FROM operations WHERE tenant = ? AND id = ?",
+        params![tenant.to_string(), id.to_string()],
+        |row| Ok((read(row)?, read_reports(row)?)),
+    )
+}
+
 /// The reports about the tenant's operation.
 ///
 /// # Errors
@@ -145,14 +163,16 @@ pub fn reports(
         conn,
         "SELECT report, late_report FROM operations WHERE tenant = ? AND id = ?",
         params![tenant.to_string(), id.to_string()],
-        |row| {
-            Ok(Reports {
-                report: decoded(row, "report")?,
-                late: decoded(row, "late_report")?,
-            })
-        },
+        read_reports,
     )?;
     Ok(found.unwrap_or_default())
+}
+
+fn read_reports(row: &Row<'_>) -> Result<Reports, StoreError> {
+    Ok(Reports {
+        report: decoded(row, "report")?,
+        late: decoded(row, "late_report")?,
+    })
 }
 
 fn decoded(row: &Row<'_>, column: &'static str) -> Result<Option<Report>, StoreError> {

@@ -6,7 +6,7 @@ use sluice_protocol::gates::Setting;
 use sluice_protocol::ids::{MachineId, OperationId, TenantId};
 
 use super::StoreError;
-use super::row::{bytes, bytes_or_null, change, first, from_json, parsed, to_json};
+use super::row::{bytes, bytes_or_null, change, exists, first, from_json, parsed, to_json};
 use crate::receipts::{Verified, settings_digest};
 
 /// Which report of an operation has the receipts.
@@ -16,6 +16,27 @@ pub enum In {
     Report,
     /// The one that came after the host had given the operation up.
     LateReport,
+    /// None yet: they came ahead of it, and are in none that is stored.
+    Ahead,
+}
+
+impl In {
+    const fn to_column(self) -> i64 {
+        match self {
+            Self::Report => 0,
+            Self::LateReport => 1,
+            Self::Ahead => 2,
+        }
+    }
+
+    fn of_column(late: i64) -> Result<Self, StoreError> {
+        match late {
+            0 => Ok(Self::Report),
+            1 => Ok(Self::LateReport),
+            2 => Ok(Self::Ahead),
+            other => Err(StoreError::Corrupt(format!("late: {other}"))),
+        }
+    }
 }
 
 /// What a machine signed of an operation's receipts.
@@ -29,7 +50,7 @@ pub struct SignedRow {
     pub verified: Verified,
 }
 
-/// Stores it. The first one stays.
+/// Stores it. The first one stays, but what came ahead of its report gives way to what came with it.
 ///
 /// # Errors
 ///
@@ -57,18 +78,47 @@ pub fn insert(
     change(
         conn,
         "INSERT INTO receipts (operation, tenant, machine, late, signature, certificate, inputs)
-         VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+         VALUES (?, ?, ?, ?, ?, ?, ?)
+         ON CONFLICT (operation) DO UPDATE SET late = excluded.late, signature = excluded.signature,
+             certificate = excluded.certificate, inputs = excluded.inputs WHERE late = 2",
         params![
             operation.to_string(),
             tenant.to_string(),
             machine.to_string(),
-            place == In::LateReport,
+            place.to_column(),
             verified.signature,
             certificate,
             verified.inputs,
         ],
     )?;
     Ok(())
+}
+
+/// The report is here of an operation whose receipts came ahead of it.
+///
+/// # Errors
+///
+/// Where the database cannot be written.
+pub fn settle(conn: &Connection, operation: OperationId, place: In) -> Result<(), StoreError> {
+    change(
+        conn,
+        "UPDATE receipts SET late = ? WHERE operation = ? AND late = 2",
+        params![place.to_column(), operation.to_string()],
+    )?;
+    Ok(())
+}
+
+/// Whether something that was signed of this operation's receipts is stored.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub fn is_there(conn: &Connection, operation: OperationId) -> Result<bool, StoreError> {
+    exists(
+        conn,
+        "SELECT 1 FROM receipts WHERE operation = ?",
+        params![operation.to_string()],
+    )
 }
 
 /// What was signed of the receipts of the tenant's operation.
@@ -88,11 +138,7 @@ pub fn find(
         params![tenant.to_string(), operation.to_string()],
         |row| {
             Ok(SignedRow {
-                place: if row.get("late")? {
-                    In::LateReport
-                } else {
-                    In::Report
-                },
+                place: In::of_column(row.get("late")?)?,
                 machine: parsed(row, "machine")?,
                 verified: Verified {
                     signature: bytes(row, "signature")?.to_vec(),

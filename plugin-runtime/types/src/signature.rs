@@ -3,8 +3,10 @@
 //! The file is CBOR: the publisher's public key, the statement's bytes, and the Ed25519 signature over a fixed prefix and
 //! those bytes. The statement binds the plugin's id, version and world to the digest of the exact file.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use base64::Engine as _;
@@ -224,13 +226,65 @@ pub fn verify(
             actual: hex::encode(component_sha256),
         });
     }
-    if statement.not_after < now {
-        return Err(SignatureError::Expired);
-    }
-    Ok(Signed {
+    let signed = Signed {
         publisher,
         statement,
-    })
+    };
+    signed.is_believed(trusted, now)?;
+    Ok(signed)
+}
+
+impl Signed {
+    /// What may be another thing at another time.
+    fn is_believed(&self, trusted: &[PublicKey], now: u64) -> Result<(), SignatureError> {
+        if !trusted.contains(&self.publisher) {
+            return Err(SignatureError::Untrusted(self.publisher));
+        }
+        if self.statement.not_after < now {
+            return Err(SignatureError::Expired);
+        }
+        Ok(())
+    }
+}
+
+/// How many verified signatures are remembered.
+const REMEMBERED: usize = 1024;
+
+/// Signatures that were verified, for whoever asks about the same ones again and again: of those only what time and trust
+/// make of them is looked at.
+#[derive(Debug, Default)]
+pub struct Remembered(Mutex<HashMap<(Vec<u8>, [u8; 32]), Signed>>);
+
+impl Remembered {
+    /// As [`verify`].
+    ///
+    /// # Errors
+    ///
+    /// As [`verify`].
+    pub fn verify(
+        &self,
+        file: &[u8],
+        component_sha256: [u8; 32],
+        trusted: &[PublicKey],
+        now: u64,
+    ) -> Result<Signed, SignatureError> {
+        let key = (file.to_vec(), component_sha256);
+        let known = self.entries().get(&key).cloned();
+        if let Some(signed) = known {
+            return signed.is_believed(trusted, now).map(|()| signed);
+        }
+        let signed = verify(file, component_sha256, trusted, now)?;
+        let mut entries = self.entries();
+        if entries.len() >= REMEMBERED {
+            entries.clear();
+        }
+        entries.insert(key, signed.clone());
+        Ok(signed)
+    }
+
+    fn entries(&self) -> MutexGuard<'_, HashMap<(Vec<u8>, [u8; 32]), Signed>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Why a signature is not believed.
@@ -307,6 +361,37 @@ mod tests {
         );
         assert_eq!(key.public().to_string().parse(), Ok(key.public()));
         assert_eq!(stated_publisher(&file), Ok(key.public()));
+    }
+
+    #[test]
+    fn what_was_verified_before_is_believed_as_long_as_trust_and_time_let_it() {
+        let (key, _) = SigningKey::generate().unwrap();
+        let statement = statement();
+        let (file, sha256, end) = (
+            key.sign(&statement).unwrap(),
+            statement.sha256,
+            statement.not_after,
+        );
+        let (trusted, remembered) = ([key.public()], Remembered::default());
+        let signed = remembered.verify(&file, sha256, &trusted, end).unwrap();
+        assert_eq!(
+            remembered.verify(&file, sha256, &trusted, end),
+            Ok(signed.clone())
+        );
+        assert_eq!(
+            remembered.verify(&file, sha256, &trusted, end + 1),
+            Err(SignatureError::Expired)
+        );
+        assert_eq!(
+            remembered.verify(&file, sha256, &[], end),
+            Err(SignatureError::Untrusted(key.public()))
+        );
+        // It is remembered for these bytes and this file.
+        assert!(remembered.verify(&file, [7; 32], &trusted, end).is_err());
+        let mut forged = file.clone();
+        *forged.last_mut().unwrap() ^= 1;
+        assert!(remembered.verify(&forged, sha256, &trusted, end).is_err());
+        assert_eq!(remembered.verify(&file, sha256, &trusted, end), Ok(signed));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::codec;
 use crate::digest::Digest;
 use crate::ids::{JobId, MachineId, OperationId};
 use crate::message::control::LedgerMark;
+use crate::receipt::Attested;
 use crate::report::Report;
 use crate::secret::Sealed;
 
@@ -114,6 +115,9 @@ pub enum Progress {
     /// How far the machine's ledger is on disk: what was told before this, and that something was started, is in it. The
     /// host keeps it with what it stores.
     Ledger(LedgerMark),
+    /// What the gates said of an operation that starts, once on a stream: the host looks at the signature while the script
+    /// runs. The report at the end of the stream is then without them.
+    Receipts(Box<Attested>),
     /// The end. The host answers with `Acknowledge` on the control stream once it is stored.
     Finished(Box<Report>),
 }

@@ -14,7 +14,7 @@ use sluice_protocol::ids::OperationId;
 use sluice_protocol::message::operation::Progress;
 use sluice_protocol::message::{CloseCode, Direction, StreamKind};
 use sluice_protocol::receipt::{
-    Attestation, GateLimits, LARGEST_INPUTS, Receipt, Stage, Subject, Whose, statement,
+    Attestation, Attested, GateLimits, LARGEST_INPUTS, Receipt, Stage, Subject, Whose, statement,
 };
 use sluice_protocol::report::{Mode, Report};
 use sluice_tests::fake::{FakeMachine, frame, stream};
@@ -376,48 +376,87 @@ fn signed(key: &MachineKey, who: MachineIdentity, operation: OperationId, inputs
 
 #[test]
 fn receipts_that_are_forged_or_of_another_operation_are_refused_and_on_the_record() {
-    type Misdeed = fn(&FakeMachine, OperationId) -> Report;
-    let table: [(&str, &str, Misdeed); 6] = [
-        ("m1", "did not sign", |machine, operation| Report {
-            attestation: None,
-            ..honest(machine, operation)
+    type Misdeed = fn(&FakeMachine, OperationId) -> Vec<Progress>;
+    fn honest(machine: &FakeMachine, operation: OperationId) -> Report {
+        let identity = machine.identity();
+        signed(identity.key(), identity.machine(), operation, b"inputs")
+    }
+    fn finished(report: Report) -> Progress {
+        Progress::Finished(Box::new(report))
+    }
+    /// Told ahead of the report, and the report without them.
+    fn ahead(report: Report) -> [Progress; 2] {
+        let attested = Attested {
+            receipts: report.receipts,
+            attestation: report.attestation.expect("is signed"),
+        };
+        let rest = Report::without_process(Ending::Interrupted, 1);
+        [Progress::Receipts(Box::new(attested)), finished(rest)]
+    }
+    let table: [(&str, &str, Misdeed); 10] = [
+        ("m1", "did not sign", |machine, operation| {
+            vec![finished(Report {
+                attestation: None,
+                ..honest(machine, operation)
+            })]
         }),
         ("m2", "not what it signed", |machine, operation| {
             let thief = MachineKey::generate().expect("makes a key");
-            signed(&thief, machine.identity().machine(), operation, b"")
+            let report = signed(&thief, machine.identity().machine(), operation, b"");
+            vec![finished(report)]
         }),
         ("m3", "not of this operation", |machine, _| {
-            honest(machine, OperationId::generate())
+            vec![finished(honest(machine, OperationId::generate()))]
         }),
         ("m4", "not what it signed", |machine, operation| {
             let mut report = honest(machine, operation);
             report.receipts[0].verdict = "findings".to_owned();
-            report
+            vec![finished(report)]
         }),
         ("m5", "not what it signed", |machine, operation| {
             let mut report = honest(machine, operation);
             if let Some(attestation) = &mut report.attestation {
                 attestation.inputs = Some(b"other".to_vec());
             }
-            report
+            vec![finished(report)]
         }),
         ("m6", "more with its receipts", |machine, operation| {
             let identity = machine.identity();
             let inputs = vec![0; LARGEST_INPUTS + 1];
-            signed(identity.key(), identity.machine(), operation, &inputs)
+            let report = signed(identity.key(), identity.machine(), operation, &inputs);
+            vec![finished(report)]
+        }),
+        ("m7", "not of this operation", |machine, _| {
+            ahead(honest(machine, OperationId::generate())).into()
+        }),
+        ("m8", "brought its receipts twice", |machine, operation| {
+            let [receipts, _] = ahead(honest(machine, operation));
+            vec![receipts.clone(), receipts]
+        }),
+        ("m9", "brought its receipts twice", |machine, operation| {
+            let report = honest(machine, operation);
+            let [receipts, _] = ahead(report.clone());
+            vec![receipts, finished(report)]
+        }),
+        ("m10", "brought none", |machine, operation| {
+            let report = honest(machine, operation);
+            ahead(Report {
+                receipts: Vec::new(),
+                ..report
+            })
+            .into()
         }),
     ];
-    fn honest(machine: &FakeMachine, operation: OperationId) -> Report {
-        let identity = machine.identity();
-        signed(identity.key(), identity.machine(), operation, b"inputs")
-    }
     let fleet = Fleet::builder().agents(0).without_gates().start();
     let report = |name: &str, make: Misdeed| {
         let token = fleet.sluice(&["machine", "enroll-token"]);
         let machine = FakeMachine::enroll(&token.stdout, name);
         let operation = OperationId::generate();
-        let finished = Progress::Finished(Box::new(make(&machine, operation)));
-        let frames = [frame(&Progress::Of(operation)), frame(&finished)];
+        let told = make(&machine, operation);
+        let frames: Vec<_> = std::iter::once(&Progress::Of(operation))
+            .chain(&told)
+            .map(frame)
+            .collect();
         let connection = machine.connect();
         connection.greet(&[], &[]);
         connection.open_stream(
@@ -439,18 +478,28 @@ fn receipts_that_are_forged_or_of_another_operation_are_refused_and_on_the_recor
         assert!(found.contains(reason), "{reason} is not in {found}");
     }
     // What is its own is taken: the host does not know the operation, and says so on the record.
-    assert_eq!(report("honest", honest), None);
-    eventually("it is on the record", || {
-        let entries = fleet.list(&["audit", "list"]);
-        entries
-            .into_iter()
-            .find(|entry| entry["event"] == "script_late_report" && entry["machine"] == "honest")
-    });
+    let taken: [(&str, Misdeed); 2] = [
+        ("honest", |machine, operation| {
+            vec![finished(honest(machine, operation))]
+        }),
+        ("honest-ahead", |machine, operation| {
+            ahead(honest(machine, operation)).into()
+        }),
+    ];
+    for (name, deed) in taken {
+        assert_eq!(report(name, deed), None);
+        eventually("it is on the record", || {
+            let entries = fleet.list(&["audit", "list"]);
+            entries
+                .into_iter()
+                .find(|entry| entry["event"] == "script_late_report" && entry["machine"] == name)
+        });
+    }
     let violations = fleet.events();
     let violations = violations
         .iter()
         .filter(|event| *event == "machine_protocol_violation");
-    assert_eq!(violations.count(), 6);
+    assert_eq!(violations.count(), 10);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use sluice_protocol::message::control::{Hardware, History, LedgerMark, Verdict};
 use sluice_protocol::message::enroll::{Answer, Enroll, Enrolled, Request};
 use sluice_protocol::message::operation::{Chunk, MAX_CHUNK, Operation, OutputStream, Progress};
 use sluice_protocol::message::{Side, StreamKind, blob};
+use sluice_protocol::receipt::{Attestation, Attested};
 use sluice_protocol::report::{Report, StreamEnd};
 
 use super::raw::frame;
@@ -139,6 +140,7 @@ one_of_each!(every_progress: Progress {
         bytes: vec![],
     }),
     Ledger: Progress::Ledger(ledger_mark()),
+    Receipts: Progress::Receipts(Box::new(attested())),
     Finished: Progress::Finished(Box::new(report())),
 });
 
@@ -278,6 +280,16 @@ pub(super) fn progress() -> Vec<Progress> {
             .map(|(_, message)| message),
     );
     progress
+}
+
+fn attested() -> Attested {
+    Attested {
+        receipts: vec![],
+        attestation: Attestation {
+            signature: vec![1, 2],
+            inputs: None,
+        },
+    }
 }
 
 fn report() -> Report {
