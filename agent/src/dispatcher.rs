@@ -50,9 +50,13 @@ const ROOM: Duration = Duration::from_millis(100);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);
 
-/// How long what is left of an operation stays when the host has it all: what the acknowledgement went to disk with is mostly
-/// the next operation, which is about to start.
-const LEFTOVERS: Duration = Duration::from_millis(20);
+/// How long nothing is tidied up after an acknowledgement: what it is the answer to is still on its way to whoever waits for
+/// it, on a machine that has both ends.
+const AFTERWARDS: Duration = Duration::from_millis(2);
+
+/// How long what is left of an operation stays at most when the host has it all. It goes when another one is acknowledged and
+/// none is under way: what the acknowledgement went to disk with is mostly the next operation, which is about to start.
+const LEFTOVERS: Duration = Duration::from_millis(200);
 
 /// What the dispatcher knows.
 #[derive(Default)]
@@ -65,6 +69,8 @@ pub(crate) struct Operations {
     blobs: HashMap<Digest, usize>,
     /// Of what was submitted with those that are open.
     bytes: usize,
+    /// The host has all of them, and their spools are there still.
+    leftovers: Vec<OperationId>,
 }
 
 impl Operations {
@@ -249,8 +255,7 @@ impl Agent {
             // It is being put on disk.
             return;
         }
-        // Not earlier: it would take processor time from what is on the way to the host.
-        self.prepare_spare();
+        self.tidy_up();
         let agent = Arc::clone(self);
         tokio::spawn(async move {
             let mut wait = FIRST_RETRY;
@@ -274,13 +279,44 @@ impl Agent {
                 }
                 return;
             }
-            agent.operations().remove(id);
-            tokio::time::sleep(LEFTOVERS).await;
-            // Where blocking is allowed: some file systems wait for the disk when they give space back.
-            let removed = tokio::task::spawn_blocking(move || agent.remove_spool(id)).await;
-            if let Err(error) = removed {
-                tracing::warn!(operation = %id, %error, "the spool could not be removed");
+            {
+                let mut operations = agent.operations();
+                operations.remove(id);
+                operations.leftovers.push(id);
             }
+            tokio::time::sleep(LEFTOVERS).await;
+            agent.remove_leftovers();
+        });
+    }
+
+    /// Makes ready for the next operation and removes what is left of others: when nobody waits for the processors, and at
+    /// once where the next ones are here already. Not earlier than an acknowledgement: it would take processor time from what
+    /// is on the way to the host.
+    fn tidy_up(self: &Arc<Self>) {
+        let are_here = {
+            let operations = self.operations();
+            operations.open.values().any(|entry| !entry.acknowledged)
+        };
+        if are_here {
+            return self.prepare_spare();
+        }
+        let agent = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(AFTERWARDS).await;
+            agent.prepare_spare();
+            agent.remove_leftovers();
+        });
+    }
+
+    fn remove_leftovers(self: &Arc<Self>) {
+        let leftovers = std::mem::take(&mut self.operations().leftovers);
+        if leftovers.is_empty() {
+            return;
+        }
+        let agent = Arc::clone(self);
+        // Where blocking is allowed: some file systems wait for the disk when they give space back.
+        tokio::task::spawn_blocking(move || {
+            leftovers.into_iter().for_each(|id| agent.remove_spool(id));
         });
     }
 
@@ -479,8 +515,11 @@ impl Agent {
         tokio::spawn(async move {
             let report = match origin {
                 Origin::Arrived => {
-                    agent.accept(&operation, &journal).await;
-                    operation::run(&agent, &operation, &journal, canceled, losses).await
+                    // What the owner's policy asks the system for takes longest, so it is asked first.
+                    let run = operation::run(&agent, &operation, &journal, canceled, losses);
+                    let (report, ()) =
+                        tokio::join!(biased; run, agent.accept(&operation, &journal));
+                    report
                 }
                 Origin::Accepted => {
                     journal.accepted();
@@ -546,7 +585,7 @@ impl Agent {
             self.spools.removed(id);
         }
         let mut wait = FIRST_RETRY;
-        let mut handed_over = self.ledger.finish(id, &report, now()).await;
+        let mut handed_over = self.ledger.finish(id, report.clone(), now()).await;
         if told_early {
             journal.ended(report.clone());
         }
@@ -567,7 +606,7 @@ impl Agent {
                     tracing::error!(operation = %id, error = %Causes(&error), "the report is not on disk; trying again");
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(LAST_RETRY);
-                    handed_over = self.ledger.finish(id, &report, now()).await;
+                    handed_over = self.ledger.finish(id, report.clone(), now()).await;
                 }
             }
         }

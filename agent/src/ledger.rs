@@ -244,13 +244,9 @@ impl Ledger {
     pub async fn finish(
         &self,
         operation: OperationId,
-        report: &Report,
+        report: Report,
         now: u64,
     ) -> Result<impl Future<Output = Result<(), LedgerError>> + Send + use<>, LedgerError> {
-        let encoded = stored::encode(report)?;
-        let signed = Signed::of(report).map(|signed| stored::encode(&signed));
-        let signed = signed.transpose()?;
-        let event = audit::Event::of_ending(operation, report);
         let urgency = if report.started_at.is_some() {
             Urgency::Soon
         } else {
@@ -258,13 +254,16 @@ impl Ledger {
         };
         self.0
             .enqueue(urgency, move |connection| {
+                let encoded = stored::encode(&report)?;
                 let updated = connection
                     .prepare_cached("UPDATE operations SET state = 'finished', passed = NULL, report = ?, finished_at = ? WHERE id = ? AND report IS NULL AND state IN ('accepted', 'started', 'finished')")?
                     .execute(params![encoded, integer(now), operation.to_string()])?;
                 if updated == 1 {
-                    if let Some(signed) = signed {
+                    if let Some(signed) = Signed::of(&report) {
+                        let signed = stored::encode(&signed)?;
                         Signed::keep(&signed, connection, operation, integer(now))?;
                     }
+                    let event = audit::Event::of_ending(operation, &report);
                     return audit::append(connection, &event, now);
                 }
                 let known = connection
@@ -727,14 +726,14 @@ mod tests {
         assert_eq!(open[0].operation.as_ref(), Ok(&first));
         assert_eq!(open[0].step, Step::Started(Ok(Box::new(passed()))));
         ledger
-            .finish(first.operation, &report, 3)
+            .finish(first.operation, report.clone(), 3)
             .await
             .expect("writes")
             .await
             .expect("is on disk");
         let second = Report::without_process(Ending::Succeeded, 4);
         ledger
-            .finish(first.operation, &second, 4)
+            .finish(first.operation, second.clone(), 4)
             .await
             .expect("writes")
             .await
@@ -750,7 +749,7 @@ mod tests {
             assert!(ledger.start(id, &passed(), 5).await.is_err());
         }
         let unknown = ledger
-            .finish(stranger, &second, 5)
+            .finish(stranger, second.clone(), 5)
             .await
             .expect("is handed over");
         assert!(matches!(unknown.await, Err(LedgerError::NotAccepted(_))));
@@ -784,7 +783,7 @@ mod tests {
                 started.expect("writes");
             }
             if at > 1 {
-                let finished = ledger.finish(*id, &report, 3).await.expect("writes");
+                let finished = ledger.finish(*id, report.clone(), 3).await.expect("writes");
                 finished.await.expect("is on disk");
             }
         }
@@ -847,7 +846,7 @@ mod tests {
                     .await;
                 forgotten.expect("writes");
             }
-            let finished = ledger.finish(*id, &other, 9).await.expect("writes");
+            let finished = ledger.finish(*id, other.clone(), 9).await.expect("writes");
             finished.await.expect("is on disk");
         }
         let ending = |id| {
@@ -881,7 +880,7 @@ mod tests {
             inputs: Some(b"inputs".to_vec()),
         });
         for _ in 0..2 {
-            let finished = ledger.finish(first.operation, &report, 3).await;
+            let finished = ledger.finish(first.operation, report.clone(), 3).await;
             finished.expect("writes").await.expect("is on disk");
         }
         let acknowledged = ledger.acknowledge(first.operation, Digest::of(b"head"), 5);

@@ -1,8 +1,12 @@
 //! The child: from the fork to the exec of the interpreter.
 //!
-//! The child sets itself up, reports [`Ready`] and waits; the shim lets it go once the agent, which has the start on disk,
-//! has said so. What goes wrong before the exec comes back as an error, so it is never mistaken for an exit code of the
-//! script.
+//! ```text
+//! fork -> what is the same for every operation -> wait for the plan, as a shim waits for its operation
+//!     -> become who and what it says -> Ready -> wait -> exec
+//! ```
+//! A fork is dear, also by the memory that both sides then touch for the first time, so it comes before there is an
+//! operation. The shim lets the child go once the agent, which has the start on disk, has said so. What goes wrong before
+//! the exec comes back as an error, so it is never mistaken for an exit code of the script.
 //!
 //! The shim has one thread, so the child of its fork may allocate and use the standard library.
 
@@ -12,13 +16,14 @@
 )]
 #![allow(
     unsafe_code,
-    reason = "fork, clone3, close_range and signal dispositions have no safe form"
+    reason = "fork, clone3, close_range, setpriority and signal dispositions have no safe form"
 )]
 
+use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs::File;
-use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -34,7 +39,7 @@ use nix::sys::socket::sockopt::ReceiveTimeout;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::time::{TimeVal, TimeValLike};
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{
     ForkResult, Gid, Pid, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, fchown, fork,
     pipe2, read, setsid,
@@ -42,11 +47,11 @@ use nix::unistd::{
 use serde::{Deserialize, Serialize};
 
 use crate::confinement::Confined;
-use crate::containment::{Containment, Controller};
+use crate::containment::{By, Controller, Groups};
 use crate::event::{Confinement, Stage};
 use crate::order::canceled;
 use crate::spec::{Limits, Profile};
-use crate::{privileges, signals};
+use crate::{privileges, processes, signals};
 
 /// From linux/sched.h; the constant of libc is too narrow for it.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -54,17 +59,27 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// How long a child may take from the fork to its report, and from there to the exec.
 const SETUP: Duration = Duration::from_secs(30);
 
-/// Everything the child needs, made before the fork.
-pub(crate) struct Plan<'a> {
-    pub(crate) interpreter: &'a Path,
+/// Everything the child needs to become the script.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    pub(crate) interpreter: PathBuf,
     pub(crate) argv: Vec<CString>,
     pub(crate) envp: Vec<CString>,
     /// Absent when the shim has no right to change it.
-    pub(crate) user: Option<(Uid, Gid, Vec<Gid>)>,
-    pub(crate) home: &'a Path,
-    pub(crate) confined: Confined<'a>,
-    pub(crate) limits: &'a Limits,
+    pub(crate) user: Option<Credentials>,
+    pub(crate) home: PathBuf,
+    pub(crate) confined: Confined,
+    pub(crate) limits: Limits,
+    pub(crate) limiting: Vec<(Controller, By)>,
     pub(crate) no_new_privs: bool,
+}
+
+/// Whose process it is to be.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Credentials {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) groups: Vec<u32>,
 }
 
 /// The child's report before it is let go.
@@ -85,6 +100,13 @@ pub(crate) struct ChildError {
     pub(crate) reason: String,
 }
 
+/// A child that waits for what it is to become. One that is not told is ended.
+pub(crate) struct Waiting {
+    /// None once it was told, or has ended.
+    child: Option<Child>,
+    plan: Option<OwnedFd>,
+}
+
 /// A child between fork and exec.
 pub(crate) struct Child {
     pub(crate) pid: Pid,
@@ -93,8 +115,17 @@ pub(crate) struct Child {
     control: OwnedFd,
 }
 
-impl Child {
-    pub(crate) fn fork(plan: &Plan<'_>, containment: &Containment) -> Result<Self, ChildError> {
+/// The child's ends of what joins it to the shim.
+struct Ends {
+    plan: OwnedFd,
+    control: OwnedFd,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
+impl Waiting {
+    /// Forks one, into the groups of the shim.
+    pub(crate) fn fork(groups: &Groups) -> Result<Self, ChildError> {
         let setup = |what: &'static str| move |errno: Errno| ChildError::setup(what, errno);
         let (control, childs_control) = socketpair(
             AddressFamily::Unix,
@@ -110,30 +141,93 @@ impl Child {
             &TimeVal::seconds(SETUP.as_secs().cast_signed()),
         )
         .map_err(setup("limit the time for setting up"))?;
-        let owner = plan.user.as_ref().map(|(uid, gid, _)| (*uid, *gid));
-        let (stdout, childs_stdout) = output(owner).map_err(setup("make a pipe"))?;
-        let (stderr, childs_stderr) = output(owner).map_err(setup("make a pipe"))?;
-        let (side, cloned) = split(containment.unified()).map_err(setup("fork"))?;
+        let (childs_plan, plan) = pipe2(OFlag::O_CLOEXEC).map_err(setup("make a pipe"))?;
+        let (stdout, childs_stdout) = output().map_err(setup("make a pipe"))?;
+        let (stderr, childs_stderr) = output().map_err(setup("make a pipe"))?;
+        let shim = Pid::this();
+        let (side, cloned) = split(groups.unified()).map_err(setup("fork"))?;
         match side {
             ForkResult::Parent { child } => Ok(Self {
-                pid: child,
-                stdout,
-                stderr,
-                control,
+                child: Some(Child {
+                    pid: child,
+                    stdout,
+                    stderr,
+                    control,
+                }),
+                plan: Some(plan),
             }),
             ForkResult::Child => {
-                drop(control);
-                let entered = cloned || containment.unified().is_some_and(enters_by_procs);
-                let ends = [childs_stdout, childs_stderr];
-                let Err(error) = become_script(plan, containment, entered, &ends, &childs_control);
-                report(&childs_control, &Err(error));
+                drop((control, plan, stdout, stderr));
+                let entered = cloned || groups.unified().is_some_and(enters_by_procs);
+                let ends = Ends {
+                    plan: childs_plan,
+                    control: childs_control,
+                    stdout: childs_stdout,
+                    stderr: childs_stderr,
+                };
+                let code = match wait_and_become(groups, entered, &ends, shim) {
+                    Ok(None) => 0,
+                    Ok(Some(never)) => match never {},
+                    Err(error) => {
+                        report(&ends.control, &Err(error));
+                        125
+                    }
+                };
                 // SAFETY: `_exit` ends this process at once and runs no code of the shim's (no destructors, no
                 // handlers), which is what the copy of another process must do.
-                unsafe { libc::_exit(125) }
+                unsafe { libc::_exit(code) }
             }
         }
     }
 
+    /// This one, where it waits still. The kernel may have ended it.
+    pub(crate) fn if_there(mut self) -> Option<Self> {
+        let pid = self.child.as_ref()?.pid;
+        match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => Some(self),
+            // Its id may be another's by now.
+            _ => {
+                self.child = None;
+                None
+            }
+        }
+    }
+
+    /// Tells it what to become.
+    pub(crate) fn told(mut self, plan: &Plan) -> Result<Child, ChildError> {
+        let mut bytes = Vec::new();
+        ciborium::into_writer(plan, &mut bytes)
+            .map_err(|error| ChildError::setup("write down what is to run", error))?;
+        let (Some(pipe), Some(child)) = (self.plan.take(), self.child.take()) else {
+            return Err(ChildError::died("before there was an operation"));
+        };
+        share_niceness(child.pid);
+        // One that has ended tells nothing: that is found where its report is waited for.
+        let _seen_by_the_report = File::from(pipe).write_all(&bytes);
+        Ok(child)
+    }
+}
+
+/// Gives a child the niceness of the shim, which was another one while both waited.
+fn share_niceness(child: Pid) {
+    // SAFETY: plain integers; the child was not waited for, so its id is no other process's. Where the shim waited no nicer
+    // than it is, nothing changes.
+    unsafe {
+        let own = libc::getpriority(libc::PRIO_PROCESS, 0);
+        libc::setpriority(libc::PRIO_PROCESS, child.as_raw().unsigned_abs(), own);
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(child) = self.child.take() {
+            let _ended = nix::sys::signal::kill(child.pid, Signal::SIGKILL);
+            processes::reap_within(child.pid, Duration::from_secs(1));
+        }
+    }
+}
+
+impl Child {
     /// Waits until the child has become what it should be, or somebody asks for its end: it may wait for long.
     pub(crate) fn ready(&self, signals: &SignalFd) -> Result<Ready, ChildError> {
         let until = Instant::now() + SETUP;
@@ -236,13 +330,9 @@ impl ChildError {
     }
 }
 
-/// A pipe for what a script writes. It belongs to the script's user, who may open it by its name (`/dev/stderr`), and so
-/// read from it too: the shim must not wait for what it was told is there.
-fn output(owner: Option<(Uid, Gid)>) -> nix::Result<(OwnedFd, OwnedFd)> {
+/// A pipe for what a script writes.
+fn output() -> nix::Result<(OwnedFd, OwnedFd)> {
     let (shims, scripts) = pipe2(OFlag::O_CLOEXEC)?;
-    if let Some((uid, gid)) = owner {
-        fchown(&scripts, Some(uid), Some(gid))?;
-    }
     // Of this end alone: the script's waits as ever when the pipe is full.
     fcntl(&shims, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok((shims, scripts))
@@ -297,32 +387,45 @@ pub(crate) fn can_enter(group: &Path) -> bool {
         }
         Ok((ForkResult::Child, cloned)) => {
             let entered = cloned || enters_by_procs(group);
-            // SAFETY: as at the end of `Child::fork`.
+            // SAFETY: as at the end of `Waiting::fork`.
             unsafe { libc::_exit(i32::from(!entered)) }
         }
         Err(_) => false,
     }
 }
 
-/// The child's way to the script. Returns only what went wrong.
-fn become_script(
-    plan: &Plan<'_>,
-    containment: &Containment,
+/// The child's way to the script. Returns only what went wrong, and nothing where there is no operation.
+fn wait_and_become(
+    groups: &Groups,
     entered: bool,
-    [stdout, stderr]: &[OwnedFd; 2],
-    control: &OwnedFd,
-) -> Result<std::convert::Infallible, ChildError> {
+    ends: &Ends,
+    shim: Pid,
+) -> Result<Option<Infallible>, ChildError> {
+    set_up(ends)?;
+    if Pid::parent() != shim {
+        return Ok(None);
+    }
+    let mut bytes = Vec::new();
+    File::from(
+        ends.plan
+            .try_clone()
+            .map_err(|e| ChildError::setup("wait for what is to run", e))?,
+    )
+    .read_to_end(&mut bytes)
+    .map_err(|e| ChildError::setup("read what is to run", e))?;
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let plan = ciborium::from_reader(&bytes[..])
+        .map_err(|e| ChildError::setup("read what is to run", e))?;
+    become_script(&plan, groups, entered, &ends.control).map(Some)
+}
+
+/// What is the same for every operation.
+fn set_up(ends: &Ends) -> Result<(), ChildError> {
+    tie_to_the_shim()?;
     setsid().map_err(|e| ChildError::setup("make a session", e))?;
     default_signals()?;
-    let mut notes = Vec::new();
-    for mut tasks in containment.tasks() {
-        tasks
-            .write_all(b"0")
-            .map_err(|e| ChildError::setup("enter a cgroup", e))?;
-    }
-    let mut confinement = plan.confined.set_apart(&mut notes)?;
-    let limited = |controller| containment.limits(controller, entered);
-    limit_resources(plan.limits, limited, &mut notes)?;
     // An agent that the kernel is told to spare does not hand that on.
     let _best_effort = File::options()
         .write(true)
@@ -335,26 +438,59 @@ fn become_script(
     )
     .map_err(|e| ChildError::setup("open /dev/null", e))?;
     dup2_stdin(&null).map_err(|e| ChildError::setup("set standard input", e))?;
-    dup2_stdout(stdout).map_err(|e| ChildError::setup("set standard output", e))?;
-    dup2_stderr(stderr).map_err(|e| ChildError::setup("set standard error", e))?;
+    dup2_stdout(&ends.stdout).map_err(|e| ChildError::setup("set standard output", e))?;
+    dup2_stderr(&ends.stderr).map_err(|e| ChildError::setup("set standard error", e))?;
+    Ok(())
+}
+
+/// Nothing goes on when the shim itself is killed.
+fn tie_to_the_shim() -> Result<(), ChildError> {
+    prctl::set_pdeathsig(Signal::SIGKILL)
+        .map_err(|e| ChildError::setup("tie the script to the shim", e))
+}
+
+/// From the plan to the exec. Returns only what went wrong.
+fn become_script(
+    plan: &Plan,
+    groups: &Groups,
+    entered: bool,
+    control: &OwnedFd,
+) -> Result<Infallible, ChildError> {
+    let mut notes = Vec::new();
+    for mut tasks in groups.tasks(&plan.limiting) {
+        tasks
+            .write_all(b"0")
+            .map_err(|e| ChildError::setup("enter a cgroup", e))?;
+    }
+    let mut confinement = plan.confined.set_apart(&mut notes)?;
+    let limited = |controller| By::limits(&plan.limiting, controller, entered);
+    limit_resources(&plan.limits, limited, &mut notes)?;
     close_others_at_exec()?;
     if plan.no_new_privs {
         prctl::set_no_new_privs().map_err(|e| ChildError::setup("set no_new_privs", e))?;
     }
-    if let Some((uid, gid, groups)) = &plan.user {
-        privileges::become_user(*uid, *gid, groups).map_err(|e| ChildError {
+    if let Some(user) = &plan.user {
+        let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+        // It may open them by their names (`/dev/stderr`), and so read from them too: the shim must not wait for what it was
+        // told is there.
+        let given = |fd: BorrowedFd<'_>| {
+            fchown(fd, Some(uid), Some(gid)).map_err(|e| ChildError::setup("give a pipe away", e))
+        };
+        given(std::io::stdout().as_fd())?;
+        given(std::io::stderr().as_fd())?;
+        let groups: Vec<_> = user.groups.iter().copied().map(Gid::from_raw).collect();
+        privileges::become_user(uid, gid, &groups).map_err(|e| ChildError {
             stage: Stage::User,
             reason: e.to_string(),
         })?;
+        // The change of user has cleared it.
+        tie_to_the_shim()?;
     }
-    // After the change of user, which clears it: nothing goes on when the shim itself is killed.
-    prctl::set_pdeathsig(Signal::SIGKILL)
-        .map_err(|e| ChildError::setup("tie the script to the shim", e))?;
-    let cwd = enter(plan.home, &mut notes)?;
+    let cwd = enter(&plan.home, &mut notes)?;
     umask(Mode::from_bits_truncate(0o022));
     // Last: what follows is a message, and the exec.
     plan.confined
-        .restrict(plan.home, plan.interpreter, &mut confinement, &mut notes)?;
+        .restrict(&plan.home, &plan.interpreter, &mut confinement, &mut notes)?;
     report(
         control,
         &Ok(Ready {

@@ -21,27 +21,29 @@ mod seccomp;
 use std::path::{Path, PathBuf};
 
 use nix::sys::prctl;
+use serde::{Deserialize, Serialize};
 
 use crate::child::ChildError;
 use crate::event::Confinement;
 use crate::spec::{Opened, Profile};
 
 /// What is wanted for one script.
-pub(crate) struct Confined<'a> {
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Confined {
     pub(crate) profile: Profile,
     /// What strict lets it reach besides.
-    pub(crate) opened: &'a Opened,
+    pub(crate) opened: Opened,
     /// Directories for temporary files, and IPC, of its own.
     pub(crate) private: bool,
     /// What it shall find empty.
-    pub(crate) hidden: &'a [PathBuf],
+    pub(crate) hidden: Vec<PathBuf>,
     /// Its own directory, which it keeps wherever that is.
-    pub(crate) workspace: &'a Path,
+    pub(crate) workspace: PathBuf,
     /// Bytes for the temporary directories together; half of the memory where absent.
     pub(crate) temporary: Option<u64>,
 }
 
-impl Confined<'_> {
+impl Confined {
     /// Gives it namespaces of its own. Needs the agent's rights, so it comes before the change of user.
     pub(crate) fn set_apart(&self, notes: &mut Vec<String>) -> Result<Confinement, ChildError> {
         let mut applied = Confinement {
@@ -81,12 +83,12 @@ impl Confined<'_> {
                 interpreter,
                 own: &own,
                 paths: &paths,
-                opened: self.opened,
+                opened: &self.opened,
             };
             let version = landlock::restrict(&reach, notes).map_err(|error| self.refuse(error))?;
             applied.landlock = Some(version);
         }
-        let tcp = seccomp::Tcp::of(self.profile, self.opened);
+        let tcp = seccomp::Tcp::of(self.profile, &self.opened);
         seccomp::install(self.profile, tcp).map_err(|error| self.refuse(error))?;
         applied.owner_ports = tcp != seccomp::Tcp::Kept;
         applied.seccomp = true;
@@ -100,7 +102,7 @@ impl Confined<'_> {
         applied: &Confinement,
         notes: &mut Vec<String>,
     ) -> Vec<PathBuf> {
-        let mut own = vec![self.workspace.to_owned()];
+        let mut own = vec![self.workspace.clone()];
         // Those that all users share are not its own.
         if applied.private_tmp {
             own.extend(crate::workspace::SHARED_DIRECTORIES.map(PathBuf::from));

@@ -27,6 +27,8 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 pub use self::layout::Controller;
 use self::layout::Layout;
 use self::place::Place;
@@ -53,11 +55,33 @@ pub(crate) struct Groups {
     notes: Vec<String>,
 }
 
+/// Which group limits something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum By {
+    /// The unified one, for a process that has entered it.
+    Unified,
+    /// One of version 1.
+    Version1,
+}
+
+impl By {
+    /// Whether this is limited for the operation as a whole, when its process `entered` the unified group or did not.
+    pub(crate) fn limits(
+        limiting: &[(Controller, Self)],
+        controller: Controller,
+        entered: bool,
+    ) -> bool {
+        limiting
+            .iter()
+            .any(|(found, by)| *found == controller && (entered || *by == Self::Version1))
+    }
+}
+
 /// The groups of one operation, with its limits.
 pub(crate) struct Containment {
     unified: Option<PathBuf>,
-    /// Directories of version 1, and their open `tasks` files for the child.
-    version_1: Vec<(PathBuf, File)>,
+    /// Directories of version 1.
+    version_1: Vec<PathBuf>,
     /// The directory that limits and counts. With version 2 all are `unified`.
     limiting: BTreeMap<Controller, PathBuf>,
 }
@@ -93,6 +117,19 @@ impl Groups {
         made
     }
 
+    /// The group to clone the child into.
+    pub(crate) fn unified(&self) -> Option<&Path> {
+        self.unified.as_deref()
+    }
+
+    /// Files to which the child writes `0` to enter the groups of version 1 that limit it.
+    pub(crate) fn tasks(&self, limiting: &[(Controller, By)]) -> impl Iterator<Item = &File> {
+        self.version_1
+            .iter()
+            .filter(|(controller, ..)| limiting.contains(&(*controller, By::Version1)))
+            .map(|(_, _, tasks)| tasks)
+    }
+
     /// Sets the limits of an operation. A group of version 1 that limits nothing is given back.
     pub(crate) fn limit(mut self, limits: &Limits, notes: &mut Vec<String>) -> Containment {
         notes.append(&mut self.notes);
@@ -109,11 +146,11 @@ impl Groups {
             }
         }
         for (controller, group, tasks) in self.version_1.drain(..) {
+            drop(tasks);
             if limit_1(controller, &group, limits) {
                 made.limiting.insert(controller, group.clone());
-                made.version_1.push((group, tasks));
+                made.version_1.push(group);
             } else {
-                drop(tasks);
                 remove(&[group], notes);
             }
         }
@@ -197,25 +234,22 @@ impl Containment {
         )
     }
 
-    /// The group to clone the child into.
-    pub(crate) fn unified(&self) -> Option<&Path> {
-        self.unified.as_deref()
-    }
-
-    /// Files to which the child writes `0` to enter the version 1 groups.
-    pub(crate) fn tasks(&self) -> impl Iterator<Item = &File> {
-        self.version_1.iter().map(|(_, tasks)| tasks)
-    }
-
-    /// Whether this is limited for the operation as a whole.
-    pub(crate) fn limits(&self, controller: Controller, entered: bool) -> bool {
-        let group = self.limiting.get(&controller);
-        group.is_some_and(|group| entered || Some(group) != self.unified.as_ref())
+    /// What limits the operation as a whole.
+    pub(crate) fn limiting(&self) -> Vec<(Controller, By)> {
+        let by = |group| match Some(group) == self.unified.as_ref() {
+            true => By::Unified,
+            false => By::Version1,
+        };
+        self.limiting
+            .iter()
+            .map(|(controller, group)| (*controller, by(group)))
+            .collect()
     }
 
     /// What was asked for and is not as it should be, a sentence for each.
     pub(crate) fn shortcomings(&self, limits: &Limits, entered: bool) -> Vec<String> {
         let mut notes = Vec::new();
+        let limiting = self.limiting();
         if self.unified.is_some() && !entered {
             notes.push("the kernel did not let the script into its cgroup".to_owned());
         }
@@ -236,7 +270,7 @@ impl Containment {
                 "processor time is limited for each process in all, not as a share",
             ),
         ] {
-            if asked && !self.limits(controller, entered) {
+            if asked && !By::limits(&limiting, controller, entered) {
                 notes.push(format!(
                     "{instead}: no {} controller can be used here",
                     controller.name()
@@ -249,7 +283,7 @@ impl Containment {
     pub(crate) fn paths(&self) -> Vec<PathBuf> {
         self.unified
             .iter()
-            .chain(self.version_1.iter().map(|(path, _)| path))
+            .chain(&self.version_1)
             .cloned()
             .collect()
     }

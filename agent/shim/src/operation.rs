@@ -12,7 +12,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Pid, Uid, setsid};
 
-use crate::child::{Child, ChildError, Plan};
+use crate::child::{ChildError, Credentials, Plan, Waiting};
 use crate::confinement::Confined;
 use crate::containment::{Containment, Groups};
 use crate::ephemeral::Lease;
@@ -61,6 +61,7 @@ pub(crate) fn run(spools: Option<PathBuf>) -> ExitCode {
 /// What is made while there is no operation yet, so that one need not wait for it. Only the groups are always there.
 struct Ahead {
     groups: Groups,
+    child: Option<Waiting>,
     spool: Option<(Spool, Option<workspace::Spare>)>,
 }
 
@@ -68,9 +69,13 @@ impl Ahead {
     /// In the directory of all spools, where it is known. What cannot be made in it is made when there is an operation, and
     /// what is wrong is then told.
     fn make(spools: Option<PathBuf>) -> Self {
+        let groups = Groups::make();
+        // Before the spool: a lock is nothing to inherit.
+        let child = Waiting::fork(&groups).ok();
         let spool = spools.and_then(|spools| Spool::make_beside(&spools).ok());
         Self {
-            groups: Groups::make(),
+            groups,
+            child,
             spool: spool.map(|spool| {
                 let workspace = workspace::Spare::make(spool.path()).ok();
                 (spool, workspace)
@@ -79,6 +84,8 @@ impl Ahead {
     }
 
     fn remove(self) {
+        // A group with somebody in it cannot be removed.
+        drop(self.child);
         self.groups.remove();
         self.spool.inspect(|(spool, _)| spool.remove());
     }
@@ -101,6 +108,9 @@ fn spool_for(
     }
 }
 
+/// How long what is left to do waits in the end: the report is on its way meanwhile, and has the processors for itself.
+const AFTERWARDS: Duration = Duration::from_millis(5);
+
 /// From the description to the last event, and what is left to do after it.
 fn perform(
     spec: &Spec,
@@ -109,10 +119,15 @@ fn perform(
     signals: &SignalFd,
     journal: &mut Journal,
 ) {
-    let Ahead { groups, spool } = ahead;
+    let Ahead {
+        groups,
+        child,
+        spool,
+    } = ahead;
     let (mut spool, workspace) = match spool_for(spec, spool) {
         Ok(made) => made,
         Err(error) => {
+            drop(child);
             groups.remove();
             let reason = with_cause(&error);
             journal.emit(&Event::Failed {
@@ -127,6 +142,10 @@ fn perform(
         journal.attach(&spec.spool, events);
     }
     let mut notes = Vec::new();
+    let child = match child.and_then(Waiting::if_there) {
+        Some(child) => Ok(child),
+        None => Waiting::fork(&groups),
+    };
     let containment = groups.limit(&spec.limits, &mut notes);
     let mut left = None;
     let mut scene = Scene {
@@ -139,7 +158,7 @@ fn perform(
         journal,
         notes: &mut notes,
     };
-    let result = scene.prepare_and_run(workspace);
+    let result = scene.prepare_and_run(workspace, child);
     for text in notes.drain(..) {
         journal.record(&Event::Note { text });
     }
@@ -152,12 +171,15 @@ fn perform(
     }
     // Nobody waits for what follows. The groups are empty, and hold no file of the operation.
     step_back();
+    if spool.is_at_its_place()
+        && let Err(error) = journal.sync()
+    {
+        notes.push(format!("the spool could not be made durable: {error}"));
+    }
+    std::thread::sleep(AFTERWARDS);
     containment.remove(&mut notes);
     if spool.is_at_its_place() {
         workspace::remove_emptied(spool.path());
-        if let Err(error) = journal.sync() {
-            notes.push(format!("the spool could not be made durable: {error}"));
-        }
     } else {
         spool.remove();
     }
@@ -199,7 +221,12 @@ struct Scene<'a> {
 
 impl Scene<'_> {
     /// Takes the user and makes the directory, runs the script, and gives both back.
-    fn prepare_and_run(&mut self, spare: Option<workspace::Spare>) -> Result<Outcome, Never> {
+    fn prepare_and_run(
+        &mut self,
+        spare: Option<workspace::Spare>,
+        child: Result<Waiting, ChildError>,
+    ) -> Result<Outcome, Never> {
+        let child = child?;
         let user = Identity::take(&self.spec.user)?;
         let made = Workspace::make(
             spare,
@@ -219,7 +246,7 @@ impl Scene<'_> {
             }
         };
         let mut private_tmp = false;
-        let result = self.start_and_supervise(&user, &workspace, &mut private_tmp);
+        let result = self.start_and_supervise(child, &user, &workspace, &mut private_tmp);
         workspace.clear(self.spool.path(), self.notes);
         *self.left = workspace.left();
         user.release(!private_tmp, self.notes);
@@ -228,6 +255,7 @@ impl Scene<'_> {
 
     fn start_and_supervise(
         &mut self,
+        child: Waiting,
         user: &Identity,
         workspace: &Workspace,
         private_tmp: &mut bool,
@@ -249,7 +277,7 @@ impl Scene<'_> {
                 reason: "the spool cannot be written; is the disk full?".into(),
             }));
         }
-        let child = Child::fork(&plan(spec, user, workspace)?, containment)?;
+        let child = child.told(&plan(spec, user, workspace, containment)?)?;
         let ready = child
             .ready(self.signals)
             .map_err(|error| self.gone(child.pid, error.into()))?;
@@ -324,11 +352,12 @@ impl Scene<'_> {
     }
 }
 
-fn plan<'a>(
-    spec: &'a Spec,
+fn plan(
+    spec: &Spec,
     user: &Identity,
-    workspace: &'a Workspace,
-) -> Result<Plan<'a>, ChildError> {
+    workspace: &Workspace,
+    containment: &Containment,
+) -> Result<Plan, ChildError> {
     let text = |bytes: &[u8]| {
         CString::new(bytes).map_err(|e| ChildError {
             stage: Stage::Spec,
@@ -360,29 +389,32 @@ fn plan<'a>(
         .map(|v| text(format!("{}={}", v.name, v.value).as_bytes()))
         .collect::<Result<_, _>>()?;
     Ok(Plan {
-        interpreter: &spec.interpreter,
+        interpreter: spec.interpreter.clone(),
         argv,
         envp,
-        user: Uid::effective()
-            .is_root()
-            .then(|| (user.uid, user.gid, user.groups.clone())),
+        user: Uid::effective().is_root().then(|| Credentials {
+            uid: user.uid.as_raw(),
+            gid: user.gid.as_raw(),
+            groups: user.groups.iter().map(|group| group.as_raw()).collect(),
+        }),
         home: match &spec.user {
-            User::Ephemeral { .. } => "/".as_ref(),
-            User::Named { home, .. } => home,
+            User::Ephemeral { .. } => "/".into(),
+            User::Named { home, .. } => home.clone(),
         },
         confined: Confined {
             profile: spec.profile,
-            opened: &spec.opened,
+            opened: spec.opened.clone(),
             private: user.lease.is_some() || spec.profile != Profile::None,
             hidden: if user.uid.is_root() || spec.profile != Profile::None {
-                &spec.hidden
+                spec.hidden.clone()
             } else {
-                &[]
+                Vec::new()
             },
-            workspace: &workspace.path,
+            workspace: workspace.path.clone(),
             temporary: spec.limits.memory,
         },
-        limits: &spec.limits,
+        limits: spec.limits.clone(),
+        limiting: containment.limiting(),
         no_new_privs: spec.no_new_privs,
     })
 }

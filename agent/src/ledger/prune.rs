@@ -104,7 +104,10 @@ mod tests {
             operation.operation = *id;
             let accepted = ledger.accept(&operation, NOW).await.expect("writes");
             accepted.await.expect("is on disk");
-            let finished = ledger.finish(*id, &report, NOW).await.expect("writes");
+            let finished = ledger
+                .finish(*id, report.clone(), NOW)
+                .await
+                .expect("writes");
             finished.await.expect("is on disk");
             if *id != unheard {
                 let acknowledged = ledger.acknowledge(*id, Digest::of(b"head"), NOW);

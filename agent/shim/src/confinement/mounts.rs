@@ -26,7 +26,7 @@ const NONE: Option<&str> = None;
 
 /// As far as the machine allows; what it does not is noted.
 pub(super) fn set_apart(
-    wanted: &Confined<'_>,
+    wanted: &Confined,
     applied: &mut Confinement,
     notes: &mut Vec<String>,
 ) -> Result<(), ChildError> {
@@ -58,7 +58,7 @@ pub(super) fn set_apart(
     }
     // Opened in the new namespace: a mount of another one cannot be bound here.
     let workspace = open(
-        wanted.workspace,
+        &wanted.workspace,
         OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
         Mode::empty(),
     )
@@ -71,14 +71,14 @@ pub(super) fn set_apart(
     }
     let shared = covered.len();
     if !wanted.hidden.is_empty() {
-        applied.hidden_files = hide(wanted.hidden, &mut covered, notes);
+        applied.hidden_files = hide(&wanted.hidden, &mut covered, notes);
     }
     // A private directory that was just covered is shown again at its place.
     if covered
         .iter()
         .any(|place| wanted.workspace.starts_with(place))
     {
-        show(&workspace, wanted.workspace)
+        show(&workspace, &wanted.workspace)
             .map_err(|e| ChildError::setup("show the private directory", e))?;
     }
     for place in &covered[shared..] {
@@ -91,7 +91,7 @@ pub(super) fn set_apart(
 
 /// One file system for all of them, so that together they hold no more than the operation may have in memory: where no
 /// controller counts what is in them, nothing else limits it.
-fn cover_shared(wanted: &Confined<'_>, covered: &mut Vec<PathBuf>) -> Result<(), ChildError> {
+fn cover_shared(wanted: &Confined, covered: &mut Vec<PathBuf>) -> Result<(), ChildError> {
     for directory in SHARED_DIRECTORIES {
         // One that is a link to another, or into it (as /var/tmp to /tmp), is covered with it.
         if let Ok(real) = Path::new(directory).canonicalize()

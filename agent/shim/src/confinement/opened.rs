@@ -22,11 +22,11 @@ pub(super) struct Paths {
 
 /// Opens them as the script's user. One that cannot be opened, or in which Sluice's own files would be seen, is left out
 /// and noted: that gives nothing.
-pub(super) fn find(wanted: &Confined<'_>, applied: &Confinement, notes: &mut Vec<String>) -> Paths {
+pub(super) fn find(wanted: &Confined, applied: &Confinement, notes: &mut Vec<String>) -> Paths {
     let shown: &[PathBuf] = if applied.hidden_files {
         &[]
     } else {
-        wanted.hidden
+        &wanted.hidden
     };
     let mut all = |key: &str, paths: &[PathBuf]| -> Vec<OwnedFd> {
         let found = paths.iter().filter_map(|path| {

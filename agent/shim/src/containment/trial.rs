@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Controller, Groups};
+use super::{By, Controller, Groups};
 use crate::child;
 use crate::event::ContainmentKind;
 use crate::spec::Limits;
@@ -94,10 +94,11 @@ pub(crate) fn try_out() -> ExitCode {
         },
         &mut notes,
     );
-    let entered = containment.unified().is_some_and(child::can_enter);
+    let entered = containment.unified.as_deref().is_some_and(child::can_enter);
+    let limiting = containment.limiting();
     let limits = Controller::ALL
         .into_iter()
-        .filter(|controller| containment.limits(*controller, entered));
+        .filter(|controller| By::limits(&limiting, *controller, entered));
     let found = Found {
         kind: containment.kind(entered),
         limits: limits.collect(),
