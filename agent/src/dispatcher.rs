@@ -20,12 +20,13 @@ use sluice_protocol::message::operation::{Operation, Progress};
 use sluice_protocol::report::Report;
 use sluice_shim::spool;
 use sluice_transport::agent::AgentConnection;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use self::unread::{Left, Unread};
 use crate::at_work::MOST_CRASHES;
 use crate::audit::{Event, quoted};
 use crate::clock::now;
+use crate::exec::niceness;
 use crate::history::{self, Losses, Lost};
 use crate::journal::Journal;
 use crate::ledger::{Known, LedgerError, Open, Passed, Step};
@@ -50,12 +51,8 @@ const ROOM: Duration = Duration::from_millis(100);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);
 
-/// How long nothing is tidied up after an acknowledgement: what it is the answer to is still on its way to whoever waits for
-/// it, on a machine that has both ends.
-const AFTERWARDS: Duration = Duration::from_millis(2);
-
-/// How long what is left of an operation stays at most when the host has it all. It goes when another one is acknowledged and
-/// none is under way: what the acknowledgement went to disk with is mostly the next operation, which is about to start.
+/// How long what is left of an operation stays at most when the host has it all. It goes when another one is acknowledged:
+/// what the acknowledgement went to disk with is mostly the next operation, which is about to start.
 const LEFTOVERS: Duration = Duration::from_millis(200);
 
 /// What the dispatcher knows.
@@ -289,23 +286,11 @@ impl Agent {
         });
     }
 
-    /// Makes ready for the next operation and removes what is left of others: when nobody waits for the processors, and at
-    /// once where the next ones are here already. Not earlier than an acknowledgement: it would take processor time from what
-    /// is on the way to the host.
+    /// Makes ready for the next operation and removes what is left of others. Not earlier than an acknowledgement: it would
+    /// take processor time from what is on the way to the host.
     fn tidy_up(self: &Arc<Self>) {
-        let are_here = {
-            let operations = self.operations();
-            operations.open.values().any(|entry| !entry.acknowledged)
-        };
-        if are_here {
-            return self.prepare_spare();
-        }
-        let agent = Arc::clone(self);
-        tokio::spawn(async move {
-            tokio::time::sleep(AFTERWARDS).await;
-            agent.prepare_spare();
-            agent.remove_leftovers();
-        });
+        self.prepare_spare();
+        self.remove_leftovers();
     }
 
     fn remove_leftovers(self: &Arc<Self>) {
@@ -316,7 +301,7 @@ impl Agent {
         let agent = Arc::clone(self);
         // Where blocking is allowed: some file systems wait for the disk when they give space back.
         tokio::task::spawn_blocking(move || {
-            leftovers.into_iter().for_each(|id| agent.remove_spool(id));
+            niceness::aside(|| leftovers.into_iter().for_each(|id| agent.remove_spool(id)));
         });
     }
 
@@ -516,17 +501,26 @@ impl Agent {
             let report = match origin {
                 Origin::Arrived => {
                     // What the owner's policy asks the system for takes longest, so it is asked first.
-                    let run = operation::run(&agent, &operation, &journal, canceled, losses);
-                    let (report, ()) =
-                        tokio::join!(biased; run, agent.accept(&operation, &journal));
+                    let (handed_over, taken_in) = oneshot::channel();
+                    let run =
+                        operation::run(&agent, &operation, &journal, canceled, losses, taken_in);
+                    let accept = async {
+                        agent.accept(&operation, &journal).await;
+                        // Nobody waits for it any more where it does not come to a start.
+                        handed_over.send(()).ok();
+                    };
+                    let (report, ()) = tokio::join!(biased; run, accept);
                     report
                 }
                 Origin::Accepted => {
                     journal.accepted();
                     match agent.history.confirmed().await {
                         Ok(()) => {
+                            let (handed_over, taken_in) = oneshot::channel();
+                            handed_over.send(()).ok();
                             let losses = Losses::NONE;
-                            operation::run(&agent, &operation, &journal, canceled, losses).await
+                            operation::run(&agent, &operation, &journal, canceled, losses, taken_in)
+                                .await
                         }
                         Err(Lost) => not_started(Ending::Interrupted, history::NOTE),
                     }

@@ -28,7 +28,7 @@ use sluice_protocol::receipt::{Attestation, Attested};
 use sluice_protocol::report::Report;
 use sluice_protocol::units::Span;
 use sluice_shim::spec::{self, Spec};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::approval;
 use crate::at_work::Standing;
@@ -57,13 +57,14 @@ const AHEAD: usize = 64;
 type Signed = Result<Option<Attestation>, SignError>;
 
 /// Takes an operation to its report. Whatever happens there is one. Where the machine's history is lost once more than
-/// `losses`, it does not start any more.
+/// `losses`, it does not start any more; nor does it before it was handed to the ledger, which is when `taken_in` is sent.
 pub async fn run(
     agent: &Arc<Agent>,
     operation: &Arc<Operation>,
     journal: &Journal,
     canceled: Canceled,
     losses: Losses,
+    taken_in: oneshot::Receiver<()>,
 ) -> Report {
     let mut evaluation = Evaluation::default();
     let mut signed = None;
@@ -73,6 +74,7 @@ pub async fn run(
         journal,
         canceled,
         losses,
+        taken_in,
         &mut evaluation,
         &mut signed,
     );
@@ -232,6 +234,7 @@ async fn check_and_run(
     journal: &Journal,
     mut canceled: Canceled,
     losses: Losses,
+    taken_in: oneshot::Receiver<()>,
     evaluation: &mut Evaluation,
     signed: &mut Option<Signed>,
 ) -> Result<Report, Ending> {
@@ -274,6 +277,8 @@ async fn check_and_run(
     if agent.history.losses() != losses {
         return Err(Ending::Interrupted);
     }
+    // Where that failed, the ledger refuses the start.
+    taken_in.await.ok();
     // The shim makes everything ready while the start is put on disk, and starts nothing before it is told to. It has more to
     // do than the disk, so it learns first.
     let (waiting, recorded) = tokio::join!(

@@ -69,6 +69,11 @@ impl ForkServer {
         Ok(Self { socket, process })
     }
 
+    /// Its process, while it is there.
+    pub(super) fn id(&self) -> Option<u32> {
+        self.process.id()
+    }
+
     /// Asks for a shim. After an error the server is of no use any more.
     pub(super) async fn fork(&mut self) -> io::Result<Shim> {
         let (its_input, stdin) = pipe2(OFlag::O_CLOEXEC)?;

@@ -18,4 +18,5 @@ pub mod users;
 pub mod versions;
 
 mod fork_server;
+pub(crate) mod niceness;
 mod program;

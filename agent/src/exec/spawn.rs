@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -13,12 +13,13 @@ use sluice_shim::event::Event;
 use sluice_shim::format::OtherFormat;
 use sluice_shim::frame::Decoder;
 use sluice_shim::order;
-use sluice_shim::spec::{self, Spec};
+use sluice_shim::spec::Spec;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::sync::Mutex;
 
 use super::fork_server::{ForkServer, Shim, StartError};
+use super::niceness::{self, Niceness};
 use super::program::Program;
 use crate::exec::spool::{FollowError, Follower, sweep};
 
@@ -164,7 +165,7 @@ impl Launcher {
         if !spare.as_ref().is_some_and(Shim::waits) {
             let made = self.fork().await?;
             // It makes ready beside operations that somebody waits for.
-            set_niceness(&made, true);
+            niceness::of_process(made.id(), Niceness::Aside);
             *spare = Some(made);
         }
         Ok(())
@@ -236,6 +237,10 @@ impl Launcher {
                     source,
                 },
             })?;
+        // A fork of it that nobody waits for keeps nobody from the processors.
+        if let Some(id) = started.id() {
+            niceness::of_process(id, Niceness::Aside);
+        }
         let shim = started.fork().await.map_err(failed)?;
         *server = Some(started);
         Ok(shim)
@@ -346,7 +351,7 @@ impl Operation {
 
 /// A shim that does not read has not seen the end of the description: it starts nothing.
 async fn hand_over(mut shim: Shim, order: &[u8]) -> std::io::Result<Shim> {
-    set_niceness(&shim, false);
+    niceness::of_process(shim.id(), Niceness::Own);
     let written = tokio::time::timeout(HAND_OVER, async {
         shim.stdin.write_all(order).await?;
         shim.stdin.flush().await
@@ -359,43 +364,6 @@ async fn hand_over(mut shim: Shim, order: &[u8]) -> std::io::Result<Shim> {
             Err(std::io::ErrorKind::TimedOut.into())
         }
     }
-}
-
-/// Gives a shim the niceness of what nobody waits for, or the agent's own again. An agent that could not take it back gives
-/// none.
-#[allow(unsafe_code, reason = "nix has no setpriority")]
-fn set_niceness(shim: &Shim, ahead: bool) {
-    static OWN: OnceLock<Option<libc::c_int>> = OnceLock::new();
-    let own = *OWN.get_or_init(|| {
-        may_be_nicer().then(|| {
-            // SAFETY: plain integers; 0 is this process.
-            unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
-        })
-    });
-    if let Some(own) = own {
-        let niceness = if ahead {
-            own.saturating_add(spec::NICE_AHEAD)
-        } else {
-            own
-        };
-        // SAFETY: plain integers. Both callers have a shim that was alive a moment ago; should another process have got its
-        // id since, that one gets the agent's own niceness or some more, and no harm.
-        unsafe { libc::setpriority(libc::PRIO_PROCESS, shim.id(), niceness) };
-    }
-}
-
-/// Whether this process has CAP_SYS_NICE (number 23 in capabilities(7)) in effect.
-fn may_be_nicer() -> bool {
-    const SYS_NICE: u32 = 23;
-    std::fs::read_to_string("/proc/self/status")
-        .ok()
-        .and_then(|status| {
-            let line = status
-                .lines()
-                .find_map(|line| line.strip_prefix("CapEff:"))?;
-            u64::from_str_radix(line.trim(), 16).ok()
-        })
-        .is_some_and(|effective| effective & (1 << SYS_NICE) != 0)
 }
 
 #[cfg(test)]
