@@ -2,6 +2,7 @@
 //!
 //! - [`jobs`]: from a request to a result. Start with `jobs/submit.rs`.
 //! - [`library`]: stored scripts and their versions.
+//! - [`approvals`]: jobs above a threshold, which wait for other operators.
 //! - [`schedules`]: scripts that run by themselves.
 //! - [`link`]: the machines' connections.
 //! - [`plugins`]: gates: trusted, installed, bound.
@@ -26,6 +27,8 @@ pub mod folding;
 pub mod library;
 
 pub mod rollouts;
+
+pub mod approvals;
 
 pub mod schedules;
 

@@ -7,6 +7,7 @@ use sluice_protocol::ending::{State, Status};
 use sluice_protocol::ids::{JobId, OperationId};
 use sluice_protocol::units::{ByteSize, Span};
 
+use crate::approval::JobApproval;
 use crate::bytes::Base64;
 use crate::rollout::Rollout;
 use crate::script::{ScriptRef, ScriptUsed};
@@ -179,6 +180,9 @@ pub struct Job {
     /// How far its rollout is; null where it has none.
     #[serde(default)]
     pub rollout: Option<Rollout>,
+    /// Whose approval it waits or waited for; null where it was below every threshold.
+    #[serde(default)]
+    pub approval: Option<JobApproval>,
     /// The job of which this one runs what was blocked there until another operator approved it; null for others.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
@@ -268,10 +272,16 @@ pub struct ApproveJob {
     /// Names or ids of machines on which it was blocked; all of them where there are none.
     #[serde(default)]
     pub machines: Vec<String>,
-    /// How long what is approved may wait for its machine: a day where absent, seven at most.
+    /// How long what is approved may wait for its machine, or, of a job that is held, how long this approval counts while others
+    /// are missing: a day where absent, seven at most.
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "1h")]
     pub expires: Option<Span>,
+    /// Of a job that is held: what is approved, as `approval.digest` of the job said. Where that has changed since, nothing is
+    /// approved.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub digest: Option<Digest>,
 }
 
 /// `POST /v1/jobs/halt`.

@@ -8,6 +8,7 @@
 //! - [`whoami`]: who is asking.
 //! - [`job`], [`operation`], [`group`], [`event`], [`blob`]: running scripts.
 //! - [`rollout`], [`why`]: many machines one after the other, and what an operation waits for.
+//! - [`approval`]: jobs that wait for other operators, and what was approved in advance.
 //! - [`script`]: the script library.
 //! - [`schedule`], [`lockdown`]: running them by themselves, and not at all.
 //! - [`machine`], [`enroll_token`]: the fleet.
@@ -16,6 +17,7 @@
 //! - [`operator`], [`role`], [`token`]: who may do what.
 //! - [`audit`]: the record, and how anyone verifies it.
 
+pub mod approval;
 pub mod audit;
 pub mod binding;
 pub mod blob;

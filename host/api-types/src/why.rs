@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sluice_protocol::ending::State;
 
+use crate::approval::JobApproval;
 use crate::rollout::Paused;
 
 /// One thing that an operation waits for. Words are only ever added.
@@ -18,6 +19,8 @@ pub enum Reason {
         /// Who started it.
         by: String,
     },
+    /// The job is above a threshold of its tenant's approval policy.
+    Approval(JobApproval),
     /// The job's rollout is paused.
     Paused(Paused),
     /// Its batch has not begun.
@@ -52,6 +55,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Lockdown { since, by } => write!(f, "the lockdown of {by} since {since}"),
+            Self::Approval(approval) => approval.fmt(f),
             Self::Paused(paused) => write!(f, "the job to be resumed: {paused}"),
             Self::Batch { batch, of, begun } => {
                 write!(

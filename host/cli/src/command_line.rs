@@ -7,8 +7,8 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::commands::{
-    audit, completion, doctor, job, lockdown, login, machine, man, operator, plugin, role, run,
-    schedule, script, secret, token,
+    approval, audit, completion, doctor, job, lockdown, login, machine, man, operator, plugin,
+    role, run, schedule, script, secret, token,
 };
 use crate::error::Error;
 
@@ -70,6 +70,9 @@ pub(crate) enum Command {
     /// Secrets for scripts: set, rotate, list, revoke
     #[command(subcommand)]
     Secret(secret::SecretCommand),
+    /// Which jobs wait for other operators, and what is approved in advance
+    #[command(subcommand)]
+    Approval(approval::ApprovalCommand),
     /// Operators: create, list, roles, remove
     #[command(subcommand)]
     Operator(operator::OperatorCommand),
@@ -232,6 +235,19 @@ mod tests {
             "job halt --tenant t",
             "job approve j",
             "job approve j --machine a --machine b --expires 1h",
+            "job approve j --digest aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+            "job deny j",
+            "job deny j --reason x",
+            "approval policy show",
+            "approval policy set f --tenant t",
+            "approval policy revisions --tenant t",
+            "approval standing add --script s@3 --as root --targets 5",
+            "approval standing add --sha256 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa --as u --as default \
+             --param a=b --tag k=v --targets 5 --expires 30d --tenant t",
+            "approval standing add --script s --as u --no-param --targets 5",
+            "approval standing approve i",
+            "approval standing list --tenant t",
+            "approval standing revoke i",
             "machine enroll-token --uses 3 --expires 1d",
             "machine enroll-token --tag k=v --address 10.0.0.0/8 --address ::1 --approval manual --tenant t",
             "machine enroll-tokens --tenant t",

@@ -7,13 +7,19 @@
 //! ```
 //!
 //! Where anything is in the way nothing is made, and the refusal is on the record with every machine and digest.
+//!
+//! A job that waits for approvals as a whole goes another way (`held.rs`), with the same rules for who may.
 
 mod error;
+mod held;
+#[cfg(test)]
+mod held_tests;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
 
+use sluice_api_types::approval::DenyJob;
 use sluice_api_types::job::ApproveJob;
 use sluice_gate_client::APPROVAL_REQUIRED;
 use sluice_protocol::bundle::Source;
@@ -26,6 +32,7 @@ use uuid::Uuid;
 pub use self::error::{ApproveError, NotOpen};
 use super::approval::{Approval, Blocked};
 use super::authorize::Needs;
+use super::hold::Threshold;
 use super::request::{MOST_NAMES, bounded};
 use super::targets::Target;
 use super::{Order, RequestError, Selection, SubmitError, deliver, preflight, record, submit};
@@ -37,7 +44,7 @@ use crate::operators::{self, Actor, AuthenticationError, Permission};
 use crate::store::jobs::{self, JobRow};
 use crate::store::operations::{self, OperationRow};
 use crate::store::tokens::{self, Maker};
-use crate::store::{Connection, StoreError, approvals, rollouts, scripts};
+use crate::store::{Connection, StoreError, approvals, holds, rollouts, scripts};
 
 /// How long after it was blocked an operation can be approved.
 const OPEN: Span = Span::seconds(24 * 3600);
@@ -48,7 +55,8 @@ const LONGEST_EXPIRY: Span = Span::seconds(7 * 24 * 3600);
 /// The most operations that refusals are recorded for one by one.
 const ENTRIES: usize = 50;
 
-/// Approves operations of a job that policies blocked, and answers with the job that runs them.
+/// Approves operations of a job that policies blocked, and answers with the job that runs them; or a job that waits for
+/// approvals, and answers with that one.
 ///
 /// # Errors
 ///
@@ -61,16 +69,60 @@ pub async fn approve(
     now: UnixMillis,
 ) -> Result<JobId, ApproveError> {
     let asked = Asked::look_up(host, actor, job, &request).await?;
-    match accept(host, actor, &asked, &request, now).await {
-        Ok((id, queued)) => {
-            deliver::deliver_to_all(host, &actor.tenant, id, &queued, now).await;
-            Ok(id)
-        }
-        Err(error) => {
-            refused(host, actor, job, &asked, &error, now).await?;
-            Err(error)
-        }
+    let approved = match &asked.job {
+        Some(row) if asked.waits => held::approve(host, actor, &asked, row, &request, now)
+            .await
+            .map(|()| row.id),
+        _ => once_more(host, actor, &asked, &request, now).await,
+    };
+    if let Err(error) = &approved {
+        refused(host, actor, job, &asked, error, now).await?;
     }
+    approved
+}
+
+/// Denies a job that waits for approvals: what is held of it ends.
+///
+/// # Errors
+///
+/// It goes on waiting; the refusal is on the record.
+pub async fn deny(
+    host: &SharedHost,
+    actor: &Actor,
+    job: &str,
+    request: DenyJob,
+    now: UnixMillis,
+) -> Result<JobId, ApproveError> {
+    let asked = Asked::look_up(host, actor, job, &ApproveJob::default()).await?;
+    let denied = match (actor.require(Permission::ApproveJobs), &asked.job) {
+        (Err(denied), _) => Err(denied.into()),
+        (_, None) => Err(ApproveError::NoJob),
+        (_, Some(_)) if !asked.waits => Err(ApproveError::NotWaiting),
+        (_, Some(row)) => held::deny(host, actor, &asked, row, request, now)
+            .await
+            .map(|()| row.id),
+    };
+    if let Err(error) = &denied {
+        refused(host, actor, job, &asked, error, now).await?;
+    }
+    denied
+}
+
+/// The job that runs once more what was blocked, on its way.
+async fn once_more(
+    host: &SharedHost,
+    actor: &Actor,
+    asked: &Asked,
+    request: &ApproveJob,
+    now: UnixMillis,
+) -> Result<JobId, ApproveError> {
+    let made = accept(host, actor, asked, request, now).await?;
+    if made.waits {
+        host.rollouts.begin(made.job, actor.tenant.clone());
+    } else {
+        deliver::deliver_to_all(host, &actor.tenant, made.job, &made.queued, now).await;
+    }
+    Ok(made.job)
 }
 
 /// What a request is about, whoever makes it.
@@ -86,6 +138,16 @@ struct Asked {
     submitter: Option<Uuid>,
     /// Who made the approver's token, and the token of that one, and so on.
     makers: Vec<Maker>,
+    /// Whether the job as a whole waits for approvals.
+    waits: bool,
+}
+
+/// A job that an approval made.
+struct Made {
+    job: JobId,
+    queued: Vec<record::Queued>,
+    /// Whether it waits for the approval of others still.
+    waits: bool,
 }
 
 /// An operation that may be one to approve.
@@ -133,8 +195,16 @@ impl Asked {
                     Some(job) => tokens::find(conn, tenant, job.token)?,
                     None => None,
                 };
+                let waits = match &job {
+                    Some(job) => {
+                        !holds::is_let_go(conn, tenant, job.id)?
+                            && holds::has_held(conn, tenant, job.id)?
+                    }
+                    None => false,
+                };
                 Ok(Self {
                     job,
+                    waits,
                     submitter: submitted.map(|token| token.operator),
                     operations: candidates,
                     unknown,
@@ -201,16 +271,20 @@ async fn accept(
     asked: &Asked,
     request: &ApproveJob,
     now: UnixMillis,
-) -> Result<(JobId, Vec<record::Queued>), ApproveError> {
+) -> Result<Made, ApproveError> {
     actor.require(Permission::ApproveJobs)?;
     let job = asked.job.as_ref().ok_or(ApproveError::NoJob)?;
     not_their_own(actor, job, asked)?;
     let (tenant, id) = (actor.tenant.id, job.id);
-    if host
-        .store
-        .read(|conn| rollouts::find(conn, tenant, id))?
-        .is_some()
-    {
+    let ran_in_batches = host.store.read(|conn| {
+        let Some(row) = rollouts::find(conn, tenant, id)? else {
+            return Ok(false);
+        };
+        // One that waited for approvals has a rollout in any case, which is none where all was released at once.
+        let is_none = row.batches.ends.len() == 1 && row.batches.max_concurrency.is_none();
+        Ok::<_, StoreError>(!is_none || holds::find(conn, tenant, id)?.is_none())
+    })?;
+    if ran_in_batches {
         return Err(ApproveError::Rollout);
     }
     if request.machines.len() > MOST_NAMES {
@@ -228,7 +302,11 @@ async fn accept(
     let submitter = submitter(host, actor, job, now)?;
     let needs = needs(host, actor.tenant.id, job)?;
     needs.in_general(&submitter).map_err(SubmitError::from)?;
-    let order = order(host, job, approval.clone(), request)?;
+    let mut machines: Vec<_> = approval.blocked.iter().collect();
+    machines.sort_by_key(|(_, blocked)| blocked.operation);
+    let machines = machines.iter().map(|(id, _)| id.to_string()).collect();
+    let expires = request.expires.unwrap_or(DEFAULT_EXPIRY);
+    let order = order(host, tenant, job, machines, Some(approval.clone()), expires)?;
 
     let (targets, gates) = submit::look_up(host, actor.tenant.id, &order).await?;
     // What runs is the submitter's, who must have the right to it now, and the word for it is the approver's.
@@ -251,7 +329,10 @@ async fn accept(
             bundle_sha256,
         });
     }
-    let id = JobId::generate();
+    // A part of a job is above the thresholds that all of it would be above.
+    let of = job.targets;
+    let threshold = Threshold::ask(host, &submitter, &order, &targets, &plans, of, now).await?;
+    let (id, waits) = (JobId::generate(), threshold.waits());
     let recorded = record::job(
         host,
         &submitter,
@@ -261,14 +342,23 @@ async fn accept(
         targets,
         plans,
         None,
+        threshold,
         gates.revision,
         now,
     )
     .await?;
     Ok(match recorded {
-        record::Recorded::New(queued) => (id, queued),
+        record::Recorded::New(queued) => Made {
+            job: id,
+            queued,
+            waits,
+        },
         // Only what comes with a key can be a repetition.
-        record::Recorded::Repeated(earlier) => (earlier, Vec::new()),
+        record::Recorded::Repeated(earlier) => Made {
+            job: earlier,
+            queued: Vec::new(),
+            waits: false,
+        },
     })
 }
 
@@ -334,19 +424,23 @@ fn submitter(
     job: &JobRow,
     now: UnixMillis,
 ) -> Result<Actor, ApproveError> {
-    let submitter = host.store.read(|conn| {
-        operators::on_behalf_of(
-            conn,
-            &host.roles,
-            actor.tenant.id,
-            job.token,
-            &actor.source,
-            now,
-        )
-    });
-    submitter.map_err(|error| match error {
-        AuthenticationError::Store(error) => ApproveError::Store(error),
-        error => ApproveError::Submitter(error),
+    host.store
+        .read(|conn| submitter_in(conn, host, actor, job, now))
+}
+
+fn submitter_in(
+    conn: &Connection,
+    host: &SharedHost,
+    actor: &Actor,
+    job: &JobRow,
+    now: UnixMillis,
+) -> Result<Actor, ApproveError> {
+    let (tenant, source) = (actor.tenant.id, &actor.source);
+    operators::on_behalf_of(conn, &host.roles, tenant, job.token, source, now).map_err(|error| {
+        match error {
+            AuthenticationError::Store(error) => ApproveError::Store(error),
+            error => ApproveError::Submitter(error),
+        }
     })
 }
 
@@ -364,14 +458,15 @@ fn needs(host: &SharedHost, tenant: TenantId, job: &JobRow) -> Result<Needs, Sto
     ))
 }
 
-/// The job once more, for the machines that are approved.
+/// The job once more, for these machines.
 fn order(
     host: &SharedHost,
+    tenant: TenantId,
     job: &JobRow,
-    approval: Approval,
-    request: &ApproveJob,
+    machines: Vec<String>,
+    approval: Option<Approval>,
+    expires: Span,
 ) -> Result<Order, ApproveError> {
-    let tenant = approval.approver.tenant.id;
     let os = match &job.script {
         None => Vec::new(),
         Some(script) => host.store.read(|conn| {
@@ -386,8 +481,6 @@ fn order(
     };
     let source = Source::read(&job.submission)
         .map_err(|error| SubmitError::Request(RequestError::Script(error)))?;
-    let mut machines: Vec<_> = approval.blocked.iter().collect();
-    machines.sort_by_key(|(_, blocked)| blocked.operation);
     Ok(Order {
         submission: job.submission.clone(),
         source,
@@ -395,16 +488,16 @@ fn order(
         as_stored: job.as_stored,
         os,
         selection: Selection::Some {
-            named: machines.iter().map(|(id, _)| id.to_string()).collect(),
+            named: machines,
             tags: Vec::new(),
         },
         condition: None,
         rollout: None,
-        expires: request.expires.unwrap_or(DEFAULT_EXPIRY),
+        expires,
         no_queue: false,
         skip_security_scan: job.skip_security_scan,
         digest: Digest::of(format!("approve {}", job.id).as_bytes()),
-        approval: Some(approval),
+        approval,
     })
 }
 

@@ -11,7 +11,7 @@ use crate::fleet::Command;
 use crate::host::SharedHost;
 use crate::operators::Actor;
 use crate::store::operations::{self, From, OperationRow};
-use crate::store::{Connection, StoreError, jobs};
+use crate::store::{Connection, StoreError, holds, jobs};
 
 /// How many jobs one transaction cancels.
 const STEP: u32 = 100;
@@ -107,7 +107,7 @@ impl Canceling {
     }
 
     /// Cancels a job's open operations of these states in the caller's transaction; gives what is to be recorded.
-    fn add(
+    pub(super) fn add(
         &mut self,
         conn: &Connection,
         actor: &Actor,
@@ -186,6 +186,7 @@ pub fn end_all_of_machine(
     machine: MachineId,
     now: UnixMillis,
 ) -> Result<Vec<(JobId, State)>, StoreError> {
+    holds::lose_machine(conn, actor.tenant.id, machine)?;
     let (mut ended, mut events) = (Vec::new(), Vec::new());
     for operation in operations::open_of_machine(conn, actor.tenant.id, machine)? {
         let ending = match operation.state {

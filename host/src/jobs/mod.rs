@@ -6,6 +6,7 @@
 //! progress accepted, checking, running, output     (rides along with other commits)
 //! outcome  report -> stored result -> audit -> acknowledge after the commit
 //! expire   what could not start in time, and what fell silent
+//! hold     above a threshold of the tenant: nothing is delivered before others approve
 //! approve  what a policy blocked until somebody approves -> the same once more, with that word
 //! lockdown nothing is made or delivered until it is lifted
 //! ```
@@ -19,6 +20,7 @@ mod events;
 mod expire;
 mod fit;
 mod follow;
+mod hold;
 mod interrupt;
 mod lockdown;
 mod outcome;
@@ -34,7 +36,7 @@ mod targets;
 mod tests;
 mod why;
 
-pub use approve::{ApproveError, NotOpen, approve};
+pub use approve::{ApproveError, NotOpen, approve, deny};
 pub use cancel::{CancelError, Canceling, cancel, end_all_of_machine, halt};
 pub use deliver::{deliver_pending, pending};
 pub(crate) use deliver::{deliver_released, end_unsent};

@@ -10,7 +10,7 @@ use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::{Block, Ending};
 use sluice_protocol::gates::is_among;
 use sluice_protocol::ids::TenantId;
-use sluice_protocol::report::{Mode, Report};
+use sluice_protocol::report::{Finding, Mode, Report, Severity};
 
 use super::targets::Target;
 use super::{Order, fit};
@@ -33,6 +33,8 @@ pub(super) struct Plan {
     pub(super) bundle_sha256: Option<Digest>,
     /// How it ends here and now, where it does.
     pub(super) ended: Option<Report>,
+    /// The gravest finding of a gate that may block.
+    pub(super) worst: Option<Severity>,
 }
 
 /// The gates of a tenant at one moment.
@@ -170,6 +172,9 @@ impl Preflight<'_> {
         };
         let evaluation = sluice_gate_client::evaluate(gates, &input).await;
         let bundle_sha256 = evaluation.bundle.map(|(_, digest)| digest);
+        let counts = |finding: &&Finding| finding.mode == Mode::Enforce;
+        let findings = evaluation.findings.iter().filter(counts);
+        let worst = findings.map(|finding| finding.severity).max();
         let ending = match (evaluation.ended, bundle_sha256) {
             (Some(ending), _) => Some(ending),
             (None, Some(_)) => None,
@@ -193,12 +198,14 @@ impl Preflight<'_> {
         Plan {
             bundle_sha256,
             ended,
+            worst,
         }
     }
 
     fn ended(&self, ending: Ending) -> Plan {
         Plan {
             bundle_sha256: None,
+            worst: None,
             ended: Some(Report::without_process(ending, self.now.to_wire())),
         }
     }

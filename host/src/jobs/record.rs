@@ -14,6 +14,7 @@ use sluice_protocol::secret;
 use sluice_protocol::units::Span;
 
 use super::approval::Approval;
+use super::hold::Threshold;
 use super::outcome::{Ended, events_of_end};
 use super::preflight::Plan;
 use super::targets::Target;
@@ -233,9 +234,11 @@ pub(super) async fn job(
     targets: Vec<Target>,
     plans: Vec<Plan>,
     batches: Option<Batches>,
+    threshold: Threshold,
     gates_revision: u64,
     now: UnixMillis,
 ) -> Result<Recorded, SubmitError> {
+    let batches = threshold.batches(batches, targets.len() as u64);
     let ids: Vec<OperationId> = targets.iter().map(|_| OperationId::generate()).collect();
     let confided = confided(host, actor, &order, &targets, &ids).await?;
     let not_after = now.plus(order.expires);
@@ -261,7 +264,6 @@ pub(super) async fn job(
             by: approval.approver.name.clone(),
         }),
     };
-    let approval = order.approval;
     // A machine that is connected now gets its operation right after the commit. It counts as delivered from the commit
     // on: if the host stops in between, nobody may believe that no byte was sent.
     let mut connected = HashSet::new();
@@ -342,21 +344,17 @@ pub(super) async fn job(
         .iter()
         .filter_map(|(_, ended)| ended.as_ref().map(|report| report.ending.state()))
         .collect();
-    let rollout =
-        batches.map(|batches| RolloutRow::new(id, actor.tenant.id, batches, order.no_queue));
+    let beside = Beside {
+        rollout: batches
+            .map(|batches| RolloutRow::new(id, actor.tenant.id, batches, order.no_queue)),
+        approval: order.approval,
+        threshold,
+    };
     let writer = actor.clone();
     let earlier = host
         .store
         .write(move |conn| {
-            let earlier = write_job(
-                conn,
-                &writer,
-                &job,
-                approval.as_ref(),
-                operations,
-                rollout,
-                now,
-            )?;
+            let earlier = write_job(conn, &writer, &job, &beside, operations, now)?;
             if earlier.is_none() {
                 confided.store(conn, writer.tenant.id, &open)?;
             }
@@ -392,13 +390,19 @@ async fn confided(
     Ok(Confided::seal(host, actor.tenant.id, names, operations.collect()).await?)
 }
 
+/// What is stored beside a job.
+struct Beside {
+    approval: Option<Approval>,
+    rollout: Option<RolloutRow>,
+    threshold: Threshold,
+}
+
 fn write_job(
     conn: &Connection,
     actor: &Actor,
     job: &JobRow,
-    approval: Option<&Approval>,
+    beside: &Beside,
     operations: Vec<(OperationRow, Option<Report>)>,
-    rollout: Option<RolloutRow>,
     now: UnixMillis,
 ) -> Result<Option<JobId>, SubmitError> {
     if let Some(earlier) = repetition(
@@ -419,13 +423,14 @@ fn write_job(
         library::still_runs(conn, actor.tenant.id, script)?;
     }
     jobs::insert(conn, actor.tenant.id, job)?;
-    if let Some(rollout) = &rollout {
+    if let Some(rollout) = &beside.rollout {
         rollouts::insert(conn, rollout)?;
     }
     let mut events = Vec::with_capacity(operations.len());
+    events.extend(beside.threshold.store(conn, actor, job, &operations, now)?);
     for (operation, ended) in operations {
         operations::insert(conn, &operation)?;
-        if let Some(approval) = approval {
+        if let Some(approval) = &beside.approval {
             events.push(approval.use_for(conn, job, &operation, now)?);
         }
         match ended {

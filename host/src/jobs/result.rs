@@ -10,10 +10,12 @@ use sluice_protocol::ids::{JobId, OperationId};
 use sluice_protocol::message::operation::{Chunk, OutputStream};
 use sluice_protocol::report::{Exit, Report, StreamEnd, lost_marker};
 
+use super::hold;
 use super::why::{OfJob, has_not_started};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::rollouts;
+use crate::store::holds;
 use crate::store::jobs;
 use crate::store::operations::{self, OperationRow};
 use crate::store::output::{self, Piece};
@@ -32,9 +34,12 @@ pub async fn job(host: &SharedHost, tenant: &Tenant, id: JobId) -> Result<Option
     };
     let extent = Extent::of_rows(usize::try_from(job.targets).unwrap_or(usize::MAX));
     let host = host.clone();
-    let (rollout, operations) = store
+    let (rollout, approval, operations) = store
         .look(extent, move |conn| {
             let rows = operations::of_job(conn, tenant_id, id)?;
+            let approval = holds::find(conn, tenant_id, id)?
+                .map(|row| hold::show(conn, &row, UnixMillis::now()))
+                .transpose()?;
             let rollout = crate::store::rollouts::find(conn, tenant_id, id)?
                 .map(|row| rollouts::show(conn, &row))
                 .transpose()?;
@@ -53,7 +58,7 @@ pub async fn job(host: &SharedHost, tenant: &Tenant, id: JobId) -> Result<Option
                     Ok(summary(row, why))
                 })
                 .collect::<Result<Vec<_>, StoreError>>()?;
-            Ok::<_, StoreError>((rollout, operations))
+            Ok::<_, StoreError>((rollout, approval, operations))
         })
         .await?;
     Ok(Some(Job {
@@ -66,6 +71,7 @@ pub async fn job(host: &SharedHost, tenant: &Tenant, id: JobId) -> Result<Option
         approves: job.approved.as_ref().map(|approved| approved.job),
         approved_by: job.approved.map(|approved| approved.by),
         rollout,
+        approval,
         operations,
     }))
 }

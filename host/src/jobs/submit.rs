@@ -7,6 +7,7 @@ use sluice_protocol::ending::State;
 use sluice_protocol::ids::{JobId, TenantId};
 
 use super::authorize::Needs;
+use super::hold::Threshold;
 use super::preflight::{self, GatesInForce};
 use super::targets::{self, Target};
 use super::{Locked, Order, RequestError, deliver, record};
@@ -105,8 +106,9 @@ async fn accept(
     let (targets, gates) = look_up(host, actor.tenant.id, &order).await?;
     needs.on(host, actor, &order, &targets).await?;
     let batches = batches(&order, &targets)?;
-    let is_rollout = batches.is_some();
     let plans = preflight::check(host, actor, &order, &targets, &gates, now).await?;
+    let threshold = Threshold::ask(host, actor, &order, &targets, &plans, 0, now).await?;
+    let is_rollout = batches.is_some() || threshold.waits();
     record::job(
         host,
         actor,
@@ -116,6 +118,7 @@ async fn accept(
         targets,
         plans,
         batches,
+        threshold,
         gates.revision,
         now,
     )
@@ -356,6 +359,11 @@ pub enum SubmitError {
         "what was blocked on {0} was approved before, and an approval is used once; nothing was approved (sluice job list)"
     )]
     ApprovedBefore(String),
+    /// What was asked is not what counts.
+    #[error(
+        "the approval policy of this tenant, or the standing approval that counted, was changed at the same moment; no job was made, submit it again"
+    )]
+    ApprovalChanged,
     /// Nothing may start now.
     #[error(transparent)]
     Locked(Locked),

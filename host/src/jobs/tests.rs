@@ -1090,6 +1090,7 @@ async fn a_script_that_is_archived_while_its_job_is_judged_makes_no_job() {
         Vec::new(),
         Vec::new(),
         None,
+        hold::Threshold::default(),
         1,
         NOW,
     )

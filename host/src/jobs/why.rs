@@ -1,26 +1,34 @@
 //! What an operation waits for that has not started: from what is known of it to a list of reasons.
 
+use sluice_api_types::approval::{ApprovalState, JobApproval};
 use sluice_api_types::why::Reason;
 use sluice_protocol::ending::State;
 
+use super::hold;
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::rollouts;
 use crate::store::lockdown::{self, LockdownRow};
 use crate::store::operations::OperationRow;
 use crate::store::rollouts::RolloutRow;
-use crate::store::{Connection, StoreError, machines};
+use crate::store::{Connection, StoreError, holds, machines};
 
 /// What is known of a job: the same for all of its operations.
 #[derive(Debug)]
 pub(super) struct OfJob {
     rollout: Option<RolloutRow>,
     lockdown: Option<LockdownRow>,
+    /// Where it waits for that.
+    approval: Option<JobApproval>,
 }
 
 impl OfJob {
     pub(super) fn read(conn: &Connection, operation: &OperationRow) -> Result<Self, StoreError> {
+        let approval = holds::find(conn, operation.tenant, operation.job)?
+            .map(|row| hold::show(conn, &row, UnixMillis::now()))
+            .transpose()?;
         Ok(Self {
+            approval: approval.filter(|approval| approval.state == ApprovalState::Waiting),
             rollout: crate::store::rollouts::find(conn, operation.tenant, operation.job)?,
             lockdown: lockdown::current(conn)?,
         })
@@ -49,6 +57,7 @@ impl OfJob {
             batch: operation.batch,
             rollout: self.rollout.as_ref(),
             lockdown: self.lockdown.as_ref(),
+            approval: self.approval.as_ref(),
             away,
         }))
     }
@@ -64,6 +73,8 @@ struct Facts<'a> {
     batch: Option<u64>,
     rollout: Option<&'a RolloutRow>,
     lockdown: Option<&'a LockdownRow>,
+    /// Where the job waits for that.
+    approval: Option<&'a JobApproval>,
     /// Where the machine is not connected: when it was last.
     away: Option<Option<UnixMillis>>,
 }
@@ -78,6 +89,9 @@ fn why(facts: &Facts<'_>) -> Vec<Reason> {
             since: row.since.to_string(),
             by: row.operator.clone(),
         });
+    }
+    if let (State::Held, Some(approval)) = (state, facts.approval) {
+        reasons.push(Reason::Approval(approval.clone()));
     }
     if let (State::Held, Some(row)) = (state, facts.rollout) {
         reasons.extend(rollouts::paused(row).map(Reason::Paused));
@@ -138,6 +152,7 @@ mod tests {
             batch: Some(batch),
             rollout: None,
             lockdown: None,
+            approval: None,
             away,
         };
         let offline = serde_json::json!({"reason": "offline", "since": now});

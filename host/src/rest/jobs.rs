@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::header::ACCEPT;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
+use sluice_api_types::approval::DenyJob;
 use sluice_api_types::event::JOB;
 use sluice_api_types::group::Groups;
 use sluice_api_types::job::{
@@ -220,7 +221,8 @@ pub(super) async fn resume_job(
 }
 
 /// Approves what a policy blocked until another operator approves it, and makes the job that runs it: the same bundle, on
-/// the same machines, as the operator who submitted it. Needs `ApproveJobs`; nobody approves their own.
+/// the same machines, as the operator who submitted it. Of a job that waits for approvals as a whole it counts as one, and the
+/// answer is that job. Needs `ApproveJobs`; nobody approves their own.
 #[utoipa::path(post, path = "/v1/jobs/{job}/approve", params(("job" = String, Path)), request_body = ApproveJob, responses((status = 201, body = Job)))]
 pub(super) async fn approve_job(
     State(host): State<SharedHost>,
@@ -234,6 +236,24 @@ pub(super) async fn approve_job(
             .await?
             .ok_or_else(|| no_job(&id.to_string()))?;
         Ok((StatusCode::CREATED, Answer(made)))
+    })
+    .await
+}
+
+/// Denies a job that waits for approvals: what is held of it is canceled. Needs `ApproveJobs`.
+#[utoipa::path(post, path = "/v1/jobs/{job}/deny", params(("job" = String, Path)), request_body = DenyJob, responses((status = 200, body = Job)))]
+pub(super) async fn deny_job(
+    State(host): State<SharedHost>,
+    Operator(actor): Operator,
+    Path(job): Path,
+    Body(request): Body<DenyJob>,
+) -> Result<Answer<Job>, Refusal> {
+    uninterrupted(async move {
+        let id = jobs::deny(&host, &actor, &job, request, UnixMillis::now()).await?;
+        let denied = jobs::job(&host, &actor.tenant, id)
+            .await?
+            .ok_or_else(|| no_job(&id.to_string()))?;
+        Ok(Answer(denied))
     })
     .await
 }

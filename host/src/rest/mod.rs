@@ -1,6 +1,7 @@
 //! The API for operators: one file for each resource. `/v1/openapi.json` is made from the routes below, and committed as
 //! `host/openapi.json`.
 
+mod approvals;
 mod audit;
 mod auth;
 mod bindings;
@@ -94,6 +95,18 @@ fn routes() -> OpenApiRouter<SharedHost> {
         .routes(routes!(jobs::pause_job))
         .routes(routes!(jobs::resume_job))
         .routes(routes!(jobs::approve_job))
+        .routes(routes!(jobs::deny_job))
+        .routes(routes!(
+            approvals::get_approval_policy,
+            approvals::set_approval_policy
+        ))
+        .routes(routes!(approvals::list_policy_revisions))
+        .routes(routes!(
+            approvals::list_standing_approvals,
+            approvals::add_standing_approval
+        ))
+        .routes(routes!(approvals::revoke_standing_approval))
+        .routes(routes!(approvals::approve_standing_approval))
         .routes(routes!(jobs::halt_jobs))
         .routes(routes!(
             lockdown::get_lockdown,

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use sluice_api_types::problem::{PROBLEM_JSON, Problem};
 use sluice_protocol::causes::Causes;
 
+use crate::approvals::{ChangePolicyError, StandingError};
 use crate::blobs::BlobError;
 use crate::fleet::{ChangeError, EnrollError};
 use crate::jobs::{ApproveError, CancelError, LockdownError, NotOpen, SubmitError};
@@ -200,6 +201,9 @@ impl From<SubmitError> for Refusal {
                 Self::new(StatusCode::CONFLICT, "approved-before", detail)
             }
             SubmitError::Locked(_) => Self::new(StatusCode::LOCKED, "locked-down", detail),
+            SubmitError::ApprovalChanged => {
+                Self::new(StatusCode::CONFLICT, "approval-changed", detail)
+            }
             SubmitError::Store(error) => error.into(),
         }
     }
@@ -348,6 +352,35 @@ impl From<rollouts::ChangeError> for Refusal {
     }
 }
 
+impl From<ChangePolicyError> for Refusal {
+    fn from(error: ChangePolicyError) -> Self {
+        match error {
+            ChangePolicyError::Policy(_) => Self::invalid(error.to_string()),
+            ChangePolicyError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<StandingError> for Refusal {
+    fn from(error: StandingError) -> Self {
+        use StandingError as E;
+        let detail = error.to_string();
+        match error {
+            E::NoStanding(_) => Self::not_found("standing-approval-not-found", detail),
+            E::Script(error) => error.into(),
+            E::Before(_) => Self::new(StatusCode::CONFLICT, "approved-before", detail),
+            E::TooMany => Self::new(StatusCode::CONFLICT, "too-many", detail),
+            E::NoScript
+            | E::NoUser
+            | E::NoTargets
+            | E::Expires(_)
+            | E::Names(_)
+            | E::TooManyNames => Self::invalid(detail),
+            E::Store(error) => error.into(),
+        }
+    }
+}
+
 impl From<ApproveError> for Refusal {
     fn from(error: ApproveError) -> Self {
         use ApproveError as E;
@@ -363,7 +396,12 @@ impl From<ApproveError> for Refusal {
             E::NotOpen(NotOpen::Before { .. }) => conflict("approved-before", detail),
             E::NotOpen(NotOpen::Late { .. }) => conflict("approval-too-late", detail),
             E::Submitter(_) => conflict("submitter-not-good", detail),
-            E::Changed { .. } => conflict("approval-void", detail),
+            E::Changed { .. } | E::Digest(_) => conflict("approval-void", detail),
+            E::NotWaiting => conflict("nothing-to-approve", detail),
+            E::Part => conflict("approval-of-part", detail),
+            E::WaitedLong(_) => conflict("approval-too-late", detail),
+            E::Again(_) => conflict("approved-before", detail),
+            E::OneWith { .. } => Self::new(StatusCode::FORBIDDEN, "own-approval", detail),
             E::Submit(error) => error.into(),
             E::Store(error) => error.into(),
         }

@@ -135,6 +135,7 @@ fn body_for(path: &str) -> Value {
         "/v1/plugins" => json!({"component": "", "signature": ""}),
         "/v1/bindings" | "/v1/plugins/backtest" => json!({"plugin": "x"}),
         "/v1/tokens" => json!({"name": "x", "permissions": []}),
+        "/v1/standing-approvals" => json!({"targets": 1}),
         "/v1/scripts" => json!({"name": "x", "script": "IyEvYmluL3NoCg=="}),
         "/v1/secrets/x" | "/v1/secrets/x/rotate" => json!({"value": "aHVudGVyMjI="}),
         _ => json!({}),

@@ -13,7 +13,7 @@ use crate::jobs;
 use crate::store::operations::OperationRow;
 use crate::store::rollouts::{PausedRow, RolloutRow};
 use crate::store::tenants::Tenant;
-use crate::store::{Connection, StoreError, lockdown, operations, rollouts};
+use crate::store::{Connection, StoreError, holds, lockdown, operations, rollouts};
 
 /// How many operations one transaction releases: others wait meanwhile.
 const STEP: u64 = 1000;
@@ -87,6 +87,11 @@ fn next(conn: &Connection, row: &RolloutRow, now: UnixMillis) -> Result<Step, St
         paused: row.state == RolloutState::Paused,
         counts: &counts,
     });
+    if matches!(step, Step::Release { .. } | Step::Stop { .. })
+        && !holds::is_let_go(conn, row.tenant, row.job)?
+    {
+        return Ok(Step::Wait);
+    }
     if matches!(step, Step::Release { .. }) {
         let not_after = crate::store::jobs::not_after(conn, row.tenant, row.job)?;
         // What is overdue the sweeper ends; what is locked down stays as it is.

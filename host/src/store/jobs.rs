@@ -219,6 +219,25 @@ pub fn not_after(
     )
 }
 
+/// Lets machines wait for gates of this revision at least before they run the job.
+///
+/// # Errors
+///
+/// Where the database cannot be written.
+pub fn raise_gates_revision(
+    conn: &Connection,
+    tenant: TenantId,
+    id: JobId,
+    revision: u64,
+) -> Result<(), StoreError> {
+    change(
+        conn,
+        "UPDATE jobs SET gates_revision = max(gates_revision, ?) WHERE tenant = ? AND id = ?",
+        params![signed(revision), tenant.to_string(), id.to_string()],
+    )?;
+    Ok(())
+}
+
 /// The digest of the job's script.
 ///
 /// # Errors

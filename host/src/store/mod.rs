@@ -11,12 +11,14 @@ mod error;
 mod open;
 mod row;
 
+pub mod approval_policies;
 pub mod approvals;
 pub mod audit;
 pub mod bindings;
 pub mod blobs;
 pub mod enroll_tokens;
 pub mod history;
+pub mod holds;
 pub mod jobs;
 pub mod lockdown;
 pub mod machines;
@@ -31,6 +33,7 @@ pub mod rollouts;
 pub mod schedules;
 pub mod scripts;
 pub mod secrets;
+pub mod standing_approvals;
 pub mod tenants;
 pub mod tokens;
 

@@ -192,6 +192,7 @@ fn migrations() -> Migrations<'static> {
         Migration::up(include_str!("../../migrations/0012_operators.sql")),
         Migration::up(include_str!("../../migrations/0013_history.sql")),
         Migration::up(include_str!("../../migrations/0014_as_stored.sql")),
+        Migration::up(include_str!("../../migrations/0015_holds.sql")),
     ])
 }
 

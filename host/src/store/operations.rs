@@ -314,7 +314,10 @@ pub fn overdue(
     all(
         conn,
         operations!(
-            "WHERE ended = 0 AND CASE WHEN state IN ('held', 'queued')
+            "WHERE ended = 0 AND CASE
+                 WHEN state = 'held' AND EXISTS (SELECT 1 FROM holds WHERE holds.job = operations.job
+                     AND holds.state = 'waiting' AND holds.until < ?1) THEN 1
+                 WHEN state IN ('held', 'queued')
                  THEN (SELECT not_after FROM jobs WHERE jobs.id = operations.job) < ?1
                  ELSE silence_after < ?1 END
              ORDER BY silence_after LIMIT ?2"

@@ -2,8 +2,8 @@
 
 use crate::command_line::{Command, CommandLine};
 use crate::commands::{
-    audit, completion, doctor, job, lockdown, login, machine, man, operator, plugin, role,
-    run as run_command, schedule, script, secret, token,
+    approval, audit, completion, doctor, job, lockdown, login, machine, man, operator, plugin,
+    role, run as run_command, schedule, script, secret, token,
 };
 use crate::error::Error;
 
@@ -30,6 +30,7 @@ pub(crate) fn run(command_line: CommandLine) -> Result<u8, Error> {
             Command::Plugin(command) => plugin::run(&global, command).await,
             Command::Secret(command) => secret::run(&global, command).await,
             Command::Operator(command) => operator::run(&global, command).await,
+            Command::Approval(command) => approval::run(&global, command).await,
             Command::Role(command) => role::run(&global, command).await,
             Command::Token(command) => token::run(&global, command).await,
             Command::Audit(command) => audit::run(&global, command).await,

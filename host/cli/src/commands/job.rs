@@ -4,9 +4,11 @@ mod fold;
 mod receipts;
 
 use clap::Subcommand;
+use sluice_api_types::approval::{ApprovalState, DenyJob, JobApproval};
 use sluice_api_types::job::{ApproveJob, Canceled, HaltJobs, Job, JobSummary};
 use sluice_api_types::operation::{Gaps, InvalidGaps, LOST, OperationResult};
 use sluice_api_types::rollout::Rollout;
+use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::OperationId;
 use sluice_protocol::message::operation::OutputStream;
 use sluice_protocol::report::CheckStatus;
@@ -78,16 +80,27 @@ pub(crate) enum JobCommand {
         #[arg(long, value_name = "T")]
         tenant: Option<String>,
     },
-    /// Approve what a policy blocked until another operator does; makes the job that runs it
+    /// Approve a job that waits for other operators; or what a policy blocked until one does, which makes the job that runs it
     Approve {
         /// The job's id
         job: String,
         /// Only on this machine (again for more); all on which it was blocked where absent
         #[arg(long = "machine", value_name = "MACHINE")]
         machines: Vec<String>,
-        /// How long it may wait for its machine (1d where absent, 7d at most)
+        /// How long it may wait for its machines, or the approval counts while others are missing (1d where absent, 7d at most)
         #[arg(long, value_name = "DURATION")]
         expires: Option<Span>,
+        /// Only if this is what there is to approve still (approves sha256 of sluice job show)
+        #[arg(long, value_name = "SHA256")]
+        digest: Option<Digest>,
+    },
+    /// End a job that waits for other operators
+    Deny {
+        /// The job's id
+        job: String,
+        /// Why, for the record
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
     },
 }
 
@@ -142,7 +155,16 @@ pub(crate) async fn run(global: &Global, command: JobCommand) -> Result<u8, Erro
             job,
             machines,
             expires,
-        } => approve(global, &job, ApproveJob { machines, expires }).await,
+            digest,
+        } => {
+            let request = ApproveJob {
+                machines,
+                expires,
+                digest,
+            };
+            approve(global, &job, &request).await
+        }
+        JobCommand::Deny { job, reason } => deny(global, &job, &DenyJob { reason }).await,
     }
 }
 
@@ -207,6 +229,7 @@ async fn show(global: &Global, job: &str, format: Option<Format>) -> Result<u8, 
             ("approves", job.approves.map(|job| job.to_string())),
             ("approved by", job.approved_by.clone()),
         ];
+        fields.extend(job.approval.iter().flat_map(approval_fields));
         fields.extend(job.rollout.iter().flat_map(rollout_fields));
         output::print(&output::record(&fields))?;
     }
@@ -424,6 +447,30 @@ async fn change(global: &Global, job: &str, verb: &str) -> Result<u8, Error> {
     Ok(exit::SUCCESS)
 }
 
+/// What a job waits or waited for, for people.
+fn approval_fields(approval: &JobApproval) -> Vec<(&'static str, Option<String>)> {
+    let mut fields = vec![(
+        "approval",
+        Some(match approval.state {
+            ApprovalState::Waiting => format!("waits for {approval}"),
+            state => format!(
+                "{} ({} were needed, because {})",
+                state.as_str(),
+                approval.needed,
+                approval.because.join(", and ")
+            ),
+        }),
+    )];
+    let by = approval.approved.iter().map(|one| {
+        let word = format!("{} at {}", one.by, one.at);
+        ("approved by", Some(word))
+    });
+    fields.extend(by);
+    fields.push(("standing approval", approval.standing.clone()));
+    fields.push(("approves sha256", Some(approval.digest.to_string())));
+    fields
+}
+
 /// How far a rollout is, for people.
 fn rollout_fields(rollout: &Rollout) -> Vec<(&'static str, Option<String>)> {
     let up_to: Vec<String> = rollout.batches.iter().map(u64::to_string).collect();
@@ -457,18 +504,37 @@ fn rollout_fields(rollout: &Rollout) -> Vec<(&'static str, Option<String>)> {
     ]
 }
 
-async fn approve(global: &Global, job: &str, request: ApproveJob) -> Result<u8, Error> {
-    let made: Job = Client::new(global)?
+async fn approve(global: &Global, job: &str, request: &ApproveJob) -> Result<u8, Error> {
+    let client = Client::new(global)?;
+    let made: Job = client
         .post(&["jobs", job, "approve"])?
-        .body(&request)
+        .body(request)
         .json()
         .await?;
+    tell_of(global, &made)
+}
+
+async fn deny(global: &Global, job: &str, request: &DenyJob) -> Result<u8, Error> {
+    let client = Client::new(global)?;
+    let denied: Job = client
+        .post(&["jobs", job, "deny"])?
+        .body(request)
+        .json()
+        .await?;
+    tell_of(global, &denied)
+}
+
+/// Where a job and its operations are.
+fn tell_of(global: &Global, made: &Job) -> Result<u8, Error> {
     if global.json {
-        output::json_line(&made)?;
+        output::json_line(made)?;
         return Ok(exit::SUCCESS);
     }
     let job = made.job.to_string();
     let mut fields = vec![("job", Some(job))];
+    for field in made.approval.iter().flat_map(approval_fields) {
+        fields.push(field);
+    }
     fields.extend(made.operations.iter().map(|operation| {
         let state = operation.state.as_str().to_owned();
         let message = operation.message.clone();

@@ -2,6 +2,7 @@
 
 mod dispatch;
 
+pub(crate) mod approval;
 pub(crate) mod audit;
 pub(crate) mod completion;
 pub(crate) mod doctor;

@@ -97,6 +97,39 @@ pub enum ApproveError {
         /// Of what would run.
         bundle_sha256: Digest,
     },
+    /// It does not wait as a whole.
+    #[error(
+        "this job does not wait for approvals (it was approved, denied, canceled or has expired, or never did); nothing was done (sluice job show)"
+    )]
+    NotWaiting,
+    /// It waits as a whole.
+    #[error(
+        "this job waits for approvals as a whole, and some of its machines cannot be approved alone; nothing was approved, leave the machines out"
+    )]
+    Part,
+    /// It is over.
+    #[error(
+        "this job waited for approvals until {0}; nothing was approved, have it submitted again"
+    )]
+    WaitedLong(UnixMillis),
+    /// Something else than what was seen.
+    #[error(
+        "what there is to approve of this job is not what was seen (it is {0} now): its gates or machines have changed since; nothing was approved (sluice job show)"
+    )]
+    Digest(Digest),
+    /// Once counts once.
+    #[error("{0} has approved this job already, and counts once; nothing was changed")]
+    Again(String),
+    /// Two who may be one person.
+    #[error(
+        "the token of {approver} and that of {other}, who has approved this job already, come from each other, and count once; nothing was approved, an operator whose token neither made has to"
+    )]
+    OneWith {
+        /// Who wanted to approve.
+        approver: String,
+        /// Who has.
+        other: String,
+    },
     /// The job cannot be made.
     #[error(transparent)]
     Submit(#[from] SubmitError),

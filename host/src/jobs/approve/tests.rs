@@ -324,6 +324,7 @@ async fn an_approval_is_refused_without_the_permission_a_day_later_or_for_a_job_
     let request = ApproveJob {
         machines: vec![case.machine.id.to_string()],
         expires: Some(Span::seconds(60)),
+        digest: None,
     };
     case.approve_at(&case.carol, job, request, NOW.plus(OPEN))
         .await
@@ -423,6 +424,7 @@ fn a_change_of_what_would_run_is_noticed() {
         [preflight::Plan {
             bundle_sha256: Some(Digest::of(bytes)),
             ended: None,
+            worst: None,
         }]
     };
     assert_eq!(approval.differs(&targets, &plan(b"b")), None);

@@ -88,6 +88,44 @@ const ROWS: &[Row] = &[
         NotThere,
     ),
     Row(
+        "POST",
+        "/v1/jobs/{job}/deny",
+        One(&[P::ApproveJobs]),
+        NotThere,
+    ),
+    Row("GET", "/v1/approval-policy", One(&[P::ReadJobs]), NoThing),
+    Row("PUT", "/v1/approval-policy", One(&[P::Administer]), NoThing),
+    Row(
+        "GET",
+        "/v1/approval-policy/revisions",
+        One(&[P::ReadJobs]),
+        NoThing,
+    ),
+    Row(
+        "GET",
+        "/v1/standing-approvals",
+        One(&[P::ReadJobs]),
+        NoThing,
+    ),
+    Row(
+        "POST",
+        "/v1/standing-approvals",
+        One(&[P::ApproveJobs]),
+        NoThing,
+    ),
+    Row(
+        "DELETE",
+        "/v1/standing-approvals/{standing}",
+        One(&[P::ApproveJobs]),
+        NotThere,
+    ),
+    Row(
+        "POST",
+        "/v1/standing-approvals/{standing}/approve",
+        One(&[P::ApproveJobs]),
+        NotThere,
+    ),
+    Row(
         "GET",
         "/v1/operations/{operation}",
         One(&[P::ReadJobs]),
@@ -425,6 +463,10 @@ impl Things {
         let enroll = ask(&test, Method::POST, "/v1/enroll-tokens", json!({}))
             .await
             .json();
+        let approve = json!({"script_sha256": "ab".repeat(32), "run_as": ["root"], "targets": 1});
+        let standing = ask(&test, Method::POST, "/v1/standing-approvals", approve)
+            .await
+            .json();
         let binding = "019a0000-0000-7000-8000-0000000000bb";
         let (tenant, publisher) = (test.tenant.id.to_string(), key.clone());
         let fill = move |conn: &Connection| {
@@ -456,6 +498,7 @@ impl Things {
                 ("{key}", key),
                 ("{binding}", binding.to_owned()),
                 ("{name}", "s".to_owned()),
+                ("{standing}", text(&standing["id"])),
                 ("{token}", text(&token["id"])),
                 ("{enroll_token}", text(&enroll["id"])),
                 ("{operator}", "dora".to_owned()),

@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
+use sluice_api_types::approval::ApprovalState;
 use sluice_api_types::event;
 use sluice_api_types::event::OutputEvent;
 use sluice_api_types::job::{Canceled, Job};
@@ -76,6 +77,9 @@ impl<'a> Follower<'a> {
     ) -> Result<u8, Error> {
         for _ in 0..pressed {
             self.press().await?;
+        }
+        if let Some(line) = waits(&self.job).filter(|_| !self.json) {
+            output::complain(&line);
         }
         let mut last_heard = Instant::now();
         let mut pause = SHORT_PAUSE;
@@ -287,6 +291,17 @@ fn read<T: DeserializeOwned>(data: &str) -> Result<T, Error> {
     serde_json::from_str(data).map_err(|error| Error::Answer(error.to_string()))
 }
 
+/// What is said of a job that waits for other operators.
+fn waits(job: &Job) -> Option<String> {
+    let approval = job.approval.as_ref()?;
+    (approval.state == ApprovalState::Waiting).then(|| {
+        format!(
+            "sluice: job {id} waits for {approval}; they approve it with sluice job approve {id}",
+            id = job.job
+        )
+    })
+}
+
 /// What is said of a rollout: which batch has begun, and why it does not go on.
 fn told(job: JobId, rollout: &Rollout) -> Option<String> {
     match (rollout.state, &rollout.paused) {
@@ -294,10 +309,15 @@ fn told(job: JobId, rollout: &Rollout) -> Option<String> {
             "sluice: {paused}; {} operations are held, go on with sluice job resume {job} or end it with sluice job cancel {job}",
             rollout.held
         )),
-        (RolloutState::Running, _) if rollout.of > 1 => Some(format!(
-            "sluice: batch {} of {} has begun",
-            rollout.batch, rollout.of
-        )),
+        // As long as everything is held, none has begun: it waits for approvals.
+        (RolloutState::Running, _)
+            if rollout.of > 1 && Some(&rollout.held) != rollout.batches.last() =>
+        {
+            Some(format!(
+                "sluice: batch {} of {} has begun",
+                rollout.batch, rollout.of
+            ))
+        }
         _ => None,
     }
 }
