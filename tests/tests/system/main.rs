@@ -19,6 +19,7 @@ mod enrollment;
 mod folding;
 mod gates;
 mod gates_stop;
+mod held;
 mod history;
 mod hostile;
 mod hostile_host;
