@@ -13,7 +13,10 @@ use sluice_protocol::message::control::{
 };
 use sluice_protocol::message::enroll::{Enroll, Request, Token};
 use sluice_protocol::message::operation::{Chunk, Operation, OutputStream, Progress};
-use sluice_protocol::report::{Exit, Report, StreamEnd};
+use sluice_protocol::receipt::{
+    Attestation, Attested, GateLimits, Receipt, Stage, Subject, Whose, statement,
+};
+use sluice_protocol::report::{Exit, Mode, Report, StreamEnd};
 use sluice_transport::agent::{self, AgentConnection, Delivered};
 use sluice_transport::control::ControlStream;
 use sluice_transport::error::LinkError;
@@ -615,6 +618,132 @@ async fn a_machine_that_comes_back_hears_what_output_the_host_has_of_its_own_ope
         .await
         .expect("is welcome");
     assert_eq!(welcome.stored, [], "what has ended is not wanted again");
+}
+
+/// What a machine signs of a receipt for one of its operations.
+fn attested(identity: &AgentIdentity, operation: OperationId) -> Attested {
+    let receipt = Receipt {
+        whose: Whose::Host,
+        stage: Stage::Scan,
+        plugin: "scanner".to_owned(),
+        version: "1.0.0".to_owned(),
+        component_sha256: Digest::of(b"c"),
+        settings_sha256: Digest::of(b"s"),
+        data_sha256: Vec::new(),
+        contract: "0.1.0".to_owned(),
+        runtime: "r".to_owned(),
+        limits: GateLimits {
+            fuel: 1,
+            memory: 1,
+            time_ms: 1,
+            answer: 1,
+        },
+        bundle_sha256: None,
+        input_sha256: Digest::of(b"q"),
+        verdict_sha256: Digest::of(b"v"),
+        verdict: "pass".to_owned(),
+        fuel: 1,
+        duration_us: 1,
+        cached: false,
+        mode: Mode::Enforce,
+    };
+    let machine = identity.machine();
+    let subject = Subject {
+        tenant: machine.tenant,
+        machine: machine.machine,
+        operation,
+    };
+    let statement = statement(subject, std::slice::from_ref(&receipt), None).expect("encodes");
+    Attested {
+        receipts: vec![receipt],
+        attestation: Attestation {
+            signature: identity.key().sign(&statement).expect("signs"),
+            inputs: None,
+        },
+    }
+}
+
+#[tokio::test]
+async fn receipts_that_come_ahead_of_their_report_are_recorded_once_over_however_many_links() {
+    let fleet = Fleet::start().await;
+    let identity = fleet.enroll("web-1").await;
+    let (connection, control) = fleet.greet(&identity, &[]).await;
+    for _ in 0..3 {
+        fleet.submit("web-1").await;
+    }
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(next(&connection).await.operation);
+    }
+    let (store, tenant) = (&fleet.server.host().store, &fleet.admin.tenant);
+    let verdicts = |id: OperationId| {
+        let entries = store
+            .read(|conn| store::audit::list(conn, tenant.id, &tenant.name, 0, 1000))
+            .expect("reads");
+        let of_it = entries.iter().filter(|entry| {
+            entry.event == "script_gate_verdict" && entry.operation == Some(id.to_string())
+        });
+        of_it.count()
+    };
+    let shown = |id| {
+        store
+            .read(|conn| crate::receipts::show(conn, tenant, id))
+            .expect("reads")
+            .expect("is there")
+    };
+    let told = |id| Progress::Receipts(Box::new(attested(&identity, id)));
+    let ended = || Progress::Finished(Box::new(succeeded(0)));
+    let running = || [Progress::Accepted, Progress::Running { started_at: 1 }];
+    let in_report = |id| {
+        let Attested {
+            receipts,
+            attestation,
+        } = attested(&identity, id);
+        Progress::Finished(Box::new(Report {
+            receipts,
+            attestation: Some(attestation),
+            ..succeeded(0)
+        }))
+    };
+    // They are on the record while the script runs, and shown with its report.
+    for id in &ids {
+        report(&connection, *id, [&running()[..], &[told(*id)]].concat()).await;
+        let deadline = tokio::time::Instant::now() + SOON;
+        while verdicts(*id) == 0 {
+            assert!(tokio::time::Instant::now() < deadline);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let early = shown(*id);
+        assert!(early.receipts.is_empty() && early.signed.is_none());
+    }
+    drop((connection, control));
+    // On the next link they come again: as before, with the report, as an agent that was restarted does, or not at all.
+    let (connection, mut control) = fleet.greet(&identity, &ids).await;
+    for (id, progress) in [
+        (ids[0], [&running()[..], &[told(ids[0]), ended()]].concat()),
+        (ids[1], vec![in_report(ids[1])]),
+    ] {
+        report(&connection, id, progress).await;
+        assert!(matches!(
+            soon(control.receive()).await,
+            Ok(FromHost::Acknowledge { .. })
+        ));
+        let shown = shown(id);
+        let (statement, verified) = shown.signed.expect("is signed");
+        assert_eq!((shown.receipts.len(), verdicts(id)), (1, 1));
+        assert!(sluice_transport::identity::is_signed(
+            &verified.certificate,
+            &statement,
+            &verified.signature
+        ));
+    }
+    report(&connection, ids[2], vec![ended()]).await;
+    assert!(matches!(
+        soon(control.receive()).await,
+        Ok(FromHost::Acknowledge { .. })
+    ));
+    let without = shown(ids[2]);
+    assert!(without.receipts.is_empty() && without.signed.is_none());
 }
 
 #[tokio::test]

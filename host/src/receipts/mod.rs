@@ -1,7 +1,7 @@
 //! Receipts: what machines say of each call of their gates, signed.
 //!
 //! ```text
-//! a report comes -> verify (the machine's certificate, this operation) -> stored with it
+//! receipts come ahead of a report, or in it -> verify (the machine's certificate, this operation) -> stored
 //! replay    the question made again from what is stored -> asked in the tenant's runner -> the same verdict, the same fuel?
 //! backtest  the last jobs -> the gates of now, and the same with another version or settings -> what would be decided otherwise
 //! ```

@@ -56,6 +56,20 @@ fn children(parent: u32, binary: &str) -> Vec<u32> {
     processes().into_iter().filter(is_child).collect()
 }
 
+#[test]
+fn a_script_whose_process_waited_for_it_is_no_nicer_than_the_agent() {
+    let fleet = Fleet::builder().start();
+    let niceness = "#!/bin/sh\nawk '{ print $19 }' /proc/self/stat\n";
+    // What waits is nicer, and the second one finds it waiting.
+    for _ in 0..3 {
+        let agent = fleet.agents[0].pid();
+        let agent = fs::read_to_string(format!("/proc/{agent}/stat")).expect("reads");
+        let own = agent.split_whitespace().nth(18).expect("has a niceness");
+        let outcome = fleet.run(&script(niceness));
+        assert_eq!(outcome.text("stdout").trim(), own, "{outcome:#?}");
+    }
+}
+
 fn context(outcome: &Outcome, key: &str) -> serde_json::Value {
     outcome.json["context"][key].clone()
 }
