@@ -1,18 +1,20 @@
 //! The link to the host: connects, comes back, and carries messages between it and the supervisor.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use sluice_protocol::causes::Causes;
 use sluice_protocol::gates::GateSet;
 use sluice_protocol::message::CloseCode;
 use sluice_protocol::message::control::{Fact, FromAgent, FromHost, Hello, Verdict};
-use sluice_transport::agent::{AgentConnection, Delivered, connect};
+use sluice_transport::agent::{AgentConnection, Delivered, connect_on};
 use sluice_transport::backoff::{Backoff, CAP};
 use sluice_transport::control::{ControlReceiver, ControlSender};
 use sluice_transport::error::LinkError;
 use sluice_transport::identity::{AgentIdentity, MachineKey};
+use sluice_transport::surroundings::jitter;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use crate::audit::{Event, quoted};
 use crate::clock::now;
@@ -56,7 +58,7 @@ pub async fn keep(
     };
     let mut backoff = Backoff::new();
     loop {
-        let error = match connect(addresses, &kept.identity, None).await {
+        let error = match connect_on(&agent.carrier, addresses, &kept.identity, None).await {
             Ok(connection) => match serve(agent, &connection, &mut kept, &mut backoff).await {
                 Ok(()) => LinkError::Closed,
                 Err(error) => error,
@@ -73,7 +75,7 @@ pub async fn keep(
             LinkError::Revoked => return Err(error),
             ref error => tracing::warn!(%error, "no link to the host; trying again"),
         }
-        tokio::time::sleep(wait_after(&error, &mut backoff, rand())).await;
+        tokio::time::sleep(wait_after(&error, &mut backoff, jitter())).await;
     }
 }
 
@@ -310,7 +312,7 @@ async fn take_gates(
         {
             tokio::select! {
                 _ = connection.closed() => return,
-                () = tokio::time::sleep(backoff.next(rand())) => continue,
+                () = tokio::time::sleep(backoff.next(jitter())) => continue,
                 changed = sets.changed() => match changed {
                     Ok(()) => continue,
                     Err(_) => return,
@@ -396,15 +398,6 @@ async fn renew(
             }
         }
         tokio::time::sleep(every).await;
-    }
-}
-
-/// 64 bits that nobody else has.
-pub(crate) fn rand() -> u64 {
-    let mut bytes = [0; 8];
-    match aws_lc_rs::rand::fill(&mut bytes) {
-        Ok(()) => u64::from_le_bytes(bytes),
-        Err(_) => u64::from(std::process::id()),
     }
 }
 

@@ -271,7 +271,7 @@ async fn check_and_run(
         standing,
         ..
     } = ready;
-    if now() > operation.not_after {
+    if is_past(operation.not_after) {
         return Err(Ending::Expired);
     }
     if agent.history.losses() != losses {
@@ -282,7 +282,7 @@ async fn check_and_run(
     // The shim makes everything ready while the start is put on disk, and starts nothing before it is told to. It has more to
     // do than the disk, so it learns first.
     let (waiting, recorded) = tokio::join!(
-        agent.launcher.describe(&spec),
+        agent.executor.describe(&spec),
         agent.ledger.start(operation.operation, &passed, now()),
     );
     recorded.map_err(|error| Ending::Error(Causes(&error).to_string()))?;
@@ -303,7 +303,7 @@ async fn check_and_run(
         })));
     }
     *signed = Some(attested);
-    Ok(follow(Events::Live(Box::new(running)), journal, canceled, &passed).await)
+    Ok(follow(running, journal, canceled, &passed).await)
 }
 
 /// What every gate let pass, ready to be started.
@@ -430,9 +430,13 @@ async fn check<'a>(
     })
 }
 
+fn is_past(time: u64) -> bool {
+    now() > time
+}
+
 /// Waits until a time by the wall clock, in milliseconds since 1970.
 async fn past(time: u64) {
-    while now() <= time {
+    while !is_past(time) {
         let left = Duration::from_millis((time - now().min(time)).clamp(1, 60_000));
         tokio::time::sleep(left).await;
     }

@@ -11,7 +11,9 @@ use sluice_protocol::message::control::{Identity, Welcome};
 use sluice_shim::Found;
 use sluice_transport::agent::AgentConnection;
 use sluice_transport::backoff::Backoff;
-use sluice_transport::identity::MachineIdentity;
+use sluice_transport::carrier::Carrier;
+use sluice_transport::identity::{AgentIdentity, MachineIdentity};
+use sluice_transport::surroundings::jitter;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 
@@ -21,7 +23,7 @@ use crate::audit::Event;
 use crate::clock::now;
 use crate::config::{self, Config};
 use crate::dispatcher::Operations;
-use crate::exec::containment;
+use crate::exec::executor::Executor;
 use crate::exec::spawn::Launcher;
 use crate::exec::versions::Versions;
 use crate::facts;
@@ -52,9 +54,9 @@ pub struct Agent {
     pub secrets: Secrets,
     /// Signs receipts.
     pub receipts: Receipts,
-    /// Starts shims.
-    pub launcher: Launcher,
-    /// How they hold operations together.
+    /// Runs scripts.
+    pub executor: Executor,
+    /// How they are held together.
     pub containment: Found,
     /// Of interpreters.
     pub versions: Versions,
@@ -62,6 +64,7 @@ pub struct Agent {
     pub spools: Spools,
     config: watch::Sender<Arc<Config>>,
     config_path: Option<PathBuf>,
+    pub(crate) carrier: Carrier,
     slots: Semaphore,
     /// Whether the host lets operations start.
     pub lockdown: Lock,
@@ -83,47 +86,19 @@ pub struct Agent {
 pub async fn run(state: StateDirectory, config_path: Option<PathBuf>) -> anyhow::Result<()> {
     let config = Config::load(config_path.as_deref())?;
     let _lock = state.lock()?;
-    let (identity, addresses) = state.identity()?;
     let launcher = Launcher::beside_this_program(state.path("spool"))?;
-    let containment = containment::establish(&launcher).await;
-    let slots = Semaphore::new(config.limits.parallel);
-    let versions = Versions::start(config.interpreters.allowed.clone());
-    let config = watch::Sender::new(Arc::new(config));
-    let ledger = Ledger::open(&state.path("ledger.db"))?;
-    let (at_work, crashed) = AtWork::open(&state.path("at-work"), &facts::boot())
-        .context("what an earlier agent was at work on cannot be found out")?;
-    ledger.count_crashes(crashed, now()).await?;
-    let agent = Arc::new(Agent {
-        machine: identity.machine(),
-        lockdown: Lock::read(&ledger)?,
-        at_work,
-        history: History::default(),
-        ledger,
-        gates: Gates::new(&state, config.subscribe())?,
-        blobs: Blobs::new(state.path("blobs")),
-        secrets: Secrets::new(identity.machine(), state.sealing_key()?)?,
-        receipts: Receipts::new(&identity)?,
-        launcher,
-        containment,
-        versions,
-        spools: Spools::new(state.path("spool")),
-        slots,
+    let Started {
+        agent,
+        identity,
+        addresses,
+    } = Agent::start(
+        state,
         config,
         config_path,
-        link: watch::Sender::new(None),
-        identity: RwLock::new(Identity {
-            tenant: String::new(),
-            name: String::new(),
-            tags: Vec::new(),
-            url: String::new(),
-        }),
-        operations: Mutex::default(),
-        places: Places::default(),
-        state,
-    });
-    agent.prepare_workspace()?;
-    agent.resume()?;
-    agent.prepare_spare();
+        Executor::Shims(launcher),
+        Carrier::System,
+    )
+    .await?;
     let mut hangup = signal(SignalKind::hangup())?;
     let (mut terminate, mut interrupt) = (
         signal(SignalKind::terminate())?,
@@ -157,7 +132,77 @@ pub async fn run(state: StateDirectory, config_path: Option<PathBuf>) -> anyhow:
     Ok(())
 }
 
+/// An agent that has taken up what an earlier one left, and has no link yet: [`link::keep`] is next.
+pub struct Started {
+    /// The agent.
+    pub agent: Arc<Agent>,
+    /// Who it is.
+    pub identity: AgentIdentity,
+    /// Where its host is.
+    pub addresses: Vec<String>,
+}
+
 impl Agent {
+    /// Makes all parts, and takes up what an earlier agent left.
+    ///
+    /// # Errors
+    ///
+    /// Where something of the state cannot be used.
+    pub async fn start(
+        state: StateDirectory,
+        config: Config,
+        config_path: Option<PathBuf>,
+        executor: Executor,
+        carrier: Carrier,
+    ) -> anyhow::Result<Started> {
+        let (identity, addresses) = state.identity()?;
+        let containment = executor.containment().await;
+        let slots = Semaphore::new(config.limits.parallel);
+        let versions = Versions::start(config.interpreters.allowed.clone());
+        let config = watch::Sender::new(Arc::new(config));
+        let ledger = Ledger::open(&state.path("ledger.db"))?;
+        let (at_work, crashed) = AtWork::open(&state.path("at-work"), &facts::boot())
+            .context("what an earlier agent was at work on cannot be found out")?;
+        ledger.count_crashes(crashed, now()).await?;
+        let agent = Arc::new(Self {
+            machine: identity.machine(),
+            lockdown: Lock::read(&ledger)?,
+            at_work,
+            history: History::default(),
+            ledger,
+            gates: Gates::new(&state, config.subscribe())?,
+            blobs: Blobs::new(state.path("blobs")),
+            secrets: Secrets::new(identity.machine(), state.sealing_key()?)?,
+            receipts: Receipts::new(&identity)?,
+            executor,
+            containment,
+            versions,
+            spools: Spools::new(state.path("spool")),
+            slots,
+            config,
+            config_path,
+            carrier,
+            link: watch::Sender::new(None),
+            identity: RwLock::new(Identity {
+                tenant: String::new(),
+                name: String::new(),
+                tags: Vec::new(),
+                url: String::new(),
+            }),
+            operations: Mutex::default(),
+            places: Places::default(),
+            state,
+        });
+        agent.prepare_workspace()?;
+        agent.resume()?;
+        agent.prepare_spare();
+        Ok(Started {
+            agent,
+            identity,
+            addresses,
+        })
+    }
+
     /// The owner's policy as it is now.
     #[must_use]
     pub fn config(&self) -> Arc<Config> {
@@ -235,7 +280,7 @@ impl Agent {
                     tokio::select! {
                         // Links have pauses of their own.
                         _ = links.changed() => backoff.reset(),
-                        () = tokio::time::sleep(backoff.next(link::rand())) => {}
+                        () = tokio::time::sleep(backoff.next(jitter())) => {}
                     }
                 }
                 done => return done,
@@ -245,9 +290,9 @@ impl Agent {
 
     /// Has a shim wait ready, in the background.
     pub fn prepare_spare(&self) {
-        let launcher = self.launcher.clone();
+        let executor = self.executor.clone();
         tokio::spawn(async move {
-            if let Err(error) = launcher.prepare_spare().await {
+            if let Err(error) = executor.prepare_spare().await {
                 tracing::warn!(error = %Causes(&error), "no shim waits ready; the next operation starts one");
             }
         });
@@ -256,6 +301,12 @@ impl Agent {
     /// Which link there is, as it changes.
     pub(crate) fn links(&self) -> watch::Receiver<Option<AgentConnection>> {
         self.link.subscribe()
+    }
+
+    /// Whether there is a link at the moment.
+    #[must_use]
+    pub fn is_linked(&self) -> bool {
+        self.link.borrow().is_some()
     }
 
     /// The link of the moment, if there is one.
@@ -323,7 +374,7 @@ impl Agent {
             if !matches!(error, TakeError::BrokenOff { .. }) {
                 return;
             }
-            tokio::time::sleep(backoff.next(link::rand())).await;
+            tokio::time::sleep(backoff.next(jitter())).await;
         }
     }
 

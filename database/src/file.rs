@@ -12,7 +12,7 @@ use rusqlite_migration::Migrations;
 use tokio::sync::oneshot;
 
 use crate::writer::{Task, Urgency, Writer, execute};
-use crate::{OpenError, WriteError};
+use crate::{OpenError, WriteError, simulation};
 
 /// How long a connection waits for another one's lock: a writer of another process, such as a command that looks at it.
 const BUSY: Duration = Duration::from_secs(10);
@@ -63,9 +63,12 @@ impl Database {
         if let Err(source) = migrations.to_latest(&mut connection) {
             return Err(OpenError::Migrate { path, source });
         }
-        let writer = match Writer::start(connection) {
-            Ok(writer) => writer,
-            Err(source) => return Err(OpenError::Thread { path, source }),
+        let writer = match simulation::commit_time() {
+            Some(commit) => Writer::start_simulated(connection, commit),
+            None => match Writer::start(connection) {
+                Ok(writer) => writer,
+                Err(source) => return Err(OpenError::Thread { path, source }),
+            },
         };
         Ok(Self {
             writer,

@@ -9,6 +9,7 @@
 
 mod error;
 mod file;
+pub mod simulation;
 mod writer;
 
 pub use error::{OpenError, WriteError};

@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::WriteError;
 
@@ -90,6 +90,20 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
+    /// Starts the task that writes in a simulation, and owns `connection` from here on. To be called within a run time.
+    pub(crate) fn start_simulated(connection: Connection, commit: Duration) -> Self {
+        let queue = Arc::new(Queue {
+            is_simulated: true,
+            ..Queue::default()
+        });
+        let end = Arc::new(QueueEnd(Arc::clone(&queue)));
+        tokio::spawn(run_simulated(connection, queue, commit));
+        Self {
+            places: Arc::new(Semaphore::new(QUEUE)),
+            end,
+        }
+    }
+
     /// Starts the thread, which owns `connection` from here on.
     pub(crate) fn start(connection: Connection) -> std::io::Result<Self> {
         let queue = Arc::new(Queue::default());
@@ -127,6 +141,10 @@ impl Writer {
 struct Queue {
     waiting: Mutex<Waiting>,
     changed: Condvar,
+    /// Nothing may wait for real time to pass.
+    is_simulated: bool,
+    /// The same for the task of a simulation.
+    told: Notify,
 }
 
 #[derive(Default)]
@@ -157,7 +175,7 @@ struct QueueEnd(Arc<Queue>);
 impl Drop for QueueEnd {
     fn drop(&mut self) {
         self.0.lock().closed = true;
-        self.0.changed.notify_one();
+        self.0.tell();
     }
 }
 
@@ -175,7 +193,7 @@ impl Queue {
         // The thread takes all that it finds; of what was there before it was told.
         if waiting.tasks.len() == 1 {
             drop(waiting);
-            self.changed.notify_one();
+            self.tell();
         }
         Ok(())
     }
@@ -188,7 +206,15 @@ impl Queue {
             waiting.stopping.push(done);
         }
         drop(waiting);
+        self.tell();
+    }
+
+    /// Who writes is told that there is something to do.
+    fn tell(&self) {
         self.changed.notify_one();
+        if self.is_simulated {
+            self.told.notify_one();
+        }
     }
 
     /// Waits until there is something to do; none where there never will be.
@@ -203,6 +229,9 @@ impl Queue {
 
     /// What else there is to do until `due`; nothing where nothing came by then.
     fn until(&self, due: Instant) -> VecDeque<Task> {
+        if self.is_simulated {
+            return self.lock().take();
+        }
         let left = due.saturating_duration_since(Instant::now());
         let (mut waiting, _) = self
             .changed
@@ -250,6 +279,27 @@ fn run(connection: Connection, queue: &Queue) {
     }
     if let Err((_, error)) = connection.close() {
         tracing::warn!(%error, "the database did not close cleanly; it recovers when it is opened again");
+    }
+}
+
+/// As [`run`], on a task. What is handed over waits for `commit`, and is lost where the run time ends before that: as on a
+/// machine that loses power.
+async fn run_simulated(connection: Connection, queue: Arc<Queue>, commit: Duration) {
+    let _ending = Ending(&queue);
+    loop {
+        queue.told.notified().await;
+        tokio::time::sleep(commit).await;
+        let (mut left, closed) = {
+            let mut waiting = queue.lock();
+            (waiting.take(), waiting.closed)
+        };
+        while !left.is_empty() {
+            left = transaction(&connection, left, &queue);
+            left.extend(queue.lock().take());
+        }
+        if closed {
+            return;
+        }
     }
 }
 

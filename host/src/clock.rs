@@ -2,9 +2,10 @@
 //! as an argument.
 
 use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use sluice_protocol::units::Span;
+use sluice_transport::surroundings;
 
 /// Milliseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,7 +15,7 @@ impl UnixMillis {
     /// Now, by the system's clock.
     #[must_use]
     pub fn now() -> Self {
-        let elapsed = SystemTime::now()
+        let elapsed = surroundings::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         Self(i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))

@@ -10,6 +10,7 @@ use axum_server::Handle;
 use axum_server::accept::NoDelayAcceptor;
 use futures_util::future::select_all;
 use sluice_gate_types::signature::Remembered;
+use sluice_transport::carrier::Carrier;
 use sluice_transport::host::HostEndpoint;
 use sluice_transport::identity::{self, Authority, IssueError};
 use tokio::signal::unix::{SignalKind, signal};
@@ -117,6 +118,19 @@ impl Server {
     ///
     /// Where an address is taken, or a file cannot be used.
     pub async fn start(directory: &DataDirectory, options: Options) -> Result<Self, ServeError> {
+        Self::start_on(&Carrier::System, directory, options).await
+    }
+
+    /// As [`Self::start`], with machines on this carrier.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn start_on(
+        carrier: &Carrier,
+        directory: &DataDirectory,
+        options: Options,
+    ) -> Result<Self, ServeError> {
         let authority = Authority::load(&directory.authority()).map_err(ServeError::Authority)?;
         let store = Store::open(&directory.database())?;
         let host_id = store.read(tenants::host_id)?.ok_or(ServeError::NoHostId)?;
@@ -134,7 +148,8 @@ impl Server {
             address: options.api,
             source,
         })?;
-        let endpoint = Arc::new(HostEndpoint::bind(options.agents, &authority, host_id)?);
+        let endpoint = HostEndpoint::bind_on(carrier, options.agents, &authority, host_id)?;
+        let endpoint = Arc::new(endpoint);
         let agents_address = endpoint.local_addr();
         let tls = ApiTls::find(&options.tls, &authority, || {
             (!api_address.ip().is_loopback()).then(|| own_names(api_address.ip()))

@@ -7,6 +7,7 @@
 //! - [`identity`]: the authority of a host, the key of a machine, and what a certificate must say.
 //! - [`sealing`]: values that one machine alone can open.
 //! - [`limits`]: every number, each with its reason.
+//! - [`carrier`], [`surroundings`]: sockets, the clock and what is random; the system's, but in a simulation.
 //! - [`error`]: how a link ends, sorted by who must act.
 //! - [`host`]: accept machines, and machines that want to become one.
 //! - [`agent`]: connect, or enroll.
@@ -29,6 +30,9 @@
 pub mod identity;
 pub mod limits;
 pub mod sealing;
+
+pub mod carrier;
+pub mod surroundings;
 
 pub mod error;
 mod link;

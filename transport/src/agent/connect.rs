@@ -1,6 +1,6 @@
 //! From a list of addresses to a verified host.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use quinn::crypto::rustls::QuicClientConfig;
@@ -11,11 +11,13 @@ use tokio::net::lookup_host;
 use tokio::time::timeout;
 
 use super::connection::AgentConnection;
+use crate::carrier::Carrier;
 use crate::error::LinkError;
 use crate::identity::verify::{HostVerifier, Trust};
 use crate::identity::{AgentIdentity, HOST_SERVER_NAME, crypto_provider};
 use crate::limits;
 use crate::link::connection_error;
+use crate::surroundings::Clock;
 
 /// Connects to the first of `addresses` (`host:port`) where a host of the pinned authority answers. `bind` is the local
 /// address to use, or none for any.
@@ -29,13 +31,27 @@ pub async fn connect(
     identity: &AgentIdentity,
     bind: Option<SocketAddr>,
 ) -> Result<AgentConnection, LinkError> {
+    connect_on(&Carrier::System, addresses, identity, bind).await
+}
+
+/// As [`connect`], with a socket of this carrier.
+///
+/// # Errors
+///
+/// As there.
+pub async fn connect_on(
+    carrier: &Carrier,
+    addresses: &[String],
+    identity: &AgentIdentity,
+    bind: Option<SocketAddr>,
+) -> Result<AgentConnection, LinkError> {
     let key = PrivatePkcs8KeyDer::from(identity.key().pkcs8()).clone_key();
     let config = client_config(
         Trust::Root(identity.pinned_root()),
         ALPN,
         Some((identity.certificates(), key.into())),
     )?;
-    let (endpoint, connection) = dial(addresses, &config, bind).await?;
+    let (endpoint, connection) = dial(carrier, addresses, &config, bind).await?;
     Ok(AgentConnection::start(endpoint, connection))
 }
 
@@ -49,7 +65,7 @@ pub(super) fn client_config(
     credentials: Option<Credentials>,
 ) -> Result<quinn::ClientConfig, LinkError> {
     let local = |error: rustls::Error| LinkError::Local(error.to_string());
-    let builder = rustls::ClientConfig::builder_with_provider(crypto_provider())
+    let builder = rustls::ClientConfig::builder_with_details(crypto_provider(), Arc::new(Clock))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(local)?
         .dangerous()
@@ -70,6 +86,7 @@ pub(super) fn client_config(
 
 /// Tries one address after the other.
 pub(super) async fn dial(
+    carrier: &Carrier,
     addresses: &[String],
     config: &quinn::ClientConfig,
     bind: Option<SocketAddr>,
@@ -85,7 +102,7 @@ pub(super) async fn dial(
             Err(_) => Vec::new(),
         };
         for resolved in resolved {
-            match attempt(resolved, config, bind).await {
+            match attempt(carrier, resolved, config, bind).await {
                 Ok(connected) => return Ok(connected),
                 Err(error) => {
                     tracing::info!(%address, %error, "cannot connect");
@@ -105,6 +122,7 @@ pub(super) async fn dial(
 }
 
 async fn attempt(
+    carrier: &Carrier,
     address: SocketAddr,
     config: &quinn::ClientConfig,
     bind: Option<SocketAddr>,
@@ -116,15 +134,9 @@ async fn attempt(
     let local = bind
         .filter(|bind| bind.is_ipv4() == address.is_ipv4())
         .unwrap_or(any);
-    let socket =
-        UdpSocket::bind(local).map_err(|error| LinkError::Local(format!("{local}: {error}")))?;
-    let endpoint = quinn::Endpoint::new(
-        limits::endpoint(),
-        None,
-        socket,
-        Arc::new(quinn::TokioRuntime),
-    )
-    .map_err(|error| LinkError::Local(error.to_string()))?;
+    let (endpoint, _) = carrier
+        .endpoint(local, None)
+        .map_err(|error| LinkError::Local(format!("{local}: {error}")))?;
     let connecting = endpoint
         .connect_with(config.clone(), address, HOST_SERVER_NAME)
         .map_err(|error| LinkError::Local(error.to_string()))?;

@@ -7,6 +7,7 @@ use tokio::time::timeout;
 
 use super::connect::{client_config, dial};
 use super::connection::flush;
+use crate::carrier::Carrier;
 use crate::error::LinkError;
 use crate::frame::{Receiver, Sender};
 use crate::identity::verify::Trust;
@@ -55,7 +56,7 @@ pub enum EnrollError {
 pub async fn enroll(token: &Token, request: &Request) -> Result<Enrollment, EnrollError> {
     let trust = Trust::Fingerprint(token.authority);
     let config = client_config(trust.clone(), ALPN_ENROLL, None).map_err(EnrollError::Link)?;
-    let (endpoint, connection) = dial(&token.addresses, &config, None)
+    let (endpoint, connection) = dial(&Carrier::System, &token.addresses, &config, None)
         .await
         .map_err(EnrollError::Link)?;
     let shown = connection

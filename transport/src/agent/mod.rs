@@ -4,6 +4,6 @@ mod connect;
 mod connection;
 mod enroll;
 
-pub use connect::connect;
+pub use connect::{connect, connect_on};
 pub use connection::{AgentConnection, Delivered};
 pub use enroll::{EnrollError, Enrollment, enroll};

@@ -12,6 +12,7 @@ use sluice_protocol::ids::HostId;
 use sluice_protocol::message::ALPN_ENROLL;
 
 use crate::identity::{Authority, crypto_provider};
+use crate::surroundings;
 
 pub(super) struct HostCertificates {
     authority: Authority,
@@ -31,7 +32,7 @@ struct Current {
 
 impl HostCertificates {
     pub(super) fn new(authority: Authority, host: HostId) -> Result<Self, String> {
-        let current = Mutex::new(issue(&authority, host, SystemTime::now())?);
+        let current = Mutex::new(issue(&authority, host, surroundings::now())?);
         Ok(Self {
             authority,
             host,
@@ -82,7 +83,7 @@ fn issue(authority: &Authority, host: HostId, now: SystemTime) -> Result<Current
 
 impl ResolvesServerCert for HostCertificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let current = self.current(SystemTime::now());
+        let current = self.current(surroundings::now());
         let enrolls = hello
             .alpn()
             .is_some_and(|mut offered| offered.any(|alpn| alpn == ALPN_ENROLL));

@@ -8,7 +8,7 @@
 //! Nothing of a stream is read before this.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
@@ -24,10 +24,12 @@ use super::certificate::HostCertificates;
 use super::connection::HostConnection;
 use super::enrollment::{EnrollConnection, Enrollments};
 use super::sources::{Place, Places, Source};
+use crate::carrier::Carrier;
 use crate::identity::verify::{CertificateFacts, MachineVerifier};
 use crate::identity::{Authority, crypto_provider, machine_of};
 use crate::limits;
 use crate::link::Link;
+use crate::surroundings::Clock;
 
 /// Somebody has come.
 #[derive(Debug)]
@@ -77,13 +79,24 @@ impl HostEndpoint {
         authority: &Authority,
         host: HostId,
     ) -> Result<Self, BindError> {
+        Self::bind_on(&Carrier::System, address, authority, host)
+    }
+
+    /// As [`Self::bind`], with a socket of this carrier.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn bind_on(
+        carrier: &Carrier,
+        address: SocketAddr,
+        authority: &Authority,
+        host: HostId,
+    ) -> Result<Self, BindError> {
         let config = server_config(authority, host).map_err(BindError::Certificates)?;
-        let socket_error = |source| BindError::Socket { address, source };
-        let socket = UdpSocket::bind(address).map_err(socket_error)?;
-        let address = socket.local_addr().map_err(socket_error)?;
-        let runtime = Arc::new(quinn::TokioRuntime);
-        let endpoint = quinn::Endpoint::new(limits::endpoint(), Some(config), socket, runtime)
-            .map_err(socket_error)?;
+        let (endpoint, address) = carrier
+            .endpoint(address, Some(config))
+            .map_err(|source| BindError::Socket { address, source })?;
         let (found, arrivals) = mpsc::channel(limits::QUEUED_STREAMS);
         let acceptor = tokio::spawn(accept_all(endpoint.clone(), found));
         Ok(Self {
@@ -132,7 +145,7 @@ pub(crate) fn server_config(
 ) -> Result<quinn::ServerConfig, String> {
     let verifier =
         MachineVerifier::new(authority.agents_certificate()).map_err(|error| error.to_string())?;
-    let mut tls = rustls::ServerConfig::builder_with_provider(crypto_provider())
+    let mut tls = rustls::ServerConfig::builder_with_details(crypto_provider(), Arc::new(Clock))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| error.to_string())?
         .with_client_cert_verifier(Arc::new(verifier))
