@@ -11,6 +11,7 @@ mod demo;
 mod left_out;
 mod mutate;
 mod plugins;
+mod soak;
 mod steps;
 mod test;
 mod times;
@@ -63,6 +64,15 @@ enum Command {
         #[arg(long, value_name = "N")]
         minutes: Option<u64>,
     },
+    /// Run the simulations of delivery with new seeds, until one fails or the time is over
+    Soak {
+        /// The first seed; one that nobody has tried where absent
+        #[arg(long)]
+        seed: Option<u64>,
+        /// For about how long; every test has a share, and one seed at least
+        #[arg(long, value_name = "N", default_value_t = 60)]
+        minutes: u64,
+    },
     /// Build, componentize and sign the shipped gates into target/plugins
     Plugins,
 }
@@ -91,6 +101,7 @@ fn main() -> anyhow::Result<()> {
             let limit = minutes.map(|minutes| Duration::from_secs(60 * minutes));
             mutate::run(filter.as_deref(), again, limit)
         }
+        Command::Soak { seed, minutes } => soak::run_tests(seed, minutes),
         Command::Plugins => plugins::make().map(drop),
     }
 }
