@@ -9,6 +9,7 @@
 //! - [`network`]: datagrams that are lost, late, doubled or out of order.
 //! - [`scripts`]: what machines run.
 //! - [`fleet`]: a host and its machines in such a world, and what must hold of them.
+//! - [`samples`]: messages, for what needs no fleet.
 
 #![allow(
     clippy::missing_panics_doc,
@@ -18,6 +19,7 @@
 pub mod fleet;
 pub mod network;
 pub mod random;
+pub mod samples;
 pub mod scripts;
 pub mod seeds;
 pub mod world;

@@ -17,7 +17,7 @@ use sluice_protocol::codec;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::{Block, Ending};
 use sluice_protocol::gates::GateSet;
-use sluice_protocol::ids::{JobId, OperationId, TokenId};
+use sluice_protocol::ids::{OperationId, TokenId};
 use sluice_protocol::message::control::{
     Fact, FactValue, FromAgent, FromHost, Hardware, Hello, History, Identity, LedgerMark, Lockdown,
     StoredOutput, Verdict, Welcome,
@@ -29,7 +29,7 @@ use sluice_protocol::report::Report;
 use sluice_protocol::script::{Header, Interpreter, ScriptText};
 use sluice_protocol::units::{ByteSize, Span};
 use sluice_simulation::random::Random;
-use sluice_simulation::seeds;
+use sluice_simulation::{samples, seeds};
 use sluice_transport::identity::{Authority, MachineKey, host_of, machine_of};
 use sluice_transport::sealing::SealingKey;
 
@@ -379,21 +379,7 @@ fn welcome() -> Welcome {
 }
 
 fn operation() -> Operation {
-    Operation {
-        operation: OperationId::generate(),
-        job: JobId::generate(),
-        submission: Submission::of("#!/bin/sh\necho hi\n"),
-        bundle_sha256: Digest::of(b"bundle"),
-        not_after: u64::MAX,
-        gates_revision: 1,
-        skip_security_scan: false,
-        targets: 1,
-        operator: "ann".to_owned(),
-        submitted_at: "2026-01-01T00:00:00Z".to_owned(),
-        authorizations: vec![],
-        secrets: Vec::new(),
-        approval: None,
-    }
+    samples::operation("#!/bin/sh\necho hi\n")
 }
 
 /// Another version of a sample: a few bytes of it changed, cut out, doubled or put in, or lengths made long.

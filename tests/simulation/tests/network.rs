@@ -5,15 +5,15 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use sluice_protocol::bundle::Submission;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::Ending;
-use sluice_protocol::ids::{HostId, JobId, MachineId, OperationId, TenantId};
+use sluice_protocol::ids::{HostId, MachineId, OperationId, TenantId};
 use sluice_protocol::message::control::{FromHost, Hardware, Hello, Identity, Lockdown, Welcome};
 use sluice_protocol::message::operation::{Chunk, Operation, OutputStream, Progress};
 use sluice_protocol::report::Report;
 use sluice_simulation::network::Weather;
 use sluice_simulation::random::Random;
+use sluice_simulation::samples::operation;
 use sluice_simulation::seeds;
 use sluice_simulation::world::{Id, World};
 use sluice_transport::agent::{AgentConnection, Delivered, connect_on};
@@ -77,6 +77,7 @@ impl Bench {
             .issue_machine(TenantId::generate(), MachineId::generate(), &request, now)
             .expect("issues");
         let identity = AgentIdentity::new(key, &issued.chain, authority.root_der(), now);
+        let script = format!("#!/bin/sh\n{}\n", ":".repeat(SIZE));
         let mut world = World::new(random);
         let (host, agent) = (world.place(), world.place());
         Self {
@@ -84,7 +85,7 @@ impl Bench {
             host,
             agent,
             record: Record::default(),
-            wanted: (0..operations).map(|_| operation()).collect(),
+            wanted: (0..operations).map(|_| operation(&script)).collect(),
             authority,
             host_id: HostId::generate(),
             identity: Arc::new(identity.expect("fits together")),
@@ -148,24 +149,6 @@ impl Bench {
                 assert!(*output == output_of(*id), "{id} has other output");
             }
         });
-    }
-}
-
-fn operation() -> Operation {
-    Operation {
-        operation: OperationId::generate(),
-        job: JobId::generate(),
-        submission: Submission::of(format!("#!/bin/sh\n{}\n", ":".repeat(SIZE))),
-        bundle_sha256: Digest::of(b"bundle"),
-        not_after: u64::MAX,
-        gates_revision: 1,
-        skip_security_scan: false,
-        targets: 1,
-        operator: "ann".to_owned(),
-        submitted_at: "2026-01-01T00:00:00Z".to_owned(),
-        authorizations: vec![],
-        secrets: Vec::new(),
-        approval: None,
     }
 }
 

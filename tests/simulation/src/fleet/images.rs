@@ -60,14 +60,14 @@ impl Fleet {
         self.machines[number].rolled_back = true;
     }
 
-    /// Whether a machine is quarantined.
+    /// Why a machine is quarantined, if it is.
     #[must_use]
-    pub fn is_quarantined(&self, number: usize) -> bool {
+    pub fn quarantine(&self, number: usize) -> Option<String> {
         let (tenant, machine) = (self.actor.tenant.id, self.machines[number].machine);
         let store = &self.server().host().store;
         let known = store.read(|conn| store::history::find(conn, tenant, machine));
         let known = known.expect("reads").expect("is there");
-        known.quarantine.is_some()
+        known.quarantine.map(|quarantine| quarantine.reason)
     }
 
     /// Releases a machine that is quarantined, as an operator does.
