@@ -7,6 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::eventually::eventually;
+use crate::last_call::LastCall;
 use crate::places::{binaries, supervised};
 
 /// strace(1) on what makes files and folders.
@@ -123,6 +124,16 @@ impl Machine {
         // The tracer is a grandchild: the process that is started becomes the agent.
         let traced = format!("exec {words} -D -o {} \"$0\" \"$@\"", trace.display());
         self.start_with(&binaries(), &traced)
+    }
+
+    /// The same; it ends at this call, and so does each shim that gets there.
+    ///
+    /// # Panics
+    ///
+    /// Where the binary was not built.
+    #[must_use]
+    pub fn start_until(&self, call: LastCall) -> Agent {
+        self.start_with(&binaries(), &call.commands())
     }
 
     fn start_with(&self, programs: &Path, commands: &str) -> Agent {
@@ -246,6 +257,15 @@ impl Agent {
     /// Where it does not.
     pub fn ended(&mut self) -> Option<i32> {
         eventually("the agent ends", || self.process.try_wait().expect("waits")).code()
+    }
+
+    /// Whether it has ended by itself.
+    ///
+    /// # Panics
+    ///
+    /// Where that cannot be found out.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.try_wait().expect("waits").is_some()
     }
 
     /// Starts a new agent where this one was.

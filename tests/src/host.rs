@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use crate::last_call::LastCall;
 use crate::places::{binaries, supervised};
 
 /// A running `sluice-host serve`.
@@ -59,12 +60,30 @@ impl Host {
     /// Where it does not say that it is ready.
     #[must_use]
     pub fn start_at(data: &Path, agents: &str, api: &str) -> Self {
+        Self::start_with(data, agents, api, "").unwrap_or_else(|said| {
+            let log = std::fs::read_to_string(data.with_extension("log")).unwrap_or_default();
+            panic!("the host is not ready: {said:?}\n{log}");
+        })
+    }
+
+    /// Ends the process without warning, and starts it again on the same addresses so that it ends at this call. Whether it
+    /// came to be ready before.
+    #[must_use]
+    pub fn kill_and_restart_until(&mut self, call: LastCall) -> bool {
+        self.kill();
+        let (agents, api) = self.addresses();
+        let started = Self::start_with(&self.data, &agents, &api, &call.commands());
+        started.map(|host| *self = host).is_ok()
+    }
+
+    /// Says what it said instead of being ready.
+    fn start_with(data: &Path, agents: &str, api: &str, commands: &str) -> Result<Self, String> {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
             .open(data.with_extension("log"))
             .expect("opens a log");
-        let mut process = supervised(&binaries().join("sluice-host"), "")
+        let mut process = supervised(&binaries().join("sluice-host"), commands)
             .arg("serve")
             .arg("--data")
             .arg(data)
@@ -84,25 +103,36 @@ impl Host {
         };
         let (Some(agents), Some(api)) = (value("agents="), value("api=")) else {
             let _ = process.kill();
-            let log = std::fs::read_to_string(data.with_extension("log")).unwrap_or_default();
-            panic!("the host is not ready: {line:?}\n{log}");
+            let _ = process.wait();
+            return Err(line);
         };
-        Self {
+        Ok(Self {
             process,
             data: data.to_owned(),
             agents,
             api,
-        }
+        })
     }
 
     /// Ends the process without warning, and starts it again on the same addresses.
     pub fn kill_and_restart(&mut self) {
         self.kill();
-        *self = Self::start_at(
-            &self.data,
-            &self.agents.clone(),
-            self.api.trim_start_matches("http://"),
-        );
+        let (agents, api) = self.addresses();
+        *self = Self::start_at(&self.data, &agents, &api);
+    }
+
+    fn addresses(&self) -> (String, String) {
+        let api = self.api.trim_start_matches("http://");
+        (self.agents.clone(), api.to_owned())
+    }
+
+    /// Whether it has ended by itself.
+    ///
+    /// # Panics
+    ///
+    /// Where that cannot be found out.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.try_wait().expect("waits").is_some()
     }
 
     /// Ends the process without warning.

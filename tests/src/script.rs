@@ -21,6 +21,12 @@ pub fn script(text: impl AsRef<[u8]>) -> Script {
 }
 
 impl Script {
+    /// Its text.
+    #[must_use]
+    pub fn text(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// Any option of `sluice run`.
     #[must_use]
     pub fn option(mut self, name: &str, value: &str) -> Self {

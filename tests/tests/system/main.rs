@@ -13,6 +13,7 @@ mod bindings;
 mod broken_links;
 mod confinement;
 mod containment;
+mod crashes;
 mod delivery;
 mod duplicates;
 mod enrollment;
