@@ -1,4 +1,4 @@
-//! `sluice-host init`: a folder, an authority, a tenant, and the first token.
+//! `sluice-host init`: a folder, an authority, the provider's own tenant, and the first token.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::store::{OpenError, Store, tenants};
 /// The name of the operator whose token is the first.
 const FIRST_OPERATOR: &str = "admin";
 
-/// Sets a host up in the folder `data`, and gives the token of its first operator, which may do everything.
+/// Sets a host up in the folder `data`, and gives the token of its first operator, who is the provider's and may do everything.
 ///
 /// # Errors
 ///
@@ -39,7 +39,7 @@ async fn set_up(directory: &DataDirectory, now: UnixMillis) -> Result<BearerToke
         .write(move |conn| {
             let host = HostId::generate();
             tenants::set_host_id(conn, host, now)?;
-            let tenant = tenants::create(conn, tenants::DEFAULT, now)?;
+            let tenant = tenants::create_provider(conn, tenants::DEFAULT, now)?;
             let (row, token) = operators::create(
                 conn,
                 tenant.id,

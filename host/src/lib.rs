@@ -41,6 +41,7 @@ pub mod receipts;
 pub mod fleet;
 
 pub mod operators;
+pub mod provider;
 
 pub mod secrets;
 

@@ -66,7 +66,7 @@ impl TestHost {
         });
         let tenant = host
             .store
-            .write(|conn| tenants::create(conn, tenants::DEFAULT, NOW))
+            .write(|conn| tenants::create_provider(conn, tenants::DEFAULT, NOW))
             .await
             .expect("creates");
         let (admin, token) =
@@ -204,7 +204,7 @@ impl TestHost {
             .expect("the chain holds");
         self.host
             .store
-            .read(|conn| store::audit::list(conn, self.tenant.id, &self.tenant.name, 0, 10_000))
+            .read(|conn| store::audit::list(conn, self.tenant.id, 0, 10_000))
             .expect("reads")
     }
 

@@ -118,6 +118,13 @@ impl Fleet {
             .push(connect(&self.host.api, &self.token, &machine));
     }
 
+    /// The same with a token of this operator, in their tenant.
+    pub fn add_machine_of(&mut self, operator: &str, name: &str, policy: &str) {
+        let machine = self.machine(name, policy);
+        self.agents
+            .push(connect(&self.host.api, operator, &machine));
+    }
+
     /// A machine's folder, with the gates compiled, and nothing enrolled.
     ///
     /// # Panics

@@ -34,7 +34,7 @@ pub struct CreateBinding {
     #[serde(default = "enforce")]
     #[schema(value_type = String, example = "enforce")]
     pub mode: Mode,
-    /// The tenant's name; the operator's own where absent.
+    /// The tenant's name; that of the query where absent, and the operator's own where that has none.
     #[serde(default)]
     pub tenant: Option<String>,
     /// Only on machines that have every one of these tags; on all where empty.

@@ -36,7 +36,7 @@ pub struct CreateEnrollToken {
     /// Whether they wait for somebody.
     #[serde(default)]
     pub approval: Approval,
-    /// The tenant's name; the operator's own where absent.
+    /// The tenant's name; that of the query where absent, and the operator's own where that has none.
     #[serde(default)]
     pub tenant: Option<String>,
 }

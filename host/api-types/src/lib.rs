@@ -15,6 +15,7 @@
 //! - [`plugin`], [`publisher`], [`binding`]: the gates; [`receipt`]: what they said.
 //! - [`secret`]: what scripts get in confidence.
 //! - [`operator`], [`role`], [`token`]: who may do what.
+//! - [`tenant`], [`grant`], [`offer`]: the provider, its customers, who works for whom, and what is offered to them.
 //! - [`audit`]: the record, and how anyone verifies it.
 
 pub mod approval;
@@ -24,10 +25,12 @@ pub mod blob;
 pub mod bytes;
 pub mod enroll_token;
 pub mod event;
+pub mod grant;
 pub mod group;
 pub mod job;
 pub mod lockdown;
 pub mod machine;
+pub mod offer;
 pub mod operation;
 pub mod operator;
 pub mod page;
@@ -40,6 +43,7 @@ pub mod rollout;
 pub mod schedule;
 pub mod script;
 pub mod secret;
+pub mod tenant;
 pub mod token;
 pub mod whoami;
 pub mod why;

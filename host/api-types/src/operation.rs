@@ -212,7 +212,7 @@ impl std::error::Error for InvalidGaps {}
 
 /// Query of `GET /v1/operations/{operation}/output`. The answer is the stored bytes of one stream.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, utoipa::IntoParams,
+    Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, utoipa::IntoParams,
 )]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -227,6 +227,9 @@ pub struct OutputQuery {
     /// How many bytes at most; the rest where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub length: Option<u64>,
+    /// Only what belongs to the tenant of this name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
 }
 
 #[cfg(test)]

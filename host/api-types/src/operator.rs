@@ -10,7 +10,7 @@ pub struct CreateOperator {
     pub name: String,
     /// Names of roles.
     pub roles: Vec<String>,
-    /// The tenant's name; the operator's own where absent.
+    /// The tenant's name; that of the query where absent, and the operator's own where that has none.
     #[serde(default)]
     pub tenant: Option<String>,
 }

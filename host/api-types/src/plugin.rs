@@ -13,7 +13,7 @@ pub struct InstallPlugin {
     pub component: Base64,
     /// The bytes of the publisher's `.sig` file.
     pub signature: Base64,
-    /// The tenant's name; the operator's own where absent.
+    /// The tenant's name; that of the query where absent, and the operator's own where that has none.
     #[serde(default)]
     pub tenant: Option<String>,
 }

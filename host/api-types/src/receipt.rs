@@ -108,7 +108,7 @@ pub struct BacktestPlugin {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     pub before: Option<JobId>,
-    /// The tenant's name; the operator's own where absent.
+    /// The tenant's name; that of the query where absent, and the operator's own where that has none.
     #[serde(default)]
     pub tenant: Option<String>,
 }

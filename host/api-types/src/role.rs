@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub struct SetRole {
     /// Policies in Cedar, which hold to the schema of `docs/permissions.md`.
     pub policy: String,
-    /// The tenant's name; the operator's own where absent.
+    /// The tenant's name; that of the query where absent, and the operator's own where that has none.
     #[serde(default)]
     pub tenant: Option<String>,
 }

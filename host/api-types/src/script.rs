@@ -13,7 +13,7 @@ use crate::job::{JobLimits, Variable};
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AddScript {
-    /// The tenant's name; the operator's own where absent.
+    /// The tenant's name; that of the query where absent, and the operator's own where that has none.
     #[serde(default)]
     pub tenant: Option<String>,
     /// Letters, digits, `-`, `_` and `.`; the first a letter or digit.
@@ -106,8 +106,11 @@ pub struct Script {
     pub archived_at: Option<String>,
     /// The operator who archived it.
     pub archived_by: Option<String>,
-    /// How many versions it has.
+    /// How many versions it has; of the provider's, the number of the newest that there is.
     pub versions: u64,
+    /// Of the provider's: the versions that may be run now. Null where it is the tenant's own.
+    #[serde(default)]
+    pub offered: Option<Vec<u64>>,
     /// Its newest version.
     pub latest: ScriptVersion,
 }

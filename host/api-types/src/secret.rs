@@ -10,7 +10,7 @@ use crate::bytes::Base64;
 pub struct SetSecret {
     /// The value: 4 bytes to 32 KiB.
     pub value: Base64,
-    /// The tenant's name; the operator's own where absent.
+    /// The tenant's name; that of the query where absent, and the operator's own where that has none.
     #[serde(default)]
     pub tenant: Option<String>,
 }

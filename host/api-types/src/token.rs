@@ -22,7 +22,7 @@ pub struct CreateToken {
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "30d")]
     pub expires: Option<Span>,
-    /// The tenant's name; the operator's own where absent.
+    /// The tenant's name; that of the query where absent, and the operator's own where that has none.
     #[serde(default)]
     pub tenant: Option<String>,
 }

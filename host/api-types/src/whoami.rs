@@ -7,8 +7,11 @@ use serde::{Deserialize, Serialize};
 pub struct WhoAmI {
     /// The operator's name.
     pub operator: String,
-    /// The name of the tenant that requests without one are for.
+    /// The name of the tenant that the request is for: the operator's own where it names none.
     pub tenant: String,
+    /// The grant by which the operator acts there; null where it is their own.
+    #[serde(default)]
+    pub grant: Option<String>,
     /// The operator's roles.
     #[serde(default)]
     pub roles: Vec<String>,

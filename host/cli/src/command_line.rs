@@ -7,8 +7,8 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::commands::{
-    approval, audit, completion, doctor, job, lockdown, login, machine, man, operator, plugin,
-    role, run, schedule, script, secret, token,
+    approval, audit, completion, doctor, grant, job, lockdown, login, machine, man, offer, operator, plugin,
+    role, run, schedule, script, secret, tenant, token,
 };
 use crate::error::Error;
 
@@ -39,6 +39,10 @@ pub(crate) struct Global {
     /// Trust this certificate authority, and no other, for the host. [env: SLUICE_CA]
     #[arg(long, global = true, value_name = "FILE", help_heading = "Connection")]
     pub(crate) ca: Option<PathBuf>,
+    /// The tenant that the command is for, where it is not your own (sluice tenant list). [env: SLUICE_TENANT]
+    // A command that has this option itself means the same by it.
+    #[arg(long, global = true, value_name = "T", help_heading = "Connection")]
+    pub(crate) tenant: Option<String>,
     /// Print JSON, one object on each line.
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -82,6 +86,15 @@ pub(crate) enum Command {
     /// Operators' tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// The provider's customers: create, list, show, rename, archive
+    #[command(subcommand)]
+    Tenant(tenant::TenantCommand),
+    /// Operators of the provider who work for its customers: add, list, revoke
+    #[command(subcommand)]
+    Grant(grant::GrantCommand),
+    /// Scripts of the provider that its customers may run: add, list, withdraw
+    #[command(subcommand)]
+    Offer(offer::OfferCommand),
     /// The audit log: list, export, verify
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -327,6 +340,23 @@ mod tests {
             "role remove r",
             "token list",
             "token revoke t",
+            "tenant create t",
+            "tenant list",
+            "tenant show t",
+            "tenant rename t u",
+            "tenant archive t",
+            "tenant provider-access deny",
+            "tenant provider-access allow",
+            "grant add ann --tenant t --role operator --for 8h",
+            "grant add ann --tenant t --role operator,viewer --until 2030-01-01T18:00:00Z",
+            "grant list",
+            "grant list --tenant t",
+            "grant revoke g",
+            "offer add s@1 --to t --to u",
+            "offer add s@1 --to-all",
+            "offer list",
+            "offer withdraw o",
+            "job show j --tenant t",
             "audit list",
             "audit verify",
             "audit verify f",

@@ -61,7 +61,7 @@ pub async fn verify(store: &Store, tenant: &Tenant) -> Result<Head, VerifyError>
 fn walk(conn: &Connection, tenant: &Tenant) -> Result<Head, VerifyError> {
     let mut verifier = ChainVerifier::default();
     loop {
-        let entries = audit::list(conn, tenant.id, &tenant.name, verifier.head().seq, STEP)?;
+        let entries = audit::list(conn, tenant.id, verifier.head().seq, STEP)?;
         if entries.is_empty() {
             return Ok(verifier.head());
         }

@@ -5,7 +5,7 @@ use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::Ending;
 use sluice_protocol::ids::{JobId, OperationId};
 
-use crate::operators::Actor;
+use crate::operators::{Actor, Standing};
 
 /// The events of the audit log. Words are never changed, only added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -88,6 +88,15 @@ pub enum EventKind {
     SecretSet,
     SecretRotated,
     SecretRevoked,
+    TenantCreated,
+    TenantRenamed,
+    TenantArchived,
+    GrantAdded,
+    GrantRevoked,
+    ProviderAccessAllowed,
+    ProviderAccessDenied,
+    ScriptOffered,
+    ScriptOfferWithdrawn,
 }
 
 impl EventKind {
@@ -172,6 +181,15 @@ impl EventKind {
             Self::SecretSet => "secret_set",
             Self::SecretRotated => "secret_rotated",
             Self::SecretRevoked => "secret_revoked",
+            Self::TenantCreated => "tenant_created",
+            Self::TenantRenamed => "tenant_renamed",
+            Self::TenantArchived => "tenant_archived",
+            Self::GrantAdded => "grant_added",
+            Self::GrantRevoked => "grant_revoked",
+            Self::ProviderAccessAllowed => "provider_access_allowed",
+            Self::ProviderAccessDenied => "provider_access_denied",
+            Self::ScriptOffered => "script_offered",
+            Self::ScriptOfferWithdrawn => "script_offer_withdrawn",
         }
     }
 
@@ -233,12 +251,16 @@ impl Event {
         }
     }
 
-    /// Something that an operator did.
+    /// Something that an operator did, with the grant where it is by one.
     #[must_use]
     pub fn by(kind: EventKind, actor: &Actor) -> Self {
-        Self {
+        let event = Self {
             operator: Some(actor.name.clone()),
             ..Self::from_source(kind, &actor.source)
+        };
+        match actor.standing {
+            Standing::Own(_) => event,
+            Standing::Granted { grant, .. } => event.detail("by_grant", grant.to_string()),
         }
     }
 

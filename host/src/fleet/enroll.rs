@@ -131,7 +131,10 @@ pub async fn create_token(
         secret: Digest::of(&token.secret),
         uses,
         uses_left: uses,
-        expires: now.plus(expires),
+        // No longer than the grant by which it is made.
+        expires: now
+            .plus(expires)
+            .min(actor.ends().unwrap_or(UnixMillis(i64::MAX))),
         tags,
         addresses,
         approval,
@@ -236,12 +239,14 @@ where
     store
         .write(move |conn| {
             let row = enroll_tokens::find(conn, token)?.ok_or(EnrollError::Unknown)?;
-            let tenant = tenants::find(conn, row.tenant)?.ok_or(EnrollError::Unknown)?;
+            let there = tenants::row(conn, row.tenant)?.ok_or(EnrollError::Unknown)?;
+            let tenant = there.tenant;
             // Digests of random secrets: comparing them tells nothing about either.
             if row.secret != secret {
                 return Err(EnrollError::WrongSecret(tenant));
             }
-            if row.revoked.is_some() {
+            // Where a tenant is archived, so are its tokens.
+            if row.revoked.is_some() || there.archived.is_some() {
                 return Err(EnrollError::Revoked(tenant));
             }
             if row.expires <= now {

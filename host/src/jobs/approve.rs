@@ -192,7 +192,7 @@ impl Asked {
                     }
                 }
                 let submitted = match &job {
-                    Some(job) => tokens::find(conn, tenant, job.token)?,
+                    Some(job) => tokens::find_here_or_provider(conn, tenant, job.token)?,
                     None => None,
                 };
                 let waits = match &job {

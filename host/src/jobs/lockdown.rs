@@ -10,9 +10,9 @@ use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;
 use crate::fleet::Command;
 use crate::host::SharedHost;
-use crate::operators::{Actor, Denied, Permission};
+use crate::operators::{Actor, Denied, Permission, Standing};
 use crate::store::lockdown::{self, LockdownRow};
-use crate::store::tenants::{self, Tenant};
+use crate::store::tenants::{self, Tenant, TenantKind};
 use crate::store::{Connection, StoreError, operations};
 
 /// The longest reason, in characters.
@@ -46,21 +46,20 @@ pub async fn lock_down(
     let tenants = host
         .store
         .write(move |conn| {
-            let event = Event::by(EventKind::LockdownStarted, &asked)
-                .detail("reason", row.reason.clone())
-                .detail("cancel", cancel_too)
-                .detail("anew", lockdown::start(conn, &row)?);
-            in_every_log(conn, &event, now)
+            let anew = lockdown::start(conn, &row)?;
+            in_every_log(conn, &asked, now, |who| {
+                Event::by(EventKind::LockdownStarted, who)
+                    .detail("reason", row.reason.clone())
+                    .detail("cancel", cancel_too)
+                    .detail("anew", anew)
+            })
         })
         .await?;
     tell_machines(host);
     let mut canceled = 0;
     if cancel_too {
         for tenant in tenants {
-            let theirs = Actor {
-                tenant,
-                ..actor.clone()
-            };
+            let theirs = actor.reaching(tenant);
             canceled += cancel::halt(host, &theirs, now).await?;
         }
     }
@@ -86,7 +85,9 @@ pub async fn lift_lockdown(
             if !lockdown::lift(conn)? {
                 return Ok(tenants::list(conn)?);
             }
-            in_every_log(conn, &Event::by(EventKind::LockdownLifted, &asked), now)
+            in_every_log(conn, &asked, now, |who| {
+                Event::by(EventKind::LockdownLifted, who)
+            })
         })
         .await?;
     tell_machines(host);
@@ -101,10 +102,10 @@ pub async fn lift_lockdown(
     Ok(())
 }
 
-/// A lockdown is about every tenant, so that only operators of the one that every host has from the start may touch it.
+/// A lockdown is about every tenant, so that only the provider's own operators may touch it, at home.
 async fn authorize(host: &SharedHost, actor: &Actor, now: UnixMillis) -> Result<(), LockdownError> {
     actor.require(Permission::Administer)?;
-    if actor.tenant.name == tenants::DEFAULT {
+    if actor.standing == Standing::Own(TenantKind::Provider) {
         return Ok(());
     }
     let error = LockdownError::NotTheHosts(actor.tenant.name.clone());
@@ -132,12 +133,13 @@ fn tell_machines(host: &SharedHost) {
 
 fn in_every_log(
     conn: &Connection,
-    event: &Event,
+    actor: &Actor,
     now: UnixMillis,
+    event: impl Fn(&Actor) -> Event,
 ) -> Result<Vec<Tenant>, LockdownError> {
     let tenants = tenants::list(conn)?;
     for tenant in &tenants {
-        audit::append(conn, tenant, now, [event.clone()])?;
+        audit::append(conn, tenant, now, [event(&actor.reaching(tenant.clone()))])?;
     }
     Ok(tenants)
 }
@@ -206,7 +208,7 @@ pub enum LockdownError {
     Denied(#[from] Denied),
     /// Another tenant's administrator.
     #[error(
-        "a lockdown is about every tenant of the host, and {0} is one of them; nothing was done, ask the host's own administrators"
+        "a lockdown is about every tenant of the host, and {0} is one of them; nothing was done, ask the provider's administrators"
     )]
     NotTheHosts(String),
     /// It would be shown to everybody who is refused.

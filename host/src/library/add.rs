@@ -58,7 +58,10 @@ struct New {
 
 impl New {
     fn read(new: AddScript) -> Result<Self, AddError> {
-        let name = new.name.parse()?;
+        let name: ScriptName = new.name.parse()?;
+        if name.is_the_providers() {
+            return Err(AddError::Providers(name));
+        }
         if let Some(description) = &new.description
             && (description.chars().count() > LONGEST_DESCRIPTION
                 || description.chars().any(char::is_control))
@@ -277,6 +280,9 @@ pub enum AddError {
     /// No name.
     #[error("{0}; nothing was added")]
     Name(#[from] InvalidScriptName),
+    /// Names of the provider's are not for others.
+    #[error("{0} is a name of the provider's; choose one without /; nothing was added")]
+    Providers(ScriptName),
     /// Too long, or more than one line.
     #[error(
         "a description is one line of at most {LONGEST_DESCRIPTION} characters; nothing was added"

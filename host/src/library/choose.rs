@@ -8,7 +8,7 @@ use sluice_protocol::ids::TenantId;
 
 use super::{ScriptName, VersionId};
 use crate::store::scripts::{self, Settings, Text};
-use crate::store::{Connection, StoreError};
+use crate::store::{Connection, StoreError, offers};
 
 /// A version that may run, with its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +49,14 @@ pub fn choose(
     // What is no name is no script's.
     let name: ScriptName = script.name.parse().map_err(|_| none())?;
     let row = scripts::find(conn, tenant, &name)?.ok_or_else(none)?;
-    let found = match script.version {
+    let wanted = match script.version {
+        None if name.is_the_providers() => {
+            let newest = offers::newest(conn, tenant, &name.at_home())?;
+            Some(newest.ok_or_else(|| ChooseError::NotOffered(name.to_string()))?)
+        }
+        wanted => wanted,
+    };
+    let found = match wanted {
         Some(version) => scripts::version(conn, tenant, &VersionId { name, version })?,
         None => scripts::latest(conn, tenant, &name)?,
     };
@@ -59,6 +66,9 @@ pub fn choose(
     })?;
     if row.archived.is_some() {
         return Err(ChooseError::Archived(row.name));
+    }
+    if !is_offered(conn, tenant, &version.id)? {
+        return Err(ChooseError::NotOffered(version.id.to_string()));
     }
     let Some(text) = scripts::text(conn, tenant, &version.id)? else {
         return Err(ChooseError::Redacted(version.id));
@@ -72,12 +82,27 @@ pub fn choose(
     })
 }
 
+/// Whether a version is the tenant's own, or offered to it.
+fn is_offered(conn: &Connection, tenant: TenantId, id: &VersionId) -> Result<bool, StoreError> {
+    if !id.name.is_the_providers() {
+        return Ok(true);
+    }
+    let at_home = VersionId {
+        name: id.name.at_home(),
+        version: id.version,
+    };
+    offers::holds(conn, tenant, &at_home)
+}
+
 /// Whether a version that was chosen may still run, in the transaction that records its job.
 ///
 /// # Errors
 ///
-/// It was archived or redacted in the meantime.
+/// It was archived, redacted or withdrawn in the meantime.
 pub fn still_runs(conn: &Connection, tenant: TenantId, id: &VersionId) -> Result<(), ChooseError> {
+    if !is_offered(conn, tenant, id)? {
+        return Err(ChooseError::NotOffered(id.to_string()));
+    }
     if scripts::may_run(conn, tenant, id)? {
         return Ok(());
     }
@@ -151,6 +176,9 @@ pub enum ChooseError {
     /// Nothing of it is started any more.
     #[error("the script {0} is archived, so nothing of it is started any more; no job was made")]
     Archived(ScriptName),
+    /// It is the provider's, which withdrew it.
+    #[error("the provider does not offer {0} any more; no job was made")]
+    NotOffered(String),
     /// There is nothing left to run.
     #[error(
         "the text of {0} was redacted, so there is nothing to run; no job was made, use another version"

@@ -7,7 +7,11 @@ use sluice_api_types::script::ScriptUsed;
 
 use crate::fleet::{LONGEST_NAME, is_plain_name};
 
-/// The name of a script, by the rules of machines' names: two that look the same are the same.
+/// How names of the provider's scripts begin in its customers' libraries.
+const PROVIDERS: &str = "provider/";
+
+/// The name of a script, by the rules of machines' names: two that look the same are the same. One of the provider's that is
+/// offered to a customer is `provider/NAME` there, which no customer can call one of its own.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ScriptName(String);
 
@@ -16,6 +20,24 @@ impl ScriptName {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it is one of the provider's in a customer's library.
+    #[must_use]
+    pub fn is_the_providers(&self) -> bool {
+        self.0.starts_with(PROVIDERS)
+    }
+
+    /// What the provider's script of this name is called in customers' libraries.
+    #[must_use]
+    pub fn in_others(&self) -> Self {
+        Self(format!("{PROVIDERS}{}", self.0))
+    }
+
+    /// What a script is called in the library of the provider.
+    #[must_use]
+    pub fn at_home(&self) -> Self {
+        Self(self.0.strip_prefix(PROVIDERS).unwrap_or(&self.0).to_owned())
     }
 }
 
@@ -29,7 +51,7 @@ impl FromStr for ScriptName {
     type Err = InvalidScriptName;
 
     fn from_str(text: &str) -> Result<Self, InvalidScriptName> {
-        if is_plain_name(text) {
+        if is_plain_name(text.strip_prefix(PROVIDERS).unwrap_or(text)) {
             Ok(Self(text.to_owned()))
         } else {
             Err(InvalidScriptName(text.to_owned()))
@@ -72,7 +94,7 @@ mod tests {
 
     #[test]
     fn names_are_plain_and_leave_room_for_a_version() {
-        for name in ["deploy", "backup.daily", "A_1", "0"] {
+        for name in ["deploy", "backup.daily", "A_1", "0", "provider/deploy"] {
             assert_eq!(
                 name.parse::<ScriptName>().map(|name| name.0).as_deref(),
                 Ok(name)
@@ -85,6 +107,8 @@ mod tests {
             "a b",
             "a@1",
             "a/b",
+            "provider/",
+            "provider/provider/a",
             "depl\u{43e}y",
             "a\n",
             "a\u{202e}",

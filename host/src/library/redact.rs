@@ -6,6 +6,7 @@ use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::jobs::Canceling;
 use crate::operators::Actor;
+use crate::provider;
 use crate::store::{StoreError, scripts};
 
 /// What was erased, and what that ended.
@@ -19,7 +20,7 @@ pub struct Redaction {
 
 /// Erases the text of a version, and of every other version of the tenant with the same bytes, which hold the same secret.
 /// What has not started of them is canceled; what runs goes on, and what ran stays. The bytes are not taken again. One
-/// that is redacted already stays as it is.
+/// that is redacted already stays as it is. Of the provider's, what its customers have of it is erased too.
 ///
 /// # Errors
 ///
@@ -42,6 +43,9 @@ pub async fn redact(
         .write(move |conn| {
             let tenant = asked.tenant.id;
             let named = scripts::version(conn, tenant, &id)?.ok_or(missing)?;
+            if named.id.name.is_the_providers() {
+                return Err(RedactError::Providers(named.id));
+            }
             let (mut redacted, mut events) = (Vec::new(), Vec::new());
             let mut canceling = Canceling::default();
             for row in scripts::with_text(conn, tenant, named.script_sha256)? {
@@ -60,10 +64,20 @@ pub async fn redact(
                 redacted.push(row.id);
             }
             audit::append(conn, &asked.tenant, now, events)?;
+            let mut canceling = vec![(asked.clone(), canceling)];
+            canceling.extend(provider::redact_copies(
+                conn,
+                &asked,
+                named.script_sha256,
+                now,
+            )?);
             Ok::<_, RedactError>((redacted, canceling))
         })
         .await?;
-    let canceled = canceling.tell(host, actor);
+    let told = canceling
+        .into_iter()
+        .map(|(by, canceling)| canceling.tell(host, &by));
+    let canceled = told.sum();
     if let Err(error) = host.store.shorten_log().await {
         // The text is erased either way; the log is written over as the host goes on.
         tracing::warn!(%error, "what was redacted may be in the log of the database until that is written over; redact it again to empty the log");
@@ -82,6 +96,9 @@ pub enum RedactError {
         /// As asked.
         version: u64,
     },
+    /// It is offered, and the provider's to change.
+    #[error("{0} is the provider's, which alone can change it; nothing was changed")]
+    Providers(VersionId),
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -319,6 +319,10 @@ fn known_and_served(
     machine: sluice_protocol::ids::MachineId,
 ) -> Result<(MachineRow, HistoryRow), SessionError> {
     let unknown = SessionError::NotServed("the machine is not known here");
+    let there = tenants::row(conn, tenant.id)?;
+    if there.is_none_or(|there| there.archived.is_some()) {
+        return Err(SessionError::NotServed("the machine's tenant is archived"));
+    }
     let Some(row) = machines::find(conn, tenant.id, machine)? else {
         return Err(unknown);
     };

@@ -164,7 +164,7 @@ impl Fleet {
         loop {
             let tenant = &self.admin.tenant;
             let entries = store
-                .read(|conn| store::audit::list(conn, tenant.id, &tenant.name, 0, 1000))
+                .read(|conn| store::audit::list(conn, tenant.id, 0, 1000))
                 .expect("reads");
             let found: Vec<_> = entries
                 .iter()

@@ -1,26 +1,31 @@
 //! Who acts.
 
 use std::fmt;
+use std::sync::Arc;
 
 use sluice_protocol::ids::TenantId;
 use uuid::Uuid;
 
-use super::{About, BearerToken, GrantError, No, Permission, Question, Rights, Roles};
+use super::{
+    About, BearerToken, GrantError, Grants, No, Permission, Question, Rights, Role, Roles,
+};
 use crate::clock::UnixMillis;
-use crate::store::tenants::{self, Tenant};
+use crate::store::tenants::{self, ProviderAccess, Tenant, TenantKind, TenantRow};
 use crate::store::tokens::TokenRow;
-use crate::store::{Connection, StoreError, operators, tokens};
+use crate::store::{Connection, StoreError, grants, operators, tokens};
 
 /// An operator whose token was checked for this request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actor {
-    /// The tenant that the operator belongs to, and all that they can see.
+    /// The tenant that they act in, and all that they can see.
     pub tenant: Tenant,
+    /// How they come to act there.
+    pub standing: Standing,
     /// The token.
     pub token: Uuid,
     /// The operator, whatever token they use.
     pub operator: Uuid,
-    /// The operator's name.
+    /// The operator's name, as it is on the record of the tenant ([`in_others`]).
     pub name: String,
     /// What they may do.
     pub rights: Rights,
@@ -28,7 +33,61 @@ pub struct Actor {
     pub source: String,
 }
 
+/// How somebody comes to act in a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It is their own.
+    Own(TenantKind),
+    /// They are the provider's, and have a grant.
+    Granted {
+        /// The grant.
+        grant: Uuid,
+        /// When it ends by itself.
+        ends: Option<UnixMillis>,
+        /// The provider's own tenant, which has the operator and the token.
+        home: TenantId,
+    },
+}
+
+/// What an operator of the provider is called on the record of other tenants, whose own operators cannot have such a name.
+#[must_use]
+pub fn in_others(name: &str) -> String {
+    format!("provider/{name}")
+}
+
 impl Actor {
+    /// The tenant whose operator they are.
+    #[must_use]
+    pub const fn home(&self) -> TenantId {
+        match self.standing {
+            Standing::Own(_) => self.tenant.id,
+            Standing::Granted { home, .. } => home,
+        }
+    }
+
+    /// When what they act by ends by itself, besides the token.
+    #[must_use]
+    pub const fn ends(&self) -> Option<UnixMillis> {
+        match self.standing {
+            Standing::Own(_) => None,
+            Standing::Granted { ends, .. } => ends,
+        }
+    }
+
+    /// The same operator as the provider's in one of its tenants, for what the provider does there by itself.
+    #[must_use]
+    pub fn reaching(&self, tenant: Tenant) -> Self {
+        let name = match tenant == self.tenant {
+            true => self.name.clone(),
+            false => in_others(&self.name),
+        };
+        Self {
+            tenant,
+            name,
+            ..self.clone()
+        }
+    }
+
     /// Whether the actor may do it: with the tenant's things, or on some machine. What is done on a machine is asked once
     /// more, for that one ([`Self::require_on`]).
     ///
@@ -96,7 +155,7 @@ impl Actor {
         self.rights.some().iter()
     }
 
-    /// Whether a request for the tenant of this name is one for the actor's own.
+    /// Whether a request that names this tenant is one for that in which they act.
     #[must_use]
     pub fn is_of_tenant(&self, name: Option<&str>) -> bool {
         name.is_none_or(|name| name == self.tenant.name)
@@ -171,7 +230,7 @@ impl fmt::Display for Cause {
     }
 }
 
-/// The actor whose token this is.
+/// The actor whose token this is, in their own tenant.
 ///
 /// # Errors
 ///
@@ -183,15 +242,42 @@ pub fn authenticate(
     source: &str,
     now: UnixMillis,
 ) -> Result<Actor, AuthenticationError> {
-    let row = tokens::find_by_secret(conn, token.digest())?.ok_or(AuthenticationError::Unknown)?;
-    actor(conn, roles, row, source, now)
+    authenticate_in(conn, roles, token, None, source, now)
 }
 
-/// The actor whose token this was when they asked for something that is done now, with what they may do now.
+/// The actor whose token this is, in the tenant of this name: their own, or one in which they have a grant.
 ///
 /// # Errors
 ///
-/// The token is unknown, expired or revoked.
+/// The token is unknown, expired or revoked, or there is no such tenant for it.
+pub fn authenticate_in(
+    conn: &Connection,
+    roles: &Roles,
+    token: &BearerToken,
+    tenant: Option<&str>,
+    source: &str,
+    now: UnixMillis,
+) -> Result<Actor, AuthenticationError> {
+    let row = tokens::find_by_secret(conn, token.digest())?.ok_or(AuthenticationError::Unknown)?;
+    let home = tenants::row(conn, row.tenant)?.ok_or(AuthenticationError::Unknown)?;
+    let known = known(conn, row, home, source, now)?;
+    let Some(name) = tenant.filter(|name| *name != known.home.tenant.name) else {
+        return known.at_home(conn, roles);
+    };
+    // Looked up for the provider's operators alone: nobody else finds out by the time that it takes whether there is one.
+    let there = match known.home.kind {
+        TenantKind::Provider => tenants::row_by_name(conn, name)?,
+        TenantKind::Customer => None,
+    };
+    let there = there.ok_or_else(|| AuthenticationError::NoTenant(name.to_owned()))?;
+    known.by_grant(conn, roles, there, now)
+}
+
+/// The actor whose token this was when they asked for something in a tenant that is done now, with what they may do now.
+///
+/// # Errors
+///
+/// The token is unknown, expired or revoked, or the grant by which they asked is over.
 pub fn on_behalf_of(
     conn: &Connection,
     roles: &Roles,
@@ -200,17 +286,32 @@ pub fn on_behalf_of(
     source: &str,
     now: UnixMillis,
 ) -> Result<Actor, AuthenticationError> {
-    let row = tokens::find(conn, tenant, token)?.ok_or(AuthenticationError::Unknown)?;
-    actor(conn, roles, row, source, now)
+    let row = tokens::find_here_or_provider(conn, tenant, token)?;
+    let row = row.ok_or(AuthenticationError::Unknown)?;
+    let home = tenants::row(conn, row.tenant)?.ok_or(AuthenticationError::Unknown)?;
+    let known = known(conn, row, home, source, now)?;
+    if known.home.tenant.id == tenant {
+        return known.at_home(conn, roles);
+    }
+    let there = tenants::row(conn, tenant)?.ok_or(AuthenticationError::Unknown)?;
+    known.by_grant(conn, roles, there, now)
 }
 
-fn actor(
+/// Somebody whose token is good.
+struct Known<'a> {
+    home: TenantRow,
+    token: TokenRow,
+    operator: operators::OperatorRow,
+    source: &'a str,
+}
+
+fn known<'a>(
     conn: &Connection,
-    roles: &Roles,
     row: TokenRow,
-    source: &str,
+    home: TenantRow,
+    source: &'a str,
     now: UnixMillis,
-) -> Result<Actor, AuthenticationError> {
+) -> Result<Known<'a>, AuthenticationError> {
     let operator =
         operators::find(conn, row.tenant, row.operator)?.ok_or(AuthenticationError::Unknown)?;
     // With an operator all of their tokens are revoked. Looked at here all the same: there is one way in.
@@ -226,17 +327,90 @@ fn actor(
             operator: operator.name,
         });
     }
-    let tenant = tenants::find(conn, row.tenant)?.ok_or(AuthenticationError::Unknown)?;
-    let held = roles.mean(conn, row.tenant, &operator.grants)?;
-    let only = row.only.map(|only| roles.mean(conn, row.tenant, &only));
-    Ok(Actor {
-        tenant,
-        token: row.id,
-        operator: operator.id,
-        name: operator.name,
-        rights: Rights::new(held, only.transpose()?),
-        source: source.to_owned(),
+    Ok(Known {
+        home,
+        token: row,
+        operator,
+        source,
     })
+}
+
+impl Known<'_> {
+    fn at_home(self, conn: &Connection, roles: &Roles) -> Result<Actor, AuthenticationError> {
+        let held = roles.mean(conn, self.home.tenant.id, &self.operator.grants)?;
+        let rights = self.narrowed(conn, roles, &self.home, |scope| Rights::new(held, scope))?;
+        Ok(Actor {
+            standing: Standing::Own(self.home.kind),
+            tenant: self.home.tenant,
+            token: self.token.id,
+            operator: self.operator.id,
+            name: self.operator.name,
+            rights,
+            source: self.source.to_owned(),
+        })
+    }
+
+    /// In a tenant that is not theirs. What their own roles forbid them stays forbidden there.
+    fn by_grant(
+        self,
+        conn: &Connection,
+        roles: &Roles,
+        there: TenantRow,
+        now: UnixMillis,
+    ) -> Result<Actor, AuthenticationError> {
+        let home = self.home.tenant.id;
+        let grant = match (self.home.kind, there.access) {
+            (TenantKind::Provider, ProviderAccess::Allowed) => {
+                grants::good(conn, there.tenant.id, self.operator.id, now)?
+            }
+            (TenantKind::Customer, _) | (_, ProviderAccess::DeniedSince(_)) => None,
+        };
+        let Some(grant) = grant else {
+            return Err(AuthenticationError::NoTenant(there.tenant.name));
+        };
+        let granted = Grants {
+            roles: grant.roles,
+            permissions: None,
+        };
+        let held = roles.mean(conn, home, &granted)?;
+        let bound = roles.mean(conn, home, &self.operator.grants)?;
+        let rights = self.narrowed(conn, roles, &there, |scope| {
+            Rights::new(held, scope).bound_by(bound)
+        })?;
+        Ok(Actor {
+            standing: Standing::Granted {
+                grant: grant.id,
+                ends: grant.expires,
+                home,
+            },
+            tenant: there.tenant,
+            token: self.token.id,
+            operator: self.operator.id,
+            name: in_others(&self.operator.name),
+            rights,
+            source: self.source.to_owned(),
+        })
+    }
+
+    /// Rights as far as the token leaves them, and in a tenant that is archived for looking alone.
+    fn narrowed(
+        &self,
+        conn: &Connection,
+        roles: &Roles,
+        there: &TenantRow,
+        rights: impl FnOnce(Option<Vec<Arc<Role>>>) -> Rights,
+    ) -> Result<Rights, AuthenticationError> {
+        let only = self.token.only.as_ref();
+        let only = only.map(|only| roles.mean(conn, self.home.tenant.id, only));
+        let rights = rights(only.transpose()?);
+        Ok(match there.archived {
+            None => rights,
+            Some(_) => {
+                let looking = Grants::of_permissions(&[Permission::ReadAudit]);
+                rights.narrowed_to(roles.mean(conn, there.tenant.id, &looking)?)
+            }
+        })
+    }
 }
 
 /// The bearer of a token is nobody.
@@ -261,6 +435,9 @@ pub enum AuthenticationError {
         /// The operator's name.
         operator: String,
     },
+    /// Another's, in which they have no grant that is in force, or none: the answer is the same.
+    #[error("there is no tenant {} for this token (sluice tenant list)", .0.escape_debug())]
+    NoTenant(String),
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -17,11 +17,15 @@ use crate::host::SharedHost;
 use crate::store::operators::{self, OperatorRow};
 use crate::store::roles::{self, RoleRow};
 use crate::store::tokens::{self, TokenRow};
-use crate::store::{Connection, StoreError};
+use crate::store::{Connection, StoreError, grants, tenants};
 
 impl Actor {
     /// Whether the actor may give these roles to somebody.
-    fn may_give(&self, given: &[Arc<Role>]) -> Result<(), Denied> {
+    ///
+    /// # Errors
+    ///
+    /// The first permission that they do not have without conditions.
+    pub(crate) fn may_give(&self, given: &[Arc<Role>]) -> Result<(), Denied> {
         self.unless(self.rights.cannot_give(given))
     }
 
@@ -207,8 +211,10 @@ pub async fn token(
     host.store
         .write(move |conn| {
             let tenant = asked.tenant.id;
-            let maker = tokens::find(conn, tenant, asked.token)?;
+            let maker = tokens::find(conn, asked.home(), asked.token)?;
             let (end, narrowed) = maker.map_or((None, None), |maker| (maker.expires, maker.only));
+            // Nor longer than the grant by which it is made.
+            let end = [end, asked.ends()].into_iter().flatten().min();
             if let Some(end) = end.filter(|end| expires.is_none_or(|asked| asked > *end)) {
                 return Err(CreateTokenError::Outlives(end));
             }
@@ -332,7 +338,10 @@ pub async fn remove_role(
             if roles::find(conn, tenant, &name)?.is_none() {
                 return Err(ChangeRoleError::NoRole(name));
             }
-            if operators::is_role_in_use(conn, tenant, &name)? {
+            let is_the_providers = tenants::provider(conn)?.is_some_and(|own| own.id == tenant);
+            if operators::is_role_in_use(conn, tenant, &name)?
+                || is_the_providers && grants::is_role_in_use(conn, &name)?
+            {
                 return Err(ChangeRoleError::InUse(name));
             }
             roles::remove(conn, tenant, &name)?;
@@ -389,7 +398,7 @@ pub enum ChangeRoleError {
     NoRole(String),
     /// Somebody would have less than they were given, without a word.
     #[error(
-        "an operator or a token has the role {0}; give them others first (sluice operator roles, sluice token revoke)"
+        "an operator, a token or a grant has the role {0}; give them others first (sluice operator roles, sluice token revoke, sluice grant revoke)"
     )]
     InUse(String),
     /// More than the actor has.

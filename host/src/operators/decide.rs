@@ -1,7 +1,7 @@
 //! The decision: may this operator do this? Cedar answers for each role; here the answers become one.
 //!
 //! ```text
-//! a forbid of any role holds                          -> no, whatever is permitted
+//! a forbid of any role holds, also of one at home     -> no, whatever is permitted
 //! a policy cannot be evaluated                        -> no
 //! a permit of one of the operator's roles holds, and
 //!   the token leaves it to the operator, or has one too -> yes
@@ -71,8 +71,10 @@ pub struct Run<'a> {
 pub struct Rights {
     /// The operator's.
     held: Vec<Arc<Role>>,
-    /// The token's; none where it leaves everything to the operator.
-    scope: Option<Vec<Arc<Role>>>,
+    /// What narrows that, each for itself: the token's, and what is left in a tenant that is archived.
+    scopes: Vec<Vec<Arc<Role>>>,
+    /// Those of an operator at home, where they act elsewhere: what they forbid holds there too, what they permit does not.
+    bound: Vec<Arc<Role>>,
 }
 
 /// Why not.
@@ -94,8 +96,26 @@ pub enum No {
 impl Rights {
     /// Those of an operator with these roles, by a token that is narrowed to `scope` where there is one.
     #[must_use]
-    pub const fn new(held: Vec<Arc<Role>>, scope: Option<Vec<Arc<Role>>>) -> Self {
-        Self { held, scope }
+    pub fn new(held: Vec<Arc<Role>>, scope: Option<Vec<Arc<Role>>>) -> Self {
+        Self {
+            held,
+            scopes: scope.into_iter().collect(),
+            bound: Vec::new(),
+        }
+    }
+
+    /// The same, of which only what these permit too is left.
+    #[must_use]
+    pub fn narrowed_to(mut self, scope: Vec<Arc<Role>>) -> Self {
+        self.scopes.push(scope);
+        self
+    }
+
+    /// The same without what these forbid.
+    #[must_use]
+    pub fn bound_by(mut self, roles: Vec<Arc<Role>>) -> Self {
+        self.bound = roles;
+        self
     }
 
     /// What may be done under some condition, or none. Costs nothing: nobody is asked.
@@ -107,16 +127,12 @@ impl Rights {
                 .fold(Permissions::default(), |all, role| all.union(role.gives()))
         };
         let held = given(&self.held);
-        match &self.scope {
-            None => held,
-            Some(scope) => {
-                let scope = given(scope);
-                let both = |permission: &Permission| {
-                    reaches(held, *permission) && reaches(scope, *permission)
-                };
-                Permission::ALL.iter().copied().filter(both).collect()
-            }
-        }
+        self.scopes.iter().fold(held, |left, scope| {
+            let scope = given(scope);
+            let both =
+                |permission: &Permission| reaches(left, *permission) && reaches(scope, *permission);
+            Permission::ALL.iter().copied().filter(both).collect()
+        })
     }
 
     /// Whether something may be done under some condition, or none.
@@ -124,24 +140,27 @@ impl Rights {
     pub fn may_some(&self, permission: Permission) -> bool {
         let in_some =
             |roles: &[Arc<Role>]| roles.iter().any(|role| reaches(role.gives(), permission));
-        in_some(&self.held) && self.scope.as_deref().is_none_or(in_some)
+        in_some(&self.held) && self.scopes.iter().all(|scope| in_some(scope))
     }
 
     /// Whether something may be done without any condition: then the answer is the same for every machine.
     #[must_use]
     pub fn may_always(&self, permission: Permission) -> bool {
+        let unbound = |roles: &[Arc<Role>]| {
+            roles.iter().all(|role| {
+                !role.forbids().contains(permission)
+                    && permission
+                        .given_by()
+                        .is_none_or(|wider| !role.forbids().contains(wider))
+            })
+        };
         let always = |roles: &[Arc<Role>]| {
             roles
                 .iter()
                 .any(|role| reaches(role.gives_always(), permission))
-                && roles.iter().all(|role| {
-                    !role.forbids().contains(permission)
-                        && permission
-                            .given_by()
-                            .is_none_or(|wider| !role.forbids().contains(wider))
-                })
+                && unbound(roles)
         };
-        always(&self.held) && self.scope.as_deref().is_none_or(always)
+        always(&self.held) && self.scopes.iter().all(|scope| always(scope)) && unbound(&self.bound)
     }
 
     /// What of `roles` the operator cannot give to somebody: they have it not at all, or under a condition. A role that is
@@ -155,14 +174,14 @@ impl Rights {
         };
         // What forbids them something of it goes with it: nobody sheds that by giving the rest to somebody new.
         let stays_bound = |role: &Role| {
-            self.held.iter().all(|held| {
+            self.held.iter().chain(&self.bound).all(|held| {
                 let forbidden = |permission| held.forbids().contains(permission);
                 roles.contains(held) || !reached(role).iter().any(forbidden)
             })
         };
         // By what they say, not by name: a list of permissions is no role of anybody's.
         let theirs = |role: &Arc<Role>| {
-            self.scope.is_none() && self.held.contains(role) && stays_bound(role)
+            self.scopes.is_empty() && self.held.contains(role) && stays_bound(role)
         };
         let foreign = roles.iter().filter(|role| !theirs(role));
         foreign
@@ -190,11 +209,9 @@ impl Rights {
     ///
     /// The answer is no.
     pub fn decide(&self, question: &Question<'_>) -> Result<(), No> {
+        forbidden(&self.bound, question)?;
         by(&self.held, question)?;
-        match &self.scope {
-            Some(scope) => by(scope, question),
-            None => Ok(()),
-        }
+        self.scopes.iter().try_for_each(|scope| by(scope, question))
     }
 }
 
@@ -203,6 +220,14 @@ fn reaches(given: Permissions, permission: Permission) -> bool {
         || permission
             .given_by()
             .is_some_and(|wider| given.contains(wider))
+}
+
+/// Whether one of these roles forbids it; whether one permits it does not count.
+fn forbidden(roles: &[Arc<Role>], question: &Question<'_>) -> Result<(), No> {
+    match by(roles, question) {
+        Err(No::Missing) => Ok(()),
+        answer => answer,
+    }
 }
 
 /// The answer of roles that are held together.

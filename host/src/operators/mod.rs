@@ -10,7 +10,10 @@ mod role;
 mod shipped;
 mod token;
 
-pub use actor::{Actor, AuthenticationError, Cause, Denied, authenticate, on_behalf_of};
+pub use actor::{
+    Actor, AuthenticationError, Cause, Denied, Standing, authenticate, authenticate_in, in_others,
+    on_behalf_of,
+};
 pub use change::{
     ChangeOperatorError, ChangeRoleError, NewToken, add, put_role, remove, remove_role, set_roles,
     token,

@@ -158,6 +158,16 @@ impl Role {
         Self::read(RoleName("permissions".to_owned()), &text)
     }
 
+    /// Whether a policy names this tenant.
+    #[must_use]
+    pub fn names_tenant(&self, name: &str) -> bool {
+        self.policies.policies().any(|policy| {
+            policy.entity_literals().iter().any(|entity| {
+                entity.type_name().basename() == "Tenant" && entity.id().unescaped() == name
+            })
+        })
+    }
+
     /// Its name.
     #[must_use]
     pub const fn name(&self) -> &RoleName {

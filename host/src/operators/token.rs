@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::{Denied, GrantError, Grants};
 use crate::clock::UnixMillis;
+use crate::provider;
 use crate::random;
 use crate::store::enroll_tokens;
 use crate::store::operators::{self, OperatorRow};
@@ -178,13 +179,14 @@ pub fn revoke(
     Ok(Some(row))
 }
 
-/// Ends an operator, with all tokens that are theirs or that they made for machines. Gives how many of the latter there were.
+/// Ends an operator, with all tokens that are theirs or that they made for machines, and their grants. Gives how many of the latter there were.
 pub(super) fn end(
     conn: &Connection,
     operator: &OperatorRow,
     now: UnixMillis,
 ) -> Result<usize, StoreError> {
     tokens::revoke_all_of(conn, operator.tenant, operator.id, now)?;
+    provider::revoke_all_of(conn, operator, now)?;
     operators::remove(conn, operator.tenant, operator.id, now)?;
     enroll_tokens::revoke_all_of(conn, operator.tenant, &operator.name, now)
 }
@@ -228,7 +230,7 @@ pub enum CreateTokenError {
     Denied(#[from] Denied),
     /// Whoever loses a token for an hour should not have lost one for ever.
     #[error(
-        "a token cannot be good for longer than the one that makes it, which ends at {0}; ask for an earlier end, or have somebody else make it"
+        "a token cannot be good for longer than the one that makes it, or the grant by which that is done, which ends at {0}; ask for an earlier end, or have somebody else make it"
     )]
     Outlives(UnixMillis),
     /// No randomness.

@@ -31,7 +31,7 @@ pub(super) async fn list_audit(
     let items = host
         .store
         .look(Extent::of_rows(limit as usize), move |conn| {
-            audit::list(conn, tenant.id, &tenant.name, after, limit)
+            audit::list(conn, tenant.id, after, limit)
         })
         .await?;
     let next = (items.len() == limit as usize)

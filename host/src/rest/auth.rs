@@ -13,18 +13,19 @@ use super::Refusal;
 use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
-use crate::operators::{Actor, AuthenticationError, BearerToken, Denied, Permission, authenticate};
+use crate::operators::{
+    Actor, AuthenticationError, BearerToken, Denied, Permission, authenticate_in,
+};
 use crate::store::StoreError;
 use crate::store::tenants::{self, Tenant};
 
-/// What every route takes, also one without a query of its own: done in the operator's tenant, it would be done to another
-/// than was meant.
+/// What every route takes, also one without a query of its own: the tenant that is meant, where it is not the operator's own.
 #[derive(serde::Deserialize)]
 struct MeantFor {
     tenant: Option<String>,
 }
 
-/// The operator of a request, which is for nobody else and for no tenant but theirs.
+/// The operator of a request, in the tenant that it is for: their own, or one in which they have a grant.
 #[derive(Debug)]
 pub(super) struct Operator(pub(super) Actor);
 
@@ -37,10 +38,15 @@ impl FromRequestParts<SharedHost> for Operator {
             .get::<ConnectInfo<SocketAddr>>()
             .map_or_else(|| "api".to_owned(), |from| from.ip().to_string());
         let now = UnixMillis::now();
+        let meant = Query::<MeantFor>::try_from_uri(&parts.uri);
+        let asked = meant
+            .as_ref()
+            .ok()
+            .and_then(|Query(meant)| meant.tenant.as_deref());
         let authenticated = match bearer(parts) {
             Some(token) => host
                 .store
-                .read(|conn| authenticate(conn, &host.roles, &token, &source, now)),
+                .read(|conn| authenticate_in(conn, &host.roles, &token, asked, &source, now)),
             None => {
                 failed(host, &source, None, parts, "no token", now).await?;
                 return Err(Refusal::unauthenticated(
@@ -50,19 +56,20 @@ impl FromRequestParts<SharedHost> for Operator {
         };
         match authenticated {
             Ok(actor) => {
-                let Query(meant) = Query::<MeantFor>::try_from_uri(&parts.uri)
-                    .map_err(|error| Refusal::invalid(error.body_text()))?;
-                own_tenant(&actor, meant.tenant.as_deref())?;
+                meant.map_err(|error| Refusal::invalid(error.body_text()))?;
                 Ok(Self(actor))
             }
             Err(AuthenticationError::Store(error)) => Err(error.into()),
+            Err(AuthenticationError::NoTenant(name)) => Err(Refusal::no_tenant(&name)),
             Err(error) => {
                 let tenant = match &error {
                     AuthenticationError::Expired { tenant, .. }
                     | AuthenticationError::Revoked { tenant, .. } => {
                         host.store.read(|conn| tenants::find(conn, *tenant))?
                     }
-                    AuthenticationError::Unknown | AuthenticationError::Store(_) => None,
+                    AuthenticationError::Unknown
+                    | AuthenticationError::NoTenant(_)
+                    | AuthenticationError::Store(_) => None,
                 };
                 failed(host, &source, tenant, parts, &error.to_string(), now).await?;
                 Err(error.into())
@@ -80,7 +87,7 @@ fn bearer(parts: &Parts) -> Option<BearerToken> {
 }
 
 /// Records a request that nobody could be held to account for. Of an unknown token the tenant is not known either: that
-/// stands in the log of the tenant that every host has.
+/// stands in the provider's log.
 async fn failed(
     host: &SharedHost,
     source: &str,
@@ -96,13 +103,10 @@ async fn failed(
     let tenant = match tenant {
         Some(tenant) => tenant,
         None => {
-            let default = host
-                .store
-                .read(|conn| tenants::find_by_name(conn, tenants::DEFAULT))?;
-            let Some(default) = default else {
+            let Some(provider) = host.store.read(tenants::provider)? else {
                 return Ok(());
             };
-            default
+            provider
         }
     };
     let path: String = parts.uri.path().chars().take(200).collect();
@@ -159,6 +163,8 @@ may_be_denied! {
     crate::operators::ChangeOperatorError: Self::Denied(denied) => denied,
     crate::operators::ChangeRoleError: Self::Denied(denied) => denied,
     crate::operators::CreateTokenError: Self::Denied(denied) => denied,
+    crate::provider::AccessError: Self::Denied(denied) => denied,
+    crate::provider::ProviderError: Self::Denied(denied) => denied,
     crate::plugins::BindError: Self::Weaker { denied, .. } => denied,
 }
 
@@ -199,7 +205,7 @@ pub(super) async fn record_denied(
         .await
 }
 
-/// Whether a request is for the operator's own tenant.
+/// Whether a request that names a tenant besides its query is for that in which the operator acts.
 ///
 /// # Errors
 ///

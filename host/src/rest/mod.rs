@@ -9,10 +9,12 @@ mod blobs;
 mod enroll_tokens;
 mod events;
 mod extract;
+mod grants;
 mod health;
 mod jobs;
 mod lockdown;
 mod machines;
+mod offers;
 mod operations;
 mod operators;
 mod plugins;
@@ -23,6 +25,7 @@ mod roles;
 mod schedules;
 mod scripts;
 mod secrets;
+mod tenants;
 mod tokens;
 mod whoami;
 
@@ -44,7 +47,7 @@ const BODY: usize = 64 << 10;
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
-    info(title = "Sluice", description = "Runs scripts on a fleet, behind gates. Bearer tokens; refusals are RFC 9457 problems."),
+    info(title = "Sluice", description = "Runs scripts on a fleet, behind gates. Bearer tokens; refusals are RFC 9457 problems. Every route takes `?tenant=NAME`: the tenant that is meant, where it is not the operator's own."),
     modifiers(&BearerScheme),
     security(("bearer" = []))
 )]
@@ -171,6 +174,14 @@ fn routes() -> OpenApiRouter<SharedHost> {
             roles::set_role,
             roles::remove_role
         ))
+        .routes(routes!(tenants::list_tenants, tenants::create_tenant))
+        .routes(routes!(tenants::get_tenant, tenants::patch_tenant))
+        .routes(routes!(tenants::archive_tenant))
+        .routes(routes!(tenants::set_provider_access))
+        .routes(routes!(grants::list_grants, grants::add_grant))
+        .routes(routes!(grants::revoke_grant))
+        .routes(routes!(offers::list_offers, offers::add_offer))
+        .routes(routes!(offers::withdraw_offer))
         .routes(routes!(audit::list_audit))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))

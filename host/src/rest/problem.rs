@@ -17,6 +17,7 @@ use crate::operators::{
     AuthenticationError, ChangeOperatorError, ChangeRoleError, CreateTokenError, Denied, GrantError,
 };
 use crate::plugins::{BindError, InstallError, TrustError};
+use crate::provider::{AccessError, ProviderError};
 use crate::receipts::{BacktestError, Busy, ReplayError};
 use crate::rollouts;
 use crate::schedules;
@@ -171,6 +172,7 @@ impl From<AuthenticationError> for Refusal {
     fn from(error: AuthenticationError) -> Self {
         match error {
             AuthenticationError::Store(error) => error.into(),
+            AuthenticationError::NoTenant(name) => Self::no_tenant(&name),
             error => Self::unauthenticated(format!(
                 "{error}; nothing was done; log in with a good one (sluice login)"
             )),
@@ -244,8 +246,60 @@ impl From<ChooseError> for Refusal {
             ChooseError::NoScript(_) => Self::not_found("script-not-found", detail),
             ChooseError::NoVersion { .. } => Self::not_found("script-version-not-found", detail),
             ChooseError::Archived(_) => Self::new(StatusCode::CONFLICT, "script-archived", detail),
+            ChooseError::NotOffered(_) => {
+                Self::new(StatusCode::CONFLICT, "script-not-offered", detail)
+            }
             ChooseError::Redacted(_) => Self::new(StatusCode::CONFLICT, "script-redacted", detail),
             ChooseError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ProviderError> for Refusal {
+    fn from(error: ProviderError) -> Self {
+        use ProviderError as E;
+        let detail = error.to_string();
+        match error {
+            E::Denied(error) => error.into(),
+            E::NotTheProviders(_) => Self::new(
+                StatusCode::FORBIDDEN,
+                "not-the-providers-administrator",
+                detail,
+            ),
+            E::Name(_) | E::NoRoles | E::End => Self::invalid(detail),
+            E::Taken(_) => Self::new(StatusCode::CONFLICT, "tenant-exists", detail),
+            E::NoTenant(_) => Self::not_found("tenant-not-found", detail),
+            E::Own(_) => Self::new(StatusCode::CONFLICT, "tenant-is-the-providers", detail),
+            E::Archived(_) => Self::new(StatusCode::CONFLICT, "tenant-archived", detail),
+            E::NamedByRole { .. } => {
+                Self::new(StatusCode::CONFLICT, "tenant-named-by-role", detail)
+            }
+            E::NoOperator(_) => Self::not_found("operator-not-found", detail),
+            E::Granted { .. } => Self::new(StatusCode::CONFLICT, "grant-exists", detail),
+            E::NoScript(_) => Self::not_found("script-not-found", detail),
+            E::NoVersion(_) => Self::not_found("script-version-not-found", detail),
+            E::NoOffer(_) => Self::not_found("offer-not-found", detail),
+            E::NoGrant(_) => Self::not_found("grant-not-found", detail),
+            E::Role(error) => Self::of_grant(&error, detail),
+            E::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<AccessError> for Refusal {
+    fn from(error: AccessError) -> Self {
+        let detail = error.to_string();
+        match error {
+            AccessError::Denied(error) => error.into(),
+            AccessError::Provider(_) => {
+                Self::new(StatusCode::CONFLICT, "tenant-is-the-providers", detail)
+            }
+            AccessError::ByGrant(_) => Self::new(
+                StatusCode::FORBIDDEN,
+                "not-the-tenants-administrator",
+                detail,
+            ),
+            AccessError::Store(error) => error.into(),
         }
     }
 }
@@ -269,7 +323,7 @@ impl From<library::AddError> for Refusal {
         use library::AddError as E;
         let detail = error.to_string();
         match error {
-            E::Name(_) | E::Description | E::Request(_) | E::OtherSystems(_) => {
+            E::Name(_) | E::Providers(_) | E::Description | E::Request(_) | E::OtherSystems(_) => {
                 Self::invalid(detail)
             }
             E::Archived(_) => Self::new(StatusCode::CONFLICT, "script-archived", detail),
@@ -301,6 +355,11 @@ impl From<ArchiveError> for Refusal {
     fn from(error: ArchiveError) -> Self {
         match error {
             ArchiveError::NoScript(_) => Self::not_found("script-not-found", error.to_string()),
+            ArchiveError::Providers(_) => Self::new(
+                StatusCode::CONFLICT,
+                "script-is-the-providers",
+                error.to_string(),
+            ),
             ArchiveError::Store(error) => error.into(),
         }
     }
@@ -312,6 +371,11 @@ impl From<RedactError> for Refusal {
             RedactError::NoVersion { .. } => {
                 Self::not_found("script-version-not-found", error.to_string())
             }
+            RedactError::Providers(_) => Self::new(
+                StatusCode::CONFLICT,
+                "script-is-the-providers",
+                error.to_string(),
+            ),
             RedactError::Store(error) => error.into(),
         }
     }

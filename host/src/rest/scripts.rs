@@ -15,7 +15,7 @@ use crate::host::SharedHost;
 use crate::library::{self, ScriptName, VersionId};
 use crate::operators::{Actor, Permission};
 use crate::store::scripts::{self as store, ScriptRow, VersionRow};
-use crate::store::{Connection, Page as StorePage, StoreError};
+use crate::store::{Connection, Page as StorePage, StoreError, offers};
 
 /// Adds a script, or a version to one. 201 with the new version; 200 where the newest version is the same. Needs
 /// `ManageScripts`.
@@ -212,6 +212,14 @@ fn found(host: &SharedHost, actor: &Actor, script: &str) -> Result<Script, Refus
 fn shown(conn: &Connection, actor: &Actor, row: ScriptRow) -> Result<Script, StoreError> {
     let latest = store::latest(conn, actor.tenant.id, &row.name)?
         .ok_or_else(|| StoreError::Corrupt(format!("the script {} has no version", row.name)))?;
+    let offered = match row.name.is_the_providers() {
+        true => Some(offers::versions(
+            conn,
+            actor.tenant.id,
+            &row.name.at_home(),
+        )?),
+        false => None,
+    };
     Ok(Script {
         name: row.name.to_string(),
         tenant: actor.tenant.name.clone(),
@@ -220,8 +228,9 @@ fn shown(conn: &Connection, actor: &Actor, row: ScriptRow) -> Result<Script, Sto
         created_by: row.created_by,
         archived_at: row.archived.map(|at| at.to_string()),
         archived_by: row.archived_by,
-        // Versions are counted without gaps.
+        // Versions are counted without gaps, but of the provider's a customer has those that were offered.
         versions: latest.id.version,
+        offered,
         latest: shown_version(actor, latest),
     })
 }

@@ -131,6 +131,8 @@ fn row(
                 name: id.name.to_string(),
                 version: Some(id.version),
             }),
+            // It is of this tenant, whatever that is called when the schedule fires.
+            tenant: None,
             ..planned.job
         },
         script_sha256: checked.script_sha256,

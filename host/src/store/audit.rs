@@ -33,14 +33,15 @@ pub fn head(conn: &Connection, tenant: TenantId) -> Result<(u64, Digest), StoreE
 pub fn insert(conn: &Connection, tenant: TenantId, entry: &AuditEntry) -> Result<(), StoreError> {
     change(
         conn,
-        "INSERT INTO audit (tenant, seq, time, event, machine, job, operation, operator, source,
+        "INSERT INTO audit (tenant, seq, time, event, tenant_name, machine, job, operation, operator, source,
                             script_sha256, bundle_sha256, details, prev, hash)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             tenant.to_string(),
             signed(entry.seq),
             &entry.time,
             &entry.event,
+            &entry.tenant,
             &entry.machine,
             &entry.job,
             &entry.operation,
@@ -64,7 +65,6 @@ pub fn insert(conn: &Connection, tenant: TenantId, entry: &AuditEntry) -> Result
 pub fn list(
     conn: &Connection,
     tenant: TenantId,
-    tenant_name: &str,
     after: u64,
     limit: u32,
 ) -> Result<Vec<AuditEntry>, StoreError> {
@@ -72,16 +72,16 @@ pub fn list(
         conn,
         "SELECT * FROM audit WHERE tenant = ? AND seq > ? ORDER BY seq LIMIT ?",
         params![tenant.to_string(), signed(after), limit],
-        |row| read(row, tenant_name),
+        read,
     )
 }
 
-fn read(row: &Row<'_>, tenant_name: &str) -> Result<AuditEntry, StoreError> {
+fn read(row: &Row<'_>) -> Result<AuditEntry, StoreError> {
     Ok(AuditEntry {
         seq: unsigned(row, "seq")?,
         time: row.get("time")?,
         event: row.get("event")?,
-        tenant: tenant_name.to_owned(),
+        tenant: row.get("tenant_name")?,
         machine: row.get("machine")?,
         job: row.get("job")?,
         operation: row.get("operation")?,

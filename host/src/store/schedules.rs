@@ -288,6 +288,26 @@ pub fn set_paused(
     Ok(())
 }
 
+/// Pauses all schedules of a tenant that are not paused.
+///
+/// # Errors
+///
+/// Where the database cannot be written.
+pub fn pause_all_of(
+    conn: &Connection,
+    tenant: TenantId,
+    by: &str,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    change(
+        conn,
+        "UPDATE schedules SET paused = ?, paused_by = ?, next_due = NULL
+         WHERE tenant = ? AND paused IS NULL AND removed IS NULL",
+        params![now.0, by, tenant.to_string()],
+    )?;
+    Ok(())
+}
+
 /// Removes a schedule. What it ran stays on record.
 ///
 /// # Errors

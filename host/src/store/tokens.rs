@@ -104,6 +104,25 @@ pub fn find(conn: &Connection, tenant: TenantId, id: Uuid) -> Result<Option<Toke
     )
 }
 
+/// The token with this id by which somebody acts in a tenant: the tenant's own, or the provider's.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub fn find_here_or_provider(
+    conn: &Connection,
+    tenant: TenantId,
+    id: Uuid,
+) -> Result<Option<TokenRow>, StoreError> {
+    first(
+        conn,
+        "SELECT t.* FROM tokens t JOIN tenants n ON n.id = t.tenant
+         WHERE t.id = ?2 AND (t.tenant = ?1 OR n.provider = 1)",
+        params![tenant.to_string(), id.to_string()],
+        read,
+    )
+}
+
 /// Whether a token is good now.
 ///
 /// # Errors
@@ -123,7 +142,8 @@ pub fn is_good(
     )
 }
 
-/// Who made a token, who made theirs, and so on, whether those are good or not.
+/// Who made a token by which somebody acts in a tenant, who made theirs, and so on, whether those are good or not. A token is
+/// made by another of its tenant, or by one of the provider's.
 ///
 /// # Errors
 ///
@@ -131,13 +151,15 @@ pub fn is_good(
 pub fn makers(conn: &Connection, tenant: TenantId, id: Uuid) -> Result<Vec<Maker>, StoreError> {
     all(
         conn,
-        "WITH RECURSIVE maker (id) AS (
-             SELECT created_by FROM tokens WHERE tenant = ?1 AND id = ?2
-             UNION SELECT t.created_by FROM tokens t JOIN maker m ON t.id = m.id WHERE t.tenant = ?1
+        "WITH RECURSIVE here (tenant) AS (
+             SELECT id FROM tenants WHERE id = ?1 OR provider = 1
+         ), maker (id) AS (
+             SELECT created_by FROM tokens WHERE tenant IN here AND id = ?2
+             UNION SELECT t.created_by FROM tokens t JOIN maker m ON t.id = m.id WHERE t.tenant IN here
          )
          SELECT t.id AS id, o.id AS operator, o.name AS name FROM tokens t JOIN maker m ON t.id = m.id
              JOIN operators o ON o.id = t.operator
-         WHERE t.tenant = ?1",
+         WHERE t.tenant IN here",
         params![tenant.to_string(), id.to_string()],
         |row| {
             Ok(Maker {

@@ -44,6 +44,7 @@ mod secrets;
 mod shipped;
 mod slots;
 mod targets;
+mod tenants;
 mod trust;
 mod unruly_host;
 mod users;

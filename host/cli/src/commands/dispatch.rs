@@ -2,8 +2,8 @@
 
 use crate::command_line::{Command, CommandLine};
 use crate::commands::{
-    approval, audit, completion, doctor, job, lockdown, login, machine, man, operator, plugin,
-    role, run as run_command, schedule, script, secret, token,
+    approval, audit, completion, doctor, grant, job, lockdown, login, machine, man, offer, operator, plugin,
+    role, run as run_command, schedule, script, secret, tenant, token,
 };
 use crate::error::Error;
 
@@ -33,6 +33,9 @@ pub(crate) fn run(command_line: CommandLine) -> Result<u8, Error> {
             Command::Approval(command) => approval::run(&global, command).await,
             Command::Role(command) => role::run(&global, command).await,
             Command::Token(command) => token::run(&global, command).await,
+            Command::Tenant(command) => tenant::run(&global, command).await,
+            Command::Grant(command) => grant::run(&global, command).await,
+            Command::Offer(command) => offer::run(&global, command).await,
             Command::Audit(command) => audit::run(&global, command).await,
             Command::Login(arguments) => login::run(&global, arguments).await,
             Command::Doctor(arguments) => doctor::run(&global, arguments).await,

@@ -33,6 +33,15 @@ impl Client {
         Self::with(Settings::load(global)?)
     }
 
+    /// The same for what is asked at home, whatever tenant the flags or environment name.
+    pub(crate) fn at_home(global: &Global) -> Result<Self, Error> {
+        let settings = Settings::load(global)?;
+        Self::with(Settings {
+            tenant: None,
+            ..settings
+        })
+    }
+
     /// A client with these settings.
     pub(crate) fn with(settings: Settings) -> Result<Self, Error> {
         let mut builder = reqwest::Client::builder()
@@ -82,6 +91,9 @@ impl Client {
             .pop_if_empty()
             .push("v1")
             .extend(segments);
+        if let Some(tenant) = &self.settings.tenant {
+            url.query_pairs_mut().append_pair(TENANT, tenant);
+        }
         Ok(Request {
             client: self,
             builder: self
@@ -162,6 +174,8 @@ impl Client {
     }
 }
 
+/// What every request says where it is for a tenant that is not the operator's own.
+const TENANT: &str = "tenant";
 /// A host that says nothing for this long does not answer.
 const SILENCE: Duration = Duration::from_secs(120);
 /// How many items are asked for at once.
@@ -171,7 +185,8 @@ impl Request<'_> {
     /// Adds what is there to the query.
     pub(crate) fn query(mut self, pairs: &[(&str, Option<&str>)]) -> Self {
         for (key, value) in pairs {
-            if let Some(value) = value {
+            let is_said = *key == TENANT && self.client.settings.tenant.is_some();
+            if let Some(value) = value.filter(|_| !is_said) {
                 self.builder = self.builder.query(&[(key, value)]);
             }
         }

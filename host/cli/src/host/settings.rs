@@ -15,6 +15,8 @@ pub(crate) struct Settings {
     pub(crate) token: String,
     /// The authority that alone is trusted for the host, where one is named.
     pub(crate) ca: Option<PathBuf>,
+    /// The tenant that commands are for, where one is named.
+    pub(crate) tenant: Option<String>,
 }
 
 /// The token is left out.
@@ -23,6 +25,7 @@ impl std::fmt::Debug for Settings {
         f.debug_struct("Settings")
             .field("host", &self.host.as_str())
             .field("ca", &self.ca)
+            .field("tenant", &self.tenant)
             .finish_non_exhaustive()
     }
 }
@@ -51,6 +54,8 @@ pub(crate) struct Environment {
     pub(crate) token: Option<String>,
     /// `SLUICE_CA`.
     pub(crate) ca: Option<PathBuf>,
+    /// `SLUICE_TENANT`.
+    pub(crate) tenant: Option<String>,
 }
 
 impl Environment {
@@ -61,6 +66,7 @@ impl Environment {
             host: variable("SLUICE_HOST"),
             token: variable("SLUICE_TOKEN"),
             ca: variable("SLUICE_CA").map(PathBuf::from),
+            tenant: variable("SLUICE_TENANT"),
         }
     }
 }
@@ -113,6 +119,7 @@ impl Settings {
             host: host_url(&host)?,
             token,
             ca,
+            tenant: global.tenant.clone().or(environment.tenant),
         })
     }
 }
@@ -263,6 +270,7 @@ mod tests {
             host: host.map(str::to_owned),
             token: token.map(str::to_owned),
             ca: None,
+            tenant: None,
         }
     }
 

@@ -178,7 +178,9 @@ fn halt_and_lockdown_are_one_request_each() {
         (code, stdout.as_str()),
         (Some(0), "canceled 7 operations that had not ended\n")
     );
-    let asked = host.asked_for("POST /v1/jobs/halt").expect("asked");
+    let asked = host
+        .asked_for("POST /v1/jobs/halt?tenant=t")
+        .expect("asked");
     assert_eq!(asked.json(), json!({"tenant": "t"}));
     let on = ["lockdown", "on", "--reason", "drill", "--cancel"];
     let (code, stdout, _) = ending(&host.sluice(&on));

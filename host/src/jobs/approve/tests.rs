@@ -404,6 +404,7 @@ fn a_change_of_what_would_run_is_noticed() {
                 id: sluice_protocol::ids::TenantId::generate(),
                 name: "default".to_owned(),
             },
+            standing: operators::Standing::Own(crate::store::tenants::TenantKind::Provider),
             token: Uuid::now_v7(),
             operator: Uuid::now_v7(),
             name: "carol".to_owned(),

@@ -1,5 +1,5 @@
-//! Who may do what: every route of the document, for every shipped role, in the operator's tenant and in another. A route that
-//! has no row fails.
+//! Who may do what: every route of the document, for every shipped role, in the operator's tenant, in another, and by a grant of
+//! the provider. A route that has no row fails.
 
 use std::str::FromStr as _;
 
@@ -28,11 +28,15 @@ enum Foreign {
     NotThere,
     /// A thing of that name of their own.
     Theirs,
+    /// It is for the provider's own operators, whatever is there or not.
+    Providers,
+    /// It is for the tenant's own operators, and for nobody by a grant.
+    Own,
 }
 
 struct Row(&'static str, &'static str, Needs, Foreign);
 
-use Foreign::{NoThing, NotThere, Theirs};
+use Foreign::{NoThing, NotThere, Own, Providers, Theirs};
 use Needs::{Nothing, One, Token};
 use Permission as P;
 
@@ -168,8 +172,32 @@ const ROWS: &[Row] = &[
         NotThere,
     ),
     Row("GET", "/v1/lockdown", Token, NoThing),
-    Row("PUT", "/v1/lockdown", One(&[P::Administer]), NoThing),
-    Row("DELETE", "/v1/lockdown", One(&[P::Administer]), NoThing),
+    Row("PUT", "/v1/lockdown", One(&[P::Administer]), Providers),
+    Row("DELETE", "/v1/lockdown", One(&[P::Administer]), Providers),
+    Row("GET", "/v1/tenants", Token, NoThing),
+    Row("POST", "/v1/tenants", One(&[P::Administer]), Providers),
+    Row("GET", "/v1/tenants/{tenant}", Token, NotThere),
+    Row(
+        "PATCH",
+        "/v1/tenants/{tenant}",
+        One(&[P::Administer]),
+        Providers,
+    ),
+    Row(
+        "POST",
+        "/v1/tenants/{tenant}/archive",
+        One(&[P::Administer]),
+        Providers,
+    ),
+    Row("PUT", "/v1/provider-access", One(&[P::Administer]), Own),
+    Row("GET", "/v1/grants", One(&[P::Administer]), NoThing),
+    Row("POST", "/v1/grants", One(&[P::Administer]), Providers),
+    Row(
+        "DELETE",
+        "/v1/grants/{grant}",
+        One(&[P::Administer]),
+        Providers,
+    ),
     Row("GET", "/v1/schedules", One(&[P::ReadJobs]), NoThing),
     Row("POST", "/v1/schedules", One(&[P::ScheduleScript]), NoThing),
     Row(
@@ -357,6 +385,14 @@ const ROWS: &[Row] = &[
         One(&[P::Administer]),
         NotThere,
     ),
+    Row("GET", "/v1/offers", One(&[P::Administer]), Providers),
+    Row("POST", "/v1/offers", One(&[P::Administer]), Providers),
+    Row(
+        "DELETE",
+        "/v1/offers/{offer}",
+        One(&[P::Administer]),
+        Providers,
+    ),
     Row("GET", "/v1/audit", One(&[P::ReadAudit]), NoThing),
 ];
 
@@ -448,6 +484,7 @@ impl Things {
                 "/v1/roles/night",
                 json!({"policy": "permit (principal, action == Action::\"ReadJobs\", resource);"}),
             ),
+            (Method::POST, "/v1/tenants", json!({"name": "acme"})),
         ] {
             let got = ask(&test, method, path, body).await;
             assert!(got.status.is_success(), "{path}: {}", got.json());
@@ -467,6 +504,10 @@ impl Things {
         let standing = ask(&test, Method::POST, "/v1/standing-approvals", approve)
             .await
             .json();
+        let grant = json!({"operator": "dora", "granted_in": "acme", "roles": ["viewer"]});
+        let grant = ask(&test, Method::POST, "/v1/grants", grant).await.json();
+        let offer = json!({"script": "a", "version": 1, "to": ["acme"]});
+        let offer = ask(&test, Method::POST, "/v1/offers", offer).await.json();
         let binding = "019a0000-0000-7000-8000-0000000000bb";
         let (tenant, publisher) = (test.tenant.id.to_string(), key.clone());
         let fill = move |conn: &Connection| {
@@ -503,6 +544,9 @@ impl Things {
                 ("{enroll_token}", text(&enroll["id"])),
                 ("{operator}", "dora".to_owned()),
                 ("{role}", "night".to_owned()),
+                ("{tenant}", "acme".to_owned()),
+                ("{grant}", text(&grant["grant"])),
+                ("{offer}", text(&offer["items"][0]["offer"])),
             ],
             test,
         }
@@ -599,6 +643,10 @@ fn body(path: &str) -> String {
         }
         "/v1/operators" => json!({"name": "x", "roles": ["viewer"]}),
         "/v1/operators/{operator}" => json!({"roles": ["viewer"]}),
+        "/v1/tenants" | "/v1/tenants/{tenant}" => json!({"name": "x"}),
+        "/v1/offers" => json!({"script": "zz", "version": 1}),
+        "/v1/grants" => json!({"operator": "zz", "granted_in": "zz", "roles": ["viewer"]}),
+        "/v1/provider-access" => json!({"access": "denied"}),
         "/v1/roles/{role}" => {
             json!({"policy": "permit (principal, action == Action::\"ReadJobs\", resource);"})
         }
@@ -652,8 +700,8 @@ async fn every_route_answers_every_shipped_role_as_its_policies_say_and_names_wh
 #[tokio::test]
 async fn no_role_of_another_tenant_sees_or_changes_anything() {
     let things = Things::new().await;
-    let before = things.seen().await;
     let (_, _) = things.test.stranger().await;
+    let before = things.seen().await;
     for (name, _) in SHIPPED {
         let (_, token) = things.test.stranger_with_roles(name, &[name]).await;
         let gives = shipped(name).expect("is shipped").gives();
@@ -672,7 +720,7 @@ async fn no_role_of_another_tenant_sees_or_changes_anything() {
                 "{name}: {method} {named}"
             );
             // What is about no single thing is about their own tenant; what they make is for later.
-            if *foreign == NoThing || *foreign == Theirs && row.is_given_by(gives) {
+            if matches!(foreign, NoThing | Own) || *foreign == Theirs && row.is_given_by(gives) {
                 continue;
             }
             let got = things.send(&method, &there, &token, body(&path)).await;
@@ -683,7 +731,8 @@ async fn no_role_of_another_tenant_sees_or_changes_anything() {
             let nowhere = things.nowhere(&path);
             let nowhere = things.send(&method, &nowhere, &token, body(&path)).await;
             assert_eq!(got.refused(), nowhere.refused(), "{name}: {method} {there}");
-            assert_eq!(got.refused().0, 404, "{name}: {method} {there}");
+            let expected = if *foreign == Providers { 403 } else { 404 };
+            assert_eq!(got.refused().0, expected, "{name}: {method} {there}");
         }
     }
     let (_, owner) = things.test.stranger_with_roles("maker", &["owner"]).await;
@@ -700,5 +749,112 @@ async fn no_role_of_another_tenant_sees_or_changes_anything() {
             String::from_utf8_lossy(&after),
             "{path}: nothing was changed"
         );
+    }
+}
+
+/// A refusal for whoever may do it in the tenant, where it is not the tenant's to do by a grant.
+fn is_for_others(foreign: Foreign, code: &str) -> bool {
+    match foreign {
+        Providers => code.starts_with("not-the-") && code.ends_with("s-administrator"),
+        Own => code == "not-the-tenants-administrator",
+        NoThing | NotThere | Theirs => false,
+    }
+}
+
+#[tokio::test]
+async fn a_grant_opens_one_tenant_to_what_its_roles_give_and_nothing_else_of_the_host() {
+    let things = Things::new().await;
+    let (stranger, _) = things.test.stranger().await;
+    let (mut refused, mut grants) = (0, Vec::new());
+    for (name, _) in SHIPPED {
+        let (_, token) = things.test.with_roles(name, &[]).await;
+        let grant = json!({"operator": name, "granted_in": "other", "roles": [name]});
+        let grant = ask(&things.test, Method::POST, "/v1/grants", grant).await;
+        assert_eq!(grant.status, 201, "{name}");
+        grants.push((token.clone(), grant.json()));
+        let gives = shipped(name).expect("is shipped").gives();
+        for (method, path, row) in routes_with_rows() {
+            let Row(.., needs, foreign) = row;
+            if matches!(needs, Nothing) {
+                continue;
+            }
+            let nowhere = things.nowhere(&path);
+            let and = if nowhere.contains('?') { '&' } else { '?' };
+            let send = |tenant: &str| format!("{nowhere}{and}tenant={tenant}");
+            let body = body(&path);
+            let ask = async |uri: &str| things.send(&method, uri, &token, body.clone()).await;
+            // One that is there without a grant, and one that is not.
+            for tenant in ["acme", "zz"] {
+                assert_eq!(
+                    ask(&send(tenant)).await.refused(),
+                    (404, "tenant-not-found".to_owned()),
+                    "{name}: {method} {path} in {tenant}"
+                );
+            }
+            // At home they have no role.
+            if matches!(needs, One(_)) {
+                assert_eq!(
+                    ask(&nowhere).await.refused().0,
+                    403,
+                    "{name}: {method} {path}"
+                );
+            }
+            let got = ask(&send("other")).await;
+            if !row.is_given_by(gives) {
+                refused += 1;
+                assert_eq!(
+                    got.refused(),
+                    (403, "permission-denied".to_owned()),
+                    "{name}: {method} {path}"
+                );
+                let detail = got.json()["detail"].as_str().expect("text").to_owned();
+                let who = format!("provider/{name} lacks");
+                assert!(
+                    row.is_named_in(&detail) && detail.starts_with(&who),
+                    "{name}: {method} {path}: {detail}"
+                );
+            } else if matches!(foreign, Providers | Own) {
+                let (status, code) = got.refused();
+                assert!(
+                    status == 403 && is_for_others(*foreign, &code),
+                    "{name}: {method} {path}: {code}"
+                );
+            } else {
+                assert!(
+                    ![401, 403].contains(&got.status.as_u16()) && !got.status.is_server_error(),
+                    "{name} may {method} {path}: {}",
+                    String::from_utf8_lossy(&got.body)
+                );
+            }
+        }
+    }
+    let other = stranger.tenant.id;
+    let recorded = things
+        .test
+        .host
+        .store
+        .read(|conn| crate::store::audit::list(conn, other, 0, 10_000));
+    let recorded = recorded.expect("reads");
+    let denied = recorded
+        .iter()
+        .filter(|entry| entry.event == "permission_denied");
+    assert_eq!(
+        denied.count(),
+        refused,
+        "every refusal is on the tenant's record"
+    );
+    for (token, grant) in grants {
+        let path = format!("/v1/grants/{}", grant["grant"].as_str().expect("text"));
+        assert_eq!(
+            ask(&things.test, Method::DELETE, &path, Value::Null)
+                .await
+                .status,
+            204
+        );
+        let whoami = "/v1/whoami?tenant=other";
+        let got = things
+            .send(&Method::GET, whoami, &token, String::new())
+            .await;
+        assert_eq!(got.refused(), (404, "tenant-not-found".to_owned()));
     }
 }

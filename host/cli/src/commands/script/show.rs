@@ -141,10 +141,11 @@ async fn one(client: &Client, name: &str, version: u64) -> Result<serde_json::Va
         .await
 }
 
-const fn state(script: &Script) -> &'static str {
-    match script.archived_at {
-        Some(_) => "archived",
-        None => state_of_version(&script.latest),
+fn state(script: &Script) -> &'static str {
+    match (&script.archived_at, &script.offered) {
+        (Some(_), _) => "archived",
+        (None, Some(offered)) if offered.is_empty() => "withdrawn",
+        (None, _) => state_of_version(&script.latest),
     }
 }
 
