@@ -506,6 +506,7 @@ fn an_archived_tenant_runs_nothing_and_can_be_looked_at() {
     assert_eq!(done(fleet, &globex, &["run", &fine, "--on", "m1"]), "fine");
     // Also after a restart nobody of it is let in.
     company.fleet.host.kill_and_restart();
+    company.fleet.agents[1].restart();
     eventually("the other machine is back", || {
         connected(&company.fleet, &globex).then_some(())
     });
