@@ -66,7 +66,7 @@ pub async fn rename(
                 return known(conn, before.id);
             }
             free(conn, &name)?;
-            unnamed_by_roles(conn, &before)?;
+            unnamed_by_roles(conn, &asked.tenant, &before)?;
             tenants::rename(conn, before.id, name.as_str())?;
             let after = known(conn, before.id)?;
             let by = match before.id == asked.tenant.id {
@@ -232,14 +232,19 @@ fn free(conn: &Connection, name: &TenantName) -> Result<(), ProviderError> {
     }
 }
 
-/// Policies know a tenant by its name: one that forbids something there must not come to forbid nothing.
-fn unnamed_by_roles(conn: &Connection, tenant: &Tenant) -> Result<(), ProviderError> {
-    for of in tenants::list(conn)? {
+/// Policies know a tenant by its name: one that forbids something there must not come to forbid nothing. Those of other customers
+/// are never asked about it.
+fn unnamed_by_roles(
+    conn: &Connection,
+    provider: &Tenant,
+    tenant: &Tenant,
+) -> Result<(), ProviderError> {
+    for of in [provider, tenant] {
         for row in roles::list(conn, of.id)? {
             if Role::read(row.name.parse()?, &row.policy)?.names_tenant(&tenant.name) {
                 return Err(ProviderError::NamedByRole {
                     role: row.name,
-                    of: of.name,
+                    of: of.name.clone(),
                     name: tenant.name.clone(),
                 });
             }

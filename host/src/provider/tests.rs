@@ -288,6 +288,10 @@ async fn a_new_name_breaks_no_chain_and_no_policy_comes_to_mean_another_tenant()
     );
     let removed = operators::remove_role(host, &case.test.admin, "careful".to_owned(), NOW).await;
     removed.expect("is removed");
+    // What another customer calls by this name is its own affair.
+    let (stranger, _) = case.test.stranger().await;
+    let put = operators::put_role(host, &stranger, "careful", text.to_owned(), NOW).await;
+    put.expect("is a role");
     let renamed = rename(host, &case.test.admin, "acme", "zenith", NOW).await;
     let zenith = renamed.expect("is renamed").tenant;
     assert_eq!((zenith.id, zenith.name.as_str()), (case.acme.id, "zenith"));
