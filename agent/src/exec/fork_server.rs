@@ -26,10 +26,6 @@ const GREETING: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct ForkServer {
     socket: UnixStream,
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the runtime takes the status of what is dropped")
-    )]
     process: Child,
 }
 

@@ -373,7 +373,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use sluice_shim::event::End;
-    use sluice_shim::spec::{Attachments, Limits, Script};
+    use sluice_shim::spec::{self, Attachments, Limits, Script};
 
     use super::*;
     use crate::exec::{spool, users};

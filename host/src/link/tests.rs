@@ -678,7 +678,7 @@ async fn receipts_that_come_ahead_of_their_report_are_recorded_once_over_however
     let (store, tenant) = (&fleet.server.host().store, &fleet.admin.tenant);
     let verdicts = |id: OperationId| {
         let entries = store
-            .read(|conn| store::audit::list(conn, tenant.id, &tenant.name, 0, 1000))
+            .read(|conn| store::audit::list(conn, tenant.id, 0, 1000))
             .expect("reads");
         let of_it = entries.iter().filter(|entry| {
             entry.event == "script_gate_verdict" && entry.operation == Some(id.to_string())
