@@ -148,23 +148,16 @@ const KILLS: u32 = 10;
 #[test]
 fn whoever_is_killed_around_a_start_or_an_end_it_was_started_once_and_is_reported() {
     let test = "whoever_is_killed_around_a_start_or_an_end_it_was_started_once_and_is_reported";
-    seeds::each(test, 500, 2 * BUDGET, |seed| {
+    seeds::each(test, 500, BUDGET, |seed| {
         let mut random = Random::new(seed);
         let mut fleet = Fleet::new(&mut random, 1);
-        let commit = fleet.world.commit;
+        // From the request to the report of a script that has nothing to do there are about so many commits, with the
+        // network between them.
+        let span = 6 * (fleet.world.commit + SECOND / 50);
         for _ in 0..KILLS {
-            let before = fleet.scripts.runs().len();
             fleet.submit(0, HOUR);
-            // A start is a commit or two away from the request, and a report one from the next look at the spool.
-            let mut span = 3 * (commit + SECOND / 50);
-            if random.happens(500) {
-                fleet.until(HOUR, "its script has ended", |fleet| {
-                    fleet.scripts.runs().len() > before && !fleet.scripts.are_running()
-                });
-                span = 2 * (commit + SECOND / 15);
-            }
             fleet.pass(random.time(Duration::ZERO..span));
-            if random.happens(500) {
+            if random.happens(700) {
                 fleet.kill_agent(0);
                 fleet.pass(random.time(Duration::ZERO..span));
                 fleet.start_agent(0);
