@@ -31,7 +31,7 @@ pub trait StandIn: fmt::Debug + Send + Sync {
 /// An operation that is described and not started.
 pub(crate) enum Described {
     Shim(Waiting),
-    StandIn(Arc<dyn StandIn>, Spec),
+    StandIn(Arc<dyn StandIn>, Box<Spec>),
 }
 
 impl Executor {
@@ -63,7 +63,10 @@ impl Executor {
     pub(crate) async fn describe(&self, spec: &Spec) -> Result<Described, LaunchError> {
         match self {
             Self::Shims(launcher) => launcher.describe(spec).await.map(Described::Shim),
-            Self::StandIn(stand_in) => Ok(Described::StandIn(Arc::clone(stand_in), spec.clone())),
+            Self::StandIn(stand_in) => Ok(Described::StandIn(
+                Arc::clone(stand_in),
+                Box::new(spec.clone()),
+            )),
         }
     }
 }

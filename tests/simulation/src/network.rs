@@ -137,8 +137,13 @@ struct Datagram {
 }
 
 #[derive(Debug, Default)]
-struct Buffer {
-    arrived: Mutex<(VecDeque<(SocketAddr, Vec<u8>)>, Option<Waker>)>,
+struct Buffer(Mutex<Arrived>);
+
+/// What a program has not read yet, and how it is told of more.
+#[derive(Debug, Default)]
+struct Arrived {
+    datagrams: VecDeque<(SocketAddr, Vec<u8>)>,
+    reader: Option<Waker>,
 }
 
 impl fmt::Debug for Network {
@@ -223,9 +228,9 @@ impl Network {
             };
             state.counts.arrived += 1;
             let mut arrived = buffer.lock();
-            if arrived.0.len() < BUFFER {
-                arrived.0.push_back((datagram.from, datagram.bytes));
-                woken.extend(arrived.1.take());
+            if arrived.datagrams.len() < BUFFER {
+                arrived.datagrams.push_back((datagram.from, datagram.bytes));
+                woken.extend(arrived.reader.take());
             }
         }
         drop(state);
@@ -315,8 +320,8 @@ impl State {
 }
 
 impl Buffer {
-    fn lock(&self) -> MutexGuard<'_, (VecDeque<(SocketAddr, Vec<u8>)>, Option<Waker>)> {
-        self.arrived.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Arrived> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -374,14 +379,14 @@ impl carrier::Socket for Socket {
         buffer: &mut [u8],
     ) -> Poll<(usize, SocketAddr)> {
         let mut arrived = self.buffer.lock();
-        match arrived.0.pop_front() {
+        match arrived.datagrams.pop_front() {
             Some((from, bytes)) => {
                 let length = bytes.len().min(buffer.len());
                 buffer[..length].copy_from_slice(&bytes[..length]);
                 Poll::Ready((length, from))
             }
             None => {
-                arrived.1 = Some(context.waker().clone());
+                arrived.reader = Some(context.waker().clone());
                 Poll::Pending
             }
         }
