@@ -16,6 +16,7 @@ use crate::rollouts::Rollouts;
 use crate::schedules::Schedules;
 use crate::secrets::SecretsKey;
 use crate::store::Store;
+use crate::windows::Windows;
 
 /// A running host: made once by [`crate::server`], and handed to whoever needs it.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub struct Host {
     pub rollouts: Rollouts,
     /// What wakes the schedules.
     pub schedules: Schedules,
+    /// What wakes those who wait for windows.
+    pub windows: Windows,
     /// The gates of the preflight.
     pub gates: Gates,
     /// The publishers' signatures that were verified.

@@ -4,6 +4,7 @@
 //! - [`library`]: stored scripts and their versions.
 //! - [`approvals`]: jobs above a threshold, which wait for other operators.
 //! - [`schedules`]: scripts that run by themselves.
+//! - [`windows`]: when operations may start on machines.
 //! - [`link`]: the machines' connections.
 //! - [`plugins`]: gates: trusted, installed, bound.
 //! - [`receipts`]: what the machines' gates said, signed; asked again, and what they would say.
@@ -31,6 +32,8 @@ pub mod rollouts;
 pub mod approvals;
 
 pub mod schedules;
+
+pub mod windows;
 
 pub mod link;
 

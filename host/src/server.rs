@@ -34,6 +34,7 @@ use crate::schedules::{self, Schedules};
 use crate::secrets::{KeyError, SecretsKey};
 use crate::store::{OpenError, Store, StoreError, tenants};
 use crate::tls::{self, ApiTls};
+use crate::windows::{self, Windows};
 
 /// How often it is looked for what time has ended.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -163,6 +164,7 @@ impl Server {
             events: Events::default(),
             rollouts: Rollouts::default(),
             schedules: Schedules::default(),
+            windows: Windows::default(),
             gates: Gates::new(directory.gates()?, options.gate_runner),
             trials: Trials::default(),
             signatures: Remembered::default(),
@@ -199,6 +201,7 @@ impl Server {
             Part::start("the sweeper", sweep(Arc::clone(&host))),
             Part::start("the rollouts", rollouts::drive(Arc::clone(&host))),
             Part::start("the schedules", schedules::drive(Arc::clone(&host))),
+            Part::start("the windows", windows::drive(Arc::clone(&host))),
         ];
         parts.extend(renewal.map(|renewal| Part::start("the API's certificate", renewal)));
         Ok(Self {

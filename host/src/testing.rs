@@ -24,6 +24,7 @@ use crate::secrets::SecretsKey;
 use crate::store::operations::OperationRow;
 use crate::store::tenants::{self, Tenant};
 use crate::store::{self, Store, StoreError, machines, operations};
+use crate::windows::Windows;
 
 /// When tests happen.
 pub(crate) const NOW: UnixMillis = UnixMillis(1_795_000_000_000);
@@ -49,6 +50,7 @@ impl TestHost {
             events: Events::default(),
             rollouts: Rollouts::default(),
             schedules: Schedules::default(),
+            windows: Windows::default(),
             gates: Gates::new(
                 dir.path().join("gates"),
                 Some("/nonexistent/sluice-gate-runner".into()),

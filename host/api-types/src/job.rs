@@ -77,6 +77,12 @@ pub struct SubmitJob {
     /// Fail at once on machines that are not connected.
     #[serde(default)]
     pub no_queue: bool,
+    /// Names of maintenance windows: outside of them nothing of the job starts. Of several one must be open.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<String>,
+    /// Start outside of the maintenance windows of the machines. Needs the permission `IgnoreWindows`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub ignore_windows: bool,
     /// Start in batches: cumulative numbers or percentages of the machines, separated by commas. Each is above the one
     /// before, and the last means all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -96,6 +102,10 @@ pub struct SubmitJob {
     /// Leave out scanners that the host bound. Needs the permission `SkipSecurityScan`.
     #[serde(default)]
     pub no_security_scan: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// A tag of a machine.

@@ -47,3 +47,4 @@ pub mod tenant;
 pub mod token;
 pub mod whoami;
 pub mod why;
+pub mod window;

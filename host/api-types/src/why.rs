@@ -37,6 +37,13 @@ pub enum Reason {
         /// How many may be.
         max: u64,
     },
+    /// Nothing may start on the machine now: a maintenance window is to open.
+    Window {
+        /// The window's name.
+        name: String,
+        /// When it may start, RFC 3339; null where that is never.
+        opens_at: Option<String>,
+    },
     /// The machine is not connected.
     Offline {
         /// When it was connected last, RFC 3339; null where it never was.
@@ -67,6 +74,19 @@ impl fmt::Display for Reason {
                 write!(
                     f,
                     "its turn: {max} operations of the job are open, the most at once"
+                )
+            }
+            Self::Window {
+                name,
+                opens_at: Some(opens_at),
+            } => write!(f, "the window {name}, which opens at {opens_at}"),
+            Self::Window {
+                name,
+                opens_at: None,
+            } => {
+                write!(
+                    f,
+                    "the window {name}, which is never open together with the others"
                 )
             }
             Self::Offline { since: Some(since) } => {

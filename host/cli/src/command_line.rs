@@ -7,8 +7,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::commands::{
-    approval, audit, completion, doctor, grant, job, lockdown, login, machine, man, offer,
-    operator, plugin, role, run, schedule, script, secret, tenant, token,
+    approval, audit, completion, doctor, grant, job, lockdown, login, machine, man, offer, operator, plugin, role, run, schedule, script, secret, tenant, token, window,
 };
 use crate::error::Error;
 
@@ -65,6 +64,9 @@ pub(crate) enum Command {
     /// Scripts that run by themselves: add, list, show, pause, resume, remove
     #[command(subcommand)]
     Schedule(Box<schedule::ScheduleCommand>),
+    /// Maintenance windows, outside of which nothing starts: add, list, show, remove
+    #[command(subcommand)]
+    Window(window::WindowCommand),
     /// Let nothing start on any machine, until that is lifted
     #[command(subcommand)]
     Lockdown(lockdown::LockdownCommand),
@@ -294,6 +296,13 @@ mod tests {
             "schedule pause s",
             "schedule resume s",
             "schedule remove s",
+            "window add w --cron @daily --for 3h --zone Europe/Berlin --tag k=v --tag l=w --tenant t",
+            "window add w --cron @daily --for 3h --all",
+            "window list --tenant t",
+            "window show w",
+            "window remove w",
+            "run x --on a --window w --window v",
+            "run x --on a --ignore-window",
             "secret set n",
             "secret set n - --tenant t",
             "secret set n @f",

@@ -16,6 +16,7 @@ use crate::store::bindings::{BindingRow, TagPair};
 use crate::store::machines::{self, MachineRow};
 use crate::store::tenants::{self, Tenant};
 use crate::store::{Connection, StoreError, bindings};
+use crate::windows;
 
 /// Renames and retags a machine, all or nothing.
 ///
@@ -75,6 +76,12 @@ pub async fn patch(
                 if bound.iter().any(loses) {
                     asked.require(Permission::Administer)?;
                 }
+                // And one that takes a window away is as good as removing that.
+                let required = windows::required_of(conn, tenant, &before)?;
+                let still = windows::required_of(conn, tenant, &tags)?;
+                if required.iter().any(|window| !still.contains(window)) {
+                    asked.require_always(Permission::ManageMachines)?;
+                }
                 // Bindings may look at tags, so the machine's gates may be others now.
                 let is_touched =
                     |key: &String| remove.contains(key) || set.iter().any(|tag| tag.key == *key);
@@ -103,6 +110,9 @@ pub async fn patch(
         if let Some(identity) = identity {
             session.send(Command::Identity(identity));
         }
+    }
+    if retagged {
+        host.windows.wake();
     }
     if regated {
         plugins::announce(host, &actor.tenant)?;

@@ -44,7 +44,8 @@ use crate::operators::{self, Actor, AuthenticationError, Permission};
 use crate::store::jobs::{self, JobRow};
 use crate::store::operations::{self, OperationRow};
 use crate::store::tokens::{self, Maker};
-use crate::store::{Connection, StoreError, approvals, holds, rollouts, scripts};
+use crate::store::{Connection, StoreError, approvals, rollouts, scripts};
+use crate::windows;
 
 /// How long after it was blocked an operation can be approved.
 const OPEN: Span = Span::seconds(24 * 3600);
@@ -117,11 +118,7 @@ async fn once_more(
     now: UnixMillis,
 ) -> Result<JobId, ApproveError> {
     let made = accept(host, actor, asked, request, now).await?;
-    if made.waits {
-        host.rollouts.begin(made.job, actor.tenant.clone());
-    } else {
-        deliver::deliver_to_all(host, &actor.tenant, made.job, &made.queued, now).await;
-    }
+    deliver::deliver_to_all(host, &actor.tenant, made.job, &made.queued, now).await;
     Ok(made.job)
 }
 
@@ -146,8 +143,6 @@ struct Asked {
 struct Made {
     job: JobId,
     queued: Vec<record::Queued>,
-    /// Whether it waits for the approval of others still.
-    waits: bool,
 }
 
 /// An operation that may be one to approve.
@@ -276,15 +271,11 @@ async fn accept(
     let job = asked.job.as_ref().ok_or(ApproveError::NoJob)?;
     not_their_own(actor, job, asked)?;
     let (tenant, id) = (actor.tenant.id, job.id);
-    let ran_in_batches = host.store.read(|conn| {
-        let Some(row) = rollouts::find(conn, tenant, id)? else {
-            return Ok(false);
-        };
-        // One that waited for approvals has a rollout in any case, which is none where all was released at once.
-        let is_none = row.batches.ends.len() == 1 && row.batches.max_concurrency.is_none();
-        Ok::<_, StoreError>(!is_none || holds::find(conn, tenant, id)?.is_none())
-    })?;
-    if ran_in_batches {
+    if host
+        .store
+        .read(|conn| rollouts::find(conn, tenant, id))?
+        .is_some_and(|row| row.batches.is_a_plan())
+    {
         return Err(ApproveError::Rollout);
     }
     if request.machines.len() > MOST_NAMES {
@@ -332,7 +323,7 @@ async fn accept(
     // A part of a job is above the thresholds that all of it would be above.
     let of = job.targets;
     let threshold = Threshold::ask(host, &submitter, &order, &targets, &plans, of, now).await?;
-    let (id, waits) = (JobId::generate(), threshold.waits());
+    let id = JobId::generate();
     let recorded = record::job(
         host,
         &submitter,
@@ -348,16 +339,20 @@ async fn accept(
     )
     .await?;
     Ok(match recorded {
-        record::Recorded::New(queued) => Made {
-            job: id,
-            queued,
-            waits,
-        },
+        record::Recorded::Rollout => {
+            host.rollouts.begin(id, actor.tenant.clone());
+            // What may start now is released by the one who drives rollouts.
+            host.rollouts.wake(id);
+            Made {
+                job: id,
+                queued: Vec::new(),
+            }
+        }
+        record::Recorded::New(queued) => Made { job: id, queued },
         // Only what comes with a key can be a repetition.
         record::Recorded::Repeated(earlier) => Made {
             job: earlier,
             queued: Vec::new(),
-            waits: false,
         },
     })
 }
@@ -493,7 +488,9 @@ fn order(
         },
         condition: None,
         rollout: None,
-        expires,
+        expires: Some(expires),
+        // Approving is no word on when it may run.
+        windows: windows::Asked::AsIn(job.id),
         no_queue: false,
         skip_security_scan: job.skip_security_scan,
         digest: Digest::of(format!("approve {}", job.id).as_bytes()),

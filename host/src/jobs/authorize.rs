@@ -34,6 +34,7 @@ impl Needs {
             request.no_security_scan,
             !request.secrets.is_empty(),
         )
+        .and(request.ignore_windows.then_some(Permission::IgnoreWindows))
     }
 
     /// Those of a job that was submitted before, whose script the operator of this name stored in the library, if anybody.
@@ -49,6 +50,11 @@ impl Needs {
             permissions: vec![Permission::ApproveJobs],
             is_stored: order.as_stored,
         }
+    }
+
+    fn and(mut self, permission: Option<Permission>) -> Self {
+        self.permissions.extend(permission);
+        self
     }
 
     fn with(is_stored: bool, skips_scan: bool, has_secrets: bool) -> Self {

@@ -21,23 +21,31 @@ use crate::store::jobs::{self, JobRow};
 use crate::store::operations::{self, From, OperationRow};
 use crate::store::tenants::Tenant;
 use crate::store::{Connection, StoreError, rollouts, secrets};
+use crate::windows::{self, Standing};
 
 /// How many operations one transaction records as delivered.
 const AT_ONCE: usize = 256;
 
 /// The message for an operation, with what was sealed for it; none where the host made no bundle for it, and so never meant
-/// to deliver it.
+/// to deliver it. Where it stands in a window that closes, the machine is told to start it no later.
 pub(super) fn message(
     job: &JobRow,
     operation: &OperationRow,
     sealed: Vec<Sealed>,
+    standing: &Standing,
 ) -> Option<Operation> {
+    let not_after = match standing {
+        Standing::Free => job.not_after,
+        // The moment in which it closes is outside.
+        Standing::Open { closes } => job.not_after.min(UnixMillis(closes.0 - 1)),
+        Standing::Closed(_) => return None,
+    };
     Some(Operation {
         operation: operation.id,
         job: job.id,
         submission: job.submission.clone(),
         bundle_sha256: operation.bundle_sha256?,
-        not_after: job.not_after.to_wire(),
+        not_after: not_after.to_wire(),
         gates_revision: job.gates_revision,
         skip_security_scan: job.skip_security_scan,
         targets: job.targets,
@@ -97,7 +105,7 @@ pub(crate) async fn deliver_released(
     host: &SharedHost,
     tenant: &Tenant,
     id: JobId,
-    released: &[OperationRow],
+    released: &[(OperationRow, Standing)],
     now: UnixMillis,
 ) {
     if released.is_empty() {
@@ -111,7 +119,7 @@ pub(crate) async fn deliver_released(
             return;
         }
     };
-    for operation in released {
+    for (operation, standing) in released {
         let message = Some(operation)
             .filter(|operation| operation.state == State::Delivered)
             .and_then(|operation| {
@@ -121,7 +129,7 @@ pub(crate) async fn deliver_released(
                     Ok::<_, StoreError>(is_still_delivered(conn, operation)?.then_some(sealed))
                 });
                 match found {
-                    Ok(sealed) => message(&job, operation, sealed?),
+                    Ok(sealed) => message(&job, operation, sealed?, standing),
                     Err(error) => {
                         tracing::error!(operation = %operation.id, %error, "what was released cannot be delivered now; its machine gets it when it connects again");
                         None
@@ -159,13 +167,16 @@ pub(super) async fn deliver_unsent(
         .collect();
     while !connected.is_empty() {
         let step: Vec<_> = connected.drain(..connected.len().min(AT_ONCE)).collect();
-        if deliver_step(host, &job, step.clone()).await.is_ok() {
+        if deliver_step(host, tenant, &job, step.clone(), now)
+            .await
+            .is_ok()
+        {
             continue;
         }
         // One of them is in the way of all.
         for one in step {
             let (operation, machine) = (one.1.id, one.1.machine_name.clone());
-            if let Err(error) = deliver_step(host, &job, vec![one]).await {
+            if let Err(error) = deliver_step(host, tenant, &job, vec![one], now).await {
                 tracing::error!(%operation, machine, %error, "an operation cannot be delivered now; its machine gets it when it connects again");
             }
         }
@@ -200,10 +211,13 @@ async fn job_with_operations(
 /// Records operations as delivered, in one transaction, and sends those that still are to be.
 async fn deliver_step(
     host: &SharedHost,
+    tenant: &Tenant,
     job: &JobRow,
     step: Vec<(Session, OperationRow)>,
+    now: UnixMillis,
 ) -> Result<(), StoreError> {
     let names = job.submission.secrets.clone();
+    let (tenant, id) = (tenant.id, job.id);
     let step = host
         .store
         .write(move |conn| {
@@ -212,17 +226,22 @@ async fn deliver_step(
             if Locked::check(conn)?.is_some() {
                 return Ok::<_, StoreError>(ours);
             }
+            let mut windows = windows::Look::at(conn, tenant, id, now)?;
             for (session, operation) in step {
+                let standing = windows.standing(conn, operation.machine)?;
+                if matches!(standing, Standing::Closed(_)) {
+                    continue;
+                }
                 let sealed = sealed(conn, &names, &operation)?;
                 if is_to_be_sent(conn, &operation)? {
-                    ours.push((session, operation, sealed));
+                    ours.push((session, operation, sealed, standing));
                 }
             }
             Ok(ours)
         })
         .await?;
-    for (session, operation, sealed) in step {
-        if let Some(message) = message(job, &operation, sealed) {
+    for (session, operation, sealed, standing) in step {
+        if let Some(message) = message(job, &operation, sealed, &standing) {
             session.deliver(Box::new(message));
         }
     }
@@ -255,7 +274,7 @@ fn is_paused(conn: &Connection, operation: &OperationRow) -> Result<bool, StoreE
 #[derive(Debug, Default)]
 pub struct Pending {
     /// To be sent, the oldest first: recorded as delivered by now.
-    pub deliver: Vec<OperationRow>,
+    pub deliver: Vec<(OperationRow, Standing)>,
     /// To be ended, and who wants that.
     pub cancel: Vec<(OperationId, String)>,
     /// Jobs of which an operation was canceled that had never arrived.
@@ -301,9 +320,16 @@ pub async fn pending(
                 if locked {
                     continue;
                 }
-                if operation.state == State::Delivered && is_paused(conn, &operation)? {
+                let standing = windows::standing(conn, &operation, now)?;
+                let is_closed = matches!(standing, Standing::Closed(_));
+                if operation.state == State::Delivered
+                    && (is_closed || is_paused(conn, &operation)?)
+                {
                     // It never arrived, so it waits like the others.
                     operations::hold_delivered(conn, operation.id)?;
+                    continue;
+                }
+                if is_closed {
                     continue;
                 }
                 let overdue = jobs::not_after(conn, tenant.id, operation.job)?
@@ -316,7 +342,7 @@ pub async fn pending(
                     operation.state = State::Delivered;
                 }
                 if operation.state == State::Delivered {
-                    pending.deliver.push(operation);
+                    pending.deliver.push((operation, standing));
                 }
             }
             Ok::<_, StoreError>(pending)
@@ -325,7 +351,7 @@ pub async fn pending(
     for job in pending
         .deliver
         .iter()
-        .map(|operation| operation.job)
+        .map(|(operation, _)| operation.job)
         .chain(pending.canceled.iter().copied())
     {
         host.events.notify(job);
@@ -381,7 +407,7 @@ pub async fn deliver_pending(
         UnixMillis::now(),
     )
     .await?;
-    for operation in pending.deliver {
+    for (operation, standing) in pending.deliver {
         // One at a time: a machine may be owed more than should be in memory at once.
         let job = host.store.read(|conn| {
             if Locked::check(conn)?.is_some() {
@@ -393,7 +419,8 @@ pub async fn deliver_pending(
             let sealed = sealed(conn, &job.submission.secrets, &operation)?;
             Ok::<_, StoreError>(Some((job, sealed)))
         })?;
-        if let Some(message) = job.and_then(|(job, sealed)| message(&job, &operation, sealed)) {
+        let message = job.and_then(|(job, sealed)| message(&job, &operation, sealed, &standing));
+        if let Some(message) = message {
             session.deliver_wait(Box::new(message)).await;
         }
     }

@@ -95,7 +95,8 @@ pub async fn lift_lockdown(
     host.rollouts.wake_all();
     for tenant in tenants {
         // One tenant's failure is not the others'. Its machines get it when they come back, or when this is asked again.
-        if let Err(error) = deliver_all(host, &tenant, now).await {
+        let states = [State::Queued, State::Delivered];
+        if let Err(error) = deliver_all(host, &tenant, &states, now).await {
             tracing::error!(tenant = tenant.name, error = %Causes(&error), "what waited for the lockdown's end was not delivered");
         }
     }
@@ -144,10 +145,15 @@ fn in_every_log(
     Ok(tenants)
 }
 
-/// Sends connected machines what they were not sent. What one has got already it does not start again.
-async fn deliver_all(
+/// Sends connected machines what is in one of `states` and may start now. What one has got already it does not start again.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub(crate) async fn deliver_all(
     host: &SharedHost,
     tenant: &Tenant,
+    states: &[State],
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     const STEP: u32 = 100;
@@ -163,8 +169,7 @@ async fn deliver_all(
         };
         after = Some(*last);
         for job in jobs {
-            let states = [State::Queued, State::Delivered];
-            deliver::deliver_unsent(host, tenant, job, &states, now).await;
+            deliver::deliver_unsent(host, tenant, job, states, now).await;
         }
     }
 }

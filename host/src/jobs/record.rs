@@ -29,7 +29,8 @@ use crate::secrets::Confided;
 use crate::store::jobs::{self, Approved, JobRow};
 use crate::store::operations::{self, From, OperationRow};
 use crate::store::rollouts::{self, RolloutRow};
-use crate::store::{Connection, StoreError, Urgency};
+use crate::store::{Connection, Extent, StoreError, Urgency};
+use crate::windows::{Hold, Standing};
 
 /// How long a machine may be silent after an operation should have ended.
 const SILENCE: Span = Span::seconds(24 * 3600);
@@ -98,6 +99,15 @@ pub(super) async fn attempt(
         .detail("run_as", text.run_as.clone())
         .detail("confinement", text.confinement.map(Confinement::as_str))
         .detail("no_security_scan", request.no_security_scan);
+    // Only where it is said: what is recorded of others does not grow.
+    let base = match (&request.windows[..], request.ignore_windows) {
+        ([], false) => base,
+        ([], true) => base.detail("ignore_windows", true),
+        (windows, _) => {
+            let names = windows.iter().take(NAMES_IN_ENTRY).map(|name| cut(name));
+            base.detail("windows", names.collect::<Vec<_>>())
+        }
+    };
     let base = match &request.condition {
         Some(condition) => base.detail("where", cut(condition)),
         None => base,
@@ -214,8 +224,10 @@ pub(super) struct Queued {
 
 /// What was recorded.
 pub(super) enum Recorded {
-    /// A new job.
+    /// A new job, with operations to deliver.
     New(Vec<Queued>),
+    /// A new job whose operations are held until they are released.
+    Rollout,
     /// The request was made before; its repetition was faster here than elsewhere.
     Repeated(JobId),
 }
@@ -241,7 +253,13 @@ pub(super) async fn job(
     let batches = threshold.batches(batches, targets.len() as u64);
     let ids: Vec<OperationId> = targets.iter().map(|_| OperationId::generate()).collect();
     let confided = confided(host, actor, &order, &targets, &ids).await?;
-    let not_after = now.plus(order.expires);
+    let hold = hold(host, actor, &order, &targets, now).await?;
+    let not_after = hold.not_after;
+    let batches = match batches {
+        None if hold.is_held => Some(Batches::of_all(targets.len() as u64)),
+        batches => batches,
+    };
+    let is_rollout = batches.is_some();
     let time = order.submission.limits.time.unwrap_or(Limits::TIME);
     let output = order.submission.limits.output.unwrap_or(Limits::OUTPUT);
     let job = JobRow {
@@ -328,7 +346,8 @@ pub(super) async fn job(
                 .contains(&operation.id)
                 .then(|| {
                     let sealed = confided.of(operation.id).unwrap_or_default();
-                    deliver::message(&job, operation, sealed)
+                    // Else it would be held.
+                    deliver::message(&job, operation, sealed, &Standing::Free)
                 })
                 .flatten();
             Some(Queued { machine, message })
@@ -349,6 +368,7 @@ pub(super) async fn job(
             .map(|batches| RolloutRow::new(id, actor.tenant.id, batches, order.no_queue)),
         approval: order.approval,
         threshold,
+        hold,
     };
     let writer = actor.clone();
     let earlier = host
@@ -368,7 +388,34 @@ pub(super) async fn job(
     for state in ends {
         host.metrics.operation_ended(state);
     }
-    Ok(Recorded::New(queued))
+    Ok(if is_rollout {
+        Recorded::Rollout
+    } else {
+        Recorded::New(queued)
+    })
+}
+
+/// What windows make of an order on its machines.
+pub(super) async fn hold(
+    host: &SharedHost,
+    actor: &Actor,
+    order: &Order,
+    targets: &[Target],
+    now: UnixMillis,
+) -> Result<Hold, SubmitError> {
+    let machines = targets.iter().filter_map(|target| match target {
+        Target::Machine(machine) => Some(machine.id),
+        Target::NotFound(_) => None,
+    });
+    let machines: Vec<MachineId> = machines.collect();
+    let (tenant, asked, expires) = (actor.tenant.id, order.windows.clone(), order.expires);
+    let hold = host
+        .store
+        .look(Extent::of_rows(machines.len()), move |conn| {
+            Hold::of(conn, tenant, &asked, &machines, expires, now)
+        })
+        .await?;
+    Ok(hold)
 }
 
 /// The job's secrets, sealed to its machines.
@@ -395,6 +442,7 @@ struct Beside {
     approval: Option<Approval>,
     rollout: Option<RolloutRow>,
     threshold: Threshold,
+    hold: Hold,
 }
 
 fn write_job(
@@ -423,6 +471,7 @@ fn write_job(
         library::still_runs(conn, actor.tenant.id, script)?;
     }
     jobs::insert(conn, actor.tenant.id, job)?;
+    beside.hold.store(conn, actor.tenant.id, job.id)?;
     if let Some(rollout) = &beside.rollout {
         rollouts::insert(conn, rollout)?;
     }

@@ -20,18 +20,21 @@ use crate::rollouts::{Plan, PlanError};
 use crate::store::Extent;
 use crate::store::bindings::TagPair;
 use crate::targets::{Expression, ExpressionError};
+use crate::windows::Asked;
 
 /// How long a job may wait before it starts, where the request does not say: machines that are switched off over night
 /// get it the next day.
 pub(crate) const DEFAULT_EXPIRY: Span = Span::seconds(24 * 3600);
 /// The longest that a job may wait.
-const LONGEST_EXPIRY: Span = Span::seconds(90 * 24 * 3600);
+pub(crate) const LONGEST_EXPIRY: Span = Span::seconds(90 * 24 * 3600);
 /// The longest time limit.
 const LONGEST_TIME: Span = Span::seconds(7 * 24 * 3600);
 /// The most parameters and variables, of each.
 const MOST: usize = 1000;
 /// The longest `--interpreter`, in bytes.
 const LONGEST_INTERPRETER: usize = 4096;
+/// The most windows that a request may ask for.
+const MOST_WINDOWS: usize = 16;
 /// The most targets that a request may spell out.
 pub(super) const MOST_NAMES: usize = 10_000;
 
@@ -52,10 +55,12 @@ pub struct Order {
     pub selection: Selection,
     /// What holds for each machine.
     pub condition: Option<Expression>,
-    /// How long it may wait.
-    pub expires: Span,
+    /// How long it may wait, where that is said.
+    pub expires: Option<Span>,
     /// Fail at once where a machine is not connected.
     pub no_queue: bool,
+    /// The maintenance windows in which it starts.
+    pub windows: Asked,
     /// In batches, or a few at a time; everything at once where absent.
     pub rollout: Option<Plan>,
     /// Leave out the host's scanners.
@@ -117,8 +122,9 @@ impl Order {
         let selection = selection(&request)?;
         let condition = request.condition.as_deref().map(Expression::read);
         let condition = condition.transpose()?;
-        let expires = request.expires.unwrap_or(DEFAULT_EXPIRY);
-        bounded("expires", Some(expires), LONGEST_EXPIRY)?;
+        let expires = request.expires;
+        bounded("expires", expires, LONGEST_EXPIRY)?;
+        let windows = windows(&request)?;
         let rollout = Plan::read(&request)?;
         let as_stored = is_as_stored(&request);
         let (script, os, declared) = match chosen {
@@ -140,6 +146,7 @@ impl Order {
             condition,
             expires,
             no_queue,
+            windows,
             rollout,
             skip_security_scan,
             digest,
@@ -226,6 +233,29 @@ pub(super) fn is_as_stored(request: &SubmitJob) -> bool {
         && request.limits == JobLimits::default()
         && request.confinement.is_none()
         && request.compat.is_none()
+}
+
+/// The windows that a request asks for.
+fn windows(request: &SubmitJob) -> Result<Asked, RequestError> {
+    let names = &request.windows;
+    if request.ignore_windows {
+        return if names.is_empty() {
+            Ok(Asked::Ignored)
+        } else {
+            Err(RequestError::WindowsIgnored)
+        };
+    }
+    if names.len() > MOST_WINDOWS {
+        return Err(RequestError::TooMany {
+            what: "windows",
+            limit: MOST_WINDOWS,
+        });
+    }
+    let mut seen = HashSet::new();
+    match names.iter().find(|name| !seen.insert(*name)) {
+        Some(twice) => Err(RequestError::WindowTwice(twice.clone())),
+        None => Ok(Asked::Names(names.clone())),
+    }
 }
 
 fn selection(request: &SubmitJob) -> Result<Selection, RequestError> {
@@ -360,6 +390,12 @@ fn attachments(
 /// A request that makes no sense. No operation exists.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
+    /// Contradictory.
+    #[error("the request asks for windows and ignores them; no job was made, leave one out")]
+    WindowsIgnored,
+    /// A slip.
+    #[error("the window {} is asked for twice; no job was made", .0.escape_debug())]
+    WindowTwice(String),
     /// The script cannot be read.
     #[error(transparent)]
     Script(#[from] SourceError),
@@ -484,7 +520,7 @@ mod tests {
     #[test]
     fn a_plain_request_is_read() {
         let order = read(request()).expect("reads");
-        assert_eq!(order.expires, DEFAULT_EXPIRY);
+        assert_eq!(order.expires, None);
         assert_eq!(
             order.selection,
             Selection::Some {
@@ -573,6 +609,17 @@ mod tests {
             (
                 Box::new(move |r| r.parameters = variable("x", &"a".repeat(MAX_ENVIRONMENT))),
                 "attachments",
+            ),
+            (
+                Box::new(|r| {
+                    r.windows = vec!["nights".to_owned()];
+                    r.ignore_windows = true;
+                }),
+                "asks for windows and ignores them",
+            ),
+            (
+                Box::new(|r| r.windows = vec!["nights".to_owned(); 2]),
+                "is asked for twice",
             ),
             (
                 Box::new(|r| r.secrets = vec!["a".to_owned(), "a b".to_owned()]),

@@ -43,7 +43,7 @@ pub async fn job(host: &SharedHost, tenant: &Tenant, id: JobId) -> Result<Option
             let rollout = crate::store::rollouts::find(conn, tenant_id, id)?
                 .map(|row| rollouts::show(conn, &row))
                 .transpose()?;
-            let of_job = rows
+            let mut of_job = rows
                 .iter()
                 .find(|row| has_not_started(row.state))
                 .map(|row| OfJob::read(conn, row))
@@ -51,7 +51,7 @@ pub async fn job(host: &SharedHost, tenant: &Tenant, id: JobId) -> Result<Option
             let operations = rows
                 .into_iter()
                 .map(|row| {
-                    let why = match &of_job {
+                    let why = match &mut of_job {
                         Some(of_job) => of_job.why(conn, &host, &row)?,
                         None => Vec::new(),
                     };

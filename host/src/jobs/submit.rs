@@ -18,6 +18,7 @@ use crate::operators::{Actor, Denied};
 use crate::rollouts::{self, Batches};
 use crate::secrets::{self, UseError};
 use crate::store::{Connection, Extent, StoreError, blobs};
+use crate::windows::{self, HoldError};
 
 /// Takes a request. When this answers with a job, the job is on disk, and its operations are on their way or queued;
 /// when it answers with an error, there is no job, and the refusal is on the record.
@@ -124,7 +125,7 @@ async fn accept(
     )
     .await
     .map(|recorded| match recorded {
-        record::Recorded::New(_) if is_rollout => Accepted::Rollout,
+        record::Recorded::Rollout => Accepted::Rollout,
         record::Recorded::New(queued) => Accepted::Job { queued },
         record::Recorded::Repeated(earlier) => Accepted::Repeated(earlier),
     })
@@ -141,6 +142,7 @@ pub(super) async fn look_up(
         order.submission.attachments.clone(),
         order.submission.secrets.clone(),
     );
+    let asked = order.windows.clone();
     host.store
         .look(selection.extent(), move |conn| {
             // Asked once more in the transaction that records the job: this one spares the gates the work.
@@ -148,6 +150,7 @@ pub(super) async fn look_up(
                 return Err(SubmitError::Locked(locked));
             }
             secrets::are_usable(conn, tenant, &secrets)?;
+            windows::are_there(conn, tenant, &asked)?;
             let targets = targets::look_up(conn, tenant, &selection, condition.as_ref())?;
             if targets.is_empty() {
                 return Err(SubmitError::NoMachines);
@@ -197,8 +200,13 @@ pub async fn check(
 ) -> Result<Checked, SubmitError> {
     let (order, _) = read(host, actor, request).await?;
     let Order {
-        submission, script, ..
+        submission,
+        script,
+        windows,
+        ..
     } = order;
+    host.store
+        .read(|conn| windows::are_there(conn, actor.tenant.id, &windows))?;
     let checked = Checked {
         script_sha256: Digest::of(&submission.script),
         script,
@@ -253,10 +261,12 @@ pub async fn could_run_now(
     host: &SharedHost,
     actor: &Actor,
     request: SubmitJob,
+    now: UnixMillis,
 ) -> Result<(), SubmitError> {
     let (order, needs) = read(host, actor, request).await?;
     let (targets, _) = look_up(host, actor.tenant.id, &order).await?;
     needs.on(host, actor, &order, &targets).await?;
+    record::hold(host, actor, &order, &targets, now).await?;
     batches(&order, &targets).map(|_| ())
 }
 
@@ -322,6 +332,15 @@ impl From<ChooseError> for SubmitError {
     }
 }
 
+impl From<HoldError> for SubmitError {
+    fn from(error: HoldError) -> Self {
+        match error {
+            HoldError::Store(error) => Self::Store(error),
+            error => Self::Windows(error),
+        }
+    }
+}
+
 /// A request is refused: no operation exists.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
@@ -364,6 +383,9 @@ pub enum SubmitError {
         "the approval policy of this tenant, or the standing approval that counted, was changed at the same moment; no job was made, submit it again"
     )]
     ApprovalChanged,
+    /// It cannot start in the windows that it asks for.
+    #[error(transparent)]
+    Windows(HoldError),
     /// Nothing may start now.
     #[error(transparent)]
     Locked(Locked),

@@ -12,6 +12,7 @@ use crate::store::lockdown::{self, LockdownRow};
 use crate::store::operations::OperationRow;
 use crate::store::rollouts::RolloutRow;
 use crate::store::{Connection, StoreError, holds, machines};
+use crate::windows::{self, Closed, Standing};
 
 /// What is known of a job: the same for all of its operations.
 #[derive(Debug)]
@@ -20,15 +21,19 @@ pub(super) struct OfJob {
     lockdown: Option<LockdownRow>,
     /// Where it waits for that.
     approval: Option<JobApproval>,
+    windows: windows::Look,
 }
 
 impl OfJob {
     pub(super) fn read(conn: &Connection, operation: &OperationRow) -> Result<Self, StoreError> {
+        // As what is connected, what is open is that of the moment in which somebody asks.
+        let now = UnixMillis::now();
         let approval = holds::find(conn, operation.tenant, operation.job)?
-            .map(|row| hold::show(conn, &row, UnixMillis::now()))
+            .map(|row| hold::show(conn, &row, now))
             .transpose()?;
         Ok(Self {
             approval: approval.filter(|approval| approval.state == ApprovalState::Waiting),
+            windows: windows::Look::at(conn, operation.tenant, operation.job, now)?,
             rollout: crate::store::rollouts::find(conn, operation.tenant, operation.job)?,
             lockdown: lockdown::current(conn)?,
         })
@@ -36,7 +41,7 @@ impl OfJob {
 
     /// What the operation waits for; nothing where it has started or ended.
     pub(super) fn why(
-        &self,
+        &mut self,
         conn: &Connection,
         host: &SharedHost,
         operation: &OperationRow,
@@ -52,7 +57,15 @@ impl OfJob {
         } else {
             Some(machines::last_seen(conn, operation.tenant, machine)?)
         };
+        let closed = match operation.state {
+            State::Held | State::Queued => self.windows.standing(conn, Some(machine))?,
+            _ => Standing::Free,
+        };
         Ok(why(&Facts {
+            closed: match &closed {
+                Standing::Closed(closed) => Some(closed),
+                Standing::Free | Standing::Open { .. } => None,
+            },
             state: operation.state,
             batch: operation.batch,
             rollout: self.rollout.as_ref(),
@@ -75,6 +88,8 @@ struct Facts<'a> {
     lockdown: Option<&'a LockdownRow>,
     /// Where the job waits for that.
     approval: Option<&'a JobApproval>,
+    /// The window that it waits for.
+    closed: Option<&'a Closed>,
     /// Where the machine is not connected: when it was last.
     away: Option<Option<UnixMillis>>,
 }
@@ -102,9 +117,17 @@ fn why(facts: &Facts<'_>) -> Vec<Reason> {
                 of: row.batches.ends.len() as u64,
                 begun: row.batch,
             });
-        } else if let (Some(max), None) = (row.batches.max_concurrency, &row.paused) {
+        } else if let (Some(max), None, None) =
+            (row.batches.max_concurrency, &row.paused, facts.closed)
+        {
             reasons.push(Reason::Concurrency { max });
         }
+    }
+    if let Some(closed) = facts.closed {
+        reasons.push(Reason::Window {
+            name: closed.window.clone(),
+            opens_at: closed.opens.map(|at| at.to_string()),
+        });
     }
     match facts.away {
         Some(since) => reasons.push(Reason::Offline {
@@ -153,6 +176,7 @@ mod tests {
             rollout: None,
             lockdown: None,
             approval: None,
+            closed: None,
             away,
         };
         let offline = serde_json::json!({"reason": "offline", "since": now});
@@ -191,6 +215,18 @@ mod tests {
             [
                 serde_json::json!({"reason": "paused", "since": now, "by": null, "rule": "10%", "failures": 3})
             ]
+        );
+        let opens = Closed {
+            window: "nights".to_owned(),
+            opens: Some(NOW),
+        };
+        let waits = Facts {
+            closed: Some(&opens),
+            ..turn
+        };
+        assert_eq!(
+            words(&waits),
+            [serde_json::json!({"reason": "window", "name": "nights", "opens_at": now})]
         );
         let queued = Facts {
             lockdown: Some(&locked),

@@ -142,6 +142,20 @@ impl Actor {
         ))
     }
 
+    /// Whether the actor may do it on every machine, whatever it is tagged.
+    ///
+    /// # Errors
+    ///
+    /// The permission is missing, or comes with conditions; the caller records that.
+    pub fn require_always(&self, permission: Permission) -> Result<(), Denied> {
+        self.require(permission)?;
+        if self.rights.may_always(permission) {
+            return Ok(());
+        }
+        let place = "every machine".to_owned();
+        Err(self.denied(permission, Cause::MissingThere { place }))
+    }
+
     fn denied(&self, permission: Permission, cause: Cause) -> Denied {
         Denied {
             operator: self.name.clone(),

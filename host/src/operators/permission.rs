@@ -19,7 +19,7 @@ pub enum Permission {
     ManageScripts,
     /// Trust publishers, install and bind plugins.
     ManagePlugins,
-    /// Enroll, rename, tag and revoke machines.
+    /// Enroll, rename, tag and revoke machines, and say when something may start there.
     ManageMachines,
     /// Give secrets to scripts.
     UseSecret,
@@ -27,6 +27,8 @@ pub enum Permission {
     ManageSecrets,
     /// Leave out the host's scanners.
     SkipSecurityScan,
+    /// Run scripts outside of maintenance windows.
+    IgnoreWindows,
     /// Read the audit log.
     ReadAudit,
     /// Make and remove operators, tokens and roles; lock the host down.
@@ -54,6 +56,7 @@ impl Permission {
         Self::UseSecret,
         Self::ManageSecrets,
         Self::SkipSecurityScan,
+        Self::IgnoreWindows,
         Self::ReadAudit,
         Self::Administer,
         Self::ReadMachines,
@@ -80,6 +83,7 @@ impl Permission {
                 | Self::ApproveJobs
                 | Self::UseSecret
                 | Self::SkipSecurityScan
+                | Self::IgnoreWindows
                 | Self::ManageMachines
         )
     }
@@ -107,6 +111,7 @@ impl Permission {
             Self::UseSecret => "UseSecret",
             Self::ManageSecrets => "ManageSecrets",
             Self::SkipSecurityScan => "SkipSecurityScan",
+            Self::IgnoreWindows => "IgnoreWindows",
             Self::ReadAudit => "ReadAudit",
             Self::Administer => "Administer",
             Self::ReadMachines => "ReadMachines",

@@ -165,6 +165,7 @@ may_be_denied! {
     crate::operators::CreateTokenError: Self::Denied(denied) => denied,
     crate::provider::AccessError: Self::Denied(denied) => denied,
     crate::provider::ProviderError: Self::Denied(denied) => denied,
+    crate::windows::ChangeError: Self::Denied(denied) => denied,
     crate::plugins::BindError: Self::Weaker { denied, .. } => denied,
 }
 

@@ -28,6 +28,7 @@ mod secrets;
 mod tenants;
 mod tokens;
 mod whoami;
+mod windows;
 
 use auth::BearerScheme;
 use axum::Router;
@@ -116,6 +117,8 @@ fn routes() -> OpenApiRouter<SharedHost> {
             lockdown::start_lockdown,
             lockdown::lift_lockdown
         ))
+        .routes(routes!(windows::list_windows, windows::add_window))
+        .routes(routes!(windows::get_window, windows::remove_window))
         .routes(routes!(schedules::get_schedule, schedules::remove_schedule))
         .routes(routes!(schedules::pause_schedule))
         .routes(routes!(schedules::resume_schedule))

@@ -23,6 +23,7 @@ use crate::rollouts;
 use crate::schedules;
 use crate::secrets::{ChangeSecretError, UseError};
 use crate::store::StoreError;
+use crate::windows::{self, HoldError};
 
 /// A request that was refused, or failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -202,11 +203,34 @@ impl From<SubmitError> for Refusal {
             SubmitError::ApprovedBefore(_) => {
                 Self::new(StatusCode::CONFLICT, "approved-before", detail)
             }
+            SubmitError::Windows(HoldError::NoWindow(_)) => {
+                Self::not_found("window-not-found", detail)
+            }
+            SubmitError::Windows(HoldError::Store(error)) => error.into(),
+            SubmitError::Windows(_) => Self::new(StatusCode::CONFLICT, "window-too-late", detail),
             SubmitError::Locked(_) => Self::new(StatusCode::LOCKED, "locked-down", detail),
             SubmitError::ApprovalChanged => {
                 Self::new(StatusCode::CONFLICT, "approval-changed", detail)
             }
             SubmitError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<windows::ChangeError> for Refusal {
+    fn from(error: windows::ChangeError) -> Self {
+        use windows::ChangeError as E;
+
+        let detail = error.to_string();
+        match error {
+            E::Denied(error) => error.into(),
+            E::NoWindow(_) => Self::not_found("window-not-found", detail),
+            E::Taken(_) => Self::new(StatusCode::CONFLICT, "window-exists", detail),
+            E::TooMany => Self::new(StatusCode::CONFLICT, "too-many-windows", detail),
+            E::Name(_) | E::Tags | E::TagsAndAll | E::Calendar(_) | E::Zone(_) | E::Tag(_) => {
+                Self::invalid(detail)
+            }
+            E::Store(error) => error.into(),
         }
     }
 }

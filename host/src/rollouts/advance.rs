@@ -1,5 +1,7 @@
 //! From a decision to operations on their way: each step is one transaction, with its record.
 
+use std::collections::BTreeSet;
+
 use sluice_api_types::rollout::RolloutState;
 use sluice_protocol::ending::{Ending, State};
 use sluice_protocol::ids::JobId;
@@ -14,12 +16,13 @@ use crate::store::operations::OperationRow;
 use crate::store::rollouts::{PausedRow, RolloutRow};
 use crate::store::tenants::Tenant;
 use crate::store::{Connection, StoreError, holds, lockdown, operations, rollouts};
+use crate::windows::{self, Standing};
 
 /// How many operations one transaction releases: others wait meanwhile.
 const STEP: u64 = 1000;
 
-/// Takes a job's rollout as far as it goes now: releases what may start, stops where the rule fires, and ends it where
-/// everything has ended. Whoever asks at the same time, each operation is released once.
+/// Takes a job's rollout as far as it goes now: releases what may start, holds again what may not any more, stops where the
+/// rule fires, and ends it where everything has ended. Whoever asks at the same time, each operation is released once.
 ///
 /// # Errors
 ///
@@ -30,6 +33,7 @@ pub async fn advance(
     job: JobId,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
+    hold_what_is_shut(host, tenant, job, now).await?;
     loop {
         // Most ends change nothing, and a look is no commit.
         let id = tenant.id;
@@ -92,23 +96,94 @@ fn next(conn: &Connection, row: &RolloutRow, now: UnixMillis) -> Result<Step, St
     {
         return Ok(Step::Wait);
     }
-    if matches!(step, Step::Release { .. }) {
+    if let Step::Release { batch, .. } = step {
         let not_after = crate::store::jobs::not_after(conn, row.tenant, row.job)?;
         // What is overdue the sweeper ends; what is locked down stays as it is.
         let may_start = not_after.is_some_and(|not_after| now <= not_after)
             && lockdown::current(conn)?.is_none();
-        if !may_start {
+        if !may_start || startable(conn, row, batch, 1, now)?.is_empty() {
             return Ok(Step::Wait);
         }
     }
     Ok(step)
 }
 
+/// The first operations of a batch, at most so many, that are held and may start now, as far as windows go.
+fn startable(
+    conn: &Connection,
+    row: &RolloutRow,
+    batch: u64,
+    most: u64,
+    now: UnixMillis,
+) -> Result<Vec<(OperationRow, Standing)>, StoreError> {
+    let mut windows = windows::Look::at(conn, row.tenant, row.job, now)?;
+    let looked_at = if windows.is_free() { most } else { u64::MAX };
+    let mut found = Vec::new();
+    for operation in operations::held(conn, row.tenant, row.job, batch, looked_at)? {
+        match windows.standing(conn, operation.machine)? {
+            Standing::Closed(_) => continue,
+            standing => found.push((operation, standing)),
+        }
+        if found.len() as u64 >= most {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// Holds again what was released and not sent, where the window that it was released in has closed.
+async fn hold_what_is_shut(
+    host: &SharedHost,
+    tenant: &Tenant,
+    job: JobId,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let id = tenant.id;
+    let shut = move |conn: &Connection| {
+        let mut windows = windows::Look::at(conn, id, job, now)?;
+        let mut shut = Vec::new();
+        if windows.is_free() {
+            return Ok::<_, StoreError>(shut);
+        }
+        for operation in operations::released(conn, id, job)? {
+            if let Standing::Closed(closed) = windows.standing(conn, operation.machine)? {
+                shut.push((operation.id, closed.window));
+            }
+        }
+        Ok(shut)
+    };
+    if host.store.scan(shut).await?.is_empty() {
+        return Ok(());
+    }
+    let tenant = tenant.clone();
+    host.store
+        .write(move |conn| {
+            let (mut held, mut windows) = (0_u64, BTreeSet::new());
+            for (operation, window) in shut(conn)? {
+                if operations::hold_again(conn, operation)? {
+                    held += 1;
+                    windows.insert(window);
+                }
+            }
+            let event = Event::by_host(EventKind::JobHeld)
+                .of_job(job)
+                .detail("windows", windows.into_iter().collect::<Vec<_>>())
+                .detail("operations", held);
+            if held > 0 {
+                audit::append(conn, &tenant, now, [event])?;
+            }
+            Ok::<_, StoreError>(())
+        })
+        .await?;
+    host.events.notify(job);
+    Ok(())
+}
+
 /// A step that was taken.
 struct Taken {
     step: Step,
     /// As they are stored now.
-    released: Vec<OperationRow>,
+    released: Vec<(OperationRow, Standing)>,
     /// What ended instead of being released.
     ended: Vec<State>,
 }
@@ -151,12 +226,12 @@ fn take(
         }
         Step::Release { batch, operations } => {
             row.batch = batch;
-            let held = operations::held(conn, tenant.id, job, batch, operations.min(STEP))?;
+            let held = startable(conn, &row, batch, operations.min(STEP), now)?;
             let event = about(&row, Event::by_host(EventKind::JobReleased))
                 .detail("operations", held.len());
             audit::append(conn, tenant, now, [event])?;
-            for operation in held {
-                release(conn, host, tenant, &row, operation, &mut taken, now)?;
+            for held in held {
+                release(conn, host, tenant, &row, held, &mut taken, now)?;
             }
         }
     }
@@ -169,7 +244,7 @@ fn release(
     host: &SharedHost,
     tenant: &Tenant,
     row: &RolloutRow,
-    mut operation: OperationRow,
+    (mut operation, standing): (OperationRow, Standing),
     taken: &mut Taken,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
@@ -188,7 +263,7 @@ fn release(
         State::Queued
     };
     if operations::release(conn, operation.id, operation.state)? {
-        taken.released.push(operation);
+        taken.released.push((operation, standing));
     }
     Ok(())
 }

@@ -31,6 +31,22 @@ pub struct Batches {
 }
 
 impl Batches {
+    /// All of them at once, as far as nothing else holds them.
+    #[must_use]
+    pub fn of_all(all: u64) -> Self {
+        Self {
+            ends: vec![all],
+            max_concurrency: None,
+            stop: None,
+        }
+    }
+
+    /// Whether somebody planned which come first: others are held for other reasons alone.
+    #[must_use]
+    pub fn is_a_plan(&self) -> bool {
+        self.ends.len() > 1 || self.max_concurrency.is_some() || self.stop.is_some()
+    }
+
     /// The batch of the operation at this position, counted from 1.
     #[must_use]
     pub fn batch_of(&self, position: u64) -> u64 {

@@ -97,7 +97,7 @@ async fn fire(
                 return Ok(Fired::Missed(denied.to_string()));
             }
             // What cannot take its place does not end it.
-            match jobs::could_run_now(host, &owner, request(host, row, now)?).await {
+            match jobs::could_run_now(host, &owner, request(host, row, now)?, now).await {
                 Ok(()) => {}
                 Err(SubmitError::Store(error)) => return Err(error),
                 Err(error) => return Ok(Fired::Missed(error.to_string())),
@@ -133,11 +133,12 @@ fn request(host: &SharedHost, row: &ScheduleRow, now: UnixMillis) -> Result<Subm
 }
 
 /// How long a run may wait where the schedule does not say: until shortly before the next one. A machine that was away is
-/// to run the script once when it is back, not as often as it was planned in the meantime.
+/// to run the script once when it is back, not as often as it was planned in the meantime. Where that leaves it as much time
+/// as any job has, it has that: what waits for a window has more.
 fn expiry(next: Option<UnixMillis>, now: UnixMillis) -> Option<Span> {
     let until = u64::try_from(next?.0.saturating_sub(now.0)).unwrap_or(0);
     let span = Span(until.saturating_sub(MARGIN.0).max(SHORTEST_EXPIRY.0));
-    Some(span.min(jobs::DEFAULT_EXPIRY))
+    Some(span).filter(|span| *span < jobs::DEFAULT_EXPIRY)
 }
 
 /// How the idempotency keys of runs begin. Operators' requests cannot have such.

@@ -90,6 +90,20 @@ impl Zone {
             .map_or_else(|| at.to_string(), |zoned| zoned.to_string())
     }
 
+    /// What its clocks show; none beyond all calendars.
+    #[must_use]
+    pub fn clock(&self, at: UnixMillis) -> Option<civil::DateTime> {
+        self.at(at).map(|zoned| zoned.datetime())
+    }
+
+    /// When its clocks are changed next.
+    #[must_use]
+    pub fn next_change(&self, after: UnixMillis) -> Option<UnixMillis> {
+        let stamp = Timestamp::from_millisecond(after.0).ok()?;
+        let change = self.0.following(stamp).next()?;
+        Some(UnixMillis(change.timestamp().as_millisecond()))
+    }
+
     fn at(&self, at: UnixMillis) -> Option<Zoned> {
         let stamp = Timestamp::from_millisecond(at.0).ok()?;
         Some(stamp.to_zoned(self.0.clone()))
@@ -130,6 +144,15 @@ impl Expression {
             text: text.trim().to_owned(),
             cron,
         })
+    }
+
+    /// The first time that it matches behind the second in which a clock shows `after`, on a clock that is never changed.
+    #[must_use]
+    pub fn next_on_clock(&self, after: civil::DateTime) -> Option<civil::DateTime> {
+        let second = after.with().subsec_nanosecond(0).build().ok()?;
+        let zoned = second.to_zoned(TimeZone::UTC).ok()?;
+        let found = self.cron.find_next_occurrence(&zoned, false).ok()?;
+        Some(found.datetime()).filter(|found| *found > second)
     }
 }
 

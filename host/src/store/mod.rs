@@ -38,6 +38,7 @@ pub mod secrets;
 pub mod standing_approvals;
 pub mod tenants;
 pub mod tokens;
+pub mod windows;
 
 pub use error::StoreError;
 pub use open::{Extent, Store};

@@ -435,7 +435,41 @@ pub fn hold_queued(conn: &Connection, tenant: TenantId, job: JobId) -> Result<us
     )
 }
 
-/// Holds again what was sent of a job with a rollout and never arrived. Says no where it is not that any more.
+/// Holds an operation again that was released and not sent. Says no where it is not that any more.
+///
+/// # Errors
+///
+/// Where the database cannot be written.
+pub fn hold_again(conn: &Connection, id: OperationId) -> Result<bool, StoreError> {
+    Ok(change(
+        conn,
+        "UPDATE operations SET state = 'held' WHERE id = ? AND batch IS NOT NULL AND state = 'queued'",
+        params![id.to_string()],
+    )? == 1)
+}
+
+/// The operations of a job with a rollout that were released and not sent, in their order.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub fn released(
+    conn: &Connection,
+    tenant: TenantId,
+    job: JobId,
+) -> Result<Vec<OperationRow>, StoreError> {
+    all(
+        conn,
+        operations!(
+            "WHERE tenant = ? AND job = ? AND batch IS NOT NULL AND state = 'queued' ORDER BY position"
+        ),
+        params![tenant.to_string(), job.to_string()],
+        read,
+    )
+}
+
+/// Has what was sent and never arrived wait again: held where its job has a rollout, queued where not. Says no where it is
+/// not that any more.
 ///
 /// # Errors
 ///
@@ -443,8 +477,8 @@ pub fn hold_queued(conn: &Connection, tenant: TenantId, job: JobId) -> Result<us
 pub fn hold_delivered(conn: &Connection, id: OperationId) -> Result<bool, StoreError> {
     Ok(change(
         conn,
-        "UPDATE operations SET state = 'held'
-         WHERE id = ? AND batch IS NOT NULL AND state = 'delivered' AND cancel_by IS NULL",
+        "UPDATE operations SET state = CASE WHEN batch IS NULL THEN 'queued' ELSE 'held' END
+         WHERE id = ? AND state = 'delivered' AND cancel_by IS NULL",
         params![id.to_string()],
     )? == 1)
 }

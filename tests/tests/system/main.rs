@@ -49,4 +49,5 @@ mod trust;
 mod unruly_host;
 mod users;
 mod versions;
+mod windows;
 mod workspace;

@@ -2,8 +2,7 @@
 
 use crate::command_line::{Command, CommandLine};
 use crate::commands::{
-    approval, audit, completion, doctor, grant, job, lockdown, login, machine, man, offer,
-    operator, plugin, role, run as run_command, schedule, script, secret, tenant, token,
+    approval, audit, completion, doctor, grant, job, lockdown, login, machine, man, offer, operator, plugin, role, run as run_command, schedule, script, secret, tenant, token, window,
 };
 use crate::error::Error;
 
@@ -26,6 +25,7 @@ pub(crate) fn run(command_line: CommandLine) -> Result<u8, Error> {
             Command::Machine(command) => machine::run(&global, command).await,
             Command::Script(command) => script::run(&global, command).await,
             Command::Schedule(command) => schedule::run(&global, *command).await,
+            Command::Window(command) => window::run(&global, command).await,
             Command::Lockdown(command) => lockdown::run(&global, command).await,
             Command::Plugin(command) => plugin::run(&global, command).await,
             Command::Secret(command) => secret::run(&global, command).await,

@@ -22,5 +22,6 @@ pub(crate) mod script;
 pub(crate) mod secret;
 pub(crate) mod tenant;
 pub(crate) mod token;
+pub(crate) mod window;
 
 pub(crate) use dispatch::run;

@@ -198,6 +198,15 @@ const ROWS: &[Row] = &[
         One(&[P::Administer]),
         Providers,
     ),
+    Row("GET", "/v1/windows", One(&[P::ReadJobs]), NoThing),
+    Row("POST", "/v1/windows", One(&[P::ManageMachines]), NoThing),
+    Row("GET", "/v1/windows/{window}", One(&[P::ReadJobs]), NotThere),
+    Row(
+        "DELETE",
+        "/v1/windows/{window}",
+        One(&[P::ManageMachines]),
+        NotThere,
+    ),
     Row("GET", "/v1/schedules", One(&[P::ReadJobs]), NoThing),
     Row("POST", "/v1/schedules", One(&[P::ScheduleScript]), NoThing),
     Row(
@@ -466,6 +475,11 @@ impl Things {
             ),
             (
                 Method::POST,
+                "/v1/windows",
+                json!({"name": "sundays", "cron": "0 2 * * 0", "lasts": "3h"}),
+            ),
+            (
+                Method::POST,
                 "/v1/scripts",
                 json!({"name": "a", "script": "IyEvYmluL3NoCg=="}),
             ),
@@ -533,6 +547,7 @@ impl Things {
                 ("{job}", text(&made["job"])),
                 ("{operation}", text(&made["operations"][0]["operation"])),
                 ("{schedule}", "nightly".to_owned()),
+                ("{window}", "sundays".to_owned()),
                 ("{script}", "a".to_owned()),
                 ("{version}", "1".to_owned()),
                 ("{machine}", "web-1".to_owned()),
@@ -641,6 +656,7 @@ fn body(path: &str) -> String {
             let job = json!({"script_ref": {"name": "zz"}, "machines": ["web-1"]});
             json!({"name": "x", "every": "1h", "job": job})
         }
+        "/v1/windows" => json!({"name": "x", "cron": "@daily", "lasts": "1h"}),
         "/v1/operators" => json!({"name": "x", "roles": ["viewer"]}),
         "/v1/operators/{operator}" => json!({"roles": ["viewer"]}),
         "/v1/tenants" | "/v1/tenants/{tenant}" => json!({"name": "x"}),

@@ -108,6 +108,12 @@ pub(crate) struct JobArgs {
     /// Pause once so many operations have failed: a number, a percentage of those that have begun, or never (with --batches 1 where nothing is said)
     #[arg(long, value_name = "N|P%|never", help_heading = "Rollout")]
     stop_on_failures: Option<String>,
+    /// Start in this maintenance window alone; of several one must be open
+    #[arg(long, value_name = "NAME", help_heading = "Rollout")]
+    window: Vec<String>,
+    /// Start outside of the maintenance windows of the machines (needs the permission IgnoreWindows)
+    #[arg(long, conflicts_with = "window", help_heading = "Rollout")]
+    ignore_window: bool,
     /// Fail at once on machines that are not connected
     #[arg(long)]
     no_queue: bool,
@@ -238,6 +244,8 @@ impl Prepared {
             confinement: arguments.confinement,
             expires: arguments.expires,
             no_queue: arguments.no_queue,
+            windows: arguments.window,
+            ignore_windows: arguments.ignore_window,
             batches: arguments.batches,
             max_concurrency: arguments.max_concurrency,
             stop_on_failures: arguments.stop_on_failures,
