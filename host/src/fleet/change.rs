@@ -1,5 +1,6 @@
 //! Changing what a machine is called, how it is tagged, and whether it is one of the fleet.
 
+use sluice_api_types::schedule::MachineEvent;
 use sluice_protocol::ids::MachineId;
 use sluice_protocol::message::CloseCode;
 use sluice_protocol::message::control::Identity;
@@ -12,6 +13,7 @@ use crate::host::SharedHost;
 use crate::jobs;
 use crate::operators::{About, Actor, Denied, Permission};
 use crate::plugins;
+use crate::schedules;
 use crate::store::bindings::{BindingRow, TagPair};
 use crate::store::machines::{self, MachineRow};
 use crate::store::tenants::{self, Tenant};
@@ -34,12 +36,12 @@ pub async fn patch(
 ) -> Result<MachineId, ChangeError> {
     let (typed, asked) = (machine.to_owned(), actor.clone());
     let retagged = !set.is_empty() || !remove.is_empty();
-    let (id, regated) = host
+    let (id, regated, rewindowed) = host
         .store
         .write(move |conn| {
             let tenant = asked.tenant.id;
             let row = theirs(conn, &asked, &typed)?;
-            let (mut events, mut regated) = (Vec::new(), false);
+            let (mut events, mut regated, mut rewindowed) = (Vec::new(), false, false);
             if let Some(name) = name.filter(|name| name.as_str() != row.name) {
                 if machines::name_is_taken(conn, tenant, name.as_str())? {
                     return Err(ChangeError::NameTaken(name));
@@ -79,6 +81,7 @@ pub async fn patch(
                 // And one that takes a window away is as good as removing that.
                 let required = windows::required_of(conn, tenant, &before)?;
                 let still = windows::required_of(conn, tenant, &tags)?;
+                rewindowed = required != still;
                 if required.iter().any(|window| !still.contains(window)) {
                     asked.require_always(Permission::ManageMachines)?;
                 }
@@ -98,7 +101,7 @@ pub async fn patch(
                 );
             }
             audit::append(conn, &asked.tenant, now, events)?;
-            Ok((row.id, regated))
+            Ok((row.id, regated, rewindowed))
         })
         .await?;
     if let Some(session) = host.presence.any(id) {
@@ -111,7 +114,7 @@ pub async fn patch(
             session.send(Command::Identity(identity));
         }
     }
-    if retagged {
+    if rewindowed {
         host.windows.wake();
     }
     if regated {
@@ -147,7 +150,8 @@ pub async fn approve(
     now: UnixMillis,
 ) -> Result<MachineId, ChangeError> {
     let (typed, asked) = (machine.to_owned(), actor.clone());
-    host.store
+    let approved = host
+        .store
         .write(move |conn| {
             let row = theirs(conn, &asked, &typed)?;
             let Some(since) = row.pending else {
@@ -159,9 +163,12 @@ pub async fn approve(
                 .detail("machine_id", row.id.to_string())
                 .detail("waited_since", since.to_string());
             audit::append(conn, &asked.tenant, now, [event])?;
+            schedules::note(conn, asked.tenant.id, row.id, MachineEvent::Enrolled, now)?;
             Ok(row.id)
         })
-        .await
+        .await;
+    host.schedules.wake();
+    approved
 }
 
 /// Turns a machine that waits away for good.

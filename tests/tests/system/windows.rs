@@ -127,7 +127,8 @@ fn nothing_starts_on_a_machine_outside_of_its_window_unless_somebody_may_ignore_
         "1h",
         &["--tag", "env=prod", "--zone", "UTC"],
     );
-    fleet.sluice(&["machine", "tag", "m1", "env=prod"]);
+    let tagged = fleet.sluice(&["machine", "tag", "m1", "env=prod"]);
+    assert_eq!(tagged.code, 0, "{tagged:?}");
     let text = script("#!/bin/sh\necho ran\n");
     let job = fleet.detach(&text.clone().option("--expires", "2d"));
     assert_eq!(operation(&fleet, &job)["state"], "held");
