@@ -245,3 +245,30 @@ fn rollouts_that_make_no_sense_are_refused_in_one_line_and_leave_nothing() {
         assert!(none.stderr.contains("no job none"), "{none:?}");
     }
 }
+
+#[test]
+fn following_a_job_says_how_it_ended_in_one_line_and_with_json_every_event() {
+    let fleet = Fleet::builder().agents(2).start();
+    let text = "#!/bin/sh\necho hi\nsleep 1\n[ $SLUICE_MACHINE_NAME = m1 ]\n";
+    let job = roll_out(&fleet, &script(text), &["m1", "m2"], &[]);
+    let followed = fleet.sluice(&["job", "show", &job, "--follow"]);
+    assert_eq!(followed.code, 1, "{followed:?}");
+    assert_eq!(followed.stdout, "2 operations: succeeded 1, failed 1\n");
+    assert_eq!(followed.stderr, "");
+    let followed = fleet.sluice(&["job", "show", &job, "--follow", "--json"]);
+    let events: Vec<Value> = followed
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("is JSON"))
+        .collect();
+    let count = |name: &str| events.iter().filter(|event| event["event"] == name).count();
+    assert_eq!((count("result"), count("end")), (2, 1), "{events:?}");
+    assert!(count("output") >= 2 && count("state") >= 2, "{events:?}");
+    assert_eq!(
+        events.last().map(|last| &last["event"]),
+        Some(&"end".into())
+    );
+    assert_eq!(followed.code, 1);
+    let unknown = fleet.sluice(&["job", "show", "x", "--follow"]);
+    assert_eq!(unknown.code, 125, "{unknown:?}");
+}

@@ -1,6 +1,7 @@
 //! `sluice job`: look at jobs, and end them.
 
 mod fold;
+mod follow;
 mod receipts;
 
 use clap::Subcommand;
@@ -47,6 +48,9 @@ pub(crate) enum JobCommand {
         /// Show what the gates of each machine were asked and said, and what the machine signed of it
         #[arg(long, conflicts_with_all = ["format", "fold"])]
         receipts: bool,
+        /// Show how far it is until it has ended: a bar with counts on a terminal, else one line in the end; with --json its events, one a line
+        #[arg(long, conflicts_with_all = ["format", "fold", "receipts"])]
+        follow: bool,
     },
     /// Print the stored output of a job
     Output {
@@ -135,6 +139,9 @@ fn stream(word: &str) -> Result<OutputStream, String> {
 pub(crate) async fn run(global: &Global, command: JobCommand) -> Result<u8, Error> {
     match command {
         JobCommand::List { tenant, limit } => list(global, tenant.as_deref(), limit).await,
+        JobCommand::Show {
+            job, follow: true, ..
+        } => follow::show(global, &job).await,
         JobCommand::Show {
             job, fold: true, ..
         } => fold::show(global, &job).await,
