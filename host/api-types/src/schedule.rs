@@ -9,7 +9,7 @@ use sluice_protocol::units::Span;
 use crate::job::{SubmitJob, Tag};
 use crate::script::ScriptRef;
 
-/// `POST /v1/schedules`. One of `at`, `cron` and `every` says when.
+/// `POST /v1/schedules`. One of `at`, `cron`, `every` and `event` says when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AddSchedule {
@@ -31,6 +31,14 @@ pub struct AddSchedule {
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "6h")]
     pub every: Option<Span>,
+    /// When this happens to one of its machines, on that one.
+    #[serde(default)]
+    pub event: Option<MachineEvent>,
+    /// The least time between two runs at an event on one machine; an hour where absent. A machine that comes online more often
+    /// has no run for that; one whose facts have changed more often has one when the time is over.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "1h")]
+    pub at_most_every: Option<Span>,
     /// Each run starts later than planned by up to this.
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "5m")]
@@ -43,6 +51,38 @@ pub struct AddSchedule {
     pub overlap: OnOverlap,
     /// What is submitted each time. Its tags, or all, are looked up anew for each run; its attachments stay as they are.
     pub job: SubmitJob,
+}
+
+/// What may happen to a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum MachineEvent {
+    /// It has joined the fleet; where somebody has to approve it, that was done.
+    Enrolled,
+    /// It has connected.
+    Online,
+    /// It says other facts about itself than before.
+    FactsChanged,
+}
+
+impl MachineEvent {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Enrolled => "enrolled",
+            Self::Online => "online",
+            Self::FactsChanged => "facts-changed",
+        }
+    }
+
+    /// The event with this word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Enrolled, Self::Online, Self::FactsChanged]
+            .into_iter()
+            .find(|event| event.as_str() == word)
+    }
 }
 
 /// What becomes of runs at whose time the host did not run.
@@ -104,6 +144,13 @@ pub struct Schedule {
     /// The interval; null where it has none.
     #[schema(value_type = Option<String>)]
     pub every: Option<Span>,
+    /// What happens to a machine when it runs there; null where it runs by the clock.
+    #[serde(default)]
+    pub event: Option<MachineEvent>,
+    /// The least time between two such runs on one machine; null where it runs by the clock.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub at_most_every: Option<Span>,
     /// The name of the time zone.
     pub zone: String,
     /// How much later than planned a run may start; null where it starts on time.
@@ -172,8 +219,11 @@ pub enum RunState {
 /// What became of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ScheduleRun {
-    /// RFC 3339. Of several that were missed, the last.
+    /// RFC 3339. Of several that were missed, the last; at an event, when that happened.
     pub planned_at: String,
+    /// The machine to which something has happened; null where it runs by the clock.
+    #[serde(default)]
+    pub machine: Option<String>,
     /// Where it is.
     pub state: RunState,
     /// RFC 3339: when that was.

@@ -242,6 +242,7 @@ mod tests {
             "job show j",
             "job show j --format sarif",
             "job show j --fold",
+            "job show j --follow",
             "job output j",
             "job cancel j",
             "job pause j",
@@ -291,6 +292,7 @@ mod tests {
             "schedule add n - --cron @daily --zone UTC --jitter 5m --missed all --overlap queue --tag k=v --tenant t --as u \
              --param a=b --param-file a=f --attach f --env A=b --interpreter sh --time-limit 30s --output-limit 1MiB \
              --memory-limit 512MiB --confinement strict --expires 1h --no-queue --compat landscape --no-security-scan --json",
+            "schedule add n s --event online --at-most-every 1h --tag k=v",
             "schedule list --tenant t",
             "schedule show s",
             "schedule pause s",

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use sluice_api_types::schedule::MachineEvent;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::{MachineId, TokenId};
 use sluice_protocol::message::control::{Fact, FactValue};
@@ -14,6 +15,7 @@ use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;
 use crate::operators::{About, Actor, Denied, Permission};
 use crate::random;
+use crate::schedules;
 use crate::store::bindings::TagPair;
 use crate::store::enroll_tokens::{self, EnrollTokenRow};
 use crate::store::tenants::{self, Tenant};
@@ -288,6 +290,9 @@ where
                 .detail("tags", words(&row.tags))
                 .detail("approval", row.approval.as_str());
             audit::append(conn, &tenant, now, [event])?;
+            if row.approval == Approval::Automatic {
+                schedules::note(conn, tenant.id, machine, MachineEvent::Enrolled, now)?;
+            }
             let certificate = issued(&tenant, machine)
                 .map_err(|reason| EnrollError::Certificate(tenant.clone(), reason))?;
             Ok((

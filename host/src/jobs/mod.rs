@@ -54,4 +54,4 @@ pub(crate) use request::{DEFAULT_EXPIRY, LONGEST_EXPIRY};
 pub use request::{Order, RequestError, Selection};
 pub use result::{ends_that_are_lost, job, operation_result, operation_with_why};
 pub use submit::{Checked, SubmitError, check, could_run_now, submit};
-pub use targets::holds;
+pub use targets::{holds, is_target};

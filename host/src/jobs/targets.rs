@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use sluice_api_types::job::{SubmitJob, Tag};
 use sluice_protocol::ids::TenantId;
 
 use super::Selection;
@@ -100,6 +101,42 @@ pub fn holds(
         tags: &tags,
         facts: &machine.facts,
     }))
+}
+
+/// Whether a machine is one of those that a request means, by what is known of it now.
+///
+/// # Errors
+///
+/// Where the database cannot be read, or the request was never checked.
+pub fn is_target(
+    conn: &Connection,
+    request: &SubmitJob,
+    machine: &MachineRow,
+) -> Result<bool, StoreError> {
+    if machine.revoked.is_some() || machine.pending.is_some() {
+        return Ok(false);
+    }
+    let id = machine.id.to_string();
+    let mut named = request.machines.iter();
+    let is_named = named.any(|typed| *typed == machine.name || *typed == id);
+    let tags = machines::tags(conn, machine.id)?;
+    let has = |tag: &Tag| {
+        let mut tags = tags.iter();
+        tags.any(|of| of.key == tag.key && of.value == tag.value)
+    };
+    let is_tagged = !request.tags.is_empty() && request.tags.iter().all(has);
+    let is_any = request.machines.is_empty() && request.tags.is_empty();
+    if !(is_named || is_tagged || is_any) {
+        return Ok(false);
+    }
+    match &request.condition {
+        None => Ok(true),
+        Some(text) => {
+            let condition = Expression::read(text)
+                .map_err(|error| StoreError::Corrupt(format!("an expression: {error}")))?;
+            holds(conn, &condition, machine)
+        }
+    }
 }
 
 fn machine(row: MachineRow) -> Target {

@@ -8,9 +8,10 @@
 
 use std::time::{Duration, SystemTime};
 
+use sluice_api_types::schedule::MachineEvent;
 use sluice_protocol::causes::Causes;
 use sluice_protocol::ending::short_line;
-use sluice_protocol::ids::OperationId;
+use sluice_protocol::ids::{MachineId, OperationId, TenantId};
 use sluice_protocol::message::CloseCode;
 use sluice_protocol::message::control::{
     Fact, FromAgent, FromHost, Hello, Lockdown, MAX_STORED, Welcome,
@@ -32,6 +33,7 @@ use crate::host::SharedHost;
 use crate::jobs::{self, Machine};
 use crate::plugins;
 use crate::random;
+use crate::schedules;
 use crate::store::history::{self, HistoryRow};
 use crate::store::machines::{self, MachineRow};
 use crate::store::tenants::{self, Tenant};
@@ -410,16 +412,52 @@ async fn remember(host: &SharedHost, machine: &Machine, hello: &Hello) -> Result
     let (id, now) = (machine.id, UnixMillis::now());
     let software = short_line(&hello.software, SOFTWARE);
     let facts = fleet::bound_facts(hello.facts.clone());
+    let (tenant, woken) = (machine.tenant.id, host.clone());
     host.store
         .write_lazily(
-            move |conn| machines::set_hello(conn, id, &software, &facts, now),
-            |stored| {
-                if let Err(error) = stored {
-                    tracing::error!(%error, "what a machine says about itself could not be stored");
+            move |conn| {
+                let has_changed = have_changed(conn, tenant, id, &facts)?;
+                machines::set_hello(conn, id, &software, &facts, now)?;
+                let mut noted = schedules::note(conn, tenant, id, MachineEvent::Online, now)?;
+                if has_changed {
+                    noted |= schedules::note(conn, tenant, id, MachineEvent::FactsChanged, now)?;
                 }
+                Ok(noted)
             },
+            move |stored| settled(&woken, stored),
         )
         .await
+}
+
+/// Whether a machine says other facts than before. What it says when it connects first is no change.
+fn have_changed(
+    conn: &Connection,
+    tenant: TenantId,
+    machine: MachineId,
+    facts: &[Fact],
+) -> Result<bool, StoreError> {
+    let Some(row) = machines::find(conn, tenant, machine)? else {
+        return Ok(false);
+    };
+    // What an agent learns of its own gates, a moment after it has connected, is nothing about the machine.
+    let sorted = |facts: &[Fact]| {
+        let mut facts = facts.to_vec();
+        facts.retain(|fact| !fact.key.starts_with("gates."));
+        facts.sort_by(|one, other| one.key.cmp(&other.key));
+        facts
+    };
+    Ok(row.last_seen.is_some() && sorted(&row.facts) != sorted(facts))
+}
+
+/// After what a machine says about itself was stored: a schedule may run for it.
+fn settled(host: &SharedHost, stored: Result<bool, StoreError>) {
+    match stored {
+        Ok(true) => host.schedules.wake(),
+        Ok(false) => {}
+        Err(error) => {
+            tracing::error!(%error, "what a machine says about itself could not be stored");
+        }
+    }
 }
 
 /// Sends what the machine is owed; where the store cannot say what that is, the connection is closed and comes back.
@@ -589,14 +627,16 @@ async fn store_facts(
     facts: Vec<Fact>,
 ) -> Result<(), StoreError> {
     let (id, facts) = (machine.id, fleet::bound_facts(facts));
+    let (tenant, now, woken) = (machine.tenant.id, UnixMillis::now(), host.clone());
     host.store
         .write_lazily(
-            move |conn| machines::set_facts(conn, id, &facts),
-            |stored| {
-                if let Err(error) = stored {
-                    tracing::error!(%error, "a machine's facts could not be stored");
-                }
+            move |conn| {
+                let has_changed = have_changed(conn, tenant, id, &facts)?;
+                machines::set_facts(conn, id, &facts)?;
+                Ok(has_changed
+                    && schedules::note(conn, tenant, id, MachineEvent::FactsChanged, now)?)
             },
+            move |stored| settled(&woken, stored),
         )
         .await
 }

@@ -12,7 +12,8 @@ use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::operators::{Actor, Permission};
 use crate::schedules;
-use crate::store::schedules::{self as store, ScheduleRow};
+use crate::store::schedules::{self as store, ScheduleRow, StoredTiming};
+use crate::store::{StoreError, schedule_events};
 
 /// Makes a schedule. Needs `ScheduleScript`, and what its job needs; each run needs them again.
 #[utoipa::path(post, path = "/v1/schedules", request_body = AddSchedule, responses((status = 201, body = Schedule)))]
@@ -91,14 +92,25 @@ pub(super) async fn list_runs(
         .transpose()
         .map_err(|error| Refusal::invalid(format!("after: {error}")))?;
     let limit = limit(query.limit)?;
-    let rows = host
+    let (items, last) = host
         .store
-        .scan(move |conn| store::runs(conn, row.id, before, limit))
+        .scan(move |conn| match row.timing {
+            StoredTiming::Event { .. } => {
+                let rows = schedule_events::list(conn, row.id, before, limit)?;
+                let last = rows.last().map(|last| last.at);
+                let items: Vec<_> = rows.into_iter().map(schedules::show_event).collect();
+                Ok::<_, StoreError>((items, last))
+            }
+            _ => {
+                let rows = store::runs(conn, row.id, before, limit)?;
+                let last = rows.last().map(|last| last.planned);
+                Ok((rows.into_iter().map(schedules::show_run).collect(), last))
+            }
+        })
         .await?;
-    let next = (rows.len() == limit as usize)
-        .then(|| rows.last().map(|last| last.planned.0.to_string()))
+    let next = (items.len() == limit as usize)
+        .then(|| last.map(|last| last.0.to_string()))
         .flatten();
-    let items = rows.into_iter().map(schedules::show_run).collect();
     Ok(Answer(Page { items, next }))
 }
 

@@ -225,12 +225,16 @@ pub async fn resume(
             row.settled = now;
             let settled = row.settled(conn, now)?;
             let next = upcoming(&row.rules()?, &settled, now).next();
-            let next = next.ok_or_else(|| ChangeError::Over(row.name.clone()))?;
+            let next = next.map(|next| next.due);
+            // What happens to machines has no times.
+            if next.is_none() && !matches!(row.timing, StoredTiming::Event { .. }) {
+                return Err(ChangeError::Over(row.name));
+            }
             schedules::set_paused(conn, row.id, None)?;
-            schedules::set_next(conn, row.id, now, Some(next.due))?;
+            schedules::set_next(conn, row.id, now, next)?;
             let event = of(&row, Event::by(EventKind::ScheduleResumed, &asked));
             audit::append(conn, &asked.tenant, now, [event])?;
-            (row.paused, row.next_due) = (None, Some(next.due));
+            (row.paused, row.next_due) = (None, next);
             Ok::<_, ChangeError>(row)
         })
         .await?;

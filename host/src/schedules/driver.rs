@@ -8,11 +8,11 @@ use futures_util::{StreamExt as _, stream};
 use sluice_protocol::ids::JobId;
 use tokio::sync::Notify;
 
-use super::{fire, plan};
+use super::{event, fire, plan};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::jobs::Subscription;
-use crate::store::{StoreError, schedules};
+use crate::store::{StoreError, schedule_events, schedules};
 
 /// The longest sleep: a clock that was set says so to nobody.
 const LOOK: Duration = Duration::from_secs(15);
@@ -35,7 +35,7 @@ impl Schedules {
 /// What one look found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Looked {
-    /// When a schedule is due next.
+    /// When a run is due next.
     pub next: Option<UnixMillis>,
     /// Jobs whose end a run waits for.
     pub waits_for: Vec<JobId>,
@@ -80,7 +80,11 @@ pub async fn look(host: &SharedHost, now: UnixMillis) -> Result<Looked, StoreErr
             }
         }
     }
-    let next = host.store.read(schedules::next_due)?;
+    event::fire_due(host, now).await?;
+    let (next, next_event) = host.store.read(|conn| {
+        Ok::<_, StoreError>((schedules::next_due(conn)?, schedule_events::next_due(conn)?))
+    })?;
+    let next = next.into_iter().chain(next_event).min();
     Ok(Looked { next, waits_for })
 }
 

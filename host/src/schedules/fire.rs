@@ -116,7 +116,11 @@ async fn fire(
 }
 
 /// What a run submits now.
-fn request(host: &SharedHost, row: &ScheduleRow, now: UnixMillis) -> Result<SubmitJob, StoreError> {
+pub(super) fn request(
+    host: &SharedHost,
+    row: &ScheduleRow,
+    now: UnixMillis,
+) -> Result<SubmitJob, StoreError> {
     let script = match row.job.script_ref {
         // The library's, in the version that it was made with.
         Some(_) => None,
@@ -150,7 +154,7 @@ fn key(row: &ScheduleRow, run: &RunRow) -> String {
 }
 
 /// The owner, with what they may do now; or why they may not.
-fn owner(
+pub(super) fn owner(
     host: &SharedHost,
     row: &ScheduleRow,
     now: UnixMillis,

@@ -13,6 +13,7 @@
 mod change;
 mod driver;
 mod due;
+mod event;
 mod fire;
 mod plan;
 mod request;
@@ -28,7 +29,8 @@ pub use driver::{Looked, Schedules, drive, look};
 pub use due::{
     Due, Jitter, MOST_AT_ONCE, Missed, Next, ON_TIME, Rules, Run, Settled, due, upcoming,
 };
+pub use event::note;
 pub use fire::KEY;
 pub use request::{PlanError, Planned};
-pub use show::{show, show_run};
+pub use show::{show, show_event, show_run};
 pub use timing::{Expression, Timing, TimingError, Zone};

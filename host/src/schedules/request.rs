@@ -9,6 +9,8 @@ use super::{Timing, TimingError, Zone};
 use crate::clock::UnixMillis;
 use crate::fleet::is_plain_name;
 
+/// How often one machine has a run at an event, where nothing is said.
+const AT_MOST_EVERY: Span = Span::seconds(3600);
 /// The longest jitter of a schedule that runs once.
 const LONGEST_JITTER: Span = Span::seconds(24 * 3600);
 
@@ -40,11 +42,28 @@ impl Planned {
             return Err(PlanError::Name(request.name));
         }
         let zone = request.zone.as_deref().map(Zone::read).transpose()?;
-        let timing = match (request.at, request.cron, request.every) {
-            (Some(at), None, None) => Timing::once(&at, zone, now)?,
-            (None, Some(cron), None) => Timing::calendar(&cron, zone.unwrap_or(Zone::UTC), now)?,
-            (None, None, Some(_)) if zone.is_some() => return Err(PlanError::ZoneOfInterval),
-            (None, None, Some(every)) => Timing::every(every, now)?,
+        let is_event = request.event.is_some();
+        if request.at_most_every.is_some() && !is_event {
+            return Err(PlanError::PauseOfNothing);
+        }
+        let is_timed = zone.is_some() || request.jitter.is_some();
+        let has_rules =
+            request.missed != OnMissed::default() || request.overlap != OnOverlap::default();
+        if is_event && (is_timed || has_rules) {
+            return Err(PlanError::RulesOfEvent);
+        }
+        let timing = match (request.at, request.cron, request.every, request.event) {
+            (Some(at), None, None, None) => Timing::once(&at, zone, now)?,
+            (None, Some(cron), None, None) => {
+                Timing::calendar(&cron, zone.unwrap_or(Zone::UTC), now)?
+            }
+            (None, None, Some(_), None) if zone.is_some() => {
+                return Err(PlanError::ZoneOfInterval);
+            }
+            (None, None, Some(every), None) => Timing::every(every, now)?,
+            (None, None, None, Some(event)) => {
+                Timing::event(event, request.at_most_every.unwrap_or(AT_MOST_EVERY))?
+            }
             _ => return Err(PlanError::When),
         };
         let jitter = request.jitter.unwrap_or_default();
@@ -75,8 +94,16 @@ pub enum PlanError {
     #[error("{} is no name for a schedule (1 to 64 letters, digits and - _ ., the first a letter or digit)", .0.escape_debug())]
     Name(String),
     /// Contradictory, or nothing.
-    #[error("give one of at, cron and every, which say when the script runs")]
+    #[error("give one of at, cron, every and event, which say when the script runs")]
     When,
+    /// Nothing happens.
+    #[error("at_most_every is for an event: what runs by the clock says how often")]
+    PauseOfNothing,
+    /// They are about planned times.
+    #[error(
+        "zone, jitter, missed and overlap are for planned times: what runs at an event runs then, and not while the run before has not ended on the machine"
+    )]
+    RulesOfEvent,
     /// An interval is the same everywhere.
     #[error("a zone is for at and cron: an interval is as long in every zone")]
     ZoneOfInterval,
@@ -108,6 +135,8 @@ mod tests {
             cron: None,
             zone: None,
             every: None,
+            event: None,
+            at_most_every: None,
             jitter: None,
             missed: OnMissed::default(),
             overlap: OnOverlap::default(),
@@ -120,7 +149,7 @@ mod tests {
     #[test]
     fn one_of_three_says_when() {
         let minutes = |n: u64| Some(Span::seconds(n * 60));
-        let when = "one of at, cron and every";
+        let when = "one of at, cron, every and event";
         assert!(request(|_| ()).expect_err("nothing").contains(when));
         let both = request(|r| {
             r.every = minutes(5);

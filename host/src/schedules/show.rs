@@ -5,7 +5,8 @@ use sluice_api_types::schedule::{NextRun, Schedule, ScheduleRun, ScheduleState};
 use super::{Timing, upcoming};
 use crate::clock::UnixMillis;
 use crate::operators::Actor;
-use crate::store::schedules::{self, RunRow, ScheduleRow};
+use crate::store::schedule_events::{self, EventRow};
+use crate::store::schedules::{self, RunRow, ScheduleRow, StoredTiming};
 use crate::store::{Connection, StoreError};
 
 /// How many of the next runs are shown.
@@ -41,10 +42,17 @@ pub fn show(
     };
     let state = match (&row.paused, row.next_due) {
         (Some(_), _) => ScheduleState::Paused,
+        (None, None) if matches!(row.timing, StoredTiming::Event { .. }) => ScheduleState::Active,
         (None, None) => ScheduleState::Ended,
         (None, Some(_)) => ScheduleState::Active,
     };
-    let last = schedules::runs(conn, row.id, None, 1)?.pop();
+    let last = match row.timing {
+        StoredTiming::Event { .. } => {
+            let last = schedule_events::list(conn, row.id, None, 1)?.pop();
+            last.map(show_event)
+        }
+        _ => schedules::runs(conn, row.id, None, 1)?.pop().map(show_run),
+    };
     let timing = rules.as_ref().map(|rules| &rules.timing);
     let (paused_at, paused_by) = row.paused.unzip();
     Ok(Schedule {
@@ -63,6 +71,14 @@ pub fn show(
         },
         every: match timing {
             Some(Timing::Every { interval, .. }) => Some(*interval),
+            _ => None,
+        },
+        event: match timing {
+            Some(Timing::Event { event, .. }) => Some(*event),
+            _ => None,
+        },
+        at_most_every: match timing {
+            Some(Timing::Event { at_most_every, .. }) => Some(*at_most_every),
             _ => None,
         },
         zone: timing.map_or_else(
@@ -84,7 +100,7 @@ pub fn show(
         run_as: row.job.run_as,
         confinement: row.job.confinement,
         next,
-        last: last.map(show_run),
+        last,
     })
 }
 
@@ -93,10 +109,25 @@ pub fn show(
 pub fn show_run(run: RunRow) -> ScheduleRun {
     ScheduleRun {
         planned_at: run.planned.to_string(),
+        machine: None,
         state: run.state,
         at: run.at.to_string(),
         job: run.job,
         reason: run.reason,
         runs: run.runs,
+    }
+}
+
+/// What became of a run at an event.
+#[must_use]
+pub fn show_event(event: EventRow) -> ScheduleRun {
+    ScheduleRun {
+        planned_at: event.at.to_string(),
+        machine: Some(event.machine_name),
+        state: event.state,
+        at: event.settled.to_string(),
+        job: event.job,
+        reason: event.reason,
+        runs: 1,
     }
 }

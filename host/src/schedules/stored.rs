@@ -19,6 +19,13 @@ impl StoredTiming {
                 interval: interval.0,
                 from: from.0,
             },
+            Timing::Event {
+                event,
+                at_most_every,
+            } => Self::Event {
+                event: *event,
+                at_most_every: at_most_every.0,
+            },
             Timing::Calendar { expression, zone } => Self::Calendar {
                 expression: expression.to_string(),
                 zone: zone.name().to_owned(),
@@ -38,6 +45,10 @@ impl StoredTiming {
                 zone: Zone::read(zone)?,
             },
             Self::Every { interval, from } => Timing::every(Span(*interval), UnixMillis(*from))?,
+            Self::Event {
+                event,
+                at_most_every,
+            } => Timing::event(*event, Span(*at_most_every))?,
             Self::Calendar { expression, zone } => Timing::Calendar {
                 expression: Box::new(Expression::read(expression)?),
                 zone: Zone::read(zone)?,

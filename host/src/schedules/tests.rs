@@ -32,6 +32,8 @@ fn hourly(name: &str) -> AddSchedule {
         cron: None,
         zone: None,
         every: Some(Span::seconds(3600)),
+        event: None,
+        at_most_every: None,
         jitter: None,
         missed: OnMissed::Once,
         overlap: OnOverlap::Skip,

@@ -12,6 +12,7 @@ use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned, civil};
+use sluice_api_types::schedule::MachineEvent;
 use sluice_protocol::units::Span;
 
 use crate::clock::UnixMillis;
@@ -50,6 +51,13 @@ pub enum Timing {
         expression: Box<Expression>,
         /// Whose clocks are meant.
         zone: Zone,
+    },
+    /// When something happens to a machine, whenever that is.
+    Event {
+        /// What.
+        event: MachineEvent,
+        /// The least time between two runs on one machine.
+        at_most_every: Span,
     },
 }
 
@@ -217,6 +225,22 @@ impl Timing {
         }
     }
 
+    /// A run on each machine that it happens to.
+    ///
+    /// # Errors
+    ///
+    /// The time between two runs is too short or too long.
+    pub fn event(event: MachineEvent, at_most_every: Span) -> Result<Self, TimingError> {
+        if (SHORTEST..=LONGEST).contains(&at_most_every) {
+            Ok(Self::Event {
+                event,
+                at_most_every,
+            })
+        } else {
+            Err(TimingError::Interval(at_most_every))
+        }
+    }
+
     /// Runs by a cron expression.
     ///
     /// # Errors
@@ -237,6 +261,7 @@ impl Timing {
     #[must_use]
     pub fn next_after(&self, after: UnixMillis) -> Option<UnixMillis> {
         match self {
+            Self::Event { .. } => None,
             Self::Once { at, .. } => (*at > after).then_some(*at),
             Self::Every { interval, from } => {
                 let (passed, interval) = (after.0.saturating_sub(from.0), millis(*interval));
@@ -309,7 +334,7 @@ impl Timing {
     pub fn zone(&self) -> Zone {
         match self {
             Self::Once { zone, .. } | Self::Calendar { zone, .. } => zone.clone(),
-            Self::Every { .. } => Zone::UTC,
+            Self::Every { .. } | Self::Event { .. } => Zone::UTC,
         }
     }
 }

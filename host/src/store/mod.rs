@@ -32,6 +32,7 @@ pub mod publishers;
 pub mod receipts;
 pub mod roles;
 pub mod rollouts;
+pub mod schedule_events;
 pub mod schedules;
 pub mod scripts;
 pub mod secrets;

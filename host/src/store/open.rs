@@ -193,9 +193,10 @@ fn migrations() -> Migrations<'static> {
         Migration::up(include_str!("../../migrations/0013_history.sql")),
         Migration::up(include_str!("../../migrations/0014_as_stored.sql")),
         Migration::up(include_str!("../../migrations/0015_holds.sql")),
-        Migration::up(include_str!("../../migrations/0017_windows.sql")),
-        Migration::up(include_str!("../../migrations/0019_tenants.sql")),
-        Migration::up(include_str!("../../migrations/0020_offers.sql")),
+        Migration::up(include_str!("../../migrations/0016_windows.sql")),
+        Migration::up(include_str!("../../migrations/0017_schedule_events.sql")),
+        Migration::up(include_str!("../../migrations/0018_tenants.sql")),
+        Migration::up(include_str!("../../migrations/0019_offers.sql")),
     ])
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use sluice_api_types::job::SubmitJob;
-use sluice_api_types::schedule::{OnMissed, OnOverlap, RunState};
+use sluice_api_types::schedule::{MachineEvent, OnMissed, OnOverlap, RunState};
 use sluice_database::rusqlite::{Connection, Row, params};
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::{JobId, ScheduleId, TenantId};
@@ -79,6 +79,13 @@ pub enum StoredTiming {
         /// Its name.
         zone: String,
     },
+    /// When something happens to a machine.
+    Event {
+        /// What.
+        event: MachineEvent,
+        /// In milliseconds.
+        at_most_every: u64,
+    },
 }
 
 /// What became of a run.
@@ -109,8 +116,8 @@ pub fn insert(conn: &Connection, row: &ScheduleRow, script: &[u8]) -> Result<boo
     Ok(change(
         conn,
         "INSERT INTO schedules (id, tenant, name, token, operator, timing, jitter, missed, overlap, job, script,
-                                script_sha256, created, settled, next_due)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                                script_sha256, created, settled, next_due, event)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
          ON CONFLICT (tenant, name) WHERE removed IS NULL DO NOTHING",
         params![
             row.id.to_string(),
@@ -128,6 +135,10 @@ pub fn insert(conn: &Connection, row: &ScheduleRow, script: &[u8]) -> Result<boo
             row.created.0,
             row.settled.0,
             row.next_due.map(|at| at.0),
+            match row.timing {
+                StoredTiming::Event { event, .. } => Some(event.as_str()),
+                _ => None,
+            },
         ],
     )? == 1)
 }
@@ -493,11 +504,7 @@ fn read(row: &Row<'_>) -> Result<ScheduleRow, StoreError> {
 fn read_run(row: &Row<'_>) -> Result<RunRow, StoreError> {
     Ok(RunRow {
         planned: time(row, "planned")?,
-        state: word(row, "state", |word| {
-            [RunState::Waiting, RunState::Fired, RunState::Missed]
-                .into_iter()
-                .find(|state| state_word(*state) == word)
-        })?,
+        state: word(row, "state", run_state)?,
         late: row.get("late")?,
         at: time(row, "at")?,
         job: parsed_or_null(row, "job")?,
@@ -522,7 +529,13 @@ const fn overlap_word(overlap: OnOverlap) -> &'static str {
     }
 }
 
-const fn state_word(state: RunState) -> &'static str {
+pub(super) fn run_state(word: &str) -> Option<RunState> {
+    [RunState::Waiting, RunState::Fired, RunState::Missed]
+        .into_iter()
+        .find(|state| state_word(*state) == word)
+}
+
+pub(super) const fn state_word(state: RunState) -> &'static str {
     match state {
         RunState::Waiting => "waiting",
         RunState::Fired => "fired",

@@ -386,3 +386,50 @@ fn schedules_that_make_no_sense_are_refused_in_one_line_and_leave_nothing() {
     }
     assert_eq!(fleet.list(&["schedule", "list"]).len(), 1);
 }
+
+#[test]
+fn a_script_runs_on_a_machine_that_joins_and_once_on_one_whose_link_comes_and_goes() {
+    let mut fleet = Fleet::builder().agents(1).start();
+    for event in ["enrolled", "online"] {
+        let added = add(&fleet, event, "echo hello", &["--event", event, "--all"]);
+        assert_eq!(added.code, 0, "{added:?}");
+        assert!(added.stdout.contains("at most every 1h"), "{added:?}");
+    }
+    fleet.add_machine("m2", "");
+    for event in ["enrolled", "online"] {
+        let last = last(&fleet, event);
+        assert_eq!(
+            (&last["state"], &last["machine"]),
+            (&"fired".into(), &"m2".into())
+        );
+        let job = job(&fleet, event);
+        let ended = fleet.until(&job, "succeeded");
+        assert_eq!(ended.text("machine"), "m2");
+    }
+    let runs = |fleet: &Fleet| {
+        let runs = shown(fleet, "online")["runs"].clone();
+        let runs = runs.as_array().expect("a list").iter();
+        let mut machines: Vec<_> = runs.map(|run| run["machine"].to_string()).collect();
+        machines.sort();
+        machines
+    };
+    for _ in 0..2 {
+        fleet.agents[1].restart();
+    }
+    // The other one comes back, which has had no run of it yet, and it has one; this one has none.
+    fleet.host.kill_and_restart();
+    fleet.agents.iter_mut().for_each(|agent| agent.restart());
+    eventually("it has run on the other one too", || {
+        (runs(&fleet) == ["\"m1\"", "\"m2\""]).then_some(())
+    });
+    let shown = fleet.sluice(&["schedule", "show", "online"]);
+    assert!(shown.stdout.contains("a machine is online"), "{shown:?}");
+    let wrong = add(
+        &fleet,
+        "x",
+        "",
+        &["--event", "online", "--all", "--jitter", "5m"],
+    );
+    wrong.expect_refused();
+    assert!(wrong.stderr.contains("are for planned times"), "{wrong:?}");
+}

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 use sluice_api_types::schedule::{
-    AddSchedule, OnMissed, OnOverlap, RunState, Schedule, ScheduleRun, ScheduleState,
+    AddSchedule, MachineEvent, OnMissed, OnOverlap, RunState, Schedule, ScheduleRun, ScheduleState,
 };
 use sluice_protocol::units::Span;
 
@@ -19,7 +19,7 @@ const LAST: u64 = 10;
 /// Commands about schedules.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ScheduleCommand {
-    /// Have a script run at a time, by a cron expression or at an interval
+    /// Have a script run at a time, by a cron expression, at an interval, or when something happens to a machine
     Add(Box<AddArgs>),
     /// List schedules
     List {
@@ -57,19 +57,35 @@ pub(crate) struct AddArgs {
     #[command(flatten)]
     job: JobArgs,
     /// Run once, for example at 2026-11-22T03:00:00+01:00
-    #[arg(long, value_name = "TIME", required_unless_present_any = ["cron", "every"], conflicts_with_all = ["cron", "every"], help_heading = "When")]
+    #[arg(long, value_name = "TIME", required_unless_present_any = ["cron", "every", "event"], conflicts_with_all = ["cron", "every", "event"], help_heading = "When")]
     at: Option<String>,
     /// Run by a cron expression of five fields, for example "0 3 * * *"
     #[arg(
         long,
         value_name = "EXPR",
-        conflicts_with = "every",
+        conflicts_with_all = ["every", "event"],
         help_heading = "When"
     )]
     cron: Option<String>,
     /// Run at an interval, for example 6h
-    #[arg(long, value_name = "DURATION", help_heading = "When")]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        conflicts_with = "event",
+        help_heading = "When"
+    )]
     every: Option<Span>,
+    /// Run on a machine when this happens to it: enrolled, online or facts-changed
+    #[arg(long, value_name = "WHAT", value_parser = event, help_heading = "When")]
+    event: Option<MachineEvent>,
+    /// With --event: the least time between two runs on one machine (1h where absent)
+    #[arg(
+        long,
+        value_name = "DURATION",
+        requires = "event",
+        help_heading = "When"
+    )]
+    at_most_every: Option<Span>,
     /// The time zone of --at or --cron, for example Europe/Berlin (UTC where absent)
     #[arg(
         long,
@@ -87,6 +103,10 @@ pub(crate) struct AddArgs {
     /// A run while the one before has not ended: skip, queue or cancel (the one before)
     #[arg(long, value_name = "WHAT", value_parser = on_overlap, default_value = "skip", help_heading = "When")]
     overlap: OnOverlap,
+}
+
+fn event(word: &str) -> Result<MachineEvent, String> {
+    MachineEvent::from_word(word).ok_or_else(|| "enrolled, online or facts-changed".to_owned())
 }
 
 fn on_missed(word: &str) -> Result<OnMissed, String> {
@@ -135,6 +155,8 @@ async fn add(global: &Global, arguments: AddArgs) -> Result<u8, Error> {
         cron: arguments.cron,
         zone: arguments.zone,
         every: arguments.every,
+        event: arguments.event,
+        at_most_every: arguments.at_most_every,
         jitter: arguments.jitter,
         missed: arguments.missed,
         overlap: arguments.overlap,
@@ -201,7 +223,10 @@ async fn show(global: &Global, schedule: &str) -> Result<u8, Error> {
         .into_iter()
         .map(|run| {
             let run: ScheduleRun = serde_json::from_value(run)?;
-            Ok(("run", Some(format!("{} {}", run.planned_at, outcome(&run)))))
+            let on = run.machine.as_ref();
+            let on = on.map_or_else(String::new, |machine| format!(" {machine}"));
+            let text = format!("{}{on} {}", run.planned_at, outcome(&run));
+            Ok(("run", Some(text)))
         })
         .collect::<Result<Vec<_>, _>>()
         .map_err(read)?;
@@ -265,7 +290,18 @@ fn when(schedule: &Schedule) -> String {
         .cron
         .as_ref()
         .map(|cron| format!("{cron} ({})", schedule.zone));
-    at.or(every).or(cron).unwrap_or_default()
+    let event = schedule.event.map(|event| {
+        let pause = schedule.at_most_every.unwrap_or_default();
+        format!(
+            "a machine is {}, at most every {pause}",
+            match event {
+                MachineEvent::Enrolled => "enrolled",
+                MachineEvent::Online => "online",
+                MachineEvent::FactsChanged => "known by other facts",
+            }
+        )
+    });
+    at.or(every).or(cron).or(event).unwrap_or_default()
 }
 
 fn machines(schedule: &Schedule) -> String {
