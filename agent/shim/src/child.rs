@@ -142,6 +142,7 @@ impl Waiting {
         )
         .map_err(setup("limit the time for setting up"))?;
         let (childs_plan, plan) = pipe2(OFlag::O_CLOEXEC).map_err(setup("make a pipe"))?;
+        fcntl(&plan, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(setup("make a pipe"))?;
         let (stdout, childs_stdout) = output().map_err(setup("make a pipe"))?;
         let (stderr, childs_stderr) = output().map_err(setup("make a pipe"))?;
         let shim = Pid::this();
@@ -193,18 +194,36 @@ impl Waiting {
         }
     }
 
-    /// Tells it what to become.
-    pub(crate) fn told(mut self, plan: &Plan) -> Result<Child, ChildError> {
+    /// Tells it what to become. It may wait for long, as for its report.
+    pub(crate) fn told(mut self, plan: &Plan, signals: &SignalFd) -> Result<Child, ChildError> {
+        let until = Instant::now() + SETUP;
         let mut bytes = Vec::new();
         ciborium::into_writer(plan, &mut bytes)
             .map_err(|error| ChildError::setup("write down what is to run", error))?;
-        let (Some(pipe), Some(child)) = (self.plan.take(), self.child.take()) else {
+        let (Some(pipe), Some(child)) = (self.plan.take(), &self.child) else {
             return Err(ChildError::died("before there was an operation"));
         };
         share_niceness(child.pid);
-        // One that has ended tells nothing: that is found where its report is waited for.
-        let _seen_by_the_report = File::from(pipe).write_all(&bytes);
-        Ok(child)
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            match nix::unistd::write(&pipe, rest) {
+                Ok(written) => rest = &rest[written..],
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => {
+                    let fds = [
+                        PollFd::new(pipe.as_fd(), PollFlags::POLLOUT),
+                        PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+                    ];
+                    wait(fds, until, signals)?;
+                }
+                // One that has ended reads nothing: that is found where its report is waited for.
+                Err(_) => break,
+            }
+        }
+        drop(pipe);
+        self.child
+            .take()
+            .ok_or_else(|| ChildError::died("before there was an operation"))
     }
 }
 
@@ -232,24 +251,12 @@ impl Child {
     pub(crate) fn ready(&self, signals: &SignalFd) -> Result<Ready, ChildError> {
         let until = Instant::now() + SETUP;
         loop {
-            let mut fds = [
+            let fds = [
                 PollFd::new(self.control.as_fd(), PollFlags::POLLIN),
                 PollFd::new(signals.as_fd(), PollFlags::POLLIN),
             ];
-            let left = until.saturating_duration_since(Instant::now());
-            let polled = poll(
-                &mut fds,
-                PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX),
-            );
-            let reported = fds[0].any().unwrap_or(true);
-            if canceled(signals) {
-                return Err(ChildError::canceled());
-            }
-            match polled {
-                Ok(0) if left.is_zero() => return Err(ChildError::late()),
-                Ok(_) if reported => break,
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(errno) => return Err(ChildError::setup("wait for the child", errno)),
+            if wait(fds, until, signals)? {
+                break;
             }
         }
         self.receive()?
@@ -284,6 +291,25 @@ impl Child {
                 Err(errno) => return Err(ChildError::setup("read the child's report", errno)),
             }
         }
+    }
+}
+
+/// Waits for the first of two, the other being the signals, and says whether it came.
+fn wait(mut fds: [PollFd<'_>; 2], until: Instant, signals: &SignalFd) -> Result<bool, ChildError> {
+    let left = until.saturating_duration_since(Instant::now());
+    let polled = poll(
+        &mut fds,
+        PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX),
+    );
+    let came = fds[0].any().unwrap_or(true);
+    if canceled(signals) {
+        return Err(ChildError::canceled());
+    }
+    match polled {
+        Ok(0) if left.is_zero() => Err(ChildError::late()),
+        Ok(_) => Ok(came),
+        Err(Errno::EINTR) => Ok(false),
+        Err(errno) => Err(ChildError::setup("wait for the child", errno)),
     }
 }
 
@@ -418,6 +444,8 @@ fn wait_and_become(
     }
     let plan = ciborium::from_reader(&bytes[..])
         .map_err(|e| ChildError::setup("read what is to run", e))?;
+    // Its memory is the script's by now.
+    drop(bytes);
     become_script(&plan, groups, entered, &ends.control).map(Some)
 }
 

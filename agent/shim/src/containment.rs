@@ -84,6 +84,8 @@ pub(crate) struct Containment {
     version_1: Vec<PathBuf>,
     /// The directory that limits and counts. With version 2 all are `unified`.
     limiting: BTreeMap<Controller, PathBuf>,
+    /// How often the kernel had killed in it before the operation.
+    killed_before: u64,
 }
 
 impl Groups {
@@ -137,6 +139,7 @@ impl Groups {
             unified: self.unified.take(),
             version_1: Vec::new(),
             limiting: BTreeMap::new(),
+            killed_before: 0,
         };
         if let Some(group) = &made.unified {
             for controller in Controller::ALL {
@@ -301,22 +304,30 @@ impl Containment {
 
     /// What the kernel counted.
     pub(crate) fn limit_hit(&self) -> Option<LimitHit> {
-        let counted = |controller, files: &[&str], key: &str| {
-            let group = self.limiting.get(&controller)?;
-            let value = files
-                .iter()
-                .find_map(|file| value_of(&std::fs::read_to_string(group.join(file)).ok()?, key))?;
-            (value > 0).then_some(())
+        if self.killed() > self.killed_before {
+            return Some(LimitHit::Memory);
+        }
+        let processes = self.counted(Controller::Processes, &["pids.events"], "max");
+        (processes > 0).then_some(LimitHit::Processes)
+    }
+
+    /// What was counted by now is nothing of the operation's.
+    pub(crate) fn count_from_now(&mut self) {
+        self.killed_before = self.killed();
+    }
+
+    /// How often the kernel killed for want of memory.
+    fn killed(&self) -> u64 {
+        let files = ["memory.events", "memory.oom_control"];
+        self.counted(Controller::Memory, &files, "oom_kill")
+    }
+
+    fn counted(&self, controller: Controller, files: &[&str], key: &str) -> u64 {
+        let Some(group) = self.limiting.get(&controller) else {
+            return 0;
         };
-        let memory = counted(
-            Controller::Memory,
-            &["memory.events", "memory.oom_control"],
-            "oom_kill",
-        );
-        let processes = counted(Controller::Processes, &["pids.events"], "max");
-        memory
-            .map(|()| LimitHit::Memory)
-            .or(processes.map(|()| LimitHit::Processes))
+        let read = |file| value_of(&std::fs::read_to_string(group.join(file)).ok()?, key);
+        files.iter().find_map(read).unwrap_or_default()
     }
 
     pub(crate) fn remove(self, notes: &mut Vec<String>) {

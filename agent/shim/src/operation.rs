@@ -142,11 +142,14 @@ fn perform(
         journal.attach(&spec.spool, events);
     }
     let mut notes = Vec::new();
-    let child = match child.and_then(Waiting::if_there) {
-        Some(child) => Ok(child),
-        None => Waiting::fork(&groups),
-    };
-    let containment = groups.limit(&spec.limits, &mut notes);
+    let waited = child.and_then(Waiting::if_there);
+    let was_ended = waited.is_none();
+    let child = waited.map_or_else(|| Waiting::fork(&groups), Ok);
+    let mut containment = groups.limit(&spec.limits, &mut notes);
+    if was_ended {
+        // By the kernel, perhaps, for want of memory: which is no limit of this operation.
+        containment.count_from_now();
+    }
     let mut left = None;
     let mut scene = Scene {
         left: &mut left,
@@ -277,7 +280,7 @@ impl Scene<'_> {
                 reason: "the spool cannot be written; is the disk full?".into(),
             }));
         }
-        let child = child.told(&plan(spec, user, workspace, containment)?)?;
+        let child = child.told(&plan(spec, user, workspace, containment)?, self.signals)?;
         let ready = child
             .ready(self.signals)
             .map_err(|error| self.gone(child.pid, error.into()))?;

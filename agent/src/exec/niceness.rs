@@ -14,46 +14,54 @@ pub(crate) enum Niceness {
 }
 
 /// Gives a process of ours a niceness. An agent that could not take it back gives none.
-#[allow(unsafe_code, reason = "nix has no setpriority")]
 pub(crate) fn of_process(id: u32, niceness: Niceness) {
     static OWN: OnceLock<Option<libc::c_int>> = OnceLock::new();
-    let own = *OWN.get_or_init(|| {
-        may_be_nicer().then(|| {
-            // SAFETY: plain integers; 0 is this thread.
-            unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
-        })
-    });
+    let own = *OWN.get_or_init(|| Some(own()).filter(|own| may_be_nicer(*own)));
     if let Some(own) = own {
         let niceness = match niceness {
             Niceness::Own => own,
             Niceness::Aside => own.saturating_add(spec::NICE_AHEAD),
         };
-        // SAFETY: plain integers. All callers have a process that was alive a moment ago, or mean themselves; should another
-        // process have got its id since, that one gets the agent's own niceness or some more, and no harm.
-        unsafe { libc::setpriority(libc::PRIO_PROCESS, id, niceness) };
+        // One that has ended needs none.
+        let _is_there = set(id, niceness);
     }
+}
+
+#[allow(unsafe_code, reason = "nix has no getpriority")]
+fn own() -> libc::c_int {
+    // SAFETY: plain integers; 0 is this thread.
+    unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
 }
 
 /// Does something for which nobody waits, on this thread.
 pub(crate) fn aside(work: impl FnOnce()) {
+    struct Again;
+    impl Drop for Again {
+        fn drop(&mut self) {
+            of_process(THIS_THREAD, Niceness::Own);
+        }
+    }
     of_process(THIS_THREAD, Niceness::Aside);
+    let _again = Again;
     work();
-    of_process(THIS_THREAD, Niceness::Own);
 }
 
 /// What setpriority(2) means by it on Linux, where each thread has its own.
 const THIS_THREAD: u32 = 0;
 
-/// Whether this process has CAP_SYS_NICE (number 23 in capabilities(7)) in effect.
-fn may_be_nicer() -> bool {
-    const SYS_NICE: u32 = 23;
-    std::fs::read_to_string("/proc/self/status")
-        .ok()
-        .and_then(|status| {
-            let line = status
-                .lines()
-                .find_map(|line| line.strip_prefix("CapEff:"))?;
-            u64::from_str_radix(line.trim(), 16).ok()
-        })
-        .is_some_and(|effective| effective & (1 << SYS_NICE) != 0)
+/// Whether niceness can be taken back, here and by the shims. In a user namespace a process has every capability and may not
+/// (sched_setscheduler asks for CAP_SYS_NICE in the first one), so it is tried on a thread that ends; who has the capability
+/// by a file, and is not root, does not hand it on.
+fn may_be_nicer(own: libc::c_int) -> bool {
+    let tried = std::thread::Builder::new()
+        .spawn(move || set(THIS_THREAD, own.saturating_add(1)) && set(THIS_THREAD, own));
+    nix::unistd::Uid::effective().is_root()
+        && tried.is_ok_and(|thread| thread.join().is_ok_and(|may| may))
+}
+
+#[allow(unsafe_code, reason = "nix has no setpriority")]
+fn set(id: u32, niceness: libc::c_int) -> bool {
+    // SAFETY: plain integers. All callers have a process that was alive a moment ago, or mean themselves; should another
+    // process have got its id since, that one gets the agent's own niceness or some more, and no harm.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, id, niceness) == 0 }
 }

@@ -7,7 +7,8 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::commands::{
-    approval, audit, completion, doctor, grant, job, lockdown, login, machine, man, offer, operator, plugin, role, run, schedule, script, secret, tenant, token, window,
+    approval, audit, completion, doctor, grant, job, lockdown, login, machine, man, offer,
+    operator, plugin, role, run, schedule, script, secret, tenant, token, window,
 };
 use crate::error::Error;
 

@@ -44,7 +44,7 @@ use crate::operators::{self, Actor, AuthenticationError, Permission};
 use crate::store::jobs::{self, JobRow};
 use crate::store::operations::{self, OperationRow};
 use crate::store::tokens::{self, Maker};
-use crate::store::{Connection, StoreError, approvals, rollouts, scripts};
+use crate::store::{Connection, StoreError, approvals, holds, rollouts, scripts};
 use crate::windows;
 
 /// How long after it was blocked an operation can be approved.

@@ -133,8 +133,9 @@ fn write(
     let script_sha256 = jobs::script_sha256(conn, tenant.id, operation.job)?;
     let verdict_is_recorded = match signed {
         Signed::Nothing => false,
-        // Ahead, over another link.
-        Signed::New(_) => store::receipts::is_there(conn, id)?,
+        // Ahead, over another link: where that was the same.
+        Signed::New(_) => store::receipts::find(conn, tenant.id, id)?
+            .is_some_and(|row| row.is_of(tenant.id, id, &report.receipts)),
         Signed::Recorded => true,
     };
     let ended = Ended {

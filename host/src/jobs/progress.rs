@@ -103,7 +103,9 @@ fn receipts(
     ahead: &Ahead,
     now: UnixMillis,
 ) -> Result<bool, StoreError> {
-    let Some(row) = open(conn, machine, id)? else {
+    let row = open(conn, machine, id)?;
+    // What was not sent has started nowhere.
+    let Some(row) = row.filter(|row| !matches!(row.state, State::Held | State::Queued)) else {
         return Ok(false);
     };
     if store::receipts::is_there(conn, id)? {

@@ -109,7 +109,6 @@ async fn accept(
     let batches = batches(&order, &targets)?;
     let plans = preflight::check(host, actor, &order, &targets, &gates, now).await?;
     let threshold = Threshold::ask(host, actor, &order, &targets, &plans, 0, now).await?;
-    let is_rollout = batches.is_some() || threshold.waits();
     record::job(
         host,
         actor,

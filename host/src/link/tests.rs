@@ -647,19 +647,24 @@ fn attested(identity: &AgentIdentity, operation: OperationId) -> Attested {
         cached: false,
         mode: Mode::Enforce,
     };
+    let receipts = vec![receipt];
+    Attested {
+        attestation: sign(identity, operation, &receipts),
+        receipts,
+    }
+}
+
+fn sign(identity: &AgentIdentity, operation: OperationId, receipts: &[Receipt]) -> Attestation {
     let machine = identity.machine();
     let subject = Subject {
         tenant: machine.tenant,
         machine: machine.machine,
         operation,
     };
-    let statement = statement(subject, std::slice::from_ref(&receipt), None).expect("encodes");
-    Attested {
-        receipts: vec![receipt],
-        attestation: Attestation {
-            signature: identity.key().sign(&statement).expect("signs"),
-            inputs: None,
-        },
+    let statement = statement(subject, receipts, None).expect("encodes");
+    Attestation {
+        signature: identity.key().sign(&statement).expect("signs"),
+        inputs: None,
     }
 }
 
@@ -668,11 +673,11 @@ async fn receipts_that_come_ahead_of_their_report_are_recorded_once_over_however
     let fleet = Fleet::start().await;
     let identity = fleet.enroll("web-1").await;
     let (connection, control) = fleet.greet(&identity, &[]).await;
-    for _ in 0..3 {
+    for _ in 0..4 {
         fleet.submit("web-1").await;
     }
     let mut ids = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..4 {
         ids.push(next(&connection).await.operation);
     }
     let (store, tenant) = (&fleet.server.host().store, &fleet.admin.tenant);
@@ -737,12 +742,25 @@ async fn receipts_that_come_ahead_of_their_report_are_recorded_once_over_however
             &verified.signature
         ));
     }
-    report(&connection, ids[2], vec![ended()]).await;
+    // What a machine says otherwise in the end is on the record as well.
+    let Progress::Finished(mut other) = in_report(ids[2]) else {
+        panic!("is a report");
+    };
+    other.receipts[0].verdict = "findings".to_owned();
+    other.attestation = Some(sign(&identity, ids[2], &other.receipts));
+    report(&connection, ids[2], vec![Progress::Finished(other)]).await;
     assert!(matches!(
         soon(control.receive()).await,
         Ok(FromHost::Acknowledge { .. })
     ));
-    let without = shown(ids[2]);
+    assert_eq!(verdicts(ids[2]), 2);
+    assert_eq!(shown(ids[2]).receipts[0].verdict, "findings");
+    report(&connection, ids[3], vec![ended()]).await;
+    assert!(matches!(
+        soon(control.receive()).await,
+        Ok(FromHost::Acknowledge { .. })
+    ));
+    let without = shown(ids[3]);
     assert!(without.receipts.is_empty() && without.signed.is_none());
 }
 

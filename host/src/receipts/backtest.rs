@@ -385,7 +385,9 @@ impl Known {
         let Some(MachineRow { id, facts, .. }) = machine else {
             return Ok(None);
         };
-        let signed = receipts::find(conn, operation.tenant, operation.id)?;
+        // What came ahead of a report that is not here is nobody's word for how it ended.
+        let signed = receipts::find(conn, operation.tenant, operation.id)?
+            .filter(|signed| signed.place != receipts::In::Ahead);
         let inputs = signed.and_then(|signed| signed.verified.inputs);
         Ok(Some(Self {
             tags: machines::tags(conn, id)?,

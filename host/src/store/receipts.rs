@@ -4,6 +4,8 @@ use sluice_database::rusqlite::{Connection, params};
 use sluice_protocol::digest::Digest;
 use sluice_protocol::gates::Setting;
 use sluice_protocol::ids::{MachineId, OperationId, TenantId};
+use sluice_protocol::receipt::{Receipt, Subject, statement};
+use sluice_transport::identity::is_signed;
 
 use super::StoreError;
 use super::row::{bytes, bytes_or_null, change, exists, first, from_json, parsed, to_json};
@@ -48,6 +50,25 @@ pub struct SignedRow {
     pub machine: MachineId,
     /// What was verified, and is to be verified again by whoever wants to.
     pub verified: Verified,
+}
+
+impl SignedRow {
+    /// Whether it is these receipts that were signed.
+    #[must_use]
+    pub fn is_of(&self, tenant: TenantId, operation: OperationId, receipts: &[Receipt]) -> bool {
+        let subject = Subject {
+            tenant,
+            machine: self.machine,
+            operation,
+        };
+        let Verified {
+            signature,
+            certificate,
+            inputs,
+        } = &self.verified;
+        statement(subject, receipts, inputs.as_deref().map(Digest::of))
+            .is_ok_and(|statement| is_signed(certificate, &statement, signature))
+    }
 }
 
 /// Stores it. The first one stays, but what came ahead of its report gives way to what came with it.

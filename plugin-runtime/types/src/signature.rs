@@ -387,7 +387,7 @@ mod tests {
             Err(SignatureError::Untrusted(key.public()))
         );
         // It is remembered for these bytes and this file.
-        assert!(remembered.verify(&file, [7; 32], &trusted, end).is_err());
+        assert!(remembered.verify(&file, [8; 32], &trusted, end).is_err());
         let mut forged = file.clone();
         *forged.last_mut().unwrap() ^= 1;
         assert!(remembered.verify(&forged, sha256, &trusted, end).is_err());

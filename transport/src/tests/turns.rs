@@ -111,7 +111,7 @@ async fn an_agent_says_on_an_open_stream_what_has_its_turn_there() {
             "progress, after Of",
             vec![of],
             vec![
-                "Accepted", "Checking", "Running", "Output", "Ledger", "Finished",
+                "Accepted", "Checking", "Running", "Output", "Ledger", "Receipts", "Finished",
             ],
         ),
         ("progress, after the end", vec![of, finished], vec![]),

@@ -167,6 +167,19 @@ fn has_group(shim: &std::process::Child) -> bool {
     names.any(|entry| entry.to_string_lossy().starts_with(&name))
 }
 
+/// Ends a process's child, where there is one.
+fn end_child_of(parent: u32) -> bool {
+    let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+    let child = children.ok().and_then(|text| text.trim().parse().ok());
+    child.is_some_and(|child| {
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(child),
+            nix::sys::signal::Signal::SIGKILL,
+        )
+        .is_ok()
+    })
+}
+
 #[test]
 fn a_script_that_its_group_does_not_take_is_said_to_be_in_none() {
     where_cgroups_are(Cgroups::Unified, || {
@@ -174,6 +187,8 @@ fn a_script_that_its_group_does_not_take_is_said_to_be_in_none() {
         let spec = machine.script(":");
         let mut shim = without_while(&[libc::SYS_clone3], libc::ENOSYS, || spare(&machine));
         eventually("it has made its group", || has_group(&shim));
+        // The process that waits in the group is gone, and the one that is forked in its place comes too late.
+        eventually("a process waits", || end_child_of(shim.id()));
         // Whoever opens a group's file for writing from here on is refused.
         let (none, read_only) = (None::<&str>, MsFlags::MS_REMOUNT | MsFlags::MS_BIND);
         mount(none, CGROUP, none, read_only | MsFlags::MS_RDONLY, none).unwrap();

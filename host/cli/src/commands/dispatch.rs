@@ -2,7 +2,8 @@
 
 use crate::command_line::{Command, CommandLine};
 use crate::commands::{
-    approval, audit, completion, doctor, grant, job, lockdown, login, machine, man, offer, operator, plugin, role, run as run_command, schedule, script, secret, tenant, token, window,
+    approval, audit, completion, doctor, grant, job, lockdown, login, machine, man, offer,
+    operator, plugin, role, run as run_command, schedule, script, secret, tenant, token, window,
 };
 use crate::error::Error;
 
