@@ -167,17 +167,16 @@ fn has_group(shim: &std::process::Child) -> bool {
     names.any(|entry| entry.to_string_lossy().starts_with(&name))
 }
 
-/// Ends a process's child, where there is one.
+/// Ends a process's child, and says whether it has come to that.
 fn end_child_of(parent: u32) -> bool {
     let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
-    let child = children.ok().and_then(|text| text.trim().parse().ok());
-    child.is_some_and(|child| {
-        nix::sys::signal::kill(
-            nix::unistd::Pid::from_raw(child),
-            nix::sys::signal::Signal::SIGKILL,
-        )
-        .is_ok()
-    })
+    let Some(child) = children.ok().and_then(|text| text.trim().parse().ok()) else {
+        return false;
+    };
+    let kill = nix::sys::signal::Signal::SIGKILL;
+    let _ended = nix::sys::signal::kill(nix::unistd::Pid::from_raw(child), kill);
+    let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+    stat.contains(") Z ")
 }
 
 #[test]

@@ -240,7 +240,7 @@ async fn what_ran_in_batches_is_not_let_loose_on_all_machines() {
     let (job, _) = case.blocked(Some(APPROVAL_REQUIRED)).await;
     let batches = crate::rollouts::Batches {
         ends: vec![1],
-        max_concurrency: None,
+        max_concurrency: Some(1),
         stop: None,
     };
     let row = rollouts::RolloutRow::new(job, case.test.tenant.id, batches, false);
