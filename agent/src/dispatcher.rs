@@ -53,7 +53,7 @@ const LAST_RETRY: Duration = Duration::from_secs(60);
 
 /// How long what is left of an operation stays at most when the host has it all. It goes when another one is acknowledged:
 /// what the acknowledgement went to disk with is mostly the next operation, which is about to start.
-const LEFTOVERS: Duration = Duration::from_millis(200);
+const LEFTOVERS: Duration = Duration::from_millis(20);
 
 /// What the dispatcher knows.
 #[derive(Default)]

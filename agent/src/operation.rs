@@ -56,6 +56,14 @@ const AHEAD: usize = 64;
 /// The machine's word for what the gates said.
 type Signed = Result<Option<Attestation>, SignError>;
 
+/// What the gates said of an operation, as far as they were asked.
+#[derive(Default)]
+struct Said {
+    evaluation: Evaluation,
+    /// Where it was signed already.
+    signed: Option<Signed>,
+}
+
 /// Takes an operation to its report. Whatever happens there is one. Where the machine's history is lost once more than
 /// `losses`, it does not start any more; nor does it before it was handed to the ledger, which is when `taken_in` is sent.
 pub async fn run(
@@ -66,17 +74,9 @@ pub async fn run(
     losses: Losses,
     taken_in: oneshot::Receiver<()>,
 ) -> Report {
-    let mut evaluation = Evaluation::default();
-    let mut signed = None;
+    let mut said = Said::default();
     let ended = check_and_run(
-        agent,
-        operation,
-        journal,
-        canceled,
-        losses,
-        taken_in,
-        &mut evaluation,
-        &mut signed,
+        agent, operation, journal, canceled, losses, taken_in, &mut said,
     );
     let mut report = ended.await.unwrap_or_else(|ending| {
         let mut report = Report::without_process(ending, now());
@@ -85,6 +85,7 @@ pub async fn run(
         }
         report
     });
+    let Said { evaluation, signed } = said;
     let signed = signed.unwrap_or_else(|| sign(agent, operation, &evaluation));
     report.bundle_sha256 = evaluation.bundle.as_ref().map(|(_, digest)| *digest);
     report.findings = evaluation.findings;
@@ -235,9 +236,9 @@ async fn check_and_run(
     mut canceled: Canceled,
     losses: Losses,
     taken_in: oneshot::Receiver<()>,
-    evaluation: &mut Evaluation,
-    signed: &mut Option<Signed>,
+    said: &mut Said,
 ) -> Result<Report, Ending> {
+    let Said { evaluation, signed } = said;
     let ready = async {
         let slot = agent.slot().await;
         agent.lockdown.off().await;

@@ -253,7 +253,10 @@ const REMEMBERED: usize = 1024;
 /// Signatures that were verified, for whoever asks about the same ones again and again: of those only what time and trust
 /// make of them is looked at.
 #[derive(Debug, Default)]
-pub struct Remembered(Mutex<HashMap<(Vec<u8>, [u8; 32]), Signed>>);
+pub struct Remembered(Mutex<Known>);
+
+/// By signature file and digest of the component.
+type Known = HashMap<(Vec<u8>, [u8; 32]), Signed>;
 
 impl Remembered {
     /// As [`verify`].
@@ -282,7 +285,7 @@ impl Remembered {
         Ok(signed)
     }
 
-    fn entries(&self) -> MutexGuard<'_, HashMap<(Vec<u8>, [u8; 32]), Signed>> {
+    fn entries(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

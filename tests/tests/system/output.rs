@@ -377,6 +377,9 @@ fn a_gigabyte_of_output_costs_little_memory_and_disk() {
     // What an agent needs for any operation is not counted.
     let small = fleet.run(&script("#!/bin/sh\n:\n"));
     small.expect("succeeded", "Script executed successfully");
+    eventually("nothing of it is left", || {
+        spools(&fleet).is_empty().then_some(())
+    });
     let agent = fleet.agents[0].pid();
     let before = kib(agent, "VmHWM:");
     let folder = traces(&fleet);

@@ -282,7 +282,8 @@ async fn a_machine_that_is_none_of_its_machines_any_more_gets_nothing() {
 #[tokio::test]
 async fn options_about_planned_times_are_refused_for_an_event_and_the_other_way_round() {
     let case = Case::of(Online).await;
-    let changes: [(fn(&mut AddSchedule), &str); 5] = [
+    type Change = fn(&mut AddSchedule);
+    let changes: [(Change, &str); 5] = [
         (
             |r| r.cron = Some("@daily".to_owned()),
             "give one of at, cron, every and event",
