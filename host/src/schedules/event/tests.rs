@@ -281,8 +281,8 @@ async fn a_machine_that_is_none_of_its_machines_any_more_gets_nothing() {
 
 #[tokio::test]
 async fn options_about_planned_times_are_refused_for_an_event_and_the_other_way_round() {
-    let case = Case::of(Online).await;
     type Change = fn(&mut AddSchedule);
+    let case = Case::of(Online).await;
     let changes: [(Change, &str); 5] = [
         (
             |r| r.cron = Some("@daily".to_owned()),
