@@ -22,14 +22,17 @@ pub fn append(
     now: UnixMillis,
     events: impl IntoIterator<Item = Event>,
 ) -> Result<Digest, StoreError> {
-    let (mut seq, mut prev) = audit::head(conn, tenant.id)?;
+    let last = audit::head(conn, tenant.id)?;
+    // Whoever keeps a tenant may have its name from before it was changed.
+    let name = last.tenant.as_ref().unwrap_or(&tenant.name);
+    let (mut seq, mut prev) = (last.seq, last.hash);
     for event in events {
         seq += 1;
         let mut entry = AuditEntry {
             seq,
             time: now.to_string(),
             event: event.kind.as_str().to_owned(),
-            tenant: tenant.name.clone(),
+            tenant: name.clone(),
             machine: event.machine,
             job: event.job.map(|id| id.to_string()),
             operation: event.operation.map(|id| id.to_string()),
@@ -191,6 +194,25 @@ mod tests {
                 .await;
             assert!(refused.is_err(), "{statement}");
         }
+    }
+
+    #[tokio::test]
+    async fn entries_have_the_name_that_the_tenant_has_then_whoever_knows_an_older_one() {
+        let (_dir, store, before) = chain(1).await;
+        let kept = before.clone();
+        store
+            .write(move |conn| {
+                tenants::rename(conn, kept.id, "zenith")?;
+                let event = Event::by_host(EventKind::ScriptExecuted);
+                append(conn, &kept, UnixMillis(6), [event])
+            })
+            .await
+            .expect("writes");
+        let read = |conn: &Connection| audit::list(conn, before.id, 0, 10);
+        let entries = store.read(read).expect("reads");
+        let names: Vec<_> = entries.iter().map(|entry| entry.tenant.as_str()).collect();
+        assert_eq!(names, ["default", "zenith"]);
+        assert_eq!(verify(&store, &before).await.expect("holds").entries, 2);
     }
 
     #[tokio::test]

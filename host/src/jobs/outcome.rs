@@ -183,7 +183,7 @@ fn write(
     });
     let audit_head = match late {
         Some(event) => audit::append(conn, tenant, now, [event])?,
-        None => store::audit::head(conn, tenant.id)?.1,
+        None => store::audit::head(conn, tenant.id)?.hash,
     };
     Ok((Outcome::Acknowledge { audit_head }, None))
 }

@@ -370,7 +370,7 @@ async fn welcome(
             )?,
             epoch: history::epoch(conn)?,
             acknowledged: known.acknowledged.map(|mark| mark.seq),
-            audit_head: store::audit::head(conn, machine.tenant.id)?.1,
+            audit_head: store::audit::head(conn, machine.tenant.id)?.hash,
             stored: output::stored_of_machine(conn, machine.tenant.id, machine.id, MAX_STORED)?,
             lockdown: lockdown_now(conn)?,
         };

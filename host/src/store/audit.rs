@@ -10,19 +10,41 @@ use super::row::{
     all, change, first, from_json, parsed, parsed_or_null, signed, to_json, unsigned,
 };
 
-/// The last entry's number and hash; 0 and zeros where there is none.
+/// The end of a chain, and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Last {
+    /// The last entry's number; 0 where there is none.
+    pub seq: u64,
+    /// Its hash; zeros where there is none.
+    pub hash: Digest,
+    /// What the tenant is called now; none where there is no entry.
+    pub tenant: Option<String>,
+}
+
+/// The last entry of a tenant.
 ///
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub fn head(conn: &Connection, tenant: TenantId) -> Result<(u64, Digest), StoreError> {
+pub fn head(conn: &Connection, tenant: TenantId) -> Result<Last, StoreError> {
     let last = first(
         conn,
-        "SELECT seq, hash FROM audit WHERE tenant = ? ORDER BY seq DESC LIMIT 1",
+        "SELECT seq, hash, (SELECT name FROM tenants WHERE id = ?1) AS name FROM audit WHERE tenant = ?1
+         ORDER BY seq DESC LIMIT 1",
         params![tenant.to_string()],
-        |row| Ok((unsigned(row, "seq")?, parsed(row, "hash")?)),
+        |row| {
+            Ok(Last {
+                seq: unsigned(row, "seq")?,
+                hash: parsed(row, "hash")?,
+                tenant: row.get("name")?,
+            })
+        },
     )?;
-    Ok(last.unwrap_or((0, GENESIS)))
+    Ok(last.unwrap_or(Last {
+        seq: 0,
+        hash: GENESIS,
+        tenant: None,
+    }))
 }
 
 /// Adds an entry.
