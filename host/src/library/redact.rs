@@ -18,7 +18,7 @@ pub struct Redaction {
     pub canceled: u64,
 }
 
-/// Erases the text of a version, and of every other version of the tenant with the same bytes, which hold the same secret.
+/// Erases the text of a version, and of every other version of the tenant's own with the same bytes, which hold the same secret.
 /// What has not started of them is canceled; what runs goes on, and what ran stays. The bytes are not taken again. One
 /// that is redacted already stays as it is. Of the provider's, what its customers have of it is erased too.
 ///
@@ -49,6 +49,10 @@ pub async fn redact(
             let (mut redacted, mut events) = (Vec::new(), Vec::new());
             let mut canceling = Canceling::default();
             for row in scripts::with_text(conn, tenant, named.script_sha256)? {
+                // What is offered is the provider's to erase, and would not come back.
+                if row.id.name.is_the_providers() {
+                    continue;
+                }
                 if row.redacted.is_none() {
                     scripts::erase(conn, tenant, &row.id, &asked.name, now)?;
                     events.push(
