@@ -2,7 +2,7 @@
 
 use sluice_api_types::approval::AddStandingApproval;
 use sluice_api_types::job::Variable;
-use sluice_protocol::bundle::{Compatibility, Submission};
+use sluice_protocol::bundle::{Compatibility, Limits, Submission};
 use sluice_protocol::digest::Digest;
 use sluice_protocol::units::Span;
 use uuid::Uuid;
@@ -57,7 +57,7 @@ pub struct Asked<'a> {
 }
 
 /// Whether a job fits. Whatever is not named in a standing approval must not be there: secrets, and with a text of its own
-/// variables, attachments and another interpreter.
+/// variables, attachments, limits and another interpreter.
 #[must_use]
 pub fn fits(standing: &Standing, asked: &Asked<'_>) -> bool {
     let submission = asked.submission;
@@ -69,6 +69,7 @@ pub fn fits(standing: &Standing, asked: &Asked<'_>) -> bool {
                 && submission.attachments.is_empty()
                 && submission.declared.is_none()
                 && submission.compatibility == Compatibility::None
+                && submission.limits == Limits::default()
         }
         _ => false,
     };
