@@ -8,7 +8,7 @@ use sluice_transport::identity::{self, Authority};
 use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;
 use crate::directory::{DataDirectory, DirectoryError};
-use crate::operators::{self, BearerToken, CreateTokenError, Grants};
+use crate::operators::{self, BearerToken, CreateTokenError, Grants, MadeBy};
 use crate::store::{OpenError, Store, tenants};
 
 /// The name of the operator whose token is the first.
@@ -46,7 +46,7 @@ async fn set_up(directory: &DataDirectory, now: UnixMillis) -> Result<BearerToke
                 FIRST_OPERATOR,
                 Grants::of_role(operators::OWNER),
                 None,
-                None,
+                MadeBy::default(),
                 now,
             )?;
             let events = [

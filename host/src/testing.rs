@@ -15,7 +15,7 @@ use crate::fleet::{Inbox, Presence, Session};
 use crate::host::{Addresses, Host, SharedHost};
 use crate::jobs::{self, Events, Machine};
 use crate::metrics::Metrics;
-use crate::operators::{self, Actor, BearerToken, Failures, Grants, Permission};
+use crate::operators::{self, Actor, BearerToken, Failures, Grants, MadeBy, Permission};
 use crate::plugins::Gates;
 use crate::receipts::Trials;
 use crate::rollouts::Rollouts;
@@ -254,7 +254,7 @@ async fn operator(
     let id = tenant.id;
     let (_, token) = host
         .store
-        .write(move |conn| operators::create(conn, id, name, grants, None, None, NOW))
+        .write(move |conn| operators::create(conn, id, name, grants, None, MadeBy::default(), NOW))
         .await
         .expect("makes a token");
     let actor = host

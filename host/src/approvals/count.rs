@@ -14,6 +14,8 @@ pub struct Approver {
     pub who: Maker,
     /// Who made that token, who made theirs, and so on.
     pub makers: Vec<Maker>,
+    /// The operator of the provider who they are, or by whose grant their token was made; none for the tenant's own.
+    pub provider: Option<Uuid>,
 }
 
 impl Approver {
@@ -36,14 +38,18 @@ impl Approver {
                 name: name.to_owned(),
             },
             makers: tokens::makers(conn, tenant, token)?,
+            provider: tokens::provider_behind(conn, tenant, token)?,
         })
     }
 
     /// Whether this is `other`, or uses a token that comes from them: who holds a token has made, or could have made, those
-    /// that it made.
+    /// that it made. Whoever is made by a grant and the grant's operator come from each other, and so do two of them.
     #[must_use]
     pub fn comes_from(&self, other: &Self) -> bool {
-        self.is(&other.who) || self.makers.iter().any(|maker| same(maker, &other.who))
+        let is_behind_both = self.provider.is_some() && self.provider == other.provider;
+        is_behind_both
+            || self.is(&other.who)
+            || self.makers.iter().any(|maker| same(maker, &other.who))
     }
 
     fn is(&self, other: &Maker) -> bool {

@@ -5,7 +5,7 @@ use sluice_api_types::job::Variable;
 use sluice_protocol::bundle::{self, Submission};
 use sluice_protocol::digest::Digest;
 use sluice_protocol::report::Severity;
-use sluice_protocol::units::Span;
+use sluice_protocol::units::{ByteSize, Span};
 use uuid::Uuid;
 
 use super::*;
@@ -198,6 +198,7 @@ fn somebody(name: &str, makers: &[&Approver]) -> Approver {
             name: name.to_owned(),
         },
         makers: all,
+        provider: None,
     }
 }
 
@@ -231,6 +232,21 @@ fn those_who_may_be_one_person_count_once_and_the_submitter_never() {
         names(&[&somebody("x", &[&carol]), &somebody("y", &[&carol])]),
         ["x", "y"]
     );
+    // But where that is an operator of the provider who works by a grant, they are, and are the operator.
+    let tim = Uuid::now_v7();
+    let by_tim = |name| Approver {
+        provider: Some(tim),
+        ..somebody(name, &[])
+    };
+    let (x, y) = (by_tim("x"), by_tim("y"));
+    assert_eq!(names(&[&x, &y, &by_tim("provider/tim")]), ["x"]);
+    let kim = Approver {
+        provider: Some(Uuid::now_v7()),
+        ..somebody("provider/kim", &[])
+    };
+    assert_eq!(names(&[&x, &kim]), ["x", "provider/kim"]);
+    let provider_tim = by_tim("provider/tim");
+    assert_eq!(others([&provider_tim, &kim], &x), [&kim]);
 }
 
 fn parameter(name: &str, value: &str) -> bundle::Variable {
@@ -274,7 +290,7 @@ fn a_job_fits_a_standing_approval_where_nothing_of_it_was_not_approved() {
         ..standing.clone()
     };
     type Change<'a> = (&'a str, &'a dyn Fn(&mut Submission));
-    let changes: [Change<'_>; 9] = [
+    let changes: [Change<'_>; 12] = [
         ("another script", &|it| it.script.push(b'\n')),
         ("another user", &|it| it.run_as = Some("nobody".to_owned())),
         ("the default user", &|it| it.run_as = None),
@@ -291,6 +307,15 @@ fn a_job_fits_a_standing_approval_where_nothing_of_it_was_not_approved() {
             });
         }),
         ("a declaration", &|it| it.declared = Some(String::new())),
+        ("another time limit", &|it| {
+            it.limits.time = Some(Span::seconds(1));
+        }),
+        ("another limit of output", &|it| {
+            it.limits.output = Some(ByteSize(1));
+        }),
+        ("another limit of memory", &|it| {
+            it.limits.memory = Some(ByteSize(1));
+        }),
         ("names of another product", &|it| {
             it.compatibility = bundle::Compatibility::Landscape;
         }),

@@ -19,7 +19,7 @@ use crate::schedules;
 use crate::store::bindings::TagPair;
 use crate::store::enroll_tokens::{self, EnrollTokenRow};
 use crate::store::tenants::{self, Tenant};
-use crate::store::{Store, StoreError, machines};
+use crate::store::{Store, StoreError, grants, machines};
 
 /// How long a token is good where nothing else is said.
 const DEFAULT_EXPIRY: Span = Span::seconds(24 * 3600);
@@ -142,10 +142,11 @@ pub async fn create_token(
         approval,
         created: now,
         created_by: actor.name.clone(),
+        made_by_grant: None,
         revoked: None,
     };
-    let (tenant, event) = (
-        actor.tenant.clone(),
+    let (asked, event) = (
+        actor.clone(),
         Event::by(EventKind::EnrollTokenCreated, actor)
             .detail("token", row.id.to_string())
             .detail("uses", uses)
@@ -156,8 +157,13 @@ pub async fn create_token(
     );
     store
         .write(move |conn| {
+            let made_by_grant = asked.grant_behind(conn)?;
+            let row = EnrollTokenRow {
+                made_by_grant,
+                ..row
+            };
             enroll_tokens::insert(conn, &row)?;
-            audit::append(conn, &tenant, now, [event])?;
+            audit::append(conn, &asked.tenant, now, [event])?;
             Ok::<_, EnrollError>(())
         })
         .await?;
@@ -253,6 +259,12 @@ where
             }
             if row.expires <= now {
                 return Err(EnrollError::Expired(tenant));
+            }
+            // Nor does a grant that is over, or by which the tenant lets nobody in, bring machines in.
+            if let Some(grant) = row.made_by_grant
+                && !grants::lets_in(conn, grant, now)?
+            {
+                return Err(EnrollError::Revoked(tenant));
             }
             let is_in = |range: &AddressRange| range.contains(remote);
             if !row.addresses.is_empty() && !row.addresses.iter().any(is_in) {

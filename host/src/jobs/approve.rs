@@ -135,6 +135,8 @@ struct Asked {
     submitter: Option<Uuid>,
     /// Who made the approver's token, and the token of that one, and so on.
     makers: Vec<Maker>,
+    /// Whether one operator of the provider is, or stands by a grant behind, both the approver and the submitter.
+    is_of_one_provider: bool,
     /// Whether the job as a whole waits for approvals.
     waits: bool,
 }
@@ -197,8 +199,15 @@ impl Asked {
                     }
                     None => false,
                 };
+                let behind = match &job {
+                    Some(job) => tokens::provider_behind(conn, tenant, job.token)?,
+                    None => None,
+                };
+                let is_of_one_provider =
+                    behind.is_some() && behind == tokens::provider_behind(conn, tenant, token)?;
                 Ok(Self {
                     job,
+                    is_of_one_provider,
                     waits,
                     submitter: submitted.map(|token| token.operator),
                     operations: candidates,
@@ -365,7 +374,8 @@ fn too_many() -> SubmitError {
 }
 
 /// All tokens of an operator are theirs. Two operators are one person as far as that can be known where one made the other's
-/// token: who holds a token has made, or could have made, those that it made.
+/// token: who holds a token has made, or could have made, those that it made. And where the same operator of the provider is behind
+/// both, who holds a grant has, or could have, the tokens that were made by it.
 fn not_their_own(actor: &Actor, job: &JobRow, asked: &Asked) -> Result<(), ApproveError> {
     let is_submitter = |token: Uuid, operator: Uuid, name: &str| {
         token == job.token || Some(operator) == asked.submitter || name == job.operator
@@ -374,7 +384,8 @@ fn not_their_own(actor: &Actor, job: &JobRow, asked: &Asked) -> Result<(), Appro
         return Err(ApproveError::Own(job.operator.clone()));
     }
     let mut makers = asked.makers.iter();
-    if makers.any(|maker| is_submitter(maker.token, maker.operator, &maker.name)) {
+    let is_theirs = makers.any(|maker| is_submitter(maker.token, maker.operator, &maker.name));
+    if is_theirs || asked.is_of_one_provider {
         return Err(ApproveError::Made {
             approver: actor.name.clone(),
             submitter: job.operator.clone(),

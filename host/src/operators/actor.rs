@@ -74,6 +74,21 @@ impl Actor {
         }
     }
 
+    /// The grant without which they could not act here: the one by which they do, or by which their token was made.
+    ///
+    /// # Errors
+    ///
+    /// Where the database cannot be read.
+    pub fn grant_behind(&self, conn: &Connection) -> Result<Option<Uuid>, StoreError> {
+        Ok(match self.standing {
+            Standing::Own(_) => {
+                let token = tokens::find(conn, self.tenant.id, self.token)?;
+                token.and_then(|token| token.made_by_grant)
+            }
+            Standing::Granted { grant, .. } => Some(grant),
+        })
+    }
+
     /// The same operator as the provider's in one of its tenants, for what the provider does there by itself.
     #[must_use]
     pub fn reaching(&self, tenant: Tenant) -> Self {
@@ -341,6 +356,14 @@ fn known<'a>(
             operator: operator.name,
         });
     }
+    if let Some(grant) = row.made_by_grant
+        && !grants::lets_in(conn, grant, now)?
+    {
+        return Err(AuthenticationError::GrantOver {
+            tenant: row.tenant,
+            operator: operator.name,
+        });
+    }
     Ok(Known {
         home,
         token: row,
@@ -449,6 +472,14 @@ pub enum AuthenticationError {
         /// The operator's name.
         operator: String,
     },
+    /// It was made by a grant that is over, or that the tenant lets nobody in by.
+    #[error("the token of {operator} was made by a grant that is over, or gets nobody in now")]
+    GrantOver {
+        /// Whose it was.
+        tenant: TenantId,
+        /// The operator's name.
+        operator: String,
+    },
     /// Another's, in which they have no grant that is in force, or none: the answer is the same.
     #[error("there is no tenant {} for this token (sluice tenant list)", .0.escape_debug())]
     NoTenant(String),
@@ -470,7 +501,7 @@ impl From<GrantError> for AuthenticationError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operators::{CreateTokenError, Grants, create, revoke};
+    use crate::operators::{CreateTokenError, Grants, MadeBy, create, revoke};
     use crate::store::Store;
 
     const NOW: UnixMillis = UnixMillis(1000);
@@ -488,7 +519,7 @@ mod tests {
                     "ann",
                     Grants::of_permissions(&[Permission::ReadAudit]),
                     expires,
-                    None,
+                    MadeBy::default(),
                     NOW,
                 )?;
                 Ok::<_, CreateTokenError>((tenant, row, token))
@@ -562,7 +593,8 @@ mod tests {
         let tenant = tenant.id;
         let attempt = |name: &'static str| {
             store.write(move |conn| {
-                create(conn, tenant, name, Grants::default(), None, None, NOW).map(|_| ())
+                let made_by = MadeBy::default();
+                create(conn, tenant, name, Grants::default(), None, made_by, NOW).map(|_| ())
             })
         };
         assert!(matches!(

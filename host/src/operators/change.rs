@@ -6,9 +6,10 @@ use std::sync::Arc;
 use sluice_protocol::units::Span;
 use uuid::Uuid;
 
+use super::invitation;
 use super::token::{self, is_operator_name};
 use super::{
-    Actor, BearerToken, Cause, CreateTokenError, Denied, GrantError, Grants, InvalidRole,
+    Actor, BearerToken, Cause, CreateTokenError, Denied, GrantError, Grants, InvalidRole, MadeBy,
     Permission, Permissions, Role, RoleName, create, create_for, shipped,
 };
 use crate::audit::{self, Event, EventKind};
@@ -192,7 +193,8 @@ pub struct NewToken {
     pub expires: Option<Span>,
 }
 
-/// Makes a token.
+/// Makes a token, which ends with the grant by which it is made, or by which the token was that makes it. One for themselves of
+/// a customer's first administrator, who was invited by a grant, is without that, and ends the one that makes it.
 ///
 /// # Errors
 ///
@@ -211,32 +213,36 @@ pub async fn token(
     host.store
         .write(move |conn| {
             let tenant = asked.tenant.id;
-            let maker = tokens::find(conn, asked.home(), asked.token)?;
-            let (end, narrowed) = maker.map_or((None, None), |maker| (maker.expires, maker.only));
-            // Nor longer than the grant by which it is made.
-            let end = [end, asked.ends()].into_iter().flatten().min();
-            if let Some(end) = end.filter(|end| expires.is_none_or(|asked| asked > *end)) {
-                return Err(CreateTokenError::Outlives(end));
-            }
             let grants = Grants {
                 roles: distinct(new.grants.roles),
                 ..new.grants
             };
             let nothing = grants == Grants::default();
-            let (name, maker) = (&new.name, asked.token);
+            let maker = tokens::find(conn, asked.home(), asked.token)?;
+            let is_theirs = nothing && new.operator.as_ref() == Some(&asked.name);
+            let invitation = match &maker {
+                Some(maker) if is_theirs => {
+                    invitation::take_up(conn, &host_roles.roles, &asked, maker, now)?
+                }
+                _ => None,
+            };
+            let (end, narrowed) = maker.map_or((None, None), |maker| (maker.expires, maker.only));
+            // Nor longer than the grant by which it is made.
+            let end = [end, asked.ends()].into_iter().flatten().min();
+            let end = end.filter(|_| invitation.is_none());
+            if let Some(end) = end.filter(|end| expires.is_none_or(|asked| asked > *end)) {
+                return Err(CreateTokenError::Outlives(end));
+            }
+            let name = &new.name;
+            let made_by = MadeBy {
+                token: Some(asked.token),
+                grant: asked.grant_behind(conn)?.filter(|_| invitation.is_none()),
+            };
             let (row, token) = match new.operator {
                 None if nothing => return Err(CreateTokenError::Nothing),
                 None => {
                     asked.may_give(&host_roles.roles.mean(conn, tenant, &grants)?)?;
-                    create(
-                        conn,
-                        tenant,
-                        name,
-                        grants.clone(),
-                        expires,
-                        Some(maker),
-                        now,
-                    )?
+                    create(conn, tenant, name, grants.clone(), expires, made_by, now)?
                 }
                 Some(operator) => {
                     let operator = operators::find_by_name(conn, tenant, &operator)?
@@ -254,7 +260,7 @@ pub async fn token(
                     };
                     let has = only.as_ref().unwrap_or(&operator.grants);
                     asked.may_give(&host_roles.roles.mean(conn, tenant, has)?)?;
-                    create_for(conn, tenant, operator.id, name, only, expires, maker, now)?
+                    create_for(conn, tenant, operator.id, name, only, expires, made_by, now)?
                 }
             };
             let operator = operators::find(conn, tenant, row.operator)?;
@@ -265,7 +271,9 @@ pub async fn token(
                 .detail("operator", operator.map(|operator| operator.name))
                 .detail("roles", grants.roles)
                 .detail("permissions", permissions)
-                .detail("expires", row.expires.map(|at| at.to_string()));
+                .detail("expires", row.expires.map(|at| at.to_string()))
+                .detail("made_by_grant", made_by.grant.map(|id| id.to_string()))
+                .detail("invitation", invitation.map(|id| id.to_string()));
             audit::append(conn, &asked.tenant, now, [event])?;
             Ok((row, token))
         })

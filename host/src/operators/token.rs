@@ -62,8 +62,16 @@ impl fmt::Debug for BearerToken {
     }
 }
 
-/// Makes a token, and the operator of the same name whose only one it is, in the caller's transaction; `maker` is the token
-/// that asks for it.
+/// By what a token is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MadeBy {
+    /// The token that asks for it; none for a host's first.
+    pub token: Option<Uuid>,
+    /// The grant by which that acts, or was made: the new one is good as long as it.
+    pub grant: Option<Uuid>,
+}
+
+/// Makes a token, and the operator of the same name whose only one it is, in the caller's transaction.
 ///
 /// # Errors
 ///
@@ -74,7 +82,7 @@ pub fn create(
     name: &str,
     grants: Grants,
     expires: Option<UnixMillis>,
-    maker: Option<Uuid>,
+    made_by: MadeBy,
     now: UnixMillis,
 ) -> Result<(TokenRow, BearerToken), CreateTokenError> {
     if !is_operator_name(name) {
@@ -88,7 +96,7 @@ pub fn create(
         grants,
         token: Some(id),
         created: now,
-        created_by: maker,
+        created_by: made_by.token,
         removed: None,
     };
     if !operators::insert(conn, &operator)? {
@@ -105,7 +113,8 @@ pub fn create(
             created: now,
             expires,
             revoked: None,
-            created_by: maker,
+            created_by: made_by.token,
+            made_by_grant: made_by.grant,
         },
     )
 }
@@ -127,7 +136,7 @@ pub fn create_for(
     name: &str,
     only: Option<Grants>,
     expires: Option<UnixMillis>,
-    maker: Uuid,
+    made_by: MadeBy,
     now: UnixMillis,
 ) -> Result<(TokenRow, BearerToken), CreateTokenError> {
     if !is_operator_name(name) {
@@ -144,7 +153,8 @@ pub fn create_for(
             created: now,
             expires,
             revoked: None,
-            created_by: Some(maker),
+            created_by: made_by.token,
+            made_by_grant: made_by.grant,
         },
     )
 }

@@ -118,8 +118,8 @@ pub async fn add(
         .await
 }
 
-/// Takes a grant back, and the enrollment tokens that were made by it. What the operator submitted goes on; what their
-/// schedules would do does not.
+/// Takes a grant back, and the tokens that were made by it: operators' are good as long as it, enrollment tokens are revoked.
+/// What the operator submitted goes on; what their schedules would do does not.
 ///
 /// # Errors
 ///
@@ -151,7 +151,7 @@ pub async fn revoke(
         .await
 }
 
-/// Ends all grants of an operator of the provider who is removed, in the caller's transaction.
+/// Ends all grants of an operator of the provider who is removed, in the caller's transaction; on both records.
 ///
 /// # Errors
 ///
@@ -166,7 +166,10 @@ pub fn revoke_all_of(
             let event = Event::by_host(EventKind::GrantRevoked)
                 .detail("reason", "the operator was removed");
             let event = of(&row, &operator, &tenant, event);
-            audit::append(conn, &tenant, now, [event])?;
+            audit::append(conn, &tenant, now, [event.clone()])?;
+            if let Some(home) = tenants::find(conn, operator.tenant)? {
+                audit::append(conn, &home, now, [event])?;
+            }
         }
     }
     Ok(())
@@ -185,7 +188,7 @@ fn end(
     let gone = || StoreError::Corrupt("a grant of nobody, or nowhere".to_owned());
     let tenant = tenants::find(conn, row.tenant)?.ok_or_else(gone)?;
     let operator = operators::find(conn, home, row.operator)?.ok_or_else(gone)?;
-    enroll_tokens::revoke_all_of(conn, tenant.id, &in_others(&operator.name), now)?;
+    enroll_tokens::revoke_all_by_grant(conn, tenant.id, Some(row.id), now)?;
     Ok(Some((tenant, operator)))
 }
 

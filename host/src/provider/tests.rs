@@ -143,7 +143,9 @@ async fn a_tenant_keeps_the_provider_out_and_only_its_own_administrators_say_so(
     );
     let acme = case.acme.id;
     let make = move |conn: &Connection| {
-        operators::create(conn, acme, "bob", Grants::of_role("owner"), None, None, NOW)
+        let made_by = operators::MadeBy::default();
+        let owner = Grants::of_role("owner");
+        operators::create(conn, acme, "bob", owner, None, made_by, NOW)
     };
     let (_, bob) = host.store.write(make).await.expect("makes a token");
     // In their own tenant, by its name or without.
@@ -224,6 +226,263 @@ async fn what_is_made_by_a_grant_lives_no_longer_than_it() {
     assert_eq!((row.tenant, row.expires.0), (case.acme.id, NOW.0 + HOUR));
 }
 
+impl Case {
+    /// An owner of acme's own, whom nobody's grant made.
+    async fn bob(&self) -> Actor {
+        let acme = self.acme.id;
+        let make = move |conn: &Connection| {
+            let made_by = operators::MadeBy::default();
+            let owner = Grants::of_role("owner");
+            operators::create(conn, acme, "bob", owner, None, made_by, NOW)
+        };
+        let (_, token) = self.test.host.store.write(make).await.expect("is made");
+        self.there(&token, 0).expect("is good")
+    }
+
+    async fn token(
+        &self,
+        maker: &Actor,
+        name: &str,
+        operator: Option<&str>,
+        expires: Option<u64>,
+    ) -> Result<(tokens::TokenRow, BearerToken), operators::CreateTokenError> {
+        let new = NewToken {
+            name: name.to_owned(),
+            operator: operator.map(str::to_owned),
+            grants: match operator {
+                Some(_) => Grants::default(),
+                None => Grants::of_role("owner"),
+            },
+            expires: expires.map(Span::seconds),
+        };
+        operators::token(&self.test.host, maker, new, NOW).await
+    }
+
+    /// Whether a machine joins with a token.
+    async fn joins(&self, token: &fleet::NewToken) -> Result<(), fleet::EnrollError> {
+        let joined = fleet::admit(
+            &self.test.host.store,
+            token.id,
+            &token.secret,
+            "web-1",
+            Vec::new(),
+            [192, 0, 2, 1].into(),
+            NOW,
+            |_, _| Ok(()),
+        );
+        joined.await.map(|_| ())
+    }
+}
+
+fn is_over(got: Result<Actor, AuthenticationError>) -> bool {
+    matches!(got, Err(AuthenticationError::GrantOver { .. }))
+}
+
+#[tokio::test]
+async fn what_a_grant_made_is_good_for_nothing_once_that_is_over_or_the_provider_is_kept_out() {
+    let case = Case::new().await;
+    let host = &case.test.host;
+    let grant = case.grant("admin", "owner", End::Never).await;
+    let grant = grant.expect("is granted").to_string();
+    let admin = case.there(&case.test.token, 0).expect("is let in");
+    let bob = case.bob().await;
+    let (_, x) = case.token(&admin, "x", None, None).await.expect("is made");
+    let acting = case.there(&x, 0).expect("is good");
+    // What it makes is made by the grant too, for whomever.
+    let (row, y) = case.token(&acting, "y", None, None).await.expect("is made");
+    let (_, third) = case
+        .token(&acting, "bob-2", Some("bob"), None)
+        .await
+        .expect("is made");
+    let acting = case.there(&y, 0).expect("is good");
+    let deny = ProviderAccess::DeniedSince(NOW);
+    for access in [deny, ProviderAccess::Allowed] {
+        let refused = set_access(host, &acting, access, NOW).await;
+        assert!(
+            matches!(refused, Err(AccessError::ByInvitation(_))),
+            "{refused:?}"
+        );
+    }
+    set_access(host, &bob, deny, NOW).await.expect("is changed");
+    for token in [&x, &y, &third] {
+        assert!(is_over(case.there(token, 0)));
+    }
+    set_access(host, &bob, ProviderAccess::Allowed, NOW)
+        .await
+        .expect("is changed");
+    case.there(&y, 0).expect("is good again");
+    revoke_grant(host, &case.test.admin, &grant, NOW)
+        .await
+        .expect("is revoked");
+    for token in [&x, &y, &third] {
+        assert!(is_over(case.there(token, 0)));
+    }
+    // Nor does what was begun with it go on.
+    let later =
+        |conn: &Connection| on_behalf_of(conn, &host.roles, case.acme.id, row.id, "test", NOW);
+    assert!(is_over(host.store.read(later)));
+}
+
+#[tokio::test]
+async fn whoever_is_invited_to_be_the_first_administrator_makes_a_token_that_lasts_once() {
+    use crate::operators::CreateTokenError;
+    let case = Case::new().await;
+    let host = &case.test.host;
+    let end = End::After(Span::seconds(3600));
+    case.grant("admin", "owner", end).await.expect("is granted");
+    let admin = case.there(&case.test.token, 0).expect("is let in");
+    let mut invited = Vec::new();
+    for name in ["boss", "carol"] {
+        let owner = vec!["owner".to_owned()];
+        let made = operators::add(host, &admin, name.to_owned(), owner, NOW).await;
+        made.expect("is made");
+        let token = format!("{name}-1");
+        let made = case.token(&admin, &token, Some(name), Some(3600)).await;
+        let (_, token) = made.expect("is made");
+        invited.push((case.there(&token, 0).expect("is good"), token));
+    }
+    let [(boss, boss_1), (carol, _)] = &invited[..] else {
+        panic!("two were invited");
+    };
+    let outlives = |made: Result<_, CreateTokenError>| {
+        assert!(matches!(made, Err(CreateTokenError::Outlives(_))));
+    };
+    // Not for somebody else, and not for one who is no more than a token.
+    outlives(case.token(boss, "carol-2", Some("carol"), None).await);
+    outlives(case.token(boss, "x", None, None).await);
+    let made = case.token(&admin, "x", None, Some(3600)).await;
+    let x = case.there(&made.expect("is made").1, 0).expect("is good");
+    outlives(case.token(&x, "x-2", Some("x"), None).await);
+    // By the same name too: the other is no good any more.
+    let made = case.token(boss, "boss-1", Some("boss"), None).await;
+    let (row, lasting) = made.expect("is made");
+    assert_eq!((row.made_by_grant, row.expires), (None, None));
+    let got = case.there(boss_1, 0);
+    assert!(
+        matches!(got, Err(AuthenticationError::Revoked { .. })),
+        "{got:?}"
+    );
+    // All others are let in by the first.
+    outlives(case.token(carol, "carol-2", Some("carol"), None).await);
+    let boss = case.there(&lasting, 2 * HOUR).expect("lasts");
+    let made = case.token(&boss, "carol-2", Some("carol"), None).await;
+    assert_eq!(made.expect("is made").0.made_by_grant, None);
+    for access in [ProviderAccess::DeniedSince(NOW), ProviderAccess::Allowed] {
+        let changed = set_access(host, &boss, access, NOW).await;
+        changed.expect("is theirs to say");
+    }
+    let events = case.events(&case.acme);
+    let taken_up = events.iter().filter(|entry| {
+        entry
+            .details
+            .get("invitation")
+            .is_some_and(|id| !id.is_null())
+    });
+    assert_eq!(taken_up.count(), 1);
+}
+
+#[tokio::test]
+async fn a_token_for_machines_that_a_grant_made_brings_none_in_while_the_provider_is_kept_out() {
+    let case = Case::new().await;
+    let host = &case.test.host;
+    let grant = case.grant("admin", "owner", End::Never).await;
+    let grant = grant.expect("is granted").to_string();
+    let admin = case.there(&case.test.token, 0).expect("is let in");
+    let bob = case.bob().await;
+    let (_, x) = case.token(&admin, "x", None, None).await.expect("is made");
+    let x = case.there(&x, 0).expect("is good");
+    let make = async |actor: &Actor| {
+        let terms = Terms {
+            uses: Some(3),
+            ..Terms::default()
+        };
+        let made = fleet::create_token(&host.store, actor, terms, NOW).await;
+        made.expect("is made")
+    };
+    let (by_admin, by_x, by_bob) = (make(&admin).await, make(&x).await, make(&bob).await);
+    case.joins(&by_admin).await.expect("joins");
+    case.joins(&by_x).await.expect("joins");
+    // Also where nobody has revoked them.
+    let acme = case.acme.id;
+    let access =
+        move |access| move |conn: &Connection| store::tenants::set_access(conn, acme, access);
+    let deny = ProviderAccess::DeniedSince(NOW);
+    host.store.write(access(deny)).await.expect("writes");
+    for token in [&by_admin, &by_x] {
+        let refused = case.joins(token).await;
+        assert!(
+            matches!(refused, Err(fleet::EnrollError::Revoked(_))),
+            "{refused:?}"
+        );
+    }
+    case.joins(&by_bob).await.expect("joins");
+    let allowed = access(ProviderAccess::Allowed);
+    host.store.write(allowed).await.expect("writes");
+    case.joins(&by_x).await.expect("joins");
+    // Whoever denies does, for good; and so does whoever revokes the grant.
+    for access in [deny, ProviderAccess::Allowed] {
+        set_access(host, &bob, access, NOW)
+            .await
+            .expect("is changed");
+    }
+    let again = make(&x).await;
+    case.joins(&again).await.expect("joins");
+    revoke_grant(host, &case.test.admin, &grant, NOW)
+        .await
+        .expect("is revoked");
+    for token in [&by_admin, &by_x, &again] {
+        let find = |conn: &Connection| store::enroll_tokens::find(conn, token.id);
+        let row = host.store.read(find).expect("reads").expect("is there");
+        assert_eq!(row.revoked, Some(NOW));
+    }
+    case.joins(&by_bob).await.expect("joins");
+}
+
+#[tokio::test]
+async fn nobody_approves_by_a_grant_what_they_submitted_by_a_token_that_it_made() {
+    use crate::jobs::{self, ApproveError};
+    let case = Case::new().await;
+    let host = &case.test.host;
+    case.test.with_roles("kim", &["viewer"]).await;
+    for operator in ["admin", "kim"] {
+        let granted = case.grant(operator, "owner", End::Never).await;
+        granted.expect("is granted");
+    }
+    let admin = case.there(&case.test.token, 0).expect("is let in");
+    let bob = case.bob().await;
+    let (x, y) = (
+        case.token(&admin, "x", None, None)
+            .await
+            .expect("is made")
+            .1,
+        case.token(&admin, "y", None, None)
+            .await
+            .expect("is made")
+            .1,
+    );
+    let (x, y) = (
+        case.there(&x, 0).expect("is good"),
+        case.there(&y, 0).expect("is good"),
+    );
+    let acme = case.acme.id;
+    let machine = sluice_protocol::ids::MachineId::generate();
+    let insert =
+        move |conn: &Connection| store::machines::insert(conn, acme, machine, "web-1", &[], NOW);
+    host.store.write(insert).await.expect("enrolls");
+    let job = jobs::submit(host, &x, crate::testing::request("web-1"), None, NOW).await;
+    let job = job.expect("is accepted").to_string();
+    for (actor, is_one) in [(&admin, true), (&y, true), (&bob, false)] {
+        let request = sluice_api_types::job::ApproveJob::default();
+        let got = jobs::approve(host, actor, &job, request, NOW).await;
+        // Nothing of it was blocked, so the others fail at that.
+        assert_eq!(
+            matches!(got, Err(ApproveError::Made { .. })),
+            is_one,
+            "{got:?}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn who_made_a_token_is_known_across_tenants() {
     let case = Case::new().await;
@@ -244,8 +503,12 @@ async fn who_made_a_token_is_known_across_tenants() {
     assert_eq!(row.tenant, case.acme.id);
     let look = |conn: &Connection| tokens::makers(conn, case.acme.id, row.id);
     let makers = host.store.read(look).expect("reads");
-    let found: Vec<_> = makers.iter().map(|maker| maker.operator).collect();
-    assert_eq!(found, [case.test.admin.operator]);
+    let found: Vec<_> = makers
+        .iter()
+        .map(|maker| (maker.operator, maker.name.as_str()))
+        .collect();
+    // As on the record of acme, which may have an `admin` of its own.
+    assert_eq!(found, [(case.test.admin.operator, "provider/admin")]);
 }
 
 #[tokio::test]
@@ -328,11 +591,11 @@ async fn grants_end_with_their_operator_and_are_not_for_the_next_of_that_name() 
     );
     let (_, next) = case.test.with_roles("tim", &["viewer"]).await;
     assert!(is_no_tenant(case.there(&next, 0)));
-    let events = case.events(&case.acme);
-    assert_eq!(
-        events.last().map(|entry| entry.event.as_str()),
-        Some("grant_revoked")
-    );
+    for tenant in [&case.acme, &case.test.tenant] {
+        let events = case.events(tenant);
+        let revoked = events.iter().filter(|entry| entry.event == "grant_revoked");
+        assert_eq!(revoked.count(), 1, "{}", tenant.name);
+    }
 }
 
 #[tokio::test]
@@ -509,6 +772,19 @@ async fn what_the_provider_redacts_or_archives_is_gone_for_its_customers() {
     };
     let text = |conn: &Connection| store::scripts::text(conn, case.acme.id, &copy);
     assert_eq!(host.store.read(text).expect("reads"), None);
+    assert_eq!(case.chosen(&case.acme, None).expect("may run"), 2);
+    // Not what a customer redacts: of the same bytes its own goes, and what is offered stays.
+    let bob = case.bob().await;
+    let new = serde_json::json!({"name": "own", "script": ""});
+    let mut new: sluice_api_types::script::AddScript =
+        serde_json::from_value(new).expect("is a request");
+    new.script = b"#!/bin/sh\necho 2\n".to_vec().into();
+    let added = crate::library::add(host, &bob, new, NOW).await;
+    added.expect("is added");
+    let redacted = crate::library::redact(host, &bob, "own", 1, NOW).await;
+    let names = redacted.expect("is redacted").redacted;
+    let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["own@1"]);
     assert_eq!(case.chosen(&case.acme, None).expect("may run"), 2);
     let archived = crate::library::archive(host, admin, "fix", NOW).await;
     archived.expect("is archived");

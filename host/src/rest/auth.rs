@@ -64,6 +64,7 @@ impl FromRequestParts<SharedHost> for Operator {
             Err(error) => {
                 let tenant = match &error {
                     AuthenticationError::Expired { tenant, .. }
+                    | AuthenticationError::GrantOver { tenant, .. }
                     | AuthenticationError::Revoked { tenant, .. } => {
                         host.store.read(|conn| tenants::find(conn, *tenant))?
                     }

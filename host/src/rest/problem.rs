@@ -318,7 +318,7 @@ impl From<AccessError> for Refusal {
             AccessError::Provider(_) => {
                 Self::new(StatusCode::CONFLICT, "tenant-is-the-providers", detail)
             }
-            AccessError::ByGrant(_) => Self::new(
+            AccessError::ByGrant(_) | AccessError::ByInvitation(_) => Self::new(
                 StatusCode::FORBIDDEN,
                 "not-the-tenants-administrator",
                 detail,

@@ -3,10 +3,13 @@
 use sluice_database::rusqlite::{Connection, Row, params};
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::{TenantId, TokenId};
+use uuid::Uuid;
 
 use super::StoreError;
 use super::bindings::TagPair;
-use super::row::{all, bytes, change, first, from_json, parsed, time, time_or_null, to_json, word};
+use super::row::{
+    all, bytes, change, first, from_json, parsed, parsed_or_null, time, time_or_null, to_json, word,
+};
 use crate::clock::UnixMillis;
 use crate::fleet::{AddressRange, Approval, InvalidRange};
 
@@ -37,6 +40,8 @@ pub struct EnrollTokenRow {
     pub expires: UnixMillis,
     /// The operator who made it.
     pub created_by: String,
+    /// The grant by which it was made, itself or the operator's token: it is good as long as that is.
+    pub made_by_grant: Option<Uuid>,
 }
 
 /// Stores a token.
@@ -49,8 +54,8 @@ pub fn insert(conn: &Connection, token: &EnrollTokenRow) -> Result<(), StoreErro
     change(
         conn,
         "INSERT INTO enroll_tokens (id, tenant, secret_sha256, uses, uses_left, expires, tags, addresses, approval, created,
-                                    created_by)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                                    created_by, made_by_grant)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             token.id.to_string(),
             token.tenant.to_string(),
@@ -63,6 +68,7 @@ pub fn insert(conn: &Connection, token: &EnrollTokenRow) -> Result<(), StoreErro
             token.approval.as_str(),
             token.created.0,
             &token.created_by,
+            token.made_by_grant.map(|id| id.to_string()),
         ],
     )?;
     Ok(())
@@ -136,6 +142,25 @@ pub fn revoke_all_of(
     )
 }
 
+/// Revokes all tokens of a tenant that were made by a grant, this one or any, and that are not revoked yet.
+///
+/// # Errors
+///
+/// Where the database cannot be written.
+pub fn revoke_all_by_grant(
+    conn: &Connection,
+    tenant: TenantId,
+    grant: Option<Uuid>,
+    now: UnixMillis,
+) -> Result<usize, StoreError> {
+    change(
+        conn,
+        "UPDATE enroll_tokens SET revoked = ?1 WHERE tenant = ?2 AND revoked IS NULL AND made_by_grant IS NOT NULL
+             AND (?3 IS NULL OR made_by_grant = ?3)",
+        params![now.0, tenant.to_string(), grant.map(|id| id.to_string())],
+    )
+}
+
 fn read(row: &Row<'_>) -> Result<EnrollTokenRow, StoreError> {
     let secret = <[u8; 32]>::try_from(bytes(row, "secret_sha256")?)
         .map_err(|_| StoreError::Corrupt("secret_sha256 is no digest".to_owned()))?;
@@ -154,6 +179,7 @@ fn read(row: &Row<'_>) -> Result<EnrollTokenRow, StoreError> {
         approval: word(row, "approval", Approval::from_word)?,
         created: time(row, "created")?,
         created_by: row.get("created_by")?,
+        made_by_grant: parsed_or_null(row, "made_by_grant")?,
         revoked: time_or_null(row, "revoked")?,
     })
 }

@@ -93,6 +93,20 @@ pub fn good(
     )
 }
 
+/// Whether a grant gets anybody in now: it is in force, and the tenant lets the provider in.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub fn lets_in(conn: &Connection, id: Uuid, now: UnixMillis) -> Result<bool, StoreError> {
+    exists(
+        conn,
+        "SELECT 1 FROM grants g JOIN tenants t ON t.id = g.tenant
+         WHERE g.id = ? AND g.revoked IS NULL AND (g.expires IS NULL OR g.expires > ?) AND t.provider_denied IS NULL",
+        params![id.to_string(), now.0],
+    )
+}
+
 /// The grants in a tenant, or in all, the oldest first.
 ///
 /// # Errors

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::StoreError;
 use super::row::{
-    all, change, exists, first, from_json, parsed, parsed_or_null, time, time_or_null, to_json,
+    all, change, first, from_json, parsed, parsed_or_null, time, time_or_null, to_json,
 };
 use crate::clock::UnixMillis;
 use crate::operators::{Grants, Permission, Permissions};
@@ -35,6 +35,9 @@ pub struct TokenRow {
     pub revoked: Option<UnixMillis>,
     /// The token that made it; none for a host's first.
     pub created_by: Option<Uuid>,
+    /// The grant by which it was made, itself or the token that made it: it is good as long as that is. None for what the
+    /// tenant's own operators made by tokens of their own.
+    pub made_by_grant: Option<Uuid>,
 }
 
 /// Who made a token, or one that made it.
@@ -58,8 +61,8 @@ pub fn insert(conn: &Connection, token: &TokenRow, secret: Digest) -> Result<boo
     Ok(change(
         conn,
         "INSERT INTO tokens (id, tenant, operator, name, secret_sha256, only_permissions, only_roles, created, expires,
-                             created_by)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                             created_by, made_by_grant)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
          ON CONFLICT (tenant, name) WHERE revoked IS NULL DO NOTHING",
         params![
             token.id.to_string(),
@@ -72,6 +75,7 @@ pub fn insert(conn: &Connection, token: &TokenRow, secret: Digest) -> Result<boo
             token.created.0,
             token.expires.map(|at| at.0),
             token.created_by.map(|id| id.to_string()),
+            token.made_by_grant.map(|id| id.to_string()),
         ],
     )? == 1)
 }
@@ -123,27 +127,30 @@ pub fn find_here_or_provider(
     )
 }
 
-/// Whether a token is good now.
+/// The operator of the provider who stands behind a token by which somebody acts in a tenant: whose it is, or by whose grant
+/// it was made. None for a token of the tenant's own.
 ///
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub fn is_good(
+pub fn provider_behind(
     conn: &Connection,
     tenant: TenantId,
     id: Uuid,
-    now: UnixMillis,
-) -> Result<bool, StoreError> {
-    exists(
+) -> Result<Option<Uuid>, StoreError> {
+    let behind = first(
         conn,
-        "SELECT 1 FROM tokens WHERE tenant = ? AND id = ? AND revoked IS NULL
-             AND (expires IS NULL OR expires > ?)",
-        params![tenant.to_string(), id.to_string(), now.0],
-    )
+        "SELECT CASE WHEN n.provider = 1 THEN t.operator ELSE g.operator END AS operator
+         FROM tokens t JOIN tenants n ON n.id = t.tenant LEFT JOIN grants g ON g.id = t.made_by_grant
+         WHERE t.id = ?2 AND (t.tenant = ?1 OR n.provider = 1)",
+        params![tenant.to_string(), id.to_string()],
+        |row| parsed_or_null(row, "operator"),
+    )?;
+    Ok(behind.flatten())
 }
 
 /// Who made a token by which somebody acts in a tenant, who made theirs, and so on, whether those are good or not. A token is
-/// made by another of its tenant, or by one of the provider's.
+/// made by another of its tenant, or by one of the provider's, which is called there as on the tenant's record.
 ///
 /// # Errors
 ///
@@ -157,7 +164,9 @@ pub fn makers(conn: &Connection, tenant: TenantId, id: Uuid) -> Result<Vec<Maker
              SELECT created_by FROM tokens WHERE tenant IN here AND id = ?2
              UNION SELECT t.created_by FROM tokens t JOIN maker m ON t.id = m.id WHERE t.tenant IN here
          )
-         SELECT t.id AS id, o.id AS operator, o.name AS name FROM tokens t JOIN maker m ON t.id = m.id
+         SELECT t.id AS id, o.id AS operator,
+             CASE WHEN t.tenant = ?1 THEN o.name ELSE 'provider/' || o.name END AS name
+             FROM tokens t JOIN maker m ON t.id = m.id
              JOIN operators o ON o.id = t.operator
          WHERE t.tenant IN here",
         params![tenant.to_string(), id.to_string()],
@@ -246,6 +255,7 @@ fn read(row: &Row<'_>) -> Result<TokenRow, StoreError> {
         expires: time_or_null(row, "expires")?,
         revoked: time_or_null(row, "revoked")?,
         created_by: parsed_or_null(row, "created_by")?,
+        made_by_grant: parsed_or_null(row, "made_by_grant")?,
     })
 }
 

@@ -61,9 +61,9 @@ pub enum ApproveError {
         "{0} submitted this job, and nobody approves their own; nothing was approved, another operator with ApproveJobs has to"
     )]
     Own(String),
-    /// By a token that the submitter has made.
+    /// By a token that the submitter has made, or that comes by a grant from the same operator of the provider.
     #[error(
-        "the token of {approver} comes from {submitter}, who submitted this job, and nobody approves their own; nothing was approved, an operator whose token somebody else made has to"
+        "the token of {approver} comes from {submitter}, who submitted this job, or both from one grant, and nobody approves their own; nothing was approved, an operator whose token somebody else made has to"
     )]
     Made {
         /// Who wanted to approve.

@@ -10,7 +10,7 @@ use super::*;
 use crate::approvals;
 use crate::fleet::Inbox;
 use crate::jobs::{self, Machine};
-use crate::operators::{Grants, create};
+use crate::operators::{Grants, MadeBy, create};
 use crate::store::{approval_policies, tenants};
 use crate::testing::{NOW, TestHost, request};
 
@@ -109,7 +109,11 @@ impl Case {
         let host = &self.test.host;
         let made = host.store.write(move |conn| {
             let grants = Grants::of_permissions(&[Permission::ApproveJobs]);
-            create(conn, tenant, name, grants, None, Some(token), NOW)
+            let made_by = MadeBy {
+                token: Some(token),
+                grant: None,
+            };
+            create(conn, tenant, name, grants, None, made_by, NOW)
         });
         let (row, _) = made.await.expect("makes a token");
         host.store

@@ -175,9 +175,13 @@ async fn nobody_approves_their_own_by_token_name_or_a_token_that_theirs_made() {
         .store
         .write(move |conn| {
             let all = || Grants::of_role(operators::OWNER);
-            let (child, _) = create(conn, tenant, "child", all(), None, Some(maker), NOW)?;
+            let by = |token| operators::MadeBy {
+                token: Some(token),
+                grant: None,
+            };
+            let (child, _) = create(conn, tenant, "child", all(), None, by(maker), NOW)?;
             let (grandchild, _) =
-                create(conn, tenant, "grandchild", all(), None, Some(child.id), NOW)?;
+                create(conn, tenant, "grandchild", all(), None, by(child.id), NOW)?;
             tokens::revoke(conn, tenant, child.id, NOW)?;
             Ok::<_, operators::CreateTokenError>([child.id, grandchild.id])
         })
