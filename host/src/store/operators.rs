@@ -211,7 +211,13 @@ mod tests {
                  ('{old}', '{tenant}', 'ann', x'01', '[\"Administer\"]', 1, 2),
                  ('{new}', '{tenant}', 'ann', x'02', '[\"ReadAudit\", \"RunStoredScripts\"]', 3, NULL);"
         ));
-        run(include_str!("../../migrations/0012_operators.sql"));
+        for after in [
+            include_str!("../../migrations/0012_operators.sql"),
+            include_str!("../../migrations/0018_tenants.sql"),
+            include_str!("../../migrations/0020_made_by_grants.sql"),
+        ] {
+            run(after);
+        }
         let operator = find_by_name(&conn, tenant, "ann")
             .expect("reads")
             .expect("is there");
