@@ -104,7 +104,7 @@ pub(crate) struct ChildError {
 pub(crate) struct Waiting {
     /// None once it was told, or has ended.
     child: Option<Child>,
-    plan: Option<OwnedFd>,
+    plan: OwnedFd,
 }
 
 /// A child between fork and exec.
@@ -155,7 +155,7 @@ impl Waiting {
                     stderr,
                     control,
                 }),
-                plan: Some(plan),
+                plan,
             }),
             ForkResult::Child => {
                 drop((control, plan, stdout, stderr));
@@ -200,18 +200,17 @@ impl Waiting {
         let mut bytes = Vec::new();
         ciborium::into_writer(plan, &mut bytes)
             .map_err(|error| ChildError::setup("write down what is to run", error))?;
-        let (Some(pipe), Some(child)) = (self.plan.take(), &self.child) else {
-            return Err(ChildError::died("before there was an operation"));
-        };
-        share_niceness(child.pid);
+        if let Some(child) = &self.child {
+            share_niceness(child.pid);
+        }
         let mut rest = &bytes[..];
         while !rest.is_empty() {
-            match nix::unistd::write(&pipe, rest) {
+            match nix::unistd::write(&self.plan, rest) {
                 Ok(written) => rest = &rest[written..],
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => {
                     let fds = [
-                        PollFd::new(pipe.as_fd(), PollFlags::POLLOUT),
+                        PollFd::new(self.plan.as_fd(), PollFlags::POLLOUT),
                         PollFd::new(signals.as_fd(), PollFlags::POLLIN),
                     ];
                     wait(fds, until, signals)?;
@@ -220,7 +219,7 @@ impl Waiting {
                 Err(_) => break,
             }
         }
-        drop(pipe);
+        // The end of the plan is that of the pipe, which goes with this.
         self.child
             .take()
             .ok_or_else(|| ChildError::died("before there was an operation"))

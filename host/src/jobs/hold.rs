@@ -22,7 +22,6 @@ use crate::audit::{Event, EventKind};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::operators::{self, Actor, AuthenticationError};
-use crate::rollouts::Batches;
 use crate::store::holds::{self, HoldApprovalRow, HoldRow, What};
 use crate::store::jobs::JobRow;
 use crate::store::operations::OperationRow;
@@ -109,17 +108,6 @@ impl Threshold {
     /// Whether nothing of the job may be delivered yet.
     pub(super) fn waits(&self) -> bool {
         self.hold.as_ref().is_some_and(|hold| !hold.is_approved())
-    }
-
-    /// The batches of a job: all at once where it has none and waits, since what is held is released by a rollout.
-    pub(super) fn batches(&self, batches: Option<Batches>, targets: u64) -> Option<Batches> {
-        batches.or_else(|| {
-            self.waits().then(|| Batches {
-                ends: vec![targets],
-                max_concurrency: None,
-                stop: None,
-            })
-        })
     }
 
     /// Stores what the job waits for beside it, in the transaction that stores that. Gives what is to be recorded.

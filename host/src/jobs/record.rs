@@ -250,15 +250,13 @@ pub(super) async fn job(
     gates_revision: u64,
     now: UnixMillis,
 ) -> Result<Recorded, SubmitError> {
-    let batches = threshold.batches(batches, targets.len() as u64);
     let ids: Vec<OperationId> = targets.iter().map(|_| OperationId::generate()).collect();
     let confided = confided(host, actor, &order, &targets, &ids).await?;
     let hold = hold(host, actor, &order, &targets, now).await?;
     let not_after = hold.not_after;
-    let batches = match batches {
-        None if hold.is_held => Some(Batches::of_all(targets.len() as u64)),
-        batches => batches,
-    };
+    // What is held is released by a rollout: of all at once, where nobody planned another.
+    let is_held = threshold.waits() || hold.is_held;
+    let batches = batches.or_else(|| is_held.then(|| Batches::of_all(targets.len() as u64)));
     let is_rollout = batches.is_some();
     let time = order.submission.limits.time.unwrap_or(Limits::TIME);
     let output = order.submission.limits.output.unwrap_or(Limits::OUTPUT);

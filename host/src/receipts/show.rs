@@ -1,7 +1,7 @@
 //! The receipts of an operation, with what anyone needs who does not believe this host.
 
 use sluice_protocol::ids::OperationId;
-use sluice_protocol::receipt::{Receipt, Subject, statement};
+use sluice_protocol::receipt::Receipt;
 
 use super::Verified;
 use crate::store::operations::{self, OperationRow};
@@ -31,10 +31,9 @@ pub fn show(
     tenant: &Tenant,
     id: OperationId,
 ) -> Result<Option<Shown>, StoreError> {
-    let Some(operation) = operations::find(conn, tenant.id, id)? else {
+    let Some((operation, reports)) = operations::find_reported(conn, tenant.id, id)? else {
         return Ok(None);
     };
-    let reports = operations::reports(conn, tenant.id, id)?;
     // What came ahead of its report cannot be shown before that is here.
     let row = receipts::find(conn, tenant.id, id)?.filter(|row| row.place != In::Ahead);
     let report = match row.as_ref().map(|row| row.place) {
@@ -43,17 +42,8 @@ pub fn show(
     };
     let receipts = report.map_or_else(Vec::new, |report| report.receipts);
     let signed = row.map(|row| {
-        let subject = Subject {
-            tenant: tenant.id,
-            machine: row.machine,
-            operation: id,
-        };
-        let inputs = row
-            .verified
-            .inputs
-            .as_deref()
-            .map(sluice_protocol::digest::Digest::of);
-        let statement = statement(subject, &receipts, inputs)
+        let statement = row
+            .statement(tenant.id, id, &receipts)
             .map_err(|error| StoreError::Corrupt(error.to_string()))?;
         Ok::<_, StoreError>((statement, row.verified))
     });

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::Refusal;
 use super::auth::{Operator, allow, own_tenant};
-use super::extract::{Answer, Body, Path, Query, limit, uninterrupted};
+use super::extract::{Answer, Body, Path, Query, limit, next, uninterrupted};
 use crate::approvals::{self, Policy, Rule, StandingError};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
@@ -85,9 +85,7 @@ pub(super) async fn list_policy_revisions(
         .store
         .scan(move |conn| approval_policies::list(conn, tenant, before, limit))
         .await?;
-    let next = (rows.len() == limit as usize)
-        .then(|| rows.last().map(|row| row.revision.to_string()))
-        .flatten();
+    let next = next(&rows, limit, |row| row.revision.to_string());
     let items = rows.into_iter().map(|row| policy(&actor, Some(row)));
     Ok(Answer(Page {
         items: items.collect(),

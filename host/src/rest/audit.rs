@@ -6,7 +6,7 @@ use sluice_api_types::page::{Page, PageQuery};
 
 use super::Refusal;
 use super::auth::{Operator, allow, own_tenant};
-use super::extract::{Answer, Query, limit};
+use super::extract::{Answer, Query, limit, next};
 use crate::host::SharedHost;
 use crate::operators::Permission;
 use crate::store::{Extent, audit};
@@ -34,8 +34,6 @@ pub(super) async fn list_audit(
             audit::list(conn, tenant.id, after, limit)
         })
         .await?;
-    let next = (items.len() == limit as usize)
-        .then(|| items.last().map(|entry| entry.seq.to_string()))
-        .flatten();
+    let next = next(&items, limit, |entry| entry.seq.to_string());
     Ok(Answer(Page { items, next }))
 }

@@ -128,6 +128,12 @@ pub(super) fn limit(asked: Option<u32>) -> Result<u32, Refusal> {
     }
 }
 
+/// Where the next page begins; none where this one is not full.
+pub(super) fn next<T>(page: &[T], limit: u32, place: impl FnOnce(&T) -> String) -> Option<String> {
+    let last = page.last().filter(|_| page.len() == limit as usize);
+    last.map(place)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

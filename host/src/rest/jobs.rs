@@ -15,7 +15,7 @@ use sluice_api_types::rollout::Rollout;
 use sluice_protocol::ids::JobId;
 
 use super::auth::{Operator, allow, own_tenant, record_denied};
-use super::extract::{Answer, Body, Path, Query, limit, uninterrupted};
+use super::extract::{Answer, Body, Path, Query, limit, next, uninterrupted};
 use super::{Refusal, events};
 use crate::clock::UnixMillis;
 use crate::folding;
@@ -121,9 +121,7 @@ pub(super) async fn list_jobs(
         .store
         .scan(move |conn| store::list(conn, tenant, before, limit))
         .await?;
-    let next = (rows.len() == limit as usize)
-        .then(|| rows.last().map(|row| row.id.to_string()))
-        .flatten();
+    let next = next(&rows, limit, |row| row.id.to_string());
     let items = rows
         .into_iter()
         .map(|row| JobSummary {

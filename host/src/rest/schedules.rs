@@ -7,7 +7,7 @@ use sluice_api_types::schedule::{AddSchedule, Schedule, ScheduleRun};
 
 use super::Refusal;
 use super::auth::{Operator, allow, own_tenant};
-use super::extract::{Answer, Body, Path, Query, limit, uninterrupted};
+use super::extract::{Answer, Body, Path, Query, limit, next, uninterrupted};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::operators::{Actor, Permission};
@@ -48,9 +48,7 @@ pub(super) async fn list_schedules(
                 .collect::<Result<Vec<_>, _>>()
         })
         .await?;
-    let next = (items.len() == limit as usize)
-        .then(|| items.last().map(|last| last.name.clone()))
-        .flatten();
+    let next = next(&items, limit, |last| last.name.clone());
     Ok(Answer(Page { items, next }))
 }
 

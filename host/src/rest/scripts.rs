@@ -9,7 +9,7 @@ use sluice_api_types::script::{AddScript, Redacted, Script, ScriptText, ScriptVe
 
 use super::Refusal;
 use super::auth::{Operator, allow, own_tenant};
-use super::extract::{Answer, Body, Path, Query, limit, uninterrupted};
+use super::extract::{Answer, Body, Path, Query, limit, next, uninterrupted};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::library::{self, ScriptName, VersionId};
@@ -131,9 +131,7 @@ pub(super) async fn list_versions(
     if rows.is_empty() && after == 0 {
         return Err(none(&script));
     }
-    let next = (rows.len() == limit as usize)
-        .then(|| rows.last().map(|row| row.id.version.to_string()))
-        .flatten();
+    let next = next(&rows, limit, |row| row.id.version.to_string());
     let items = rows
         .into_iter()
         .map(|row| shown_version(&actor, row))

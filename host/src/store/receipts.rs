@@ -1,6 +1,7 @@
 //! What machines signed of their receipts, and the settings that gates were asked with.
 
 use sluice_database::rusqlite::{Connection, params};
+use sluice_protocol::codec::EncodeError;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::gates::Setting;
 use sluice_protocol::ids::{MachineId, OperationId, TenantId};
@@ -53,20 +54,35 @@ pub struct SignedRow {
 }
 
 impl SignedRow {
-    /// Whether it is these receipts that were signed.
-    #[must_use]
-    pub fn is_of(&self, tenant: TenantId, operation: OperationId, receipts: &[Receipt]) -> bool {
+    /// What the machine signed, where these are the receipts.
+    ///
+    /// # Errors
+    ///
+    /// As [`statement`].
+    pub fn statement(
+        &self,
+        tenant: TenantId,
+        operation: OperationId,
+        receipts: &[Receipt],
+    ) -> Result<Vec<u8>, EncodeError> {
         let subject = Subject {
             tenant,
             machine: self.machine,
             operation,
         };
+        let inputs = self.verified.inputs.as_deref().map(Digest::of);
+        statement(subject, receipts, inputs)
+    }
+
+    /// Whether it is these receipts that were signed.
+    #[must_use]
+    pub fn is_of(&self, tenant: TenantId, operation: OperationId, receipts: &[Receipt]) -> bool {
         let Verified {
             signature,
             certificate,
-            inputs,
+            ..
         } = &self.verified;
-        statement(subject, receipts, inputs.as_deref().map(Digest::of))
+        self.statement(tenant, operation, receipts)
             .is_ok_and(|statement| is_signed(certificate, &statement, signature))
     }
 }

@@ -1,7 +1,7 @@
 //! Which windows an operation is held to: those that its job asked for, and those outside of which nothing starts on its
 //! machine.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use sluice_protocol::ids::{JobId, MachineId, TenantId};
@@ -50,6 +50,11 @@ impl Concerning {
             asked: asked.iter().map(window).collect::<Result<_, _>>()?,
             required: required.collect::<Result<_, StoreError>>()?,
         })
+    }
+
+    /// Whether none can be about any machine of the job.
+    const fn is_empty(&self) -> bool {
+        self.asked.is_empty() && self.required.is_empty()
     }
 
     /// Which of those that are required are about a machine.
@@ -125,7 +130,7 @@ impl Look {
     /// Whether no window can be about any machine of the job.
     #[must_use]
     pub fn is_free(&self) -> bool {
-        self.concerning.asked.is_empty() && self.concerning.required.is_empty()
+        self.concerning.is_empty()
     }
 
     /// Whether an operation of the job may start on a machine.
@@ -242,18 +247,17 @@ impl Hold {
             return Ok(hold);
         }
         let concerning = Concerning::read(conn, tenant, &rows)?;
-        if concerning.asked.is_empty() && concerning.required.is_empty() {
+        if concerning.is_empty() {
             return Ok(hold);
         }
-        let mut known: HashMap<Vec<bool>, ()> = HashMap::new();
+        let mut known = HashSet::new();
         for machine in machines {
             let about = concerning.about(conn, *machine)?;
             hold.is_held |= about.contains(&true);
-            if known.contains_key(&about) {
-                continue;
+            if !known.contains(&about) {
+                hold.wait_for(&concerning.bounds(&about), expires, now)?;
+                known.insert(about);
             }
-            hold.wait_for(&concerning.bounds(&about), expires, now)?;
-            known.insert(about, ());
         }
         Ok(hold)
     }
