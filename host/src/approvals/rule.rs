@@ -256,8 +256,7 @@ pub(super) fn tags(words: &[String]) -> Result<Vec<TagPair>, PolicyError> {
 
 /// Tags as they are written.
 pub(super) fn words(tags: &[TagPair]) -> Vec<String> {
-    let word = |tag: &TagPair| format!("{}={}", tag.key, tag.value);
-    tags.iter().map(word).collect()
+    tags.iter().map(ToString::to_string).collect()
 }
 
 const fn word(severity: Severity) -> &'static str {

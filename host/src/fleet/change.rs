@@ -259,9 +259,7 @@ pub fn identity(
 }
 
 pub(super) fn words(tags: &[TagPair]) -> Vec<String> {
-    tags.iter()
-        .map(|tag| format!("{}={}", tag.key, tag.value))
-        .collect()
+    tags.iter().map(ToString::to_string).collect()
 }
 
 /// A machine was not changed.

@@ -285,11 +285,7 @@ fn may_weaken(actor: &Actor, what: Option<&'static str>) -> Result<(), BindError
 }
 
 fn event(kind: EventKind, actor: &Actor, binding: &BindingRow) -> Event {
-    let tags: Vec<String> = binding
-        .tags
-        .iter()
-        .map(|tag| format!("{}={}", tag.key, tag.value))
-        .collect();
+    let tags: Vec<String> = binding.tags.iter().map(ToString::to_string).collect();
     let languages: Vec<_> = binding.languages.iter().map(|one| one.as_str()).collect();
     Event::by(kind, actor)
         .detail("binding", binding.id.to_string())

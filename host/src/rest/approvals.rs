@@ -218,11 +218,7 @@ fn standing(
         script: what.script.map(Into::into),
         run_as: what.run_as,
         parameters: what.parameters,
-        tags: what
-            .tags
-            .iter()
-            .map(|tag| format!("{}={}", tag.key, tag.value))
-            .collect(),
+        tags: what.tags.iter().map(ToString::to_string).collect(),
         targets: what.targets,
         approvers: approvers.into_iter().map(|one| one.name).collect(),
         created_at: row.created.to_string(),

@@ -60,6 +60,12 @@ pub struct TagPair {
     pub value: String,
 }
 
+impl std::fmt::Display for TagPair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}={}", self.key, self.value)
+    }
+}
+
 /// What has become of a revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RevisionState {

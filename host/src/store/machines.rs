@@ -174,10 +174,7 @@ pub fn list(
 /// Where the database cannot be read.
 pub fn words_of_tags(conn: &Connection, machine: MachineId) -> Result<Vec<String>, StoreError> {
     let tags = tags(conn, machine)?;
-    Ok(tags
-        .iter()
-        .map(|tag| format!("{}={}", tag.key, tag.value))
-        .collect())
+    Ok(tags.iter().map(ToString::to_string).collect())
 }
 
 /// Every machine that is not revoked, waits for no approval and has all of `tags`, by name.

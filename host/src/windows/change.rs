@@ -137,7 +137,7 @@ fn about(row: &WindowRow, event: Event) -> Event {
     match &row.scope {
         Scope::Asked => event,
         Scope::Tagged(tags) => {
-            let words = tags.iter().map(|tag| format!("{}={}", tag.key, tag.value));
+            let words = tags.iter().map(ToString::to_string);
             event.detail("tags", words.collect::<Vec<_>>())
         }
         Scope::Every => event.detail("all", true),
