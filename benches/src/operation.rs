@@ -70,7 +70,7 @@ pub(crate) fn start() -> Result<Option<(Fleet, tokio::runtime::Runtime, reqwest:
     Ok(Some((fleet, runtime, client)))
 }
 
-fn client(fleet: &Fleet) -> Result<reqwest::Client> {
+pub(crate) fn client(fleet: &Fleet) -> Result<reqwest::Client> {
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     // One provider for the whole process; a second call would say that it is there.
     let _ = provider.install_default();

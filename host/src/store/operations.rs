@@ -94,8 +94,8 @@ pub fn insert(conn: &Connection, operation: &OperationRow) -> Result<(), StoreEr
     change(
         conn,
         "INSERT INTO operations (id, tenant, job, machine, machine_name, position, state, ended,
-                                 bundle_sha256, silence_after, output_limit, batch)
-         VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?)",
+                                 bundle_sha256, silence_after, output_limit, batch, start_by)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8, ?9, ?10, ?11, (SELECT not_after FROM jobs WHERE id = ?3))",
         params![
             operation.id.to_string(),
             operation.tenant.to_string(),
@@ -309,23 +309,24 @@ pub fn overdue(
     now: UnixMillis,
     limit: u32,
 ) -> Result<Vec<OperationRow>, StoreError> {
-    // This is asked every second. The order is that of the index of what is open: in any other, SQLite would walk
-    // through everything that has ever run.
-    all(
-        conn,
-        operations!(
-            "WHERE ended = 0 AND CASE
-                 WHEN state = 'held' AND EXISTS (SELECT 1 FROM holds WHERE holds.job = operations.job
-                     AND holds.state = 'waiting' AND holds.until < ?1) THEN 1
-                 WHEN state IN ('held', 'queued')
-                 THEN (SELECT not_after FROM jobs WHERE jobs.id = operations.job) < ?1
-                 ELSE silence_after < ?1 END
-             ORDER BY silence_after LIMIT ?2"
-        ),
-        params![now.0, limit],
-        read,
-    )
+    // This is asked every second, while hundreds of thousands may be open: each of these goes by an index of its own.
+    let mut overdue = Vec::new();
+    for what in [UNSENT_TOO_LONG, UNAPPROVED_TOO_LONG, SILENT_TOO_LONG] {
+        if overdue.is_empty() {
+            overdue = all(conn, what, params![now.0, limit], read)?;
+        }
+    }
+    Ok(overdue)
 }
+
+const UNSENT_TOO_LONG: &str =
+    operations!("WHERE state IN ('held', 'queued') AND start_by < ?1 ORDER BY start_by LIMIT ?2");
+const UNAPPROVED_TOO_LONG: &str = operations!(
+    "WHERE state = 'held' AND job IN (SELECT job FROM holds WHERE state = 'waiting' AND until < ?1) LIMIT ?2"
+);
+const SILENT_TOO_LONG: &str = operations!(
+    "WHERE ended = 0 AND state NOT IN ('held', 'queued') AND silence_after < ?1 ORDER BY silence_after LIMIT ?2"
+);
 
 /// Takes the step from `queued` to `delivered`: from here on the machine alone ends it. Says no where it had been taken,
 /// or the operation had ended.
@@ -640,4 +641,33 @@ fn read(row: &Row<'_>) -> Result<OperationRow, StoreError> {
         cancel_by: row.get("cancel_by")?,
         batch: unsigned_or_null(row, "batch")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_overdue_is_found_without_a_walk_through_what_is_open() {
+        let (_dir, store) = crate::store::tests_support::temporary();
+        for (what, index) in [
+            (UNSENT_TOO_LONG, "operations_unsent (start_by<?)"),
+            (UNAPPROVED_TOO_LONG, "operations_held (job=?)"),
+            (SILENT_TOO_LONG, "operations_sent (silence_after<?)"),
+        ] {
+            let plan = store
+                .read(|conn| {
+                    all(
+                        conn,
+                        &format!("EXPLAIN QUERY PLAN {what}"),
+                        params![0, 1],
+                        |row| Ok(row.get::<_, String>("detail")?),
+                    )
+                })
+                .expect("reads");
+            let walks = plan.iter().any(|step| step.starts_with("SCAN"));
+            let by_index = plan.iter().any(|step| step.ends_with(index));
+            assert!(!walks && by_index, "{what}: {plan:#?}");
+        }
+    }
 }

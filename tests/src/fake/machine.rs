@@ -41,27 +41,10 @@ impl FakeMachine {
     #[must_use]
     pub fn enroll(token: &str, name: &str) -> Self {
         let token: Token = token.trim().parse().expect("is a token");
-        let key = MachineKey::generate().expect("makes a key");
-        let request = Request::Enroll(Box::new(Enroll {
-            token: token.id,
-            secret: token.secret.clone(),
-            request: key.request().expect("makes a request"),
-            name: name.to_owned(),
-            facts: Vec::new(),
-        }));
         let runtime = Runtime::new().expect("a run time");
-        let enrollment = runtime
-            .block_on(enroll(&token, &request))
-            .expect("is let in");
-        let chain: Vec<Vec<u8>> = enrollment
-            .enrolled
-            .chain
-            .iter()
-            .map(|der| der.to_vec())
-            .collect();
-        let identity = AgentIdentity::new(key, &chain, &enrollment.root, SystemTime::now());
+        let identity = runtime.block_on(enrolled(&token, name));
         Self {
-            identity: identity.expect("fits together"),
+            identity,
             host: token.addresses[0].parse().expect("is an address"),
             runtime,
         }
@@ -94,31 +77,53 @@ impl FakeMachine {
     }
 }
 
+/// Who a machine is that has enrolled under this name, as a real one does.
+pub(super) async fn enrolled(token: &Token, name: &str) -> AgentIdentity {
+    let key = MachineKey::generate().expect("makes a key");
+    let request = Request::Enroll(Box::new(Enroll {
+        token: token.id,
+        secret: token.secret.clone(),
+        request: key.request().expect("makes a request"),
+        name: name.to_owned(),
+        facts: Vec::new(),
+    }));
+    let enrollment = enroll(token, &request).await.expect("is let in");
+    let chain: Vec<Vec<u8>> = enrollment
+        .enrolled
+        .chain
+        .iter()
+        .map(|der| der.to_vec())
+        .collect();
+    AgentIdentity::new(key, &chain, &enrollment.root, SystemTime::now()).expect("fits together")
+}
+
+/// What a machine says first: `Hello`, and that its ledger is empty.
+pub(super) fn greeting(open: &[OperationId]) -> Vec<u8> {
+    let hello = FromAgent::Hello(Box::new(Hello {
+        versions: vec![sluice_protocol::VERSION],
+        software: "fake".to_owned(),
+        facts: Vec::new(),
+        open: open.to_vec(),
+        hardware: Hardware::default(),
+        sealing_key: Vec::new(),
+    }));
+    // An empty ledger, of which the host can have acknowledged nothing but that.
+    let head = LedgerMark {
+        seq: 0,
+        hash: Digest::from_bytes([0; 32]),
+    };
+    let history = FromAgent::History(History {
+        at_acknowledged: Some(head.hash),
+        head,
+    });
+    stream(StreamKind::Control, &[frame(&hello), frame(&history)])
+}
+
 impl FakeConnection<'_> {
     /// Opens the control stream and says `Hello` on it, and these bytes after it. Where there are none, waits until the host
     /// has begun to answer or has closed the connection.
     pub fn greet(&self, open: &[OperationId], then: &[u8]) {
-        let hello = FromAgent::Hello(Box::new(Hello {
-            versions: vec![sluice_protocol::VERSION],
-            software: "fake".to_owned(),
-            facts: Vec::new(),
-            open: open.to_vec(),
-            hardware: Hardware::default(),
-            sealing_key: Vec::new(),
-        }));
-        // An empty ledger, of which the host can have acknowledged nothing but that.
-        let head = LedgerMark {
-            seq: 0,
-            hash: Digest::from_bytes([0; 32]),
-        };
-        let history = FromAgent::History(History {
-            at_acknowledged: Some(head.hash),
-            head,
-        });
-        let bytes = stream(
-            StreamKind::Control,
-            &[frame(&hello), frame(&history), then.to_vec()],
-        );
+        let bytes = [greeting(open), then.to_vec()].concat();
         let (connection, waits) = (self.connection.clone(), then.is_empty());
         self.machine.runtime.block_on(async move {
             if let Ok((mut send, mut receive)) = connection.open_bi().await {

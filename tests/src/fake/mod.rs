@@ -4,6 +4,7 @@
 //! misbehave.
 
 mod answer;
+mod crowd;
 mod host;
 mod link;
 mod machine;
@@ -11,6 +12,7 @@ mod operation;
 mod wire;
 
 pub use answer::Answer;
+pub use crowd::Crowd;
 pub use host::{BlobFault, FakeHost};
 pub use link::FakeLink;
 pub use machine::{FakeConnection, FakeMachine};

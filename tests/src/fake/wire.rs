@@ -16,6 +16,7 @@ use sluice_protocol::codec;
 use sluice_protocol::ids::HostId;
 use sluice_protocol::message::{ALPN, ALPN_ENROLL, Direction, StreamKind};
 use sluice_transport::identity::{AgentIdentity, Authority, HOST_SERVER_NAME, crypto_provider};
+use sluice_transport::limits::KEEP_ALIVE;
 
 /// A frame as it stands on the wire.
 ///
@@ -112,6 +113,18 @@ pub(super) async fn connect(
     alpn: &[u8],
     identity: Option<&AgentIdentity>,
 ) -> Result<(Endpoint, Connection), ConnectionError> {
+    let endpoint = Endpoint::client(local).expect("binds");
+    let connection = connect_over(&endpoint, address, alpn, identity).await?;
+    Ok((endpoint, connection))
+}
+
+/// The same over an endpoint that others may use too.
+pub(super) async fn connect_over(
+    endpoint: &Endpoint,
+    address: SocketAddr,
+    alpn: &[u8],
+    identity: Option<&AgentIdentity>,
+) -> Result<Connection, ConnectionError> {
     let builder = rustls::ClientConfig::builder_with_provider(crypto_provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("TLS 1.3")
@@ -132,13 +145,14 @@ pub(super) async fn connect(
     };
     tls.alpn_protocols = vec![alpn.to_vec()];
     let crypto = QuicClientConfig::try_from(tls).expect("a configuration");
-    let endpoint = Endpoint::client(local).expect("binds");
-    let config = quinn::ClientConfig::new(Arc::new(crypto));
-    let connection = endpoint
+    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    let mut transport = quinn::TransportConfig::default();
+    transport.keep_alive_interval(Some(KEEP_ALIVE));
+    config.transport_config(Arc::new(transport));
+    endpoint
         .connect_with(config, address, HOST_SERVER_NAME)
         .expect("starts")
-        .await?;
-    Ok((endpoint, connection))
+        .await
 }
 
 /// Takes whoever comes.
