@@ -96,6 +96,12 @@ pub struct SubmitJob {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "10%")]
     pub stop_on_failures: Option<String>,
+    /// A key that this job has in common with others: what waits of older jobs with the key on the machines of this one, and
+    /// was never sent, is canceled when this one is accepted. Letters, digits, `-`, `_` and `.`, at most 120. What another
+    /// token submitted needs `RemoteExecution` on that machine; where that is missing, no job is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "patch")]
+    pub supersede: Option<String>,
     /// Whose variables the script expects besides our own.
     #[serde(default)]
     pub compat: Option<Compat>,
@@ -200,6 +206,9 @@ pub struct Job {
     /// Who approved that.
     #[serde(default)]
     pub approved_by: Option<String>,
+    /// The key of jobs of which only the newest is to run; null where it has none.
+    #[serde(default)]
+    pub supersede: Option<String>,
     /// One for each target, in the order of the request.
     pub operations: Vec<OperationSummary>,
 }

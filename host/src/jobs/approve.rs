@@ -504,6 +504,8 @@ fn order(
         windows: windows::Asked::AsIn(job.id),
         no_queue: false,
         skip_security_scan: job.skip_security_scan,
+        // A newer job with the key takes its place; it takes nobody's, since others may have come in the meantime.
+        supersede: job.supersede.clone(),
         digest: Digest::of(format!("approve {}", job.id).as_bytes()),
         approval,
     })

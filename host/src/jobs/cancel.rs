@@ -1,5 +1,6 @@
 //! Ending what has not ended: by an operator's wish, or because the machine is revoked.
 
+use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::{Ending, State};
 use sluice_protocol::ids::{JobId, MachineId, OperationId};
 use sluice_protocol::report::Report;
@@ -131,26 +132,47 @@ impl Canceling {
             );
             let report =
                 Report::without_process(Ending::Canceled(actor.name.clone()), now.to_wire());
-            if operations::end(conn, operation.id, From::NotSent, &report)? {
-                let over = Ended {
-                    operation: &operation,
-                    script_sha256,
-                    report: &report,
-                    verdict_is_recorded: false,
-                };
-                events.extend(events_of_end(
-                    &Event::by(EventKind::ScriptCanceled, actor),
-                    &over,
-                ));
-                self.ended += 1;
-            } else {
+            let source = Event::by(EventKind::ScriptCanceled, actor);
+            let ended = self.end_unsent(conn, &source, &operation, script_sha256, &report)?;
+            if ended.is_empty() {
                 operations::set_cancel(conn, operation.id, &actor.name)?;
                 self.told
                     .extend(operation.machine.map(|machine| (operation.id, machine)));
             }
+            events.extend(ended);
         }
-        self.jobs.push(job);
+        self.concerns(job);
         Ok(events)
+    }
+
+    /// Ends an operation in the caller's transaction; gives what is to be recorded, which is nothing where the operation was
+    /// sent or had ended, and stays as it is.
+    pub(super) fn end_unsent(
+        &mut self,
+        conn: &Connection,
+        source: &Event,
+        operation: &OperationRow,
+        script_sha256: Digest,
+        report: &Report,
+    ) -> Result<Vec<Event>, StoreError> {
+        if !operations::end(conn, operation.id, From::NotSent, report)? {
+            return Ok(Vec::new());
+        }
+        self.ended += 1;
+        self.concerns(operation.job);
+        let over = Ended {
+            operation,
+            script_sha256,
+            report,
+            verdict_is_recorded: false,
+        };
+        Ok(events_of_end(source, &over))
+    }
+
+    fn concerns(&mut self, job: JobId) {
+        if !self.jobs.contains(&job) {
+            self.jobs.push(job);
+        }
     }
 
     /// Tells followers and machines, once that is committed; says how many operations it is about.

@@ -7,6 +7,7 @@
 //! outcome  report -> stored result -> audit -> acknowledge after the commit
 //! expire   what could not start in time, and what fell silent
 //! hold     above a threshold of the tenant: nothing is delivered before others approve
+//! supersede a newer job with the same key ends what was never sent of older ones
 //! approve  what a policy blocked until somebody approves -> the same once more, with that word
 //! lockdown nothing is made or delivered until it is lifted
 //! ```
@@ -31,6 +32,7 @@ mod record;
 mod request;
 mod result;
 mod submit;
+mod supersede;
 mod targets;
 #[cfg(test)]
 mod tests;
@@ -54,4 +56,5 @@ pub(crate) use request::{DEFAULT_EXPIRY, LONGEST_EXPIRY};
 pub use request::{Order, RequestError, Selection};
 pub use result::{ends_that_are_lost, job, operation_result, operation_with_why};
 pub use submit::{Checked, SubmitError, check, could_run_now, submit};
+pub use supersede::{InvalidSupersedeKey, SupersedeKey};
 pub use targets::{holds, is_target};

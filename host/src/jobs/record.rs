@@ -14,9 +14,11 @@ use sluice_protocol::secret;
 use sluice_protocol::units::Span;
 
 use super::approval::Approval;
+use super::cancel::Canceling;
 use super::hold::Threshold;
 use super::outcome::{Ended, events_of_end};
 use super::preflight::Plan;
+use super::supersede::supersede;
 use super::targets::Target;
 use super::{Locked, Order, SubmitError, deliver};
 use crate::audit::{self, Event, EventKind};
@@ -110,6 +112,10 @@ pub(super) async fn attempt(
     };
     let base = match &request.condition {
         Some(condition) => base.detail("where", cut(condition)),
+        None => base,
+    };
+    let base = match &request.supersede {
+        Some(key) => base.detail("supersede", cut(key)),
         None => base,
     };
     let base = naming(&request.secrets, base);
@@ -279,6 +285,7 @@ pub(super) async fn job(
             job: approval.job,
             by: approval.approver.name.clone(),
         }),
+        supersede: order.supersede,
     };
     // A machine that is connected now gets its operation right after the commit. It counts as delivered from the commit
     // on: if the host stops in between, nobody may believe that no byte was sent.
@@ -369,18 +376,19 @@ pub(super) async fn job(
         hold,
     };
     let writer = actor.clone();
-    let earlier = host
+    let written = host
         .store
         .write(move |conn| {
-            let earlier = write_job(conn, &writer, &job, &beside, operations, now)?;
-            if earlier.is_none() {
+            let written = write_job(conn, &writer, &job, &beside, operations, now)?;
+            if matches!(written, Written::New { .. }) {
                 confided.store(conn, writer.tenant.id, &open)?;
             }
-            Ok::<_, SubmitError>(earlier)
+            Ok::<_, SubmitError>(written)
         })
         .await?;
-    if let Some(earlier) = earlier {
-        return Ok(Recorded::Repeated(earlier));
+    match written {
+        Written::Repeated(earlier) => return Ok(Recorded::Repeated(earlier)),
+        Written::New { superseded } => drop(superseded.tell(host, actor)),
     }
     host.metrics.operations_submitted(count);
     for state in ends {
@@ -443,6 +451,17 @@ struct Beside {
     hold: Hold,
 }
 
+/// What a transaction wrote.
+enum Written {
+    /// The job.
+    New {
+        /// What ended of older ones, of which nobody was told.
+        superseded: Canceling,
+    },
+    /// Nothing: the request was made before.
+    Repeated(JobId),
+}
+
 fn write_job(
     conn: &Connection,
     actor: &Actor,
@@ -450,7 +469,7 @@ fn write_job(
     beside: &Beside,
     operations: Vec<(OperationRow, Option<Report>)>,
     now: UnixMillis,
-) -> Result<Option<JobId>, SubmitError> {
+) -> Result<Written, SubmitError> {
     if let Some(earlier) = repetition(
         conn,
         actor,
@@ -458,7 +477,7 @@ fn write_job(
         job.request_sha256,
     )? {
         audit::append(conn, &actor.tenant, now, [repeated(actor, job.id, earlier)])?;
-        return Ok(Some(earlier));
+        return Ok(Written::Repeated(earlier));
     }
     // Looked at here, where it cannot change any more before the job is there.
     if let Some(locked) = Locked::check(conn)? {
@@ -475,6 +494,14 @@ fn write_job(
     }
     let mut events = Vec::with_capacity(operations.len());
     events.extend(beside.threshold.store(conn, actor, job, &operations, now)?);
+    let mut superseded = Canceling::default();
+    // What an approval runs once more is not newer than what came since it was asked for.
+    if beside.approval.is_none() {
+        // Where it ends at once itself, what waits there is still the newest that can run.
+        let runs = operations.iter().filter(|(_, ended)| ended.is_none());
+        let on = runs.filter_map(|(operation, _)| operation.machine);
+        events.extend(supersede(conn, actor, job, on, &mut superseded, now)?);
+    }
     for (operation, ended) in operations {
         operations::insert(conn, &operation)?;
         if let Some(approval) = &beside.approval {
@@ -510,7 +537,7 @@ fn write_job(
         }
     }
     audit::append(conn, &actor.tenant, now, events)?;
-    Ok(None)
+    Ok(Written::New { superseded })
 }
 
 /// The event, with the names of the secrets that are used, where there are any.

@@ -14,6 +14,7 @@ use sluice_protocol::secret::{self, SecretNameError};
 use sluice_protocol::units::Span;
 
 use super::approval::Approval;
+use super::{InvalidSupersedeKey, SupersedeKey};
 use crate::fleet;
 use crate::library::{Chosen, Filled, VersionId};
 use crate::rollouts::{Plan, PlanError};
@@ -65,6 +66,8 @@ pub struct Order {
     pub rollout: Option<Plan>,
     /// Leave out the host's scanners.
     pub skip_security_scan: bool,
+    /// The key of jobs of which the newest runs.
+    pub supersede: Option<SupersedeKey>,
     /// Of the whole request, to tell a repetition from another request.
     pub digest: Digest,
     /// Where it is what was blocked and approved.
@@ -125,6 +128,7 @@ impl Order {
         let expires = request.expires;
         bounded("expires", expires, LONGEST_EXPIRY)?;
         let windows = windows(&request)?;
+        let supersede = request.supersede.as_deref().map(str::parse).transpose()?;
         let rollout = Plan::read(&request)?;
         let as_stored = is_as_stored(&request);
         let (script, os, declared) = match chosen {
@@ -149,6 +153,7 @@ impl Order {
             windows,
             rollout,
             skip_security_scan,
+            supersede,
             digest,
             approval: None,
         })
@@ -396,6 +401,9 @@ pub enum RequestError {
     /// A slip.
     #[error("the window {} is asked for twice; no job was made", .0.escape_debug())]
     WindowTwice(String),
+    /// A key that can be none.
+    #[error(transparent)]
+    Supersede(#[from] InvalidSupersedeKey),
     /// The script cannot be read.
     #[error(transparent)]
     Script(#[from] SourceError),
@@ -616,6 +624,10 @@ mod tests {
                     r.ignore_windows = true;
                 }),
                 "asks for windows and ignores them",
+            ),
+            (
+                Box::new(|r| r.supersede = Some("a b".to_owned())),
+                "can be no key for supersede",
             ),
             (
                 Box::new(|r| r.windows = vec!["nights".to_owned(); 2]),

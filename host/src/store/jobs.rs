@@ -11,6 +11,7 @@ use super::StoreError;
 use super::row::{all, bytes, change, first, only, parsed, parsed_or_null, signed, time, unsigned};
 use super::scripts;
 use crate::clock::UnixMillis;
+use crate::jobs::SupersedeKey;
 use crate::library::VersionId;
 
 /// A job as it is stored.
@@ -46,6 +47,8 @@ pub struct JobRow {
     pub request_sha256: Digest,
     /// Where an approval made it.
     pub approved: Option<Approved>,
+    /// The key under which a newer job takes the place of what waits of it, and it takes that of older ones.
+    pub supersede: Option<SupersedeKey>,
 }
 
 /// What an approval made of blocked operations.
@@ -72,6 +75,8 @@ pub struct JobHead {
     pub targets: u64,
     /// Where an approval made it.
     pub approved: Option<Approved>,
+    /// The key of those of which the newest runs.
+    pub supersede: Option<SupersedeKey>,
 }
 
 /// A job in a list.
@@ -115,8 +120,9 @@ pub fn insert(conn: &Connection, tenant: TenantId, job: &JobRow) -> Result<(), S
         conn,
         "INSERT INTO jobs (id, tenant, token, operator, submission, script_sha256, submitted, not_after,
                            targets, skip_security_scan, gates_revision, idempotency_key, request_sha256,
-                           script_name, script_version, approves, approved_by, as_stored)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                           script_name, script_version, approves, approved_by, as_stored,
+                           supersede)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             job.id.to_string(),
             tenant.to_string(),
@@ -138,6 +144,7 @@ pub fn insert(conn: &Connection, tenant: TenantId, job: &JobRow) -> Result<(), S
                 .map(|approved| approved.job.to_string()),
             job.approved.as_ref().map(|approved| approved.by.as_str()),
             job.as_stored,
+            job.supersede.as_ref().map(SupersedeKey::as_str),
         ],
     )?;
     for attachment in &job.submission.attachments {
@@ -184,7 +191,7 @@ pub fn find(conn: &Connection, tenant: TenantId, id: JobId) -> Result<Option<Job
 pub fn head(conn: &Connection, tenant: TenantId, id: JobId) -> Result<Option<JobHead>, StoreError> {
     first(
         conn,
-        "SELECT operator, submitted, script_sha256, script_name, script_version, targets, approves, approved_by
+        "SELECT operator, submitted, script_sha256, script_name, script_version, targets, approves, approved_by, supersede
          FROM jobs
          WHERE tenant = ? AND id = ?",
         params![tenant.to_string(), id.to_string()],
@@ -196,6 +203,7 @@ pub fn head(conn: &Connection, tenant: TenantId, id: JobId) -> Result<Option<Job
                 script: scripts::of_job(row)?,
                 targets: unsigned(row, "targets")?,
                 approved: approved(row)?,
+                supersede: parsed_or_null(row, "supersede")?,
             })
         },
     )
@@ -344,6 +352,7 @@ fn read(row: &Row<'_>) -> Result<JobRow, StoreError> {
         idempotency_key: row.get("idempotency_key")?,
         request_sha256: parsed(row, "request_sha256")?,
         approved: approved(row)?,
+        supersede: parsed_or_null(row, "supersede")?,
     })
 }
 

@@ -198,7 +198,8 @@ fn migrations() -> Migrations<'static> {
         Migration::up(include_str!("../../migrations/0018_tenants.sql")),
         Migration::up(include_str!("../../migrations/0019_offers.sql")),
         Migration::up(include_str!("../../migrations/0020_made_by_grants.sql")),
-        Migration::up(include_str!("../../migrations/0025_start_by.sql")),
+        Migration::up(include_str!("../../migrations/0021_start_by.sql")),
+        Migration::up(include_str!("../../migrations/0022_supersede.sql")),
     ])
 }
 

@@ -14,6 +14,7 @@ use super::row::{
     time_or_null, unsigned, unsigned_or_null, word,
 };
 use crate::clock::UnixMillis;
+use crate::jobs::SupersedeKey;
 use crate::rollouts::Counts;
 
 /// An operation, without its reports.
@@ -241,6 +242,28 @@ pub fn open_of_machine(
         conn,
         operations!("WHERE machine = ? AND ended = 0 AND tenant = ? ORDER BY id"),
         params![machine.to_string(), tenant.to_string()],
+        read,
+    )
+}
+
+/// The operations of a machine of which nothing was sent and whose job has this key, the oldest first.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub fn unsent_with_key(
+    conn: &Connection,
+    tenant: TenantId,
+    machine: MachineId,
+    key: &SupersedeKey,
+) -> Result<Vec<OperationRow>, StoreError> {
+    all(
+        conn,
+        operations!(
+            "WHERE machine = ? AND ended = 0 AND state IN ('held', 'queued') AND tenant = ?
+                 AND (SELECT supersede FROM jobs WHERE jobs.id = operations.job) = ? ORDER BY id"
+        ),
+        params![machine.to_string(), tenant.to_string(), key.as_str()],
         read,
     )
 }

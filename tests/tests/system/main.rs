@@ -43,6 +43,7 @@ mod schedules;
 mod secrets;
 mod shipped;
 mod slots;
+mod superseded;
 mod targets;
 mod tenants;
 mod trust;

@@ -235,6 +235,7 @@ async fn show(global: &Global, job: &str, format: Option<Format>) -> Result<u8, 
             ("script sha256", Some(job.script_sha256.to_string())),
             ("approves", job.approves.map(|job| job.to_string())),
             ("approved by", job.approved_by.clone()),
+            ("supersede key", job.supersede.clone()),
         ];
         fields.extend(job.approval.iter().flat_map(approval_fields));
         fields.extend(job.rollout.iter().flat_map(rollout_fields));

@@ -114,6 +114,9 @@ pub(crate) struct JobArgs {
     /// Start outside of the maintenance windows of the machines (needs the permission IgnoreWindows)
     #[arg(long, conflicts_with = "window", help_heading = "Rollout")]
     ignore_window: bool,
+    /// End what waits of older jobs with this key on these machines and was never sent, so that only the newest runs
+    #[arg(long, value_name = "KEY")]
+    supersede: Option<String>,
     /// Fail at once on machines that are not connected
     #[arg(long)]
     no_queue: bool,
@@ -244,6 +247,7 @@ impl Prepared {
             confinement: arguments.confinement,
             expires: arguments.expires,
             no_queue: arguments.no_queue,
+            supersede: arguments.supersede,
             windows: arguments.window,
             ignore_windows: arguments.ignore_window,
             batches: arguments.batches,
