@@ -315,6 +315,28 @@ fn a_descriptor_that_the_shim_was_started_with_does_not_reach_the_script() {
 }
 
 #[test]
+fn a_shim_without_any_argument_takes_nothing_of_its_environment_for_one() {
+    if !installed("/usr/bin/perl") {
+        return;
+    }
+    let machine = Machine::new();
+    let elsewhere = machine.path().join("elsewhere");
+    // execve(2) with an empty list, which Linux 5.18 and later fill with one empty text. What follows it in memory is the
+    // environment: a list of arguments that was read too far would say `serve` and a directory.
+    let bare = format!(
+        "exec /usr/bin/perl -e '($shim, $at) = @ARGV; @words = (\"serve\", $at); \
+         $none = pack(\"J\", 0); $environment = pack(\"ppJ\", @words, 0); \
+         syscall({}, $shim, $none, $environment); die' \"$0\" {}",
+        nix::libc::SYS_execve,
+        elsewhere.display()
+    );
+    let spec = machine.script("env | grep -c serve; echo ran");
+    let report = collect(spawn_from(&bare, &spec));
+    assert_eq!(report.stdout(), "0\nran\n");
+    assert!(!elsewhere.exists(), "it made ready in its environment");
+}
+
+#[test]
 fn a_secret_is_in_no_command_line_and_in_no_environment() {
     let machine = Machine::new();
     let secret = format!("hunter-{}", std::process::id());
