@@ -96,6 +96,20 @@ pub struct SubmitJob {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "10%")]
     pub stop_on_failures: Option<String>,
+    /// Pause once so many operations have ended as timed out, in the same way; `never` where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_on_timeouts: Option<String>,
+    /// Pause once so many machines went away after they had started the script and did not come back, in the same way; `never`
+    /// where absent. A batch waits for machines of those before that are away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_on_dark: Option<String>,
+    /// How long a machine is away when it counts for `stop_on_dark`; five minutes where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "5m")]
+    pub dark_after: Option<Span>,
+    /// Pause once there are so many groups of results that the first batch did not have, in the same way; `never` where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_on_new_groups: Option<String>,
     /// A key that this job has in common with others: what waits of older jobs with the key on the machines of this one, and
     /// was never sent, is canceled when this one is accepted. Letters, digits, `-`, `_` and `.`, at most 120. What another
     /// token submitted needs `RemoteExecution` on that machine; where that is missing, no job is made.

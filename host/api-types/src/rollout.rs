@@ -19,6 +19,15 @@ pub struct Rollout {
     /// How many failures pause it: a number, or a percentage of the operations in the batches that have begun. Null where
     /// none does.
     pub stop_on_failures: Option<String>,
+    /// How many time-outs pause it, in the same way.
+    #[serde(default)]
+    pub stop_on_timeouts: Option<String>,
+    /// How many machines that went dark after they had started it pause it, in the same way.
+    #[serde(default)]
+    pub stop_on_dark: Option<String>,
+    /// How many new groups of results pause it, in the same way.
+    #[serde(default)]
+    pub stop_on_new_groups: Option<String>,
     /// How many operations are held.
     pub held: u64,
     /// How many operations of the batches that have begun have failed: all that have ended otherwise than as succeeded.
@@ -59,6 +68,48 @@ impl RolloutState {
     }
 }
 
+/// What a rule counts that pauses a rollout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Rule {
+    /// Operations that have ended otherwise than as succeeded.
+    Failures,
+    /// Operations that have ended as timed out.
+    Timeouts,
+    /// Machines that went away after they had started an operation, and did not come back.
+    Dark,
+    /// Groups of results that the first batch did not have.
+    Groups,
+}
+
+impl Rule {
+    /// Every rule, in the order in which they are looked at.
+    pub const ALL: &[Self] = &[Self::Failures, Self::Timeouts, Self::Dark, Self::Groups];
+
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Failures => "failures",
+            Self::Timeouts => "timeouts",
+            Self::Dark => "dark",
+            Self::Groups => "groups",
+        }
+    }
+
+    /// The rule with this word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|rule| rule.as_str() == word)
+    }
+}
+
+impl std::fmt::Display for Rule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// Why a rollout is paused: an operator wanted it, or its rule did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Paused {
@@ -66,9 +117,12 @@ pub struct Paused {
     pub since: String,
     /// The operator; null where the rule did it.
     pub by: Option<String>,
-    /// The rule, as `stop_on_failures` has it; null where an operator did it.
+    /// What the rule counts; null where an operator did it.
+    #[serde(default)]
+    pub counts: Option<Rule>,
+    /// The rule, as `stop_on_failures` or the other has it; null where an operator did it.
     pub rule: Option<String>,
-    /// The failures that the rule counted; null where an operator did it.
+    /// How many the rule counted; null where an operator did it.
     pub failures: Option<u64>,
 }
 
@@ -78,7 +132,13 @@ impl std::fmt::Display for Paused {
             (Some(by), _) => write!(f, "paused by {by}")?,
             (None, rule) => write!(
                 f,
-                "paused because operations failed ({}, the rule is {})",
+                "paused because {} ({}, the rule is {})",
+                match self.counts {
+                    None | Some(Rule::Failures) => "operations failed",
+                    Some(Rule::Timeouts) => "operations timed out",
+                    Some(Rule::Dark) => "machines went dark",
+                    Some(Rule::Groups) => "results are not like those of the first batch",
+                },
                 self.failures.unwrap_or(0),
                 rule.as_deref().unwrap_or("none")
             )?,

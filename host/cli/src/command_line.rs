@@ -239,6 +239,7 @@ mod tests {
             "run x --where a==1 --preview",
             "machine list --where a==1",
             "run x --all --batches 1,10%,50%,100% --max-concurrency 5 --stop-on-failures 10%",
+            "run x --all --batches 1,100% --stop-on-timeouts 2 --stop-on-dark 1 --dark-after 1m --stop-on-new-groups 1",
             "job list",
             "job show j",
             "job show j --format sarif",

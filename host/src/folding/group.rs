@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use sha2::{Digest as _, Sha256};
 use sluice_api_types::group::{Example, Group, Groups};
 use sluice_protocol::ids::JobId;
 use sluice_protocol::message::control::FactValue;
@@ -21,7 +22,7 @@ const MACHINES: usize = 20;
 /// How much of each stream of an example is shown and compared line by line, in bytes.
 const SHOWN: u64 = 64 << 10;
 /// How many operations are read before others may use the connection, and the database's log may be shortened.
-const STEP: usize = 32;
+pub const STEP: u32 = 32;
 
 /// The groups of a job; none where the tenant has no such job.
 ///
@@ -46,7 +47,7 @@ pub async fn groups(
     let operations = rows.len() as u64;
     let mut found: HashMap<Key, Members> = HashMap::new();
     while !rows.is_empty() {
-        let step: Vec<_> = rows.drain(..rows.len().min(STEP)).collect();
+        let step: Vec<_> = rows.drain(..rows.len().min(STEP as usize)).collect();
         let keyed = store
             .scan(move |conn| {
                 step.into_iter()
@@ -79,6 +80,28 @@ pub async fn groups(
         answer.groups.push(group);
     }
     Ok(Some(answer))
+}
+
+/// The group that the result of an operation belongs to which has ended: the same for equal ones, and only for these.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub fn group_of(conn: &Connection, row: &OperationRow) -> Result<[u8; 32], StoreError> {
+    let key = Key::of(conn, row)?;
+    let mut digest = Sha256::new();
+    // What may have any length comes with it, so that nothing can be read as something else.
+    for part in [
+        key.state.as_bytes(),
+        format!("{:?}", key.exit_code).as_bytes(),
+        &key.message,
+        &key.stdout,
+        &key.stderr,
+    ] {
+        digest.update((part.len() as u64).to_be_bytes());
+        digest.update(part);
+    }
+    Ok(digest.finalize().into())
 }
 
 /// What operations of one group have in common.

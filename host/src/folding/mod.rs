@@ -8,4 +8,4 @@ mod group;
 mod normalize;
 mod read;
 
-pub use group::groups;
+pub use group::{STEP, group_of, groups};

@@ -141,10 +141,12 @@ fn why(facts: &Facts<'_>) -> Vec<Reason> {
 
 #[cfg(test)]
 mod tests {
+    use sluice_api_types::rollout::Rule;
     use sluice_protocol::ids::{JobId, TenantId};
+    use sluice_protocol::units::Span;
 
     use super::*;
-    use crate::rollouts::{Batches, Share};
+    use crate::rollouts::{Batches, Share, Stops};
     use crate::store::rollouts::PausedRow;
     use crate::testing::NOW;
 
@@ -160,7 +162,11 @@ mod tests {
         let batches = Batches {
             ends: vec![1, 2, 4],
             max_concurrency: Some(1),
-            stop: Some(Share::Percent(10)),
+            stops: Stops {
+                failures: Some(Share::Percent(10)),
+                ..Stops::default()
+            },
+            dark_after: Span::default(),
         };
         let mut row = RolloutRow::new(JobId::generate(), TenantId::generate(), batches, false);
         row.batch = 2;
@@ -204,7 +210,8 @@ mod tests {
         stopped.paused = Some(PausedRow {
             since: NOW,
             by: None,
-            failures: Some(3),
+            rule: Some(Rule::Failures),
+            count: Some(3),
         });
         let paused = Facts {
             rollout: Some(&stopped),
@@ -213,7 +220,7 @@ mod tests {
         assert_eq!(
             words(&paused),
             [
-                serde_json::json!({"reason": "paused", "since": now, "by": null, "rule": "10%", "failures": 3})
+                serde_json::json!({"reason": "paused", "since": now, "by": null, "counts": "failures", "rule": "10%", "failures": 3})
             ]
         );
         let opens = Closed {

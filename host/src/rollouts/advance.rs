@@ -7,9 +7,10 @@ use sluice_protocol::ending::{Ending, State};
 use sluice_protocol::ids::JobId;
 use sluice_protocol::report::Report;
 
-use super::{Facts, Step, decide};
+use super::{Counts, Facts, Step, decide};
 use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;
+use crate::folding;
 use crate::host::SharedHost;
 use crate::jobs;
 use crate::store::operations::OperationRow;
@@ -35,12 +36,15 @@ pub async fn advance(
 ) -> Result<(), StoreError> {
     hold_what_is_shut(host, tenant, job, now).await?;
     loop {
+        group_results(host, tenant, job).await?;
         // Most ends change nothing, and a look is no commit.
-        let id = tenant.id;
+        let (id, own) = (tenant.id, host.clone());
         let next = host
             .store
             .scan(move |conn| match rollouts::find(conn, id, job)? {
-                Some(row) if row.state != RolloutState::Done => next(conn, &row, now).map(Some),
+                Some(row) if row.state != RolloutState::Done => {
+                    next(conn, &own, &row, now).map(Some)
+                }
                 _ => Ok(None),
             })
             .await?;
@@ -76,18 +80,23 @@ pub async fn advance(
 }
 
 /// What is to be done now: nothing for a rollout that is done, and no release where nothing may start.
-fn next(conn: &Connection, row: &RolloutRow, now: UnixMillis) -> Result<Step, StoreError> {
+fn next(
+    conn: &Connection,
+    host: &SharedHost,
+    row: &RolloutRow,
+    now: UnixMillis,
+) -> Result<Step, StoreError> {
     if row.state == RolloutState::Done {
         return Ok(Step::Wait);
     }
-    let batches = row.batches.ends.len();
-    let counts = operations::count_by_batch(conn, row.tenant, row.job, batches)?;
+    let (counts, unclear) = counts(conn, host, row, now)?;
     let step = decide(&Facts {
         ends: &row.batches.ends,
         max_concurrency: row.batches.max_concurrency,
-        stop: row.batches.stop,
+        stops: row.batches.stops,
         batch: row.batch,
         forgiven: row.forgiven,
+        unclear,
         paused: row.state == RolloutState::Paused,
         counts: &counts,
     });
@@ -106,6 +115,78 @@ fn next(conn: &Connection, row: &RolloutRow, now: UnixMillis) -> Result<Step, St
         }
     }
     Ok(step)
+}
+
+/// Where a rollout's operations are, and of how many it is not clear yet what its rules make of them.
+pub(super) fn counts(
+    conn: &Connection,
+    host: &SharedHost,
+    row: &RolloutRow,
+    now: UnixMillis,
+) -> Result<(Vec<Counts>, u64), StoreError> {
+    let batches = row.batches.ends.len();
+    let mut counts = operations::count_by_batch(conn, row.tenant, row.job, batches)?;
+    let mut unclear = 0;
+    if row.batches.stops.groups.is_some() {
+        unclear +=
+            operations::without_group(conn, row.tenant, row.job, row.batch, u32::MAX)?.len() as u64;
+        for (batch, new) in operations::new_groups(conn, row.tenant, row.job)? {
+            if let Some(of_batch) = of_batch(&mut counts, batch) {
+                of_batch.new_groups = new;
+            }
+        }
+    }
+    if row.batches.stops.dark.is_none() {
+        return Ok((counts, unclear));
+    }
+    for one in operations::started(conn, row.tenant, row.job, row.batch)? {
+        if host.presence.get(one.machine).is_some() {
+            continue;
+        }
+        // A host that has just started has seen nobody yet.
+        let since = one.last_seen.max(Some(host.rollouts.since()));
+        let is_dark = since.is_none_or(|since| since.plus(row.batches.dark_after) <= now);
+        match of_batch(&mut counts, one.batch) {
+            Some(of_batch) if is_dark => of_batch.dark += 1,
+            _ => unclear += 1,
+        }
+    }
+    Ok((counts, unclear))
+}
+
+fn of_batch(counts: &mut [Counts], batch: u64) -> Option<&mut Counts> {
+    let index = usize::try_from(batch.checked_sub(1)?).ok()?;
+    counts.get_mut(index)
+}
+
+/// Finds out to which groups the results belong that have come, where a rule asks for that.
+async fn group_results(host: &SharedHost, tenant: &Tenant, job: JobId) -> Result<(), StoreError> {
+    let id = tenant.id;
+    loop {
+        let keyed = host
+            .store
+            .scan(move |conn| {
+                let row = rollouts::find(conn, id, job)?;
+                let Some(row) = row.filter(|row| row.batches.stops.groups.is_some()) else {
+                    return Ok(Vec::new());
+                };
+                let rows = operations::without_group(conn, id, job, row.batch, folding::STEP)?;
+                rows.iter()
+                    .map(|row| Ok((row.id, folding::group_of(conn, row)?)))
+                    .collect::<Result<Vec<_>, StoreError>>()
+            })
+            .await?;
+        if keyed.is_empty() {
+            return Ok(());
+        }
+        host.store
+            .write(move |conn| {
+                keyed.iter().try_for_each(|(operation, group)| {
+                    operations::set_group(conn, *operation, group)
+                })
+            })
+            .await?;
+    }
 }
 
 /// The first operations of a batch, at most so many, that are held and may start now, as far as windows go.
@@ -204,23 +285,24 @@ fn take(
     let Some(mut row) = rollouts::find(conn, tenant.id, job)? else {
         return Ok(taken);
     };
-    let step = next(conn, &row, now)?;
+    let step = next(conn, host, &row, now)?;
     taken.step = step;
     match step {
         Step::Wait => return Ok(taken),
         Step::Done => (row.state, row.paused) = (RolloutState::Done, None),
-        Step::Stop { batch, failures } => {
+        Step::Stop { batch, rule, count } => {
             (row.batch, row.state) = (batch, RolloutState::Paused);
             row.paused = Some(PausedRow {
                 since: now,
                 by: None,
-                failures: Some(failures),
+                rule: Some(rule),
+                count: Some(count),
             });
             let taken_back = operations::hold_queued(conn, tenant.id, job)?;
-            let rule = row.batches.stop.map(|rule| rule.to_string());
+            let share = row.batches.stops.of(rule).map(|share| share.to_string());
             let event = about(&row, Event::by_host(EventKind::JobStopped))
-                .detail("rule", rule)
-                .detail("failures", failures)
+                .detail("rule", share)
+                .detail(rule.as_str(), count)
                 .detail("taken_back", taken_back);
             audit::append(conn, tenant, now, [event])?;
         }

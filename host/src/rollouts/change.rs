@@ -3,8 +3,8 @@
 use sluice_api_types::rollout::{Rollout, RolloutState};
 use sluice_protocol::ids::JobId;
 
-use super::advance::{about, advance};
-use super::{failures, show};
+use super::advance::{about, advance, counts};
+use super::{show, tally};
 use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
@@ -34,7 +34,8 @@ pub async fn pause(
                 row.paused = Some(PausedRow {
                     since: now,
                     by: Some(asked.name.clone()),
-                    failures: None,
+                    rule: None,
+                    count: None,
                 });
                 rollouts::update(conn, &row)?;
                 let taken_back = operations::hold_queued(conn, asked.tenant.id, job)?;
@@ -61,19 +62,18 @@ pub async fn resume(
     job: JobId,
     now: UnixMillis,
 ) -> Result<Rollout, ChangeError> {
-    let asked = actor.clone();
+    let (asked, presence) = (actor.clone(), host.clone());
     host.store
         .write(move |conn| {
             let mut row = find(conn, &asked, job)?;
             if row.state == RolloutState::Paused {
-                let counts =
-                    operations::count_by_batch(conn, asked.tenant.id, job, row.batches.ends.len())?;
+                let (counts, _) = counts(conn, &presence, &row, now)?;
                 row.state = RolloutState::Running;
                 row.paused = None;
-                row.forgiven = failures(&counts, row.batch);
+                row.forgiven = tally(&counts, row.batch);
                 rollouts::update(conn, &row)?;
                 let event = about(&row, Event::by(EventKind::JobResumed, &asked))
-                    .detail("forgiven", row.forgiven);
+                    .detail("forgiven", row.forgiven.failures);
                 audit::append(conn, &asked.tenant, now, [event])?;
             }
             Ok::<_, ChangeError>(())

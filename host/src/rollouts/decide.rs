@@ -11,6 +11,8 @@
 //! It is asked again whenever something has changed. What it says depends on what is stored alone, so a host that was stopped
 //! between two steps goes on with the second.
 
+use sluice_api_types::rollout::Rule;
+
 use super::Share;
 
 /// Where the operations of one batch are.
@@ -26,6 +28,12 @@ pub struct Counts {
     pub succeeded: u64,
     /// They have ended otherwise.
     pub failed: u64,
+    /// Those of them whose time was over.
+    pub timed_out: u64,
+    /// They have started, and their machines went away and did not come back.
+    pub dark: u64,
+    /// Groups of results that no batch before this one had.
+    pub new_groups: u64,
 }
 
 impl Counts {
@@ -46,16 +54,71 @@ pub struct Facts<'a> {
     pub ends: &'a [u64],
     /// How many operations may be open at once.
     pub max_concurrency: Option<u64>,
-    /// How many failures pause it.
-    pub stop: Option<Share>,
+    /// How many of what pause it.
+    pub stops: Stops,
     /// The batch that has begun last, counted from 1.
     pub batch: u64,
-    /// Failures that were there when it was resumed.
-    pub forgiven: u64,
+    /// What was there when it was resumed.
+    pub forgiven: Tally,
+    /// What rules may count of the batches that have begun, and is not clear yet: machines that are away after they have
+    /// started something and are not dark, results whose group is not known. Another batch waits until it is.
+    pub unclear: u64,
     /// Whether somebody or the rule has paused it.
     pub paused: bool,
     /// One for each batch.
     pub counts: &'a [Counts],
+}
+
+/// A rule for each that has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stops {
+    /// On operations that have ended otherwise than well.
+    pub failures: Option<Share>,
+    /// On those whose time was over.
+    pub timeouts: Option<Share>,
+    /// On machines that went dark.
+    pub dark: Option<Share>,
+    /// On groups of results that the first batch did not have.
+    pub groups: Option<Share>,
+}
+
+impl Stops {
+    /// The share that a rule is about.
+    #[must_use]
+    pub const fn of(&self, rule: Rule) -> Option<Share> {
+        match rule {
+            Rule::Failures => self.failures,
+            Rule::Timeouts => self.timeouts,
+            Rule::Dark => self.dark,
+            Rule::Groups => self.groups,
+        }
+    }
+}
+
+/// How many there are of what rules count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Operations that have ended otherwise than well.
+    pub failures: u64,
+    /// Those whose time was over.
+    pub timeouts: u64,
+    /// Machines that went dark.
+    pub dark: u64,
+    /// Groups of results that the first batch did not have.
+    pub groups: u64,
+}
+
+impl Tally {
+    /// What a rule counts.
+    #[must_use]
+    pub const fn of(&self, rule: Rule) -> u64 {
+        match rule {
+            Rule::Failures => self.failures,
+            Rule::Timeouts => self.timeouts,
+            Rule::Dark => self.dark,
+            Rule::Groups => self.groups,
+        }
+    }
 }
 
 /// What is to be done next.
@@ -70,12 +133,14 @@ pub enum Step {
         /// At least one.
         operations: u64,
     },
-    /// The rule fires.
+    /// A rule fires.
     Stop {
         /// The batch that has begun last.
         batch: u64,
-        /// The failures that it counts.
-        failures: u64,
+        /// Which one.
+        rule: Rule,
+        /// What it counts.
+        count: u64,
     },
     /// Every operation has ended.
     Done,
@@ -93,18 +158,23 @@ pub fn decide(facts: &Facts<'_>) -> Step {
     let mut batch = facts.batch.max(1);
     loop {
         let begun = begun(facts.counts, batch);
-        let failures = failures(facts.counts, batch).saturating_sub(facts.forgiven);
+        let tally = tally(facts.counts, batch);
         let is_left = facts
             .counts
             .iter()
             .any(|counts| counts.held + counts.queued > 0);
-        if let (Some(rule), true) = (facts.stop, is_left) {
-            let size = facts.ends.get(index(batch)).copied().unwrap_or_default();
-            if failures >= rule.of(size).max(1) {
-                return Step::Stop { batch, failures };
+        let size = facts.ends.get(index(batch)).copied().unwrap_or_default();
+        for rule in Rule::ALL.iter().copied().filter(|_| is_left) {
+            let count = tally.of(rule).saturating_sub(facts.forgiven.of(rule));
+            let share = facts.stops.of(rule);
+            if share.is_some_and(|share| count >= share.of(size).max(1)) {
+                return Step::Stop { batch, rule, count };
             }
         }
         if begun.iter().all(|counts| counts.has_ended()) && begun.len() < facts.counts.len() {
+            if facts.unclear > 0 {
+                return Step::Wait;
+            }
             batch += 1;
             continue;
         }
@@ -121,13 +191,16 @@ pub fn decide(facts: &Facts<'_>) -> Step {
     }
 }
 
-/// How many operations of the batches up to this one have ended otherwise than well.
+/// What there is in the batches up to this one of what rules count.
 #[must_use]
-pub fn failures(counts: &[Counts], batch: u64) -> u64 {
-    begun(counts, batch)
-        .iter()
-        .map(|counts| counts.failed)
-        .sum()
+pub fn tally(counts: &[Counts], batch: u64) -> Tally {
+    let begun = begun(counts, batch).iter();
+    begun.fold(Tally::default(), |sum, counts| Tally {
+        failures: sum.failures + counts.failed,
+        timeouts: sum.timeouts + counts.timed_out,
+        dark: sum.dark + counts.dark,
+        groups: sum.groups + counts.new_groups,
+    })
 }
 
 fn begun(counts: &[Counts], batch: u64) -> &[Counts] {
@@ -149,6 +222,9 @@ mod tests {
             sent: 0,
             succeeded: 0,
             failed: 0,
+            timed_out: 0,
+            dark: 0,
+            new_groups: 0,
         }
     }
 
@@ -159,6 +235,9 @@ mod tests {
             sent: 0,
             succeeded,
             failed,
+            timed_out: 0,
+            dark: 0,
+            new_groups: 0,
         }
     }
 
@@ -166,9 +245,13 @@ mod tests {
         Facts {
             ends,
             max_concurrency: None,
-            stop: Some(Share::Count(1)),
+            stops: Stops {
+                failures: Some(Share::Count(1)),
+                ..Stops::default()
+            },
             batch: 1,
-            forgiven: 0,
+            forgiven: Tally::default(),
+            unclear: 0,
             paused: false,
             counts,
         }
@@ -197,7 +280,8 @@ mod tests {
             step(ended(0, 1)),
             Step::Stop {
                 batch: 1,
-                failures: 1
+                rule: Rule::Failures,
+                count: 1
             }
         );
     }
@@ -207,7 +291,10 @@ mod tests {
         let ends = [1, 20, 100];
         let with = |batch, counts: &[Counts]| {
             decide(&Facts {
-                stop: Some(Share::Percent(10)),
+                stops: Stops {
+                    failures: Some(Share::Percent(10)),
+                    ..Stops::default()
+                },
                 batch,
                 ..facts(&ends, counts)
             })
@@ -218,7 +305,8 @@ mod tests {
             first,
             Step::Stop {
                 batch: 1,
-                failures: 1
+                rule: Rule::Failures,
+                count: 1
             }
         );
         let second = with(2, &[ended(1, 0), ended(18, 1), held(80)]);
@@ -234,7 +322,8 @@ mod tests {
             two,
             Step::Stop {
                 batch: 2,
-                failures: 2
+                rule: Rule::Failures,
+                count: 2
             }
         );
     }
@@ -255,7 +344,8 @@ mod tests {
             fires,
             Step::Stop {
                 batch: 1,
-                failures: 1
+                rule: Rule::Failures,
+                count: 1
             }
         );
         assert_eq!(decide(&facts(&ends, &counts(0, 4))), Step::Wait);
@@ -267,7 +357,10 @@ mod tests {
         let ends = [2, 4];
         let with = |forgiven, failed| {
             decide(&Facts {
-                forgiven,
+                forgiven: Tally {
+                    failures: forgiven,
+                    ..Tally::default()
+                },
                 ..facts(&ends, &[ended(2 - failed, failed), held(2)])
             })
         };
@@ -282,7 +375,8 @@ mod tests {
             with(1, 2),
             Step::Stop {
                 batch: 1,
-                failures: 1
+                rule: Rule::Failures,
+                count: 1
             }
         );
     }
@@ -308,7 +402,8 @@ mod tests {
             then,
             Step::Stop {
                 batch: 2,
-                failures: 1
+                rule: Rule::Failures,
+                count: 1
             }
         );
     }
@@ -319,7 +414,7 @@ mod tests {
         let with = |counts| {
             decide(&Facts {
                 max_concurrency: Some(3),
-                stop: None,
+                stops: Stops::default(),
                 ..facts(&ends, &[counts])
             })
         };
@@ -335,7 +430,7 @@ mod tests {
             queued: 1,
             sent: 1,
             succeeded: 1,
-            failed: 0,
+            ..Counts::default()
         };
         assert_eq!(
             with(some),
@@ -388,7 +483,7 @@ mod tests {
             loop {
                 let step = decide(&Facts {
                     max_concurrency: most,
-                    stop: None,
+                    stops: Stops::default(),
                     batch,
                     ..facts(&ends, &counts)
                 });
@@ -425,5 +520,76 @@ mod tests {
             }
             assert_eq!(released, all, "seed {seed}");
         }
+    }
+
+    #[test]
+    fn time_outs_have_a_rule_of_their_own_where_failures_stop_nothing() {
+        let ends = [2, 4];
+        let with = |timed_out, forgiven| {
+            let first = Counts {
+                timed_out,
+                ..ended(0, 2)
+            };
+            decide(&Facts {
+                stops: Stops {
+                    timeouts: Some(Share::Count(1)),
+                    ..Stops::default()
+                },
+                forgiven: Tally {
+                    timeouts: forgiven,
+                    ..Tally::default()
+                },
+                ..facts(&ends, &[first, held(2)])
+            })
+        };
+        let goes_on = Step::Release {
+            batch: 2,
+            operations: 2,
+        };
+        assert_eq!(with(0, 0), goes_on);
+        assert_eq!(
+            with(1, 0),
+            Step::Stop {
+                batch: 1,
+                rule: Rule::Timeouts,
+                count: 1
+            }
+        );
+        assert_eq!(with(1, 1), goes_on);
+    }
+
+    #[test]
+    fn a_batch_waits_for_machines_that_are_away_and_stops_where_they_are_dark() {
+        let ends = [2, 4];
+        let with = |dark, unclear| {
+            let first = Counts {
+                dark,
+                ..ended(2, 0)
+            };
+            decide(&Facts {
+                stops: Stops {
+                    dark: Some(Share::Percent(50)),
+                    ..Stops::default()
+                },
+                unclear,
+                ..facts(&ends, &[first, held(2)])
+            })
+        };
+        assert_eq!(with(0, 1), Step::Wait);
+        assert_eq!(
+            with(1, 0),
+            Step::Stop {
+                batch: 1,
+                rule: Rule::Dark,
+                count: 1
+            }
+        );
+        assert_eq!(
+            with(0, 0),
+            Step::Release {
+                batch: 2,
+                operations: 2
+            }
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! What makes rollouts go on: it sleeps until an operation of one has ended.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,13 +21,15 @@ const AT_ONCE: usize = 8;
 /// How long it waits after the store has failed.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The longest sleep: a clock that was set says so to nobody.
-const LOOK: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_secs(15);
 
 /// Which rollouts there may be something to do for. The truth is in the store; this says only where to look.
 #[derive(Debug, Default)]
 pub struct Rollouts {
     known: Mutex<Known>,
     changed: Notify,
+    /// Since when machines can have connected, in milliseconds since 1970.
+    since: AtomicI64,
 }
 
 #[derive(Debug, Default)]
@@ -50,6 +53,11 @@ impl Rollouts {
             known.changed.insert(job);
             self.changed.notify_one();
         }
+    }
+
+    /// Since when machines can have connected.
+    pub(super) fn since(&self) -> UnixMillis {
+        UnixMillis(self.since.load(Ordering::Relaxed))
     }
 
     /// Something about all of them may have changed.
@@ -130,6 +138,8 @@ pub(super) async fn look(host: &SharedHost, now: UnixMillis) -> bool {
 
 /// Drives rollouts as long as the host runs.
 pub async fn drive(host: SharedHost) -> std::io::Result<()> {
+    let since = UnixMillis::now();
+    host.rollouts.since.store(since.0, Ordering::Relaxed);
     while let Err(error) = take_up(&host).await {
         tracing::error!(error = %Causes(&error), "rollouts cannot be taken up now; trying again");
         tokio::time::sleep(PAUSE).await;

@@ -4,9 +4,18 @@ use std::fmt;
 use std::str::FromStr;
 
 use sluice_api_types::job::SubmitJob;
+use sluice_api_types::rollout::Rule;
+use sluice_protocol::units::Span;
+
+use super::Stops;
 
 /// The most batches of a plan.
 const MOST: usize = 100;
+/// After how long away a machine is dark, where nothing is said: a reboot takes less.
+const DARK_AFTER: Span = Span::seconds(5 * 60);
+/// The shortest and the longest such time.
+const SHORTEST_DARK: Span = Span::seconds(1);
+const LONGEST_DARK: Span = Span::seconds(24 * 3600);
 /// What never fires, as a rule.
 const NEVER: &str = "never";
 
@@ -16,7 +25,9 @@ pub struct Plan {
     /// Up to where each batch goes; at least one.
     batches: Vec<Share>,
     max_concurrency: Option<u64>,
-    stop: Option<Share>,
+    stops: Stops,
+    /// After how long away a machine is dark.
+    dark_after: Span,
 }
 
 /// A plan for this many operations.
@@ -26,8 +37,10 @@ pub struct Batches {
     pub ends: Vec<u64>,
     /// How many operations may be open at once.
     pub max_concurrency: Option<u64>,
-    /// How many failures pause the job.
-    pub stop: Option<Share>,
+    /// How many of what pause the job.
+    pub stops: Stops,
+    /// After how long away a machine is dark.
+    pub dark_after: Span,
 }
 
 impl Batches {
@@ -37,14 +50,15 @@ impl Batches {
         Self {
             ends: vec![all],
             max_concurrency: None,
-            stop: None,
+            stops: Stops::default(),
+            dark_after: DARK_AFTER,
         }
     }
 
     /// Whether somebody planned which come first: others are held for other reasons alone.
     #[must_use]
     pub fn is_a_plan(&self) -> bool {
-        self.ends.len() > 1 || self.max_concurrency.is_some() || self.stop.is_some()
+        self.ends.len() > 1 || self.max_concurrency.is_some()
     }
 
     /// The batch of the operation at this position, counted from 1.
@@ -125,19 +139,40 @@ impl Plan {
         if max_concurrency == Some(0) {
             return Err(PlanError::NoConcurrency);
         }
-        let stop = match request.stop_on_failures.as_deref().map(str::trim) {
+        let dark = share(Rule::Dark, request.stop_on_dark.as_deref())?.flatten();
+        let dark_after = request.dark_after.unwrap_or(DARK_AFTER);
+        if request.dark_after.is_some() && dark.is_none() {
+            return Err(PlanError::NothingIsDark);
+        }
+        if !(SHORTEST_DARK..=LONGEST_DARK).contains(&dark_after) {
+            return Err(PlanError::DarkAfter(dark_after));
+        }
+        let failures = share(Rule::Failures, request.stop_on_failures.as_deref())?;
+        let stops = Stops {
             // A first batch that tells nothing would be none.
-            None => batches.as_ref().map(|_| Share::Count(1)),
-            Some(NEVER) => None,
-            Some(rule) => Some(rule.parse().map_err(PlanError::Rule)?),
+            failures: failures.unwrap_or_else(|| batches.as_ref().map(|_| Share::Count(1))),
+            timeouts: share(Rule::Timeouts, request.stop_on_timeouts.as_deref())?.flatten(),
+            dark,
+            groups: share(Rule::Groups, request.stop_on_new_groups.as_deref())?.flatten(),
         };
+        let given = [
+            (Rule::Failures, &request.stop_on_failures),
+            (Rule::Timeouts, &request.stop_on_timeouts),
+            (Rule::Dark, &request.stop_on_dark),
+            (Rule::Groups, &request.stop_on_new_groups),
+        ];
+        let first = given.iter().find(|(_, rule)| rule.is_some());
         match (batches, max_concurrency) {
-            (None, None) if request.stop_on_failures.is_some() => Err(PlanError::NothingToStop),
-            (None, None) => Ok(None),
+            (None, None) => match first {
+                Some((rule, _)) => Err(PlanError::NothingToStop(*rule)),
+                None => Ok(None),
+            },
+            (None, Some(_)) if stops.groups.is_some() => Err(PlanError::NothingIsKnown),
             (batches, max_concurrency) => Ok(Some(Self {
                 batches: batches.unwrap_or_else(|| vec![Share::ALL]),
                 max_concurrency,
-                stop,
+                stops,
+                dark_after,
             })),
         }
     }
@@ -174,8 +209,23 @@ impl Plan {
         Ok(Batches {
             ends,
             max_concurrency: self.max_concurrency,
-            stop: self.stop,
+            stops: self.stops,
+            dark_after: self.dark_after,
         })
+    }
+}
+
+/// A rule as it is written; none where none is, and within it none where that never fires.
+fn share(rule: Rule, text: Option<&str>) -> Result<Option<Option<Share>>, PlanError> {
+    match text.map(str::trim) {
+        None => Ok(None),
+        Some(NEVER) => Ok(Some(None)),
+        Some(text) => {
+            let share = text.parse::<Share>();
+            Ok(Some(Some(
+                share.map_err(|share| PlanError::Rule { rule, share })?,
+            )))
+        }
     }
 }
 
@@ -283,13 +333,27 @@ pub enum PlanError {
     #[error("max_concurrency cannot be 0: nothing would start")]
     NoConcurrency,
     /// A rule that is none.
-    #[error("stop_on_failures: {0}; write a number, a percentage or never")]
-    Rule(InvalidShare),
+    #[error("stop_on_{rule}: {share}; write a number, a percentage or never")]
+    Rule {
+        /// Which one.
+        rule: Rule,
+        /// What is wrong with it.
+        share: InvalidShare,
+    },
+    /// A time that nothing is measured by.
+    #[error("dark_after needs stop_on_dark: it says after how long away a machine counts as dark")]
+    NothingIsDark,
+    /// No result is new.
+    #[error("stop_on_new_groups needs batches: a result is new that the first batch did not have")]
+    NothingIsKnown,
+    /// A time that says nothing.
+    #[error("dark_after cannot be {0} (at least {SHORTEST_DARK}, at most {LONGEST_DARK})")]
+    DarkAfter(Span),
     /// Everything starts at once.
     #[error(
-        "stop_on_failures needs batches or max_concurrency: otherwise everything starts at once, and nothing is left to stop"
+        "stop_on_{0} needs batches or max_concurrency: otherwise everything starts at once, and nothing is left to stop"
     )]
-    NothingToStop,
+    NothingToStop(Rule),
 }
 
 #[cfg(test)]
@@ -397,30 +461,58 @@ mod tests {
             }
         };
         assert_eq!(read(&|_| ()), Ok(None));
-        let stop = |text| read(&rule(text)).expect("reads").expect("a plan").stop;
+        let stop = |text| {
+            read(&rule(text))
+                .expect("reads")
+                .expect("a plan")
+                .stops
+                .failures
+        };
         assert_eq!(stop("3"), Some(Share::Count(3)));
         assert_eq!(stop("10%"), Some(Share::Percent(10)));
         assert_eq!(stop("never"), None);
         for text in ["", "0", "0%", "101%", "x", "-1"] {
             assert!(
-                matches!(read(&rule(text)), Err(PlanError::Rule(_))),
+                matches!(read(&rule(text)), Err(PlanError::Rule { .. })),
                 "{text}"
             );
         }
         let first = read(&|request| request.batches = Some("1, 100%".to_owned()));
         let first = first.expect("reads").expect("a plan");
         assert_eq!(
-            first.stop,
+            first.stops.failures,
             Some(Share::Count(1)),
             "the first failure, where nothing is said"
         );
         let some = read(&|request| request.max_concurrency = Some(2));
-        assert_eq!(some.expect("reads").expect("a plan").stop, None);
+        assert_eq!(
+            some.expect("reads").expect("a plan").stops,
+            Stops::default()
+        );
         assert_eq!(
             read(&|request| request.max_concurrency = Some(0)),
             Err(PlanError::NoConcurrency)
         );
         let alone = read(&|request| request.stop_on_failures = Some("1".to_owned()));
-        assert_eq!(alone, Err(PlanError::NothingToStop));
+        assert_eq!(alone, Err(PlanError::NothingToStop(Rule::Failures)));
+        let dark = |rule: Option<&str>, after| {
+            read(&|request| {
+                request.batches = Some("1, 100%".to_owned());
+                request.stop_on_dark = rule.map(str::to_owned);
+                request.dark_after = Some(Span::seconds(after));
+            })
+        };
+        assert_eq!(dark(None, 60), Err(PlanError::NothingIsDark));
+        assert_eq!(dark(Some("never"), 60), Err(PlanError::NothingIsDark));
+        assert_eq!(dark(Some("1"), 0), Err(PlanError::DarkAfter(Span(0))));
+        let plan = dark(Some("20%"), 60).expect("reads").expect("a plan");
+        assert_eq!(plan.stops.dark, Some(Share::Percent(20)));
+        let unknown = read(&|request| {
+            request.max_concurrency = Some(2);
+            request.stop_on_new_groups = Some("1".to_owned());
+        });
+        assert_eq!(unknown, Err(PlanError::NothingIsKnown));
+        let alone = read(&|request| request.stop_on_timeouts = Some("1".to_owned()));
+        assert_eq!(alone, Err(PlanError::NothingToStop(Rule::Timeouts)));
     }
 }

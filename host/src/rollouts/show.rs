@@ -2,7 +2,7 @@
 
 use sluice_api_types::rollout::{Paused, Rollout};
 
-use super::failures;
+use super::tally;
 use crate::store::rollouts::RolloutRow;
 use crate::store::{Connection, StoreError, operations};
 
@@ -14,15 +14,19 @@ use crate::store::{Connection, StoreError, operations};
 pub fn show(conn: &Connection, row: &RolloutRow) -> Result<Rollout, StoreError> {
     let batches = row.batches.ends.len();
     let counts = operations::count_by_batch(conn, row.tenant, row.job, batches)?;
+    let stops = &row.batches.stops;
     Ok(Rollout {
         state: row.state,
         batch: row.batch,
         of: batches as u64,
         batches: row.batches.ends.clone(),
         max_concurrency: row.batches.max_concurrency,
-        stop_on_failures: row.batches.stop.map(|rule| rule.to_string()),
+        stop_on_failures: stops.failures.map(|rule| rule.to_string()),
+        stop_on_timeouts: stops.timeouts.map(|rule| rule.to_string()),
+        stop_on_dark: stops.dark.map(|rule| rule.to_string()),
+        stop_on_new_groups: stops.groups.map(|rule| rule.to_string()),
         held: counts.iter().map(|counts| counts.held).sum(),
-        failures: failures(&counts, row.batch),
+        failures: tally(&counts, row.batch).failures,
         paused: paused(row),
     })
 }
@@ -31,11 +35,13 @@ pub fn show(conn: &Connection, row: &RolloutRow) -> Result<Rollout, StoreError> 
 #[must_use]
 pub fn paused(row: &RolloutRow) -> Option<Paused> {
     let paused = row.paused.as_ref()?;
-    let rule = row.batches.stop.map(|rule| rule.to_string());
+    let rule = paused.rule.and_then(|rule| row.batches.stops.of(rule));
+    let rule = rule.map(|rule| rule.to_string());
     Some(Paused {
         since: paused.since.to_string(),
         by: paused.by.clone(),
-        rule: rule.filter(|_| paused.by.is_none()),
-        failures: paused.failures,
+        counts: paused.rule,
+        rule,
+        failures: paused.count,
     })
 }

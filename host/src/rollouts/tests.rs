@@ -423,3 +423,126 @@ async fn a_machine_gets_no_attachment_before_its_batch_begins() {
     fleet.end(job, 0, Ending::Succeeded).await;
     assert_eq!((may_have(0), may_have(1)), (false, true));
 }
+
+/// What pauses where machines go dark; failures do not.
+fn dark(request: &mut SubmitJob) {
+    request.batches = Some("1, 100%".to_owned());
+    request.stop_on_failures = Some("never".to_owned());
+    request.stop_on_dark = Some("1".to_owned());
+    request.dark_after = Some(Span::seconds(60));
+}
+
+/// The first machine starts its operation, ends it, and goes away.
+async fn first_one_runs_and_goes(fleet: &Fleet, job: JobId) {
+    let (host, machine) = (&fleet.test.host, &fleet.machines[0]);
+    let operation = fleet.test.operations(job).swap_remove(0).id;
+    let started = Some(NOW);
+    jobs::store_step(host, machine, operation, State::Running, started, NOW)
+        .await
+        .expect("stores");
+    let id = machine.id;
+    let seen =
+        move |conn: &crate::store::Connection| crate::store::machines::set_last_seen(conn, id, NOW);
+    host.store.write(seen).await.expect("stores");
+    host.presence.leave(&fleet.inboxes[0].0);
+    fleet.end(job, 0, Ending::Succeeded).await;
+}
+
+async fn at(fleet: &Fleet, job: JobId, seconds: u64) -> RolloutState {
+    let now = NOW.plus(Span::seconds(seconds));
+    advance(&fleet.test.host, &fleet.test.tenant, job, now)
+        .await
+        .expect("goes on");
+    fleet.rollout(job).state
+}
+
+#[tokio::test]
+async fn a_machine_that_goes_dark_after_the_run_pauses_the_job_and_resuming_forgives_it() {
+    let mut fleet = Fleet::of(2).await;
+    let job = fleet.submit(dark).await;
+    first_one_runs_and_goes(&fleet, job).await;
+    // It may be on its way back, so that the next batch waits.
+    assert_eq!(at(&fleet, job, 59).await, RolloutState::Running);
+    assert_eq!(fleet.states(job), [Succeeded, Held]);
+    assert_eq!(at(&fleet, job, 60).await, RolloutState::Paused);
+    assert_eq!(fleet.states(job), [Succeeded, Held]);
+    let paused = show_paused(&fleet, job);
+    assert!(
+        paused.contains("machines went dark (1, the rule is 1)"),
+        "{paused}"
+    );
+    let now = NOW.plus(Span::seconds(60));
+    resume(&fleet.test.host, &fleet.test.admin, job, now)
+        .await
+        .expect("resumes");
+    assert_eq!(fleet.states(job), [Succeeded, Delivered]);
+    assert_eq!(fleet.sent(), [1, 1]);
+}
+
+fn show_paused(fleet: &Fleet, job: JobId) -> String {
+    paused(&fleet.rollout(job)).map_or_else(String::new, |paused| paused.to_string())
+}
+
+#[tokio::test]
+async fn a_machine_that_comes_back_in_time_is_not_dark_and_the_next_batch_begins() {
+    let fleet = Fleet::of(2).await;
+    let job = fleet.submit(dark).await;
+    first_one_runs_and_goes(&fleet, job).await;
+    assert_eq!(at(&fleet, job, 30).await, RolloutState::Running);
+    let _back = fleet.test.connect(&fleet.machines[0]);
+    assert_eq!(at(&fleet, job, 90).await, RolloutState::Running);
+    assert_eq!(fleet.states(job), [Succeeded, Delivered]);
+}
+
+#[tokio::test]
+async fn a_time_out_pauses_a_job_whose_failures_pause_nothing() {
+    let fleet = Fleet::of(3).await;
+    let rules = |request: &mut SubmitJob| {
+        request.batches = Some("1, 2, 100%".to_owned());
+        request.stop_on_failures = Some("never".to_owned());
+        request.stop_on_timeouts = Some("1".to_owned());
+    };
+    let job = fleet.submit(rules).await;
+    fleet.end(job, 0, Ending::ExitCode(3)).await;
+    assert_eq!(fleet.states(job), [State::Failed, Delivered, Held]);
+    fleet.end(job, 1, Ending::TimedOut(Span::seconds(1))).await;
+    assert_eq!(fleet.rollout(job).state, RolloutState::Paused);
+    let paused = show_paused(&fleet, job);
+    assert!(
+        paused.contains("operations timed out (1, the rule is 1)"),
+        "{paused}"
+    );
+    let stopped = fleet.test.audited().await;
+    let stopped = stopped.iter().find(|entry| entry.event == "job_stopped");
+    assert_eq!(stopped.expect("is recorded").details["timeouts"], 1);
+}
+
+#[tokio::test]
+async fn a_result_that_the_first_batch_did_not_have_pauses_the_job_where_a_rule_says_so() {
+    let mut fleet = Fleet::of(4).await;
+    let rules = |request: &mut SubmitJob| {
+        request.batches = Some("1, 2, 3, 100%".to_owned());
+        request.stop_on_failures = Some("never".to_owned());
+        request.stop_on_new_groups = Some("1".to_owned());
+    };
+    let job = fleet.submit(rules).await;
+    fleet.end(job, 0, Ending::ExitCode(3)).await;
+    fleet.end(job, 1, Ending::ExitCode(3)).await;
+    // It is like that of the first batch, however that went.
+    assert_eq!(
+        fleet.states(job),
+        [State::Failed, State::Failed, Delivered, Held]
+    );
+    fleet.end(job, 2, Ending::Succeeded).await;
+    assert_eq!(fleet.rollout(job).state, RolloutState::Paused);
+    let paused = show_paused(&fleet, job);
+    assert!(
+        paused.contains("not like those of the first batch (1, the rule is 1)"),
+        "{paused}"
+    );
+    resume(&fleet.test.host, &fleet.test.admin, job, NOW)
+        .await
+        .expect("resumes");
+    assert_eq!(fleet.states(job)[3], Delivered);
+    assert_eq!(fleet.sent(), [1, 1, 1, 1]);
+}

@@ -200,6 +200,7 @@ fn migrations() -> Migrations<'static> {
         Migration::up(include_str!("../../migrations/0020_made_by_grants.sql")),
         Migration::up(include_str!("../../migrations/0021_start_by.sql")),
         Migration::up(include_str!("../../migrations/0022_supersede.sql")),
+        Migration::up(include_str!("../../migrations/0023_stop_rules.sql")),
     ])
 }
 

@@ -398,11 +398,114 @@ pub fn count_by_batch(
             State::Held => of_batch.held += n,
             State::Queued => of_batch.queued += n,
             State::Succeeded => of_batch.succeeded += n,
+            State::TimedOut => {
+                of_batch.failed += n;
+                of_batch.timed_out += n;
+            }
             state if state.is_terminal() => of_batch.failed += n,
             _ => of_batch.sent += n,
         }
     }
     Ok(counts)
+}
+
+/// A machine on which something of a rollout was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Started {
+    /// The batch.
+    pub batch: u64,
+    /// The machine.
+    pub machine: MachineId,
+    /// When it was connected last.
+    pub last_seen: Option<UnixMillis>,
+}
+
+/// The machines on which operations of a job's batches up to this one were started.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub fn started(
+    conn: &Connection,
+    tenant: TenantId,
+    job: JobId,
+    batch: u64,
+) -> Result<Vec<Started>, StoreError> {
+    all(
+        conn,
+        "SELECT o.batch, o.machine, m.last_seen FROM operations o JOIN machines m ON m.id = o.machine
+         WHERE o.job = ? AND o.batch <= ? AND o.tenant = ? AND o.started IS NOT NULL AND m.revoked IS NULL",
+        params![job.to_string(), signed(batch), tenant.to_string()],
+        |row| {
+            Ok(Started {
+                batch: unsigned(row, "batch")?,
+                machine: parsed(row, "machine")?,
+                last_seen: time_or_null(row, "last_seen")?,
+            })
+        },
+    )
+}
+
+/// Operations of a job's batches up to this one that have ended, and of which it is not known to which group of results they
+/// belong; so many at most.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub fn without_group(
+    conn: &Connection,
+    tenant: TenantId,
+    job: JobId,
+    batch: u64,
+    most: u32,
+) -> Result<Vec<OperationRow>, StoreError> {
+    all(
+        conn,
+        operations!(
+            "WHERE tenant = ? AND job = ? AND batch <= ? AND ended = 1 AND result_group IS NULL ORDER BY position LIMIT ?"
+        ),
+        params![tenant.to_string(), job.to_string(), signed(batch), most],
+        read,
+    )
+}
+
+/// Says to which group of results an operation belongs.
+///
+/// # Errors
+///
+/// Where the database cannot be written.
+pub fn set_group(
+    conn: &Connection,
+    operation: OperationId,
+    group: &[u8; 32],
+) -> Result<(), StoreError> {
+    change(
+        conn,
+        "UPDATE operations SET result_group = ? WHERE id = ?",
+        params![group, operation.to_string()],
+    )?;
+    Ok(())
+}
+
+/// How many groups of results each of a job's batches has that none before it had; nothing of the first batch, which has what
+/// others are compared with.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub fn new_groups(
+    conn: &Connection,
+    tenant: TenantId,
+    job: JobId,
+) -> Result<Vec<(u64, u64)>, StoreError> {
+    all(
+        conn,
+        "SELECT first, count(*) AS n FROM (SELECT min(batch) AS first FROM operations
+             WHERE tenant = ? AND job = ? AND result_group IS NOT NULL GROUP BY result_group)
+         WHERE first > 1 GROUP BY first",
+        params![tenant.to_string(), job.to_string()],
+        |row| Ok((unsigned(row, "first")?, unsigned(row, "n")?)),
+    )
 }
 
 /// The first operations of a batch that are held, in their order.

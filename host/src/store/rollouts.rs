@@ -1,8 +1,9 @@
 //! Rollouts: how far jobs are that start in batches, or a few at a time.
 
-use sluice_api_types::rollout::RolloutState;
+use sluice_api_types::rollout::{RolloutState, Rule};
 use sluice_database::rusqlite::{Connection, Row, params};
 use sluice_protocol::ids::{JobId, TenantId};
+use sluice_protocol::units::Span;
 
 use super::StoreError;
 use super::row::{
@@ -10,7 +11,7 @@ use super::row::{
     unsigned_or_null, word,
 };
 use crate::clock::UnixMillis;
-use crate::rollouts::{Batches, Share};
+use crate::rollouts::{Batches, Share, Stops, Tally};
 
 /// The rollout of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,8 +28,8 @@ pub struct RolloutRow {
     pub state: RolloutState,
     /// The batch that has begun last, counted from 1.
     pub batch: u64,
-    /// Failures that were there when it was resumed.
-    pub forgiven: u64,
+    /// What was there when it was resumed.
+    pub forgiven: Tally,
     /// Why it is paused, where it is.
     pub paused: Option<PausedRow>,
 }
@@ -40,14 +41,16 @@ pub struct PausedRow {
     pub since: UnixMillis,
     /// The operator; none where the rule did it.
     pub by: Option<String>,
-    /// What the rule counted.
-    pub failures: Option<u64>,
+    /// The rule, where one did it.
+    pub rule: Option<Rule>,
+    /// What it counted.
+    pub count: Option<u64>,
 }
 
 impl RolloutRow {
     /// One that has not begun.
     #[must_use]
-    pub const fn new(job: JobId, tenant: TenantId, batches: Batches, no_queue: bool) -> Self {
+    pub fn new(job: JobId, tenant: TenantId, batches: Batches, no_queue: bool) -> Self {
         Self {
             job,
             tenant,
@@ -55,7 +58,7 @@ impl RolloutRow {
             no_queue,
             state: RolloutState::Running,
             batch: 1,
-            forgiven: 0,
+            forgiven: Tally::default(),
             paused: None,
         }
     }
@@ -69,18 +72,23 @@ impl RolloutRow {
 pub fn insert(conn: &Connection, row: &RolloutRow) -> Result<(), StoreError> {
     change(
         conn,
-        "INSERT INTO rollouts (job, tenant, ends, max_concurrency, stop_on_failures, no_queue, state, batch, forgiven)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO rollouts (job, tenant, ends, max_concurrency, stop_on_failures, no_queue, state, batch, forgiven,
+                               stop_on_timeouts, stop_on_dark, dark_after, stop_on_new_groups)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             row.job.to_string(),
             row.tenant.to_string(),
             to_json(&row.batches.ends)?,
             row.batches.max_concurrency.map(signed),
-            row.batches.stop.map(|share| share.to_string()),
+            row.batches.stops.failures.map(|share| share.to_string()),
             row.no_queue,
             row.state.as_str(),
             signed(row.batch),
-            signed(row.forgiven),
+            signed(row.forgiven.failures),
+            row.batches.stops.timeouts.map(|share| share.to_string()),
+            row.batches.stops.dark.map(|share| share.to_string()),
+            signed(row.batches.dark_after.0),
+            row.batches.stops.groups.map(|share| share.to_string()),
         ],
     )?;
     Ok(())
@@ -126,18 +134,26 @@ pub fn open(conn: &Connection, tenant: TenantId) -> Result<Vec<JobId>, StoreErro
 pub fn update(conn: &Connection, row: &RolloutRow) -> Result<(), StoreError> {
     change(
         conn,
-        "UPDATE rollouts SET state = ?, batch = ?, forgiven = ?, paused = ?, paused_by = ?, paused_failures = ?
+        "UPDATE rollouts SET state = ?, batch = ?, forgiven = ?, paused = ?, paused_by = ?, paused_failures = ?,
+             forgiven_timeouts = ?, forgiven_dark = ?, paused_rule = ?, forgiven_groups = ?
          WHERE tenant = ? AND job = ?",
         params![
             row.state.as_str(),
             signed(row.batch),
-            signed(row.forgiven),
+            signed(row.forgiven.failures),
             row.paused.as_ref().map(|paused| paused.since.0),
             row.paused.as_ref().and_then(|paused| paused.by.as_deref()),
             row.paused
                 .as_ref()
-                .and_then(|paused| paused.failures)
+                .and_then(|paused| paused.count)
                 .map(signed),
+            signed(row.forgiven.timeouts),
+            signed(row.forgiven.dark),
+            row.paused
+                .as_ref()
+                .and_then(|paused| paused.rule)
+                .map(Rule::as_str),
+            signed(row.forgiven.groups),
             row.tenant.to_string(),
             row.job.to_string(),
         ],
@@ -146,28 +162,44 @@ pub fn update(conn: &Connection, row: &RolloutRow) -> Result<(), StoreError> {
 }
 
 fn read(row: &Row<'_>) -> Result<RolloutRow, StoreError> {
-    let stop: Option<Share> = parsed_or_null(row, "stop_on_failures")?;
+    let share = |column| parsed_or_null::<Share>(row, column);
+    let stops = Stops {
+        failures: share("stop_on_failures")?,
+        timeouts: share("stop_on_timeouts")?,
+        dark: share("stop_on_dark")?,
+        groups: share("stop_on_new_groups")?,
+    };
+    let dark_after = unsigned_or_null(row, "dark_after")?;
     let since = time_or_null(row, "paused")?;
-    let (by, failures) = (
+    let (by, count): (Option<String>, _) = (
         row.get("paused_by")?,
         unsigned_or_null(row, "paused_failures")?,
     );
+    let rule: Option<String> = row.get("paused_rule")?;
+    let rule = rule.as_deref().and_then(Rule::from_word);
     Ok(RolloutRow {
         job: parsed(row, "job")?,
         tenant: parsed(row, "tenant")?,
         batches: Batches {
             ends: from_json(row, "ends")?,
             max_concurrency: unsigned_or_null(row, "max_concurrency")?,
-            stop,
+            stops,
+            dark_after: dark_after.map_or_else(Span::default, Span),
         },
         no_queue: row.get("no_queue")?,
         state: word(row, "state", RolloutState::from_word)?,
         batch: unsigned(row, "batch")?,
-        forgiven: unsigned(row, "forgiven")?,
+        forgiven: Tally {
+            failures: unsigned(row, "forgiven")?,
+            timeouts: unsigned(row, "forgiven_timeouts")?,
+            dark: unsigned(row, "forgiven_dark")?,
+            groups: unsigned(row, "forgiven_groups")?,
+        },
         paused: since.map(|since| PausedRow {
             since,
             by,
-            failures,
+            rule,
+            count,
         }),
     })
 }

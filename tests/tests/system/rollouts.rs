@@ -153,6 +153,88 @@ fn a_failure_in_the_first_batch_keeps_the_others_from_it_until_somebody_resumes(
 }
 
 #[test]
+fn a_machine_that_answers_otherwise_than_the_first_batch_pauses_the_job() {
+    if !is_root() {
+        return;
+    }
+    let fleet = Fleet::builder().agents(4).start();
+    let folder = traces(&fleet);
+    fs::write(folder.join("odd"), "m3\n").expect("writes");
+    let odd = folder.display();
+    let script = script(format!(
+        "#!/bin/sh\necho on $SLUICE_MACHINE_NAME\ngrep -x $SLUICE_MACHINE_NAME {odd}/odd >/dev/null && echo version 2\nexit 0\n"
+    ))
+    .as_user("nobody");
+    let options = [
+        ["--batches", "1, 2, 3, 100%"],
+        ["--stop-on-new-groups", "1"],
+    ]
+    .concat();
+    let job = roll_out(&fleet, &script, &["m1", "m2", "m3", "m4"], &options);
+    until_states(
+        &fleet,
+        &job,
+        &["succeeded", "succeeded", "succeeded", "held"],
+    );
+    eventually("the rule fires", || {
+        (why(&fleet, &job, 3)["reason"] == "paused").then_some(())
+    });
+    let waits = why(&fleet, &job, 3);
+    assert_eq!(
+        (&waits["counts"], &waits["rule"], &waits["failures"]),
+        (&"groups".into(), &"1".into(), &1.into())
+    );
+    let shown = fleet.sluice(&["job", "show", &job]);
+    assert!(
+        shown.stdout.contains(
+            "paused because results are not like those of the first batch (1, the rule is 1)"
+        ),
+        "{shown:?}"
+    );
+}
+
+#[test]
+fn a_machine_that_goes_dark_after_the_start_keeps_the_others_from_it_until_somebody_resumes() {
+    if !is_root() {
+        return;
+    }
+    let mut fleet = Fleet::builder().agents(3).start();
+    let folder = traces(&fleet);
+    let machines = ["m1", "m2", "m3"];
+    machines.iter().for_each(|machine| allow(&folder, machine));
+    fs::remove_file(folder.join("go-m1")).expect("is there");
+    let options = [
+        ["--batches", "1, 100%"],
+        ["--stop-on-dark", "1"],
+        ["--dark-after", "1s"],
+    ]
+    .concat();
+    let job = roll_out(&fleet, &step(&folder), &machines, &options);
+    until_states(&fleet, &job, &["running", "held", "held"]);
+    fleet.agents[0].kill();
+    // What a host that was away knows of who is dark, it knows again.
+    fleet.host.kill_and_restart();
+    fleet.agents[1..]
+        .iter_mut()
+        .for_each(|agent| agent.restart());
+    eventually("the rule fires", || {
+        (why(&fleet, &job, 1)["reason"] == "paused").then_some(())
+    });
+    let waits = why(&fleet, &job, 1);
+    assert_eq!(
+        (&waits["counts"], &waits["rule"], &waits["failures"]),
+        (&"dark".into(), &"1".into(), &1.into())
+    );
+    allow(&folder, "m1");
+    fleet.agents[0].restart();
+    until_states(&fleet, &job, &["succeeded", "held", "held"]);
+    assert_eq!(started(&folder), ["m1"]);
+    let resumed = fleet.sluice(&["job", "resume", &job]);
+    assert_eq!(resumed.code, 0, "{resumed:?}");
+    until_states(&fleet, &job, &["succeeded"; 3]);
+}
+
+#[test]
 fn a_paused_job_starts_nothing_more_and_canceling_ends_what_is_held() {
     if !is_root() {
         return;

@@ -508,6 +508,27 @@ fn rollout_fields(rollout: &Rollout) -> Vec<(&'static str, Option<String>)> {
                 .as_ref()
                 .map(|rule| format!("{} (pauses at {rule})", rollout.failures)),
         ),
+        (
+            "time-outs",
+            rollout
+                .stop_on_timeouts
+                .as_ref()
+                .map(|rule| format!("pauses at {rule}")),
+        ),
+        (
+            "dark",
+            rollout
+                .stop_on_dark
+                .as_ref()
+                .map(|rule| format!("pauses at {rule}")),
+        ),
+        (
+            "new groups",
+            rollout
+                .stop_on_new_groups
+                .as_ref()
+                .map(|rule| format!("pauses at {rule}")),
+        ),
         ("paused", rollout.paused.as_ref().map(ToString::to_string)),
     ]
 }

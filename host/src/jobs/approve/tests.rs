@@ -245,7 +245,8 @@ async fn what_ran_in_batches_is_not_let_loose_on_all_machines() {
     let batches = crate::rollouts::Batches {
         ends: vec![1],
         max_concurrency: Some(1),
-        stop: None,
+        stops: crate::rollouts::Stops::default(),
+        dark_after: sluice_protocol::units::Span::default(),
     };
     let row = rollouts::RolloutRow::new(job, case.test.tenant.id, batches, false);
     let write = move |conn: &Connection| rollouts::insert(conn, &row);

@@ -108,6 +108,23 @@ pub(crate) struct JobArgs {
     /// Pause once so many operations have failed: a number, a percentage of those that have begun, or never (with --batches 1 where nothing is said)
     #[arg(long, value_name = "N|P%|never", help_heading = "Rollout")]
     stop_on_failures: Option<String>,
+    /// Pause once so many operations have timed out, in the same way
+    #[arg(long, value_name = "N|P%|never", help_heading = "Rollout")]
+    stop_on_timeouts: Option<String>,
+    /// Pause once so many machines went dark after they had started it, in the same way
+    #[arg(long, value_name = "N|P%|never", help_heading = "Rollout")]
+    stop_on_dark: Option<String>,
+    /// How long a machine is away when it counts as dark (5m where absent)
+    #[arg(
+        long,
+        value_name = "DURATION",
+        requires = "stop_on_dark",
+        help_heading = "Rollout"
+    )]
+    dark_after: Option<Span>,
+    /// Pause once there are so many groups of results that the first batch did not have, in the same way
+    #[arg(long, value_name = "N|P%|never", help_heading = "Rollout")]
+    stop_on_new_groups: Option<String>,
     /// Start in this maintenance window alone; of several one must be open
     #[arg(long, value_name = "NAME", help_heading = "Rollout")]
     window: Vec<String>,
@@ -253,6 +270,10 @@ impl Prepared {
             batches: arguments.batches,
             max_concurrency: arguments.max_concurrency,
             stop_on_failures: arguments.stop_on_failures,
+            stop_on_timeouts: arguments.stop_on_timeouts,
+            stop_on_dark: arguments.stop_on_dark,
+            dark_after: arguments.dark_after,
+            stop_on_new_groups: arguments.stop_on_new_groups,
             compat: arguments.compat,
             no_security_scan: arguments.no_security_scan,
         };
