@@ -125,6 +125,9 @@ pub enum Status {
 }
 
 impl Status {
+    /// Every status.
+    pub const ALL: &[Self] = &[Self::Success, Self::Failed, Self::Blocked, Self::Error];
+
     /// The word in JSON.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -134,6 +137,15 @@ impl Status {
             Self::Blocked => "blocked",
             Self::Error => "error",
         }
+    }
+
+    /// The status that the word stands for.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|status| status.as_str() == word)
     }
 }
 

@@ -899,7 +899,7 @@ async fn a_preview_needs_what_the_run_needs_and_leaves_no_trace() {
     let jobs = test
         .host
         .store
-        .read(|conn| crate::store::jobs::list(conn, test.tenant.id, None, 10));
+        .read(|conn| crate::store::jobs::ids_before(conn, test.tenant.id, None, 10));
     assert!(jobs.expect("reads").is_empty());
 }
 

@@ -8,15 +8,16 @@ use sluice_api_types::approval::DenyJob;
 use sluice_api_types::event::JOB;
 use sluice_api_types::group::Groups;
 use sluice_api_types::job::{
-    ApproveJob, Canceled, HaltJobs, IDEMPOTENCY_KEY, Job, JobPreview, JobSummary, SubmitJob,
+    ApproveJob, Canceled, HaltJobs, IDEMPOTENCY_KEY, Job, JobPreview, JobQuery, JobSummary,
+    SubmitJob,
 };
-use sluice_api_types::page::{Page, PageQuery};
+use sluice_api_types::page::Page;
 use sluice_api_types::rollout::Rollout;
 use sluice_protocol::ids::JobId;
 
 use super::auth::{Operator, allow, own_tenant, record_denied};
-use super::extract::{Answer, Body, Path, Query, limit, next, uninterrupted};
-use super::{Refusal, events};
+use super::extract::{Answer, Body, Path, Query, limit, uninterrupted};
+use super::{Refusal, events, job_filter};
 use crate::clock::UnixMillis;
 use crate::folding;
 use crate::host::SharedHost;
@@ -24,7 +25,7 @@ use crate::jobs::{self, Follower, SubmitError};
 use crate::operators::Permission;
 use crate::rollouts;
 use crate::schedules;
-use crate::store::jobs as store;
+use crate::store::job_list;
 
 /// The largest request, in bytes: a script of 4 MiB in base64, parameters and variables, and room for JSON's escapes.
 pub(super) const BODY: usize = 12 << 20;
@@ -102,27 +103,29 @@ fn accepts_events(headers: &HeaderMap) -> bool {
 }
 
 /// Lists jobs, the newest first. Needs `ReadJobs`.
-#[utoipa::path(get, path = "/v1/jobs", params(PageQuery), responses((status = 200, body = Page<JobSummary>)))]
+#[utoipa::path(get, path = "/v1/jobs", params(JobQuery), responses((status = 200, body = Page<JobSummary>)))]
 pub(super) async fn list_jobs(
     State(host): State<SharedHost>,
     Operator(actor): Operator,
-    Query(query): Query<PageQuery>,
+    Query(query): Query<JobQuery>,
 ) -> Result<Answer<Page<JobSummary>>, Refusal> {
     allow(&host, &actor, Permission::ReadJobs, "list jobs").await?;
     own_tenant(&actor, query.tenant.as_deref())?;
     let before = query
         .after
-        .map(|text| text.parse())
+        .as_deref()
+        .map(str::parse)
         .transpose()
         .map_err(|error| Refusal::invalid(format!("after: {error}")))?;
     let limit = limit(query.limit)?;
     let tenant = actor.tenant.id;
-    let rows = host
+    let filter = job_filter::read(&host, tenant, &query)?;
+    let part = host
         .store
-        .scan(move |conn| store::list(conn, tenant, before, limit))
+        .scan(move |conn| job_list::list(conn, tenant, &filter, before, limit))
         .await?;
-    let next = next(&rows, limit, |row| row.id.to_string());
-    let items = rows
+    let items = part
+        .lines
         .into_iter()
         .map(|row| JobSummary {
             job: row.id,
@@ -136,6 +139,7 @@ pub(super) async fn list_jobs(
             succeeded: row.succeeded,
         })
         .collect();
+    let next = part.next.map(|id| id.to_string());
     Ok(Answer(Page { items, next }))
 }
 

@@ -9,6 +9,7 @@ use sluice_api_types::machine::{
     Machine, MachineLink, MachineQuarantine, MachineQuery, MachineWaiting, PatchMachine,
 };
 use sluice_api_types::page::Page;
+use sluice_protocol::ids::TenantId;
 use sluice_protocol::message::control::{Fact, FactValue};
 
 use super::Refusal;
@@ -86,11 +87,7 @@ pub(super) async fn get_machine(
 ) -> Result<Answer<Machine>, Refusal> {
     allow(&host, &actor, Permission::ReadMachines, "read a machine").await?;
     host.store.read(|conn| {
-        let mut found = machines::find_live(conn, actor.tenant.id, &machine)?;
-        if let (None, Ok(id)) = (&found, machine.parse()) {
-            found = machines::find(conn, actor.tenant.id, id)?;
-        }
-        let row = found.ok_or_else(|| no_machine(&machine))?;
+        let row = find_any(conn, actor.tenant.id, &machine)?;
         Ok(Answer(shown(conn, &host.presence, &actor, row)?))
     })
 }
@@ -295,6 +292,19 @@ fn facts(facts: Vec<Fact>) -> BTreeMap<String, serde_json::Value> {
             (fact.key, value)
         })
         .collect()
+}
+
+/// The tenant's machine of this name or id; a revoked one by its id alone.
+pub(super) fn find_any(
+    conn: &Connection,
+    tenant: TenantId,
+    text: &str,
+) -> Result<MachineRow, Refusal> {
+    let mut found = machines::find_live(conn, tenant, text)?;
+    if let (None, Ok(id)) = (&found, text.parse()) {
+        found = machines::find(conn, tenant, id)?;
+    }
+    found.ok_or_else(|| no_machine(text))
 }
 
 fn no_machine(text: &str) -> Refusal {

@@ -11,6 +11,7 @@ mod events;
 mod extract;
 mod grants;
 mod health;
+mod job_filter;
 mod jobs;
 mod lockdown;
 mod machines;

@@ -272,6 +272,122 @@ async fn pages_of_jobs_follow_each_other_without_gaps() {
 }
 
 #[tokio::test]
+async fn a_list_of_jobs_is_narrowed_by_what_the_query_says() {
+    let test = TestHost::new().await;
+    test.machine("web-1").await;
+    test.machine("web-2").await;
+    let mut made = Vec::new();
+    for machine in ["web-1", "web-2", "nowhere"] {
+        let job = ask(&test, Method::POST, "/v1/jobs", job(machine)).await;
+        made.push(job.json()["job"].as_str().expect("an id").to_owned());
+    }
+    let operator = get(&test, "/v1/jobs").await.json()["items"][0]["operator"]
+        .as_str()
+        .expect("a name")
+        .to_owned();
+    let of_operator = format!("operator={operator}");
+    for (query, expected) in [
+        ("machine=web-2", vec![1]),
+        ("state=queued", vec![1, 0]),
+        ("state=failed", vec![2]),
+        ("status=failed", vec![2]),
+        ("status=failed&state=failed", vec![2]),
+        ("status=success", vec![]),
+        ("machine=web-1&status=failed", vec![]),
+        ("script=backup", vec![]),
+        (&of_operator, vec![2, 1, 0]),
+        ("operator=nobody", vec![]),
+        ("since=2020-01-01T00:00:00Z", vec![2, 1, 0]),
+        ("until=2020-01-01T00:00:00Z", vec![]),
+    ] {
+        let page = get(&test, &format!("/v1/jobs?{query}")).await.json();
+        let items = page["items"].as_array().expect("items").iter();
+        let found: Vec<_> = items
+            .map(|item| item["job"].as_str().expect("an id"))
+            .collect();
+        let expected: Vec<_> = expected.into_iter().map(|at: usize| &made[at]).collect();
+        assert_eq!(found, expected, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_list_of_jobs_cannot_be_narrowed_to_is_said_exactly() {
+    let test = TestHost::new().await;
+    let (stranger, _) = test.stranger().await;
+    let theirs = sluice_protocol::ids::MachineId::generate();
+    let insert = move |conn: &crate::store::Connection| {
+        let tenant = stranger.tenant.id;
+        crate::store::machines::insert(conn, tenant, theirs, "theirs", &[], crate::testing::NOW)
+    };
+    test.host.store.write(insert).await.expect("enrolls");
+    let of_theirs = format!("machine={theirs}");
+    for (query, status, code, detail) in [
+        ("after=5", 400, "invalid-request", "after: "),
+        (
+            "state=done",
+            400,
+            "invalid-request",
+            "state: there is no done; it is one of held, queued, ",
+        ),
+        (
+            "status=ok",
+            400,
+            "invalid-request",
+            "status: there is no ok; it is one of success, failed, blocked, error",
+        ),
+        (
+            "state=running&status=failed",
+            400,
+            "invalid-request",
+            "no operation in state running has the status failed",
+        ),
+        ("script=a%20b", 400, "invalid-request", "script: "),
+        (
+            "since=yesterday",
+            400,
+            "invalid-request",
+            "since: expected a time like ",
+        ),
+        (
+            "until=5",
+            400,
+            "invalid-request",
+            "until: expected a time like ",
+        ),
+        (
+            "limit=0",
+            400,
+            "invalid-request",
+            "limit must be at least 1",
+        ),
+        (
+            "color=red",
+            400,
+            "invalid-request",
+            "the query is not what this route takes",
+        ),
+        (
+            "machine=web-9",
+            404,
+            "machine-not-found",
+            "there is no machine web-9",
+        ),
+        (
+            "machine=theirs",
+            404,
+            "machine-not-found",
+            "there is no machine theirs",
+        ),
+        (&of_theirs, 404, "machine-not-found", "there is no machine "),
+    ] {
+        let got = get(&test, &format!("/v1/jobs?{query}")).await;
+        assert_eq!(got.refused(), (status, code.to_owned()), "{query}");
+        let said = got.json()["detail"].as_str().expect("a detail").to_owned();
+        assert!(said.starts_with(detail), "{query}: {said}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_anothers_is_answered_as_what_is_not_there() {
     let test = TestHost::new().await;
     test.machine("web-1").await;

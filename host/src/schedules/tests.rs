@@ -133,7 +133,7 @@ async fn a_host_that_stops_between_the_job_and_its_record_makes_no_second_one() 
     let all = test
         .host
         .store
-        .read(|conn| crate::store::jobs::list(conn, tenant, None, 10))
+        .read(|conn| crate::store::jobs::ids_before(conn, tenant, None, 10))
         .expect("reads");
     assert_eq!(all.len(), 1);
 }

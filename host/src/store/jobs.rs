@@ -79,27 +79,6 @@ pub struct JobHead {
     pub supersede: Option<SupersedeKey>,
 }
 
-/// A job in a list.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JobLine {
-    /// Its id.
-    pub id: JobId,
-    /// The operator's name.
-    pub operator: String,
-    /// When it was accepted.
-    pub submitted: UnixMillis,
-    /// Of the bytes submitted.
-    pub script_sha256: Digest,
-    /// Where the script is one of the library.
-    pub script: Option<VersionId>,
-    /// How many operations it has.
-    pub operations: u64,
-    /// How many of them have ended.
-    pub ended: u64,
-    /// How many of them succeeded.
-    pub succeeded: u64,
-}
-
 /// Stores a job. The text of a script of the library, and what its entry declares, are not copied: when they are erased
 /// there, no job has them either.
 ///
@@ -276,42 +255,6 @@ pub fn find_by_key(
         "SELECT id, request_sha256 FROM jobs WHERE tenant = ? AND token = ? AND idempotency_key = ?",
         params![tenant.to_string(), token.to_string(), key],
         |row| Ok((parsed(row, "id")?, parsed(row, "request_sha256")?)),
-    )
-}
-
-/// Jobs, the newest first, from before `before` where one is given.
-///
-/// # Errors
-///
-/// Where the database cannot be read.
-pub fn list(
-    conn: &Connection,
-    tenant: TenantId,
-    before: Option<JobId>,
-    limit: u32,
-) -> Result<Vec<JobLine>, StoreError> {
-    // Ids are UUIDs of version 7, so their order is the order in which jobs were made.
-    all(
-        conn,
-        "SELECT j.id, j.operator, j.submitted, j.script_sha256, j.script_name, j.script_version,
-                count(o.id) AS operations,
-                coalesce(sum(o.ended), 0) AS ended, coalesce(sum(o.state = 'succeeded'), 0) AS succeeded
-         FROM (SELECT id, operator, submitted, script_sha256, script_name, script_version FROM jobs
-               WHERE tenant = ?1 AND (?2 IS NULL OR id < ?2) ORDER BY id DESC LIMIT ?3) j
-         LEFT JOIN operations o ON o.tenant = ?1 AND o.job = j.id GROUP BY j.id ORDER BY j.id DESC",
-        params![tenant.to_string(), before.map(|id| id.to_string()), limit],
-        |row| {
-            Ok(JobLine {
-                id: parsed(row, "id")?,
-                operator: row.get("operator")?,
-                submitted: time(row, "submitted")?,
-                script_sha256: parsed(row, "script_sha256")?,
-                script: scripts::of_job(row)?,
-                operations: unsigned(row, "operations")?,
-                ended: unsigned(row, "ended")?,
-                succeeded: unsigned(row, "succeeded")?,
-            })
-        },
     )
 }
 

@@ -20,6 +20,7 @@ pub mod enroll_tokens;
 pub mod grants;
 pub mod history;
 pub mod holds;
+pub mod job_list;
 pub mod jobs;
 pub mod lockdown;
 pub mod machines;

@@ -367,8 +367,8 @@ impl Fleet {
         let tenant = self.actor.tenant.id;
         let rows = self.server().host().store.read(|conn| {
             let mut rows = Vec::new();
-            for job in store::jobs::list(conn, tenant, None, 10_000)? {
-                rows.extend(operations::of_job(conn, tenant, job.id)?);
+            for job in store::jobs::ids_before(conn, tenant, None, 10_000)? {
+                rows.extend(operations::of_job(conn, tenant, job)?);
             }
             Ok::<_, StoreError>(rows)
         });

@@ -282,6 +282,43 @@ fn a_detached_job_goes_on_and_is_shown_with_its_output() {
 }
 
 #[test]
+fn jobs_are_found_by_machine_outcome_script_operator_and_time() {
+    let fleet = Fleet::builder().agents(2).start();
+    let file = fleet.folder().join("hi.sh");
+    std::fs::write(&file, "#!/bin/sh\necho hi\n").expect("writes the script");
+    let file = file.to_str().expect("is UTF-8");
+    let added = fleet.sluice(&["script", "add", file, "--name", "hi"]);
+    assert_eq!(added.code, 0, "{added:?}");
+    let ran = fleet.sluice(&["run", "--script", "hi", "--on", "m1"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let failed = script("#!/bin/sh\nexit 3\n").on("m2");
+    fleet
+        .run(&failed)
+        .expect("failed", "Script failed with exit code 3");
+
+    let all = fleet.list(&["job", "list"]);
+    let (bad, good) = (&all[0]["job"], &all[1]["job"]);
+    let operator = all[0]["operator"].as_str().expect("a name");
+    for (filter, expected) in [
+        (&["--machine", "m1"][..], vec![good]),
+        (&["--machine", "m2", "--state", "failed"], vec![bad]),
+        (&["--machine", "m1", "--state", "failed"], vec![]),
+        (&["--status", "success"], vec![good]),
+        (&["--script", "hi"], vec![good]),
+        (&["--operator", operator, "--since", "1h"], vec![bad, good]),
+        (&["--until", "2020-01-01T00:00:00Z"], vec![]),
+        (&["--limit", "1"], vec![bad]),
+    ] {
+        let found = fleet.list(&[&["job", "list"], filter].concat());
+        let found: Vec<_> = found.iter().map(|job| &job["job"]).collect();
+        assert_eq!(found, expected, "{filter:?}");
+    }
+    let refused = fleet.sluice(&["job", "list", "--state", "done"]);
+    refused.expect_refused();
+    assert!(refused.stderr.contains("there is no done"), "{refused:?}");
+}
+
+#[test]
 fn a_script_comes_from_stdin_as_well() {
     let fleet = Fleet::builder().start();
     let mut child = fleet

@@ -2,11 +2,12 @@
 
 mod fold;
 mod follow;
+mod list;
 mod receipts;
 
 use clap::Subcommand;
 use sluice_api_types::approval::{ApprovalState, DenyJob, JobApproval};
-use sluice_api_types::job::{ApproveJob, Canceled, HaltJobs, Job, JobSummary};
+use sluice_api_types::job::{ApproveJob, Canceled, HaltJobs, Job};
 use sluice_api_types::operation::{Gaps, InvalidGaps, LOST, OperationResult};
 use sluice_api_types::rollout::Rollout;
 use sluice_protocol::digest::Digest;
@@ -21,20 +22,13 @@ use crate::error::Error;
 use crate::exit;
 use crate::findings;
 use crate::host::Client;
-use crate::output::{self, List};
+use crate::output;
 
 /// Commands about jobs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum JobCommand {
-    /// List jobs
-    List {
-        /// The tenant
-        #[arg(long, value_name = "T")]
-        tenant: Option<String>,
-        /// How many at most
-        #[arg(long, value_name = "N")]
-        limit: Option<u64>,
-    },
+    /// List jobs, the newest first: those for which everything holds that is asked for
+    List(list::ListArgs),
     /// Show a job and how each of its operations went; with --json one object per operation
     Show {
         /// The job's id
@@ -138,7 +132,7 @@ fn stream(word: &str) -> Result<OutputStream, String> {
 /// Runs the command.
 pub(crate) async fn run(global: &Global, command: JobCommand) -> Result<u8, Error> {
     match command {
-        JobCommand::List { tenant, limit } => list(global, tenant.as_deref(), limit).await,
+        JobCommand::List(args) => list::run(global, &args).await,
         JobCommand::Show {
             job, follow: true, ..
         } => follow::show(global, &job).await,
@@ -173,38 +167,6 @@ pub(crate) async fn run(global: &Global, command: JobCommand) -> Result<u8, Erro
         }
         JobCommand::Deny { job, reason } => deny(global, &job, &DenyJob { reason }).await,
     }
-}
-
-async fn list(global: &Global, tenant: Option<&str>, limit: Option<u64>) -> Result<u8, Error> {
-    let client = Client::new(global)?;
-    let mut list = List::new(
-        &[
-            "job",
-            "submitted",
-            "operator",
-            "operations",
-            "ended",
-            "succeeded",
-        ],
-        global.json,
-    );
-    let each = |jobs: Vec<JobSummary>| {
-        list.write(&jobs, |job| {
-            vec![
-                job.job.to_string(),
-                job.submitted_at.clone(),
-                job.operator.clone(),
-                job.operations.to_string(),
-                job.ended.to_string(),
-                job.succeeded.to_string(),
-            ]
-        })?;
-        Ok(true)
-    };
-    client
-        .pages(&["jobs"], &[("tenant", tenant)], None, limit, each)
-        .await?;
-    Ok(exit::SUCCESS)
 }
 
 async fn show(global: &Global, job: &str, format: Option<Format>) -> Result<u8, Error> {

@@ -9,6 +9,7 @@ use super::*;
 use crate::fleet::Inbox;
 use crate::jobs::{self, Machine, store_report};
 use crate::operators::{Grants, create};
+use crate::store::job_list::{self, JobFilter, JobLine};
 use crate::testing::{NOW, TestHost, request};
 
 /// Two operators who do not know each other, and a machine that is connected.
@@ -92,8 +93,9 @@ impl Case {
 fn jobs_of(
     conn: &Connection,
     tenant: sluice_protocol::ids::TenantId,
-) -> Result<Vec<crate::store::jobs::JobLine>, StoreError> {
-    crate::store::jobs::list(conn, tenant, None, 100)
+) -> Result<Vec<JobLine>, StoreError> {
+    let all = JobFilter::default();
+    Ok(job_list::list(conn, tenant, &all, None, 100)?.lines)
 }
 
 #[tokio::test]
