@@ -310,7 +310,9 @@ fn jobs_are_found_by_machine_outcome_script_operator_and_time() {
         (&["--limit", "1"], vec![bad]),
     ] {
         let found = fleet.list(&[&["job", "list"], filter].concat());
-        let found: Vec<_> = found.iter().map(|job| &job["job"]).collect();
+        // The host has jobs from before this test as well.
+        let found = found.iter().map(|job| &job["job"]);
+        let found: Vec<_> = found.filter(|&job| job == bad || job == good).collect();
         assert_eq!(found, expected, "{filter:?}");
     }
     let refused = fleet.sluice(&["job", "list", "--state", "done"]);
