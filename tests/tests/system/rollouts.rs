@@ -162,7 +162,7 @@ fn a_machine_that_answers_otherwise_than_the_first_batch_pauses_the_job() {
     fs::write(folder.join("odd"), "m3\n").expect("writes");
     let odd = folder.display();
     let script = script(format!(
-        "#!/bin/sh\necho on $SLUICE_MACHINE_NAME\ngrep -x $SLUICE_MACHINE_NAME {odd}/odd >/dev/null && echo version 2\nexit 0\n"
+        "#!/bin/sh\nversion=1\n[ $SLUICE_MACHINE_NAME != \"$(cat {odd}/odd)\" ] || version=2\necho version $version\n"
     ))
     .as_user("nobody");
     let options = [
