@@ -1,7 +1,10 @@
 //! Many machines one after the other: batches, bounds, rules, and what an operation waits for.
 
 use std::fs;
+use std::io::Read as _;
 use std::path::Path;
+use std::process::{Output, Stdio};
+use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 use sluice_tests::{Fleet, Script, eventually, is_root, script};
@@ -232,6 +235,83 @@ fn a_machine_that_goes_dark_after_the_start_keeps_the_others_from_it_until_someb
     let resumed = fleet.sluice(&["job", "resume", &job]);
     assert_eq!(resumed.code, 0, "{resumed:?}");
     until_states(&fleet, &job, &["succeeded"; 3]);
+}
+
+/// What a person sees who follows a job at a terminal of 60 columns, and what is left on stdout.
+fn seen_at_a_terminal(
+    fleet: &Fleet,
+    job: &str,
+    meanwhile: impl FnOnce(&dyn Fn() -> String),
+) -> (String, Output) {
+    let size = nix::pty::Winsize {
+        ws_row: 20,
+        ws_col: 60,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    let terminal = nix::pty::openpty(Some(&size), None).expect("there is a terminal");
+    let mut command = fleet.command();
+    command
+        .args(["job", "show", job, "--follow"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(terminal.slave);
+    let child = command.spawn().expect("sluice was built");
+    // Else the terminal would never end.
+    drop(command);
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let (shared, mut screen) = (Arc::clone(&seen), fs::File::from(terminal.master));
+    let reader = std::thread::spawn(move || {
+        let mut piece = [0; 1024];
+        while let Ok(read @ 1..) = screen.read(&mut piece) {
+            shared.lock().expect("is whole").extend(&piece[..read]);
+        }
+    });
+    let text = || String::from_utf8_lossy(&seen.lock().expect("is whole")).into_owned();
+    meanwhile(&text);
+    let output = child.wait_with_output().expect("waits");
+    reader.join().expect("reads");
+    (text(), output)
+}
+
+#[test]
+fn on_a_terminal_a_bar_with_counts_is_drawn_over_and_over_and_one_line_is_left() {
+    if !is_root() {
+        return;
+    }
+    let fleet = Fleet::builder().agents(2).start();
+    let folder = traces(&fleet);
+    let options = ["--batches", "1, 100%"];
+    let job = roll_out(&fleet, &step(&folder), &["m1", "m2"], &options);
+    until_started(&folder, &["m1"]);
+    let (seen, output) = seen_at_a_terminal(&fleet, &job, |seen| {
+        let shows = |what: &str| {
+            eventually(&format!("the terminal shows {what}"), || {
+                seen().contains(what).then_some(())
+            });
+        };
+        shows("[........................] 0/2 held 1, running 1");
+        let paused = fleet.sluice(&["job", "pause", &job]);
+        assert_eq!(paused.code, 0, "{paused:?}");
+        shows("paused by admin");
+        allow(&folder, "m1");
+        shows("[############............] 1/2 held 1, succeeded 1");
+        let resumed = fleet.sluice(&["job", "resume", &job]);
+        assert_eq!(resumed.code, 0, "{resumed:?}");
+        shows("batch 2 of 2 has begun");
+        allow(&folder, "m2");
+    });
+    assert_eq!(output.status.code(), Some(0), "{seen:?}");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "2 operations: succeeded 2\n"
+    );
+    // Each picture takes the place of the one before, on one line, and the last is wiped.
+    let pictures: Vec<_> = seen.split("\r\x1b[2K").collect();
+    assert_eq!(pictures.last(), Some(&""), "{seen:?}");
+    for picture in pictures.iter().filter(|picture| picture.starts_with('[')) {
+        assert!(picture.len() < 60 && !picture.contains('\n'), "{picture:?}");
+    }
 }
 
 #[test]

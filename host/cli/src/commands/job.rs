@@ -4,6 +4,7 @@ mod fold;
 mod follow;
 mod list;
 mod receipts;
+pub(crate) mod told;
 
 use clap::Subcommand;
 use sluice_api_types::approval::{ApprovalState, DenyJob, JobApproval};

@@ -8,10 +8,13 @@ use serde::de::DeserializeOwned;
 use sluice_api_types::event::{self, OutputEvent, StateEvent};
 use sluice_api_types::job::Job;
 use sluice_api_types::operation::OperationResult;
+use sluice_api_types::rollout::Rollout;
 use sluice_protocol::ending::State;
-use sluice_protocol::ids::OperationId;
+use sluice_protocol::ids::{JobId, OperationId};
 use sluice_protocol::message::operation::OutputStream;
+use terminal_size::{Width, terminal_size_of};
 
+use super::told;
 use crate::command_line::Global;
 use crate::error::Error;
 use crate::host::{Client, Event, EventStream};
@@ -33,8 +36,10 @@ pub(super) async fn show(global: &Global, job: &str) -> Result<u8, Error> {
     let client = Client::new(global)?;
     let shown: Job = client.get(&["jobs", job])?.json().await?;
     let mut follower = Follower {
+        job: shown.job,
         progress: Progress::of(&shown),
         heard: Heard::default(),
+        told: None,
         view: if global.json {
             View::Events
         } else if std::io::stderr().is_terminal() {
@@ -43,6 +48,7 @@ pub(super) async fn show(global: &Global, job: &str) -> Result<u8, Error> {
             View::Summary
         },
     };
+    follower.view.say(told::waits(&shown));
     let id = shown.job.to_string();
     let mut last_heard = Instant::now();
     loop {
@@ -69,8 +75,11 @@ enum Over {
 }
 
 struct Follower {
+    job: JobId,
     progress: Progress,
     heard: Heard,
+    /// The last that was said of its rollout.
+    told: Option<String>,
     view: View,
 }
 
@@ -114,6 +123,13 @@ impl Follower {
                 let result: OperationResult = read(&event.data)?;
                 self.progress
                     .set(result.operation, result.state, result.exit_code);
+            }
+            event::ROLLOUT => {
+                let rollout: Rollout = read(&event.data)?;
+                if self.told.as_ref() != Some(&event.data) {
+                    self.view.say(told::goes(self.job, &rollout));
+                    self.told = Some(event.data.clone());
+                }
             }
             _ => {}
         }
@@ -243,12 +259,21 @@ impl View {
             return;
         }
         *drawn = Some(Instant::now());
-        let columns = std::env::var("COLUMNS").ok();
-        let columns = columns.and_then(|columns| columns.parse().ok());
-        let line = progress.picture(columns.unwrap_or(80_usize).saturating_sub(1));
+        let stderr = std::io::stderr();
+        let columns = terminal_size_of(&stderr).map_or(80, |(Width(columns), _)| columns);
+        let line = progress.picture(usize::from(columns).saturating_sub(1));
         // Where there is no terminal any more there is nobody to show it to.
-        let mut stderr = std::io::stderr().lock();
+        let mut stderr = stderr.lock();
         let _ = write!(stderr, "\r\x1b[2K{line}").and_then(|()| stderr.flush());
+    }
+
+    /// Why it does not go on, on a line of its own above the one that is drawn.
+    fn say(&self, line: Option<String>) {
+        let (Some(line), Self::Terminal { .. }) = (line, self) else {
+            return;
+        };
+        self.wipe();
+        output::complain(&line);
     }
 
     fn wipe(&self) {

@@ -4,17 +4,17 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
-use sluice_api_types::approval::ApprovalState;
 use sluice_api_types::event;
 use sluice_api_types::event::OutputEvent;
 use sluice_api_types::job::{Canceled, Job};
 use sluice_api_types::operation::OperationResult;
-use sluice_api_types::rollout::{Rollout, RolloutState};
-use sluice_protocol::ids::{JobId, OperationId};
+use sluice_api_types::rollout::Rollout;
+use sluice_protocol::ids::OperationId;
 use tokio::sync::mpsc;
 
 use super::console::Console;
 use super::interrupt::{Action, Interrupt};
+use crate::commands::job::told;
 use crate::error::Error;
 use crate::host::{Client, Event, EventStream};
 use crate::{exit, output};
@@ -78,7 +78,7 @@ impl<'a> Follower<'a> {
         for _ in 0..pressed {
             self.press().await?;
         }
-        if let Some(line) = waits(&self.job).filter(|_| !self.json) {
+        if let Some(line) = told::waits(&self.job).filter(|_| !self.json) {
             output::complain(&line);
         }
         let mut last_heard = Instant::now();
@@ -191,7 +191,7 @@ impl<'a> Follower<'a> {
             }
             event::ROLLOUT if !self.json => {
                 let rollout: Rollout = read(&event.data)?;
-                if let Some(line) = told(self.job.job, &rollout) {
+                if let Some(line) = told::goes(self.job.job, &rollout) {
                     output::complain(&line);
                 }
             }
@@ -289,37 +289,6 @@ async fn next(events: &mut Option<EventStream<'_>>) -> Result<Option<VecDeque<Ev
 
 fn read<T: DeserializeOwned>(data: &str) -> Result<T, Error> {
     serde_json::from_str(data).map_err(|error| Error::Answer(error.to_string()))
-}
-
-/// What is said of a job that waits for other operators.
-fn waits(job: &Job) -> Option<String> {
-    let approval = job.approval.as_ref()?;
-    (approval.state == ApprovalState::Waiting).then(|| {
-        format!(
-            "sluice: job {id} waits for {approval}; they approve it with sluice job approve {id}",
-            id = job.job
-        )
-    })
-}
-
-/// What is said of a rollout: which batch has begun, and why it does not go on.
-fn told(job: JobId, rollout: &Rollout) -> Option<String> {
-    match (rollout.state, &rollout.paused) {
-        (RolloutState::Paused, Some(paused)) => Some(format!(
-            "sluice: {paused}; {} operations are held, go on with sluice job resume {job} or end it with sluice job cancel {job}",
-            rollout.held
-        )),
-        // As long as everything is held, none has begun: it waits for approvals.
-        (RolloutState::Running, _)
-            if rollout.of > 1 && Some(&rollout.held) != rollout.batches.last() =>
-        {
-            Some(format!(
-                "sluice: batch {} of {} has begun",
-                rollout.batch, rollout.of
-            ))
-        }
-        _ => None,
-    }
 }
 
 /// The object on one line, as the host wrote it where it is on one.
