@@ -238,6 +238,70 @@ pub struct JobPreview {
     pub machines: Vec<PreviewedMachine>,
     /// The first of the names for which there is no machine; each would get an operation that fails.
     pub not_found: Vec<String>,
+    /// The approvals that the job would need where the host's scanners find nothing; null where it would need none. Gates are
+    /// not asked: machines on which one would block it count here, and would not for the job.
+    #[serde(default)]
+    pub approval: Option<PreviewedApproval>,
+    /// The approvals that it would need if they find the worst on each machine; null where that asks for no more.
+    #[serde(default)]
+    pub approval_if_found: Option<PreviewedApproval>,
+    /// The windows that are closed now, the first to open first: nothing would start before.
+    #[serde(default)]
+    pub windows: Vec<PreviewedWindow>,
+}
+
+/// The approvals that a job would need.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct PreviewedApproval {
+    /// How many other operators have to approve.
+    pub needed: u64,
+    /// Why, one sentence for each rule that holds.
+    pub because: Vec<String>,
+    /// The standing approval that counts, so that the job would not wait; null where none does.
+    pub standing: Option<String>,
+}
+
+impl std::fmt::Display for PreviewedApproval {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.standing {
+            Some(standing) => write!(f, "approved in advance by {standing}")?,
+            None => {
+                let who = if self.needed == 1 {
+                    "operator"
+                } else {
+                    "operators"
+                };
+                write!(f, "waits for {} other {who}", self.needed)?;
+            }
+        }
+        write!(f, ", because {}", self.because.join(", and "))
+    }
+}
+
+/// A window for which machines of a job would wait.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct PreviewedWindow {
+    /// Its name.
+    pub name: String,
+    /// When the job may start there, RFC 3339; null where that is never.
+    pub opens_at: Option<String>,
+    /// How many of the machines wait for it.
+    pub machines: u64,
+}
+
+impl std::fmt::Display for PreviewedWindow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let machines = if self.machines == 1 {
+            "machine waits"
+        } else {
+            "machines wait"
+        };
+        write!(f, "{} {machines} for {}", self.machines, self.name)?;
+        match &self.opens_at {
+            Some(at) => write!(f, ", which opens at {at}"),
+            None => f.write_str(", which is never open together with the others"),
+        }
+    }
 }
 
 /// A machine that a request means.

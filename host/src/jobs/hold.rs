@@ -5,18 +5,19 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 use sluice_api_types::approval::{ApprovalState, Approved, JobApproval};
+use sluice_api_types::job::PreviewedApproval;
 use sluice_protocol::bundle::Submission;
 use sluice_protocol::codec;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::{JobId, MachineId, TenantId};
-use sluice_protocol::report::Report;
+use sluice_protocol::report::{Report, Severity};
 use sluice_protocol::units::Span;
 use uuid::Uuid;
 
 use super::authorize::Needs;
 use super::preflight::Plan;
 use super::targets::Target;
-use super::{Order, SubmitError};
+use super::{Order, SubmitError, fit};
 use crate::approvals::{self, Approver, Asked, Facts, MachineFacts, Need, Policy};
 use crate::audit::{Event, EventKind};
 use crate::clock::UnixMillis;
@@ -72,11 +73,7 @@ impl Threshold {
         now: UnixMillis,
     ) -> Result<Self, SubmitError> {
         let tenant = submitter.tenant.id;
-        let row = host
-            .store
-            .read(|conn| approval_policies::current(conn, tenant))?;
-        let (revision, policy) =
-            row.map_or_else(|| (0, Policy::default()), |row| (row.revision, row.policy));
+        let (revision, policy) = current(host, tenant)?;
         let mut threshold = Self {
             revision,
             hold: None,
@@ -84,24 +81,14 @@ impl Threshold {
         if policy.rules.is_empty() {
             return Ok(threshold);
         }
-        let facts = Facts {
-            run_as: order.submission.run_as.as_deref(),
-            skips_scan: order.skip_security_scan,
-            of,
-            machines: machines(host, targets, plans).await?,
-        };
-        let Some(need) = approvals::need(&policy, &facts) else {
-            return Ok(threshold);
-        };
-        let word = match &order.approval {
-            Some(approval) => Word::Approver(Box::new(approval.approver.clone())),
-            None => standing(host, submitter, order, targets, &facts.machines, &need, now).await?,
-        };
-        threshold.hold = Some(Hold {
-            need,
-            wait: policy.expires,
-            word,
+        let planned = targets.iter().zip(plans);
+        let there = planned.filter_map(|(target, plan)| match target {
+            Target::Machine(machine) if plan.ended.is_none() => Some((machine.id, plan.worst)),
+            _ => None,
         });
+        let machines = machines(host, there.collect()).await?;
+        let facts = facts(order, of, machines);
+        threshold.hold = Hold::of(host, submitter, order, targets, &policy, &facts, now).await?;
         Ok(threshold)
     }
 
@@ -183,6 +170,30 @@ impl Threshold {
 }
 
 impl Hold {
+    /// What a job waits for under a policy; none where no rule holds.
+    async fn of(
+        host: &SharedHost,
+        submitter: &Actor,
+        order: &Order,
+        targets: &[Target],
+        policy: &Policy,
+        facts: &Facts<'_>,
+        now: UnixMillis,
+    ) -> Result<Option<Self>, SubmitError> {
+        let Some(need) = approvals::need(policy, facts) else {
+            return Ok(None);
+        };
+        let word = match &order.approval {
+            Some(approval) => Word::Approver(Box::new(approval.approver.clone())),
+            None => standing(host, submitter, order, targets, &facts.machines, &need, now).await?,
+        };
+        Ok(Some(Self {
+            need,
+            wait: policy.expires,
+            word,
+        }))
+    }
+
     fn is_approved(&self) -> bool {
         match self.word {
             Word::Nobody => false,
@@ -212,20 +223,82 @@ pub(super) fn approval(
     }
 }
 
-/// What there is to know of the machines on which something may run.
+/// What a job would wait for if it were submitted now.
+#[derive(Debug, Default)]
+pub(super) struct Foreseen {
+    /// Where the host's scanners find nothing.
+    pub(super) approval: Option<PreviewedApproval>,
+    /// Where they find the worst on each machine, and that asks for more.
+    pub(super) if_found: Option<PreviewedApproval>,
+}
+
+/// What a job would wait for. No gate is asked: a preview is not on the record, and must not tell whoever tries one text after
+/// the other which of them the scanners let through.
+pub(super) async fn foresee(
+    host: &SharedHost,
+    submitter: &Actor,
+    order: &Order,
+    targets: &[Target],
+    now: UnixMillis,
+) -> Result<Foreseen, SubmitError> {
+    let (_, policy) = current(host, submitter.tenant.id)?;
+    if policy.rules.is_empty() {
+        return Ok(Foreseen::default());
+    }
+    let there = targets.iter().filter_map(|target| match target {
+        Target::Machine(machine) => fit::misfit(&order.source, &order.os, &machine.facts)
+            .is_none()
+            .then_some((machine.id, None)),
+        Target::NotFound(_) => None,
+    });
+    let mut facts = facts(order, 0, machines(host, there.collect()).await?);
+    let clean = Hold::of(host, submitter, order, targets, &policy, &facts, now).await?;
+    for machine in &mut facts.machines {
+        machine.worst = Some(Severity::Critical);
+    }
+    let found = Hold::of(host, submitter, order, targets, &policy, &facts, now).await?;
+    let needed = clean.as_ref().map(|hold| hold.need.approvers);
+    let asks_for_more = |hold: &Hold| Some(hold.need.approvers) > needed;
+    Ok(Foreseen {
+        if_found: found.filter(asks_for_more).map(previewed),
+        approval: clean.map(previewed),
+    })
+}
+
+fn previewed(hold: Hold) -> PreviewedApproval {
+    PreviewedApproval {
+        needed: hold.need.approvers,
+        because: hold.need.because,
+        standing: match hold.word {
+            Word::Standing { id, .. } => Some(id.to_string()),
+            Word::Nobody | Word::Approver(_) => None,
+        },
+    }
+}
+
+/// A tenant's approval policy, and its revision; 0 where none was ever set.
+fn current(host: &SharedHost, tenant: TenantId) -> Result<(u64, Policy), StoreError> {
+    let row = host
+        .store
+        .read(|conn| approval_policies::current(conn, tenant))?;
+    Ok(row.map_or_else(|| (0, Policy::default()), |row| (row.revision, row.policy)))
+}
+
+/// What there is to know of a job on these machines.
+fn facts(order: &Order, of: u64, machines: Vec<MachineFacts>) -> Facts<'_> {
+    Facts {
+        run_as: order.submission.run_as.as_deref(),
+        skips_scan: order.skip_security_scan,
+        of,
+        machines,
+    }
+}
+
+/// What there is to know of the machines on which something may run, with the gravest finding on each.
 async fn machines(
     host: &SharedHost,
-    targets: &[Target],
-    plans: &[Plan],
+    there: Vec<(MachineId, Option<Severity>)>,
 ) -> Result<Vec<MachineFacts>, StoreError> {
-    let there: Vec<_> = targets
-        .iter()
-        .zip(plans)
-        .filter_map(|(target, plan)| match target {
-            Target::Machine(machine) if plan.ended.is_none() => Some((machine.id, plan.worst)),
-            _ => None,
-        })
-        .collect();
     host.store
         .look(Extent::of_rows(there.len()), move |conn| {
             let facts = |(id, worst)| {

@@ -224,16 +224,17 @@ pub async fn check(
     Ok(checked)
 }
 
-/// The machines that a request means now. Makes no job and records nothing; files need not be there.
+/// What a request asks for, and the machines that it means now. Makes no job and records nothing; files need not be there.
 ///
 /// # Errors
 ///
 /// The request would be refused.
-pub(super) async fn targets_now(
+pub(super) async fn meant_now(
     host: &SharedHost,
     actor: &Actor,
     request: SubmitJob,
-) -> Result<Vec<Target>, SubmitError> {
+    now: UnixMillis,
+) -> Result<(Order, Vec<Target>), SubmitError> {
     let (order, needs) = read(host, actor, request).await?;
     let (selection, condition) = (order.selection.clone(), order.condition.clone());
     let tenant = actor.tenant.id;
@@ -247,8 +248,9 @@ pub(super) async fn targets_now(
         return Err(SubmitError::NoMachines);
     }
     needs.on(host, actor, &order, &targets).await?;
+    record::hold(host, actor, &order, &targets, now).await?;
     batches(&order, &targets)?;
-    Ok(targets)
+    Ok((order, targets))
 }
 
 /// Whether a request could be submitted at this moment, for the machines that it means now. Makes no job and records nothing.

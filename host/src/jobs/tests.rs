@@ -824,7 +824,7 @@ async fn an_expression_chooses_among_the_machines_that_are_meant_otherwise() {
             })
             .collect();
         wanted.condition = Some(condition.to_owned());
-        let previewed = preview(&test.host, &test.admin, wanted.clone()).await;
+        let previewed = preview(&test.host, &test.admin, wanted.clone(), NOW).await;
         let job = submit(&test.host, &test.admin, wanted, None, NOW).await;
         match (previewed, job) {
             (Ok(previewed), Ok(job)) => {
@@ -884,13 +884,13 @@ async fn a_preview_needs_what_the_run_needs_and_leaves_no_trace() {
     let test = TestHost::new().await;
     machines_with_facts(&test).await;
     let before = test.audited().await.len();
-    let shown = preview(&test.host, &test.admin, request("web-1"))
+    let shown = preview(&test.host, &test.admin, request("web-1"), NOW)
         .await
         .expect("is shown");
     assert_eq!((shown.count, shown.connected), (1, 0));
     let (nobody, _) = test.operator("nobody", &[Permission::ReadAudit]).await;
     for machine in ["web-1", "no-such-machine"] {
-        let denied = preview(&test.host, &nobody, request(machine))
+        let denied = preview(&test.host, &nobody, request(machine), NOW)
             .await
             .expect_err("is refused");
         assert!(denied.to_string().contains("RemoteExecution"), "{denied}");

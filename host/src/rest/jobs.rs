@@ -83,7 +83,7 @@ pub(super) async fn preview_job(
     Operator(actor): Operator,
     Body(request): Body<SubmitJob>,
 ) -> Result<Answer<JobPreview>, Refusal> {
-    match jobs::preview(&host, &actor, request).await {
+    match jobs::preview(&host, &actor, request, UnixMillis::now()).await {
         Ok(preview) => Ok(Answer(preview)),
         Err(SubmitError::Denied(denied)) => {
             record_denied(&host, &actor, &denied, "preview a job").await?;

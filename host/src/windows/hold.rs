@@ -120,11 +120,33 @@ impl Look {
         } else {
             Concerning::read(conn, tenant, &windows::asked_by(conn, tenant, job)?)?
         };
-        Ok(Self {
+        Ok(Self::new(concerning, now))
+    }
+
+    /// A look at the windows of a job that is not there yet, and asks for these.
+    ///
+    /// # Errors
+    ///
+    /// There is no such window, or the database cannot be read.
+    pub fn ahead(
+        conn: &Connection,
+        tenant: TenantId,
+        asked: &Asked,
+        now: UnixMillis,
+    ) -> Result<Self, HoldError> {
+        let concerning = match asked {
+            Asked::Ignored => Concerning::default(),
+            _ => Concerning::read(conn, tenant, &rows(conn, tenant, asked)?)?,
+        };
+        Ok(Self::new(concerning, now))
+    }
+
+    fn new(concerning: Concerning, now: UnixMillis) -> Self {
+        Self {
             concerning,
             now,
             known: HashMap::new(),
-        })
+        }
     }
 
     /// Whether no window can be about any machine of the job.

@@ -270,6 +270,42 @@ async fn whoever_ignores_windows_needs_the_permission_and_is_on_the_record() {
 }
 
 #[tokio::test]
+async fn a_preview_says_which_windows_are_waited_for_and_is_refused_where_the_job_would_be() {
+    let case = Case::with_window().await;
+    let preview = async |at, change: fn(&mut SubmitJob)| {
+        let mut asked = request("p1");
+        asked.machines.push("d1".to_owned());
+        change(&mut asked);
+        let preview = jobs::preview(&case.test.host, &case.test.admin, asked, at).await;
+        preview.map(|preview| {
+            let windows = preview.windows.into_iter();
+            let words = windows.map(|one| (one.name, one.opens_at, one.machines));
+            words.collect::<Vec<_>>()
+        })
+    };
+    let closed = |machines| vec![("nights".to_owned(), Some(OPENS.to_string()), machines)];
+    let outside = preview(NOW, |_| ()).await.expect("is shown");
+    assert_eq!(outside, closed(1), "the other one is not in production");
+    let inside = preview(OPENS, |_| ()).await.expect("is shown");
+    assert_eq!(inside, []);
+    let ignoring = preview(NOW, |asked| asked.ignore_windows = true).await;
+    assert_eq!(ignoring.expect("is shown"), []);
+    case.add(nights(|window| window.name = "asked".to_owned()))
+        .await
+        .expect("adds");
+    let by_both = preview(NOW, |asked| asked.windows = vec!["asked".to_owned()]).await;
+    let waiting: u64 = by_both.expect("is shown").iter().map(|one| one.2).sum();
+    assert_eq!(waiting, 2);
+    let soon = |request: &mut SubmitJob| {
+        request.windows = vec!["asked".to_owned()];
+        request.expires = Some(Span::seconds(60));
+    };
+    let refused = preview(NOW, soon).await.expect_err("expires before");
+    let job = case.try_submit(soon).await.expect_err("expires before");
+    assert_eq!(refused.to_string(), job.to_string());
+}
+
+#[tokio::test]
 async fn of_windows_asked_for_one_must_be_open_and_one_of_the_machine_too() {
     let case = Case::with_window().await;
     for (name, cron) in [("late", "30 2 * * *"), ("noon", "0 12 * * *")] {

@@ -177,3 +177,50 @@ fn nothing_starts_on_a_machine_outside_of_its_window_unless_somebody_may_ignore_
         assert!(events.iter().any(|seen| seen == event), "{event}");
     }
 }
+
+#[test]
+fn a_preview_says_what_the_job_would_wait_for_and_makes_none() {
+    let fleet = Fleet::builder().agents(2).without_gates().start();
+    add(
+        &fleet,
+        "later",
+        &minute(seconds() + 6 * 3600),
+        "1m",
+        &["--all"],
+    );
+    let policy = fleet.folder().join("policy.toml");
+    fs::write(&policy, "[[rules]]\napprovers = 2\ntargets = 2\n").expect("writes");
+    let policy = policy.to_str().expect("is text");
+    let set = fleet.sluice(&["approval", "policy", "set", policy]);
+    assert_eq!(set.code, 0, "{set:?}");
+    let file = fleet.folder().join("script.sh");
+    fs::write(&file, "#!/bin/sh\n:\n").expect("writes");
+    let file = file.to_str().expect("is text");
+    let run = |options: &[&str]| {
+        let output = fleet.sluice(&[&["run", file], options].concat());
+        assert_eq!(output.code, 0, "{output:?}");
+        output.stdout
+    };
+    let text = run(&["--all", "--preview"]);
+    for said in [
+        "waits for 2 other operators, because it is for 2 machines",
+        "2 machines wait for later, which opens at ",
+    ] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    let one = run(&["--on", "m1", "--preview", "--ignore-window"]);
+    assert!(!one.contains("wait"), "{one}");
+    let preview = run(&["--all", "--preview", "--json"]);
+    let preview: Value = serde_json::from_str(&preview).expect("is JSON");
+    assert_eq!(fleet.list(&["job", "list"]).len(), 0);
+
+    let job = run(&["--all", "--detach"]);
+    let held = operation(&fleet, job.trim());
+    let why = |reason: &str| {
+        let reasons = held["why"].as_array().expect("is a list");
+        let found = reasons.iter().find(|one| one["reason"] == reason);
+        found.unwrap_or_else(|| panic!("no {reason}: {held}"))
+    };
+    assert_eq!(why("approval")["because"], preview["approval"]["because"]);
+    assert_eq!(why("window")["opens_at"], preview["windows"][0]["opens_at"]);
+}

@@ -3,8 +3,9 @@
 use sluice_api_types::approval::{
     AddStandingApproval, ApprovalRule, ApprovalState, SetApprovalPolicy,
 };
-use sluice_api_types::job::Job;
+use sluice_api_types::job::{Job, SubmitJob};
 use sluice_protocol::digest::Digest;
+use sluice_protocol::report::Severity;
 
 use super::*;
 use crate::approvals;
@@ -13,6 +14,17 @@ use crate::jobs::{self, Machine};
 use crate::operators::{Grants, MadeBy, create};
 use crate::store::{approval_policies, tenants};
 use crate::testing::{NOW, TestHost, request};
+
+/// So many, for whatever has findings of this severity; for everything where there is none.
+fn rule(approvers: u64, findings: Option<Severity>) -> ApprovalRule {
+    ApprovalRule {
+        approvers,
+        targets: None,
+        run_as: Vec::new(),
+        tags: Vec::new(),
+        findings,
+    }
+}
 
 /// Operators who do not know each other, and a machine that is connected.
 struct Case {
@@ -48,14 +60,12 @@ impl Case {
     }
 
     async fn set(&self, approvers: u64) {
+        self.set_rules(vec![rule(approvers, None)]).await;
+    }
+
+    async fn set_rules(&self, rules: Vec<ApprovalRule>) {
         let policy = SetApprovalPolicy {
-            rules: vec![ApprovalRule {
-                approvers,
-                targets: None,
-                run_as: Vec::new(),
-                tags: Vec::new(),
-                findings: None,
-            }],
+            rules,
             ..SetApprovalPolicy::default()
         };
         approvals::set_policy(&self.test.host, &self.test.admin, &policy, NOW)
@@ -503,6 +513,52 @@ async fn a_standing_approval_counts_for_as_many_as_approve_it_and_never_for_its_
     // Whoever may not any more does not count.
     case.revoke(&case.dave).await;
     case.held().await;
+}
+
+#[tokio::test]
+async fn a_preview_says_what_the_job_waits_for_then_and_what_findings_would_add() {
+    let mut case = Case::new(1).await;
+    case.set_rules(vec![rule(1, None), rule(2, Some(Severity::Medium))])
+        .await;
+    let host = case.test.host.clone();
+    let preview = async |change: fn(&mut SubmitJob)| {
+        let mut request = request("web-1");
+        change(&mut request);
+        let preview = jobs::preview(&host, &case.bob, request, NOW).await;
+        let preview = preview.expect("is shown");
+        (preview.approval, preview.approval_if_found)
+    };
+    let unscanned = |request: &mut SubmitJob| request.no_security_scan = true;
+    let (approval, if_found) = preview(|_| ()).await;
+    let (skipped, no_more) = preview(unscanned).await;
+    assert_eq!(if_found.map(|found| found.needed), Some(2));
+    assert_eq!(skipped.map(|approval| approval.needed), Some(2));
+    assert_eq!(no_more, None, "what is not scanned counts as found already");
+
+    let row = approvals::add(&host, &case.carol, hi(1), NOW)
+        .await
+        .expect("is added");
+    let (in_advance, if_found) = preview(|_| ()).await;
+    let standing = in_advance.expect("is needed").standing;
+    assert_eq!(standing, Some(row.id.to_string()));
+    // One who approved in advance is not two.
+    let if_found = if_found.expect("asks for more");
+    assert_eq!((if_found.needed, if_found.standing), (2, None));
+
+    case.revoke(&case.carol).await;
+    let job = case.held().await;
+    let waits = case.shown(job).await.approval.expect("waits");
+    let approval = approval.expect("was said before");
+    assert_eq!(
+        (approval.needed, approval.because, approval.standing),
+        (waits.needed, waits.because, None)
+    );
+    // Where no rule holds for what is clean, only what is found makes it wait.
+    case.set_rules(vec![rule(1, Some(Severity::Medium))]).await;
+    let clean = jobs::preview(&host, &case.bob, request("web-1"), NOW).await;
+    let clean = clean.expect("is shown");
+    let needed = clean.approval_if_found.map(|found| found.needed);
+    assert_eq!((clean.approval, needed), (None, Some(1)));
 }
 
 #[tokio::test]

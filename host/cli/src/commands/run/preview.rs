@@ -1,4 +1,4 @@
-//! `sluice run --preview`: which machines are meant, before anything is made.
+//! `sluice run --preview`: which machines are meant and what the job would wait for, before anything is made.
 
 use sluice_api_types::job::{JobPreview, SubmitJob};
 
@@ -43,6 +43,12 @@ fn text(preview: &JobPreview) -> String {
     }
     for typed in &preview.not_found {
         fields.push(("not found", Some(typed.clone())));
+    }
+    let (approval, if_found) = (&preview.approval, &preview.approval_if_found);
+    fields.push(("approval", approval.as_ref().map(ToString::to_string)));
+    fields.push(("if found", if_found.as_ref().map(ToString::to_string)));
+    for window in &preview.windows {
+        fields.push(("window", Some(window.to_string())));
     }
     output::record(&fields)
 }
