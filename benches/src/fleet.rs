@@ -67,15 +67,19 @@ impl Site {
         let mut database = Connection::open(self.fleet.host.data().join("host.db"))?;
         let changes = database.transaction()?;
         {
+            let model: String =
+                changes.query_row("SELECT id FROM machines WHERE name = 'm1'", [], |row| {
+                    row.get(0)
+                })?;
             let mut insert = changes.prepare(
                 "INSERT INTO machines (id, tenant, name, enrolled, facts)
                  SELECT ?1, tenant, ?1, enrolled, json_insert(facts, '$[#]',
                      json_object('key', 'bench.number', 'value', json_object('integer', ?2)))
-                 FROM machines WHERE name = 'm1'",
+                 FROM machines WHERE id = ?3",
             )?;
             for number in 0..count {
                 let id = MachineId::generate().to_string();
-                insert.execute(params![id, u32::try_from(number)?])?;
+                insert.execute(params![id, u32::try_from(number)?, model])?;
             }
         }
         changes.commit()?;

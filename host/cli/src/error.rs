@@ -157,13 +157,13 @@ impl Error {
         }
     }
 
-    /// Whatever failed in `sluice` itself is the same code.
-    #[expect(
-        clippy::unused_self,
-        reason = "callers ask the error, so that a code of its own changes no caller"
-    )]
-    pub(crate) const fn exit_code(&self) -> u8 {
-        exit::FAILED
+    /// Whatever failed in `sluice` itself is the same code, and that no machine is meant is one of its own: for a program that
+    /// may be no failure.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Refused(problem) if problem.code == "no-machines" => exit::NO_MACHINES,
+            _ => exit::FAILED,
+        }
     }
 
     /// One line for people: the message and its causes.

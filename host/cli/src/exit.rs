@@ -6,6 +6,8 @@ use sluice_protocol::ending::State;
 pub(crate) const SUCCESS: u8 = 0;
 /// Of several operations at least one did not succeed; or what was to be verified does not hold.
 pub(crate) const NOT_ALL: u8 = 1;
+/// No machine is meant, so that nothing was made.
+pub(crate) const NO_MACHINES: u8 = 123;
 /// The script ran into its time limit.
 pub(crate) const TIMED_OUT: u8 = 124;
 /// `sluice` itself failed: usage, network, permission, refused request.

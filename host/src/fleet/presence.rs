@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sluice_protocol::digest::Digest;
 use sluice_protocol::gates::GateSet;
@@ -220,10 +220,25 @@ impl Session {
 }
 
 /// All live connections.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Presence {
     sessions: Mutex<HashMap<MachineId, Session>>,
     generation: AtomicU64,
+    /// When machines that were connected went away: an hour is an hour whatever becomes of the clock on the wall.
+    left: Mutex<HashMap<MachineId, Instant>>,
+    /// From when on machines could connect.
+    began: Instant,
+}
+
+impl Default for Presence {
+    fn default() -> Self {
+        Self {
+            sessions: Mutex::default(),
+            generation: AtomicU64::default(),
+            left: Mutex::default(),
+            began: Instant::now(),
+        }
+    }
 }
 
 impl Presence {
@@ -273,7 +288,28 @@ impl Presence {
             .is_some_and(|current| current.generation == session.generation)
         {
             sessions.remove(&session.machine);
+            if session.is_proven() {
+                let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+                left.insert(session.machine, Instant::now());
+            }
         }
+    }
+
+    /// How long a machine has been away, as far as this process has seen; none where it is connected.
+    #[must_use]
+    pub fn away_for(&self, machine: MachineId) -> Option<Duration> {
+        if self.get(machine).is_some() {
+            return None;
+        }
+        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(left.get(&machine).unwrap_or(&self.began).elapsed())
+    }
+
+    /// As if a machine had gone away that long ago.
+    #[cfg(test)]
+    pub(crate) fn left_ago(&self, machine: MachineId, ago: Duration) {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.insert(machine, Instant::now() - ago);
     }
 
     /// The machine's connection, once its history is confirmed: one that may be given operations.

@@ -9,7 +9,7 @@ use sluice_protocol::ids::{JobId, TenantId};
 use super::authorize::Needs;
 use super::hold::Threshold;
 use super::preflight::{self, GatesInForce};
-use super::targets::{self, Target};
+use super::targets::{self, MOST_TARGETS, Target};
 use super::{Locked, Order, RequestError, deliver, record};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
@@ -362,6 +362,11 @@ pub enum SubmitError {
         "no machine is meant: none has these tags, none is what the expression (where) says, or none is enrolled; no job was made"
     )]
     NoMachines,
+    /// More than one job may have.
+    #[error(
+        "more than {MOST_TARGETS} machines are meant, and one job has no more; no job was made, divide them by tags or expressions"
+    )]
+    TooManyMachines,
     /// An attachment that was not uploaded.
     #[error("the attachment {} is not on this host; upload it first (PUT /v1/blobs); no job was made", .0.escape_debug())]
     NoAttachment(String),

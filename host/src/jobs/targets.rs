@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 
 use sluice_api_types::job::{SubmitJob, Tag};
-use sluice_protocol::ids::TenantId;
+use sluice_protocol::ids::{MachineId, TenantId};
 
-use super::Selection;
+use super::{Selection, SubmitError};
 use crate::store::machines::{self, MachineRow};
 use crate::store::{Connection, StoreError};
 use crate::targets::{Expression, Known};
@@ -30,59 +30,83 @@ impl Target {
     }
 }
 
+/// The most machines of a job: its operations are made in one transaction, and everything else waits for that.
+pub(super) const MOST_TARGETS: usize = 100_000;
+
 /// Looks the machines up, each once, in the order of the request; of those that are there the ones for which `condition`
 /// holds. What was typed and is not there stays: whoever mistyped a name is told so.
 ///
 /// # Errors
 ///
-/// Where the database cannot be read.
+/// Where there are more than a job may have, or the database cannot be read.
 pub(super) fn look_up(
     conn: &Connection,
     tenant: TenantId,
     selection: &Selection,
     condition: Option<&Expression>,
-) -> Result<Vec<Target>, StoreError> {
-    let mut found = Vec::new();
+) -> Result<Vec<Target>, SubmitError> {
+    let mut meant = Meant {
+        conn,
+        condition,
+        targets: Vec::new(),
+        ids: HashSet::new(),
+        names: HashSet::new(),
+    };
     match selection {
-        Selection::All => found.extend(
-            machines::with_tags(conn, tenant, &[])?
-                .into_iter()
-                .map(machine),
-        ),
+        Selection::All => machines::each_with_tags(conn, tenant, &[], |row| meant.machine(row))?,
         Selection::Some { named, tags } => {
             for typed in named {
                 // One that waits to be approved is not one of the fleet yet.
-                let row =
-                    machines::find_live(conn, tenant, typed)?.filter(|row| row.pending.is_none());
-                found.push(row.map_or_else(|| Target::NotFound(typed.clone()), machine));
+                match machines::find_live(conn, tenant, typed)?.filter(|row| row.pending.is_none())
+                {
+                    Some(row) => meant.machine(row)?,
+                    None => meant.nothing(typed)?,
+                }
             }
             if !tags.is_empty() {
-                found.extend(
-                    machines::with_tags(conn, tenant, tags)?
-                        .into_iter()
-                        .map(machine),
-                );
+                machines::each_with_tags(conn, tenant, tags, |row| meant.machine(row))?;
             }
         }
     }
-    let (mut ids, mut names) = (HashSet::new(), HashSet::new());
-    found.retain(|target| match target {
-        Target::Machine(machine) => ids.insert(machine.id),
-        Target::NotFound(typed) => names.insert(typed.clone()),
-    });
-    let Some(condition) = condition else {
-        return Ok(found);
-    };
-    let mut meant = Vec::new();
-    for target in found {
-        if match &target {
-            Target::Machine(machine) => holds(conn, condition, machine)?,
-            Target::NotFound(_) => true,
-        } {
-            meant.push(target);
+    Ok(meant.targets)
+}
+
+/// Targets as they are found.
+struct Meant<'a> {
+    conn: &'a Connection,
+    condition: Option<&'a Expression>,
+    targets: Vec<Target>,
+    ids: HashSet<MachineId>,
+    names: HashSet<String>,
+}
+
+impl Meant<'_> {
+    fn machine(&mut self, row: MachineRow) -> Result<(), SubmitError> {
+        if let Some(condition) = self.condition
+            && !holds(self.conn, condition, &row)?
+        {
+            return Ok(());
+        }
+        match self.ids.insert(row.id) {
+            true => self.add(Target::Machine(Box::new(row))),
+            false => Ok(()),
         }
     }
-    Ok(meant)
+
+    fn nothing(&mut self, typed: &str) -> Result<(), SubmitError> {
+        match self.names.insert(typed.to_owned()) {
+            true => self.add(Target::NotFound(typed.to_owned())),
+            false => Ok(()),
+        }
+    }
+
+    fn add(&mut self, target: Target) -> Result<(), SubmitError> {
+        if self.targets.len() == MOST_TARGETS {
+            return Err(SubmitError::TooManyMachines);
+        }
+        self.targets.push(target);
+        Ok(())
+    }
 }
 
 /// Whether an expression holds for a machine, by what is known of it now.
@@ -137,8 +161,4 @@ pub fn is_target(
             holds(conn, &condition, machine)
         }
     }
-}
-
-fn machine(row: MachineRow) -> Target {
-    Target::Machine(Box::new(row))
 }

@@ -190,6 +190,11 @@ impl From<SubmitError> for Refusal {
             SubmitError::Script(error) => error.into(),
             SubmitError::NoTenant(_) => Self::not_found("tenant-not-found", detail),
             SubmitError::NoMachines => Self::not_found("no-machines", detail),
+            SubmitError::TooManyMachines => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "too-many-machines",
+                detail,
+            ),
             SubmitError::NoAttachment(_) => {
                 Self::new(StatusCode::CONFLICT, "attachment-missing", detail)
             }

@@ -89,7 +89,7 @@ fn next(
     if row.state == RolloutState::Done {
         return Ok(Step::Wait);
     }
-    let (counts, unclear) = counts(conn, host, row, now)?;
+    let (counts, unclear) = counts(conn, host, row)?;
     let step = decide(&Facts {
         ends: &row.batches.ends,
         max_concurrency: row.batches.max_concurrency,
@@ -122,7 +122,6 @@ pub(super) fn counts(
     conn: &Connection,
     host: &SharedHost,
     row: &RolloutRow,
-    now: UnixMillis,
 ) -> Result<(Vec<Counts>, u64), StoreError> {
     let batches = row.batches.ends.len();
     let mut counts = operations::count_by_batch(conn, row.tenant, row.job, batches)?;
@@ -140,12 +139,10 @@ pub(super) fn counts(
         return Ok((counts, unclear));
     }
     for one in operations::started(conn, row.tenant, row.job, row.batch)? {
-        if host.presence.get(one.machine).is_some() {
+        let Some(away) = host.presence.away_for(one.machine) else {
             continue;
-        }
-        // A host that has just started has seen nobody yet.
-        let since = one.last_seen.max(Some(host.rollouts.since()));
-        let is_dark = since.is_none_or(|since| since.plus(row.batches.dark_after) <= now);
+        };
+        let is_dark = away >= row.batches.dark_after.as_duration();
         match of_batch(&mut counts, one.batch) {
             Some(of_batch) if is_dark => of_batch.dark += 1,
             _ => unclear += 1,

@@ -67,7 +67,7 @@ pub async fn resume(
         .write(move |conn| {
             let mut row = find(conn, &asked, job)?;
             if row.state == RolloutState::Paused {
-                let (counts, _) = counts(conn, &presence, &row, now)?;
+                let (counts, _) = counts(conn, &presence, &row)?;
                 row.state = RolloutState::Running;
                 row.paused = None;
                 row.forgiven = tally(&counts, row.batch);

@@ -1,7 +1,6 @@
 //! What makes rollouts go on: it sleeps until an operation of one has ended.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,8 +27,6 @@ const LOOK: Duration = Duration::from_secs(15);
 pub struct Rollouts {
     known: Mutex<Known>,
     changed: Notify,
-    /// Since when machines can have connected, in milliseconds since 1970.
-    since: AtomicI64,
 }
 
 #[derive(Debug, Default)]
@@ -53,11 +50,6 @@ impl Rollouts {
             known.changed.insert(job);
             self.changed.notify_one();
         }
-    }
-
-    /// Since when machines can have connected.
-    pub(super) fn since(&self) -> UnixMillis {
-        UnixMillis(self.since.load(Ordering::Relaxed))
     }
 
     /// Something about all of them may have changed.
@@ -138,8 +130,6 @@ pub(super) async fn look(host: &SharedHost, now: UnixMillis) -> bool {
 
 /// Drives rollouts as long as the host runs.
 pub async fn drive(host: SharedHost) -> std::io::Result<()> {
-    let since = UnixMillis::now();
-    host.rollouts.since.store(since.0, Ordering::Relaxed);
     while let Err(error) = take_up(&host).await {
         tracing::error!(error = %Causes(&error), "rollouts cannot be taken up now; trying again");
         tokio::time::sleep(PAUSE).await;

@@ -1,6 +1,7 @@
 //! Rollouts on a host, with machines that are played by the test.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use sluice_api_types::job::SubmitJob;
 use sluice_api_types::rollout::RolloutState;
@@ -13,6 +14,7 @@ use sluice_protocol::units::Span;
 
 use super::driver::{look, take_up};
 use super::*;
+use crate::clock::UnixMillis;
 use crate::fleet::{Inbox, Session};
 use crate::jobs::{self, Machine, Outcome};
 use crate::store::{StoreError, operations};
@@ -440,20 +442,23 @@ async fn first_one_runs_and_goes(fleet: &Fleet, job: JobId) {
     jobs::store_step(host, machine, operation, State::Running, started, NOW)
         .await
         .expect("stores");
-    let id = machine.id;
-    let seen =
-        move |conn: &crate::store::Connection| crate::store::machines::set_last_seen(conn, id, NOW);
-    host.store.write(seen).await.expect("stores");
     host.presence.leave(&fleet.inboxes[0].0);
     fleet.end(job, 0, Ending::Succeeded).await;
 }
 
-async fn at(fleet: &Fleet, job: JobId, seconds: u64) -> RolloutState {
-    let now = NOW.plus(Span::seconds(seconds));
+/// What becomes of the rollout, when the clock on the wall shows so much.
+async fn at(fleet: &Fleet, job: JobId, now: UnixMillis) -> RolloutState {
     advance(&fleet.test.host, &fleet.test.tenant, job, now)
         .await
         .expect("goes on");
     fleet.rollout(job).state
+}
+
+/// What becomes of the rollout when the first machine has been away for so many seconds.
+async fn away_for(fleet: &Fleet, job: JobId, seconds: u64) -> RolloutState {
+    let presence = &fleet.test.host.presence;
+    presence.left_ago(fleet.machines[0].id, Duration::from_secs(seconds));
+    at(fleet, job, NOW).await
 }
 
 #[tokio::test]
@@ -462,21 +467,34 @@ async fn a_machine_that_goes_dark_after_the_run_pauses_the_job_and_resuming_forg
     let job = fleet.submit(dark).await;
     first_one_runs_and_goes(&fleet, job).await;
     // It may be on its way back, so that the next batch waits.
-    assert_eq!(at(&fleet, job, 59).await, RolloutState::Running);
+    assert_eq!(away_for(&fleet, job, 30).await, RolloutState::Running);
     assert_eq!(fleet.states(job), [Succeeded, Held]);
-    assert_eq!(at(&fleet, job, 60).await, RolloutState::Paused);
+    assert_eq!(away_for(&fleet, job, 60).await, RolloutState::Paused);
     assert_eq!(fleet.states(job), [Succeeded, Held]);
     let paused = show_paused(&fleet, job);
     assert!(
         paused.contains("machines went dark (1, the rule is 1)"),
         "{paused}"
     );
-    let now = NOW.plus(Span::seconds(60));
-    resume(&fleet.test.host, &fleet.test.admin, job, now)
+    resume(&fleet.test.host, &fleet.test.admin, job, NOW)
         .await
         .expect("resumes");
     assert_eq!(fleet.states(job), [Succeeded, Delivered]);
     assert_eq!(fleet.sent(), [1, 1]);
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_makes_no_machine_dark_and_no_dark_one_bright() {
+    let fleet = Fleet::of(2).await;
+    let job = fleet.submit(dark).await;
+    first_one_runs_and_goes(&fleet, job).await;
+    let year = 365 * 86_400_000;
+    let ahead = UnixMillis(NOW.0 + year);
+    assert_eq!(at(&fleet, job, ahead).await, RolloutState::Running);
+    let presence = &fleet.test.host.presence;
+    presence.left_ago(fleet.machines[0].id, Duration::from_secs(60));
+    let behind = UnixMillis(NOW.0 - year);
+    assert_eq!(at(&fleet, job, behind).await, RolloutState::Paused);
 }
 
 fn show_paused(fleet: &Fleet, job: JobId) -> String {
@@ -488,9 +506,9 @@ async fn a_machine_that_comes_back_in_time_is_not_dark_and_the_next_batch_begins
     let fleet = Fleet::of(2).await;
     let job = fleet.submit(dark).await;
     first_one_runs_and_goes(&fleet, job).await;
-    assert_eq!(at(&fleet, job, 30).await, RolloutState::Running);
+    assert_eq!(away_for(&fleet, job, 30).await, RolloutState::Running);
     let _back = fleet.test.connect(&fleet.machines[0]);
-    assert_eq!(at(&fleet, job, 90).await, RolloutState::Running);
+    assert_eq!(away_for(&fleet, job, 90).await, RolloutState::Running);
     assert_eq!(fleet.states(job), [Succeeded, Delivered]);
 }
 

@@ -6,7 +6,7 @@ use sluice_protocol::message::control::Fact;
 
 use super::bindings::TagPair;
 use super::row::{
-    all, change, exists, first, from_json, parsed, signed, time, time_or_null, to_json,
+    all, change, each, exists, first, from_json, parsed, signed, time, time_or_null, to_json,
 };
 use super::{Page, StoreError};
 use crate::clock::UnixMillis;
@@ -182,12 +182,13 @@ pub fn words_of_tags(conn: &Connection, machine: MachineId) -> Result<Vec<String
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub fn with_tags(
+pub fn each_with_tags<E: From<StoreError>>(
     conn: &Connection,
     tenant: TenantId,
     tags: &[TagPair],
-) -> Result<Vec<MachineRow>, StoreError> {
-    all(
+    found: impl FnMut(MachineRow) -> Result<(), E>,
+) -> Result<(), E> {
+    each(
         conn,
         "SELECT * FROM machines m WHERE tenant = ?1 AND revoked IS NULL AND pending IS NULL
              AND (SELECT count(*) FROM json_each(?2) w JOIN machine_tags t
@@ -197,6 +198,7 @@ pub fn with_tags(
          ORDER BY name",
         params![tenant.to_string(), to_json(tags)?],
         read,
+        found,
     )
 }
 

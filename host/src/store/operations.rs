@@ -416,8 +416,6 @@ pub struct Started {
     pub batch: u64,
     /// The machine.
     pub machine: MachineId,
-    /// When it was connected last.
-    pub last_seen: Option<UnixMillis>,
 }
 
 /// The machines on which operations of a job's batches up to this one were started.
@@ -433,14 +431,13 @@ pub fn started(
 ) -> Result<Vec<Started>, StoreError> {
     all(
         conn,
-        "SELECT o.batch, o.machine, m.last_seen FROM operations o JOIN machines m ON m.id = o.machine
+        "SELECT o.batch, o.machine FROM operations o JOIN machines m ON m.id = o.machine
          WHERE o.job = ? AND o.batch <= ? AND o.tenant = ? AND o.started IS NOT NULL AND m.revoked IS NULL",
         params![job.to_string(), signed(batch), tenant.to_string()],
         |row| {
             Ok(Started {
                 batch: unsigned(row, "batch")?,
                 machine: parsed(row, "machine")?,
-                last_seen: time_or_null(row, "last_seen")?,
             })
         },
     )

@@ -32,6 +32,24 @@ pub(super) fn all<T>(
         .collect()
 }
 
+/// Every row of a query, one after the other: for many that are not all kept.
+pub(super) fn each<T, E: From<StoreError>>(
+    conn: &Connection,
+    query: &str,
+    params: impl Params,
+    read: impl FnMut(&Row<'_>) -> Result<T, StoreError>,
+    mut found: impl FnMut(T) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut statement = conn.prepare_cached(query).map_err(StoreError::from)?;
+    let rows = statement
+        .query_and_then(params, read)
+        .map_err(StoreError::from)?;
+    for row in rows {
+        found(row?)?;
+    }
+    Ok(())
+}
+
 /// The first row of a query, where there is one.
 pub(super) fn first<T>(
     conn: &Connection,

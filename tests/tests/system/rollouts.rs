@@ -156,6 +156,38 @@ fn a_failure_in_the_first_batch_keeps_the_others_from_it_until_somebody_resumes(
 }
 
 #[test]
+fn a_time_out_pauses_a_job_whose_failures_pause_nothing() {
+    if !is_root() {
+        return;
+    }
+    let fleet = Fleet::builder().agents(3).start();
+    let folder = traces(&fleet);
+    // The first fails, and the second waits for what nobody allows.
+    allow(&folder, "m1");
+    fs::write(folder.join("fail-m1"), "").expect("writes");
+    let options = [
+        ["--batches", "1, 2, 100%"],
+        ["--stop-on-failures", "never"],
+        ["--stop-on-timeouts", "1"],
+        ["--time-limit", "2s"],
+    ]
+    .concat();
+    let job = roll_out(&fleet, &step(&folder), &["m1", "m2", "m3"], &options);
+    until_states(&fleet, &job, &["failed", "timed-out", "held"]);
+    eventually("the rule fires", || {
+        (why(&fleet, &job, 2)["reason"] == "paused").then_some(())
+    });
+    let waits = why(&fleet, &job, 2);
+    assert_eq!(
+        (&waits["counts"], &waits["rule"], &waits["failures"]),
+        (&"timeouts".into(), &"1".into(), &1.into())
+    );
+    let mut names = started(&folder);
+    names.sort();
+    assert_eq!(names, ["m1", "m2"]);
+}
+
+#[test]
 fn a_machine_that_answers_otherwise_than_the_first_batch_pauses_the_job() {
     if !is_root() {
         return;

@@ -1,6 +1,7 @@
 //! Machines by what is known of them.
 
 use serde_json::Value;
+use sluice_database::rusqlite::Connection;
 use sluice_tests::{Fleet, Output};
 
 /// `sluice run` with a script that prints its machine's name.
@@ -72,22 +73,33 @@ fn an_expression_over_facts_and_tags_says_which_machines_run_a_script_and_a_prev
 #[test]
 fn an_expression_that_is_wrong_or_matches_nothing_is_refused_and_nothing_is_made() {
     let fleet = Fleet::builder().without_gates().start();
-    for (expression, expected) in [
-        (r#"os = "linux""#, "wrong in column 4"),
-        (r#"memory.total >= "2GB""#, "wrong in column 17"),
-        (r#"os == "linux" or"#, "column 17"),
-        (r#"os == "plan9""#, "no machine is meant"),
-        (r#"not no.such.fact == "x""#, "no machine is meant"),
+    for (option, value, expected, code) in [
+        ("--where", r#"os = "linux""#, "wrong in column 4", 125),
+        (
+            "--where",
+            r#"memory.total >= "2GB""#,
+            "wrong in column 17",
+            125,
+        ),
+        ("--where", r#"os == "linux" or"#, "column 17", 125),
+        ("--where", r#"os == "plan9""#, "no machine is meant", 123),
+        (
+            "--where",
+            r#"not no.such.fact == "x""#,
+            "no machine is meant",
+            123,
+        ),
+        ("--tag", "role=nothing", "no machine is meant", 123),
     ] {
-        for more in [&[][..], &["--preview"]] {
-            let refused = run(&fleet, &[&["--where", expression], more].concat());
-            refused.expect_refused();
-            assert!(
-                refused.stderr.contains(expected),
-                "{expression}: {refused:?}"
-            );
+        for more in [&[][..], &["--preview"], &["--json"]] {
+            let refused = run(&fleet, &[&[option, value], more].concat());
+            assert_eq!(refused.code, code, "{value}: {refused:?}");
+            assert!(refused.stdout.is_empty(), "{refused:?}");
+            assert!(refused.stderr.contains(expected), "{value}: {refused:?}");
         }
     }
+    let empty = Fleet::builder().agents(0).without_gates().start();
+    assert_eq!(run(&empty, &["--all"]).code, 123);
     let file = fleet.folder().join("name.sh");
     let file = file.to_str().expect("is text");
     let schedule = |expression: &str| {
@@ -105,4 +117,36 @@ fn an_expression_that_is_wrong_or_matches_nothing_is_refused_and_nothing_is_made
         "{added:?}"
     );
     assert_eq!(fleet.list(&["job", "list"]).len(), 0);
+}
+
+#[test]
+fn a_job_for_more_machines_than_one_may_have_is_refused_and_nothing_is_made() {
+    let mut fleet = Fleet::builder().without_gates().start();
+    fleet.host.kill();
+    let database = Connection::open(fleet.host.data().join("host.db")).expect("opens");
+    database
+        .execute_batch(
+            "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 100000)
+             INSERT INTO machines (id, tenant, name, enrolled)
+             SELECT printf('%08x', n) || substr(id, 9), tenant, 'n' || n, enrolled FROM machines, numbers WHERE name = 'm1'",
+        )
+        .expect("inserts");
+    drop(database);
+    fleet.host.kill_and_restart();
+    for more in [&[][..], &["--preview"]] {
+        let refused = run(&fleet, &[&["--all"], more].concat());
+        refused.expect_refused();
+        assert!(
+            refused
+                .stderr
+                .contains("more than 100000 machines are meant"),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(fleet.list(&["job", "list"]).len(), 0);
+    let one = run(
+        &fleet,
+        &["--all", "--where", r#"name == "n77""#, "--detach"],
+    );
+    assert_eq!(one.code, 0, "{one:?}");
 }
