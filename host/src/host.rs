@@ -7,7 +7,7 @@ use sluice_protocol::digest::Digest;
 
 use crate::blobs::BlobStore;
 use crate::fleet::Presence;
-use crate::jobs::Events;
+use crate::jobs::{Events, Turns};
 use crate::metrics::Metrics;
 use crate::operators::{Failures, Roles};
 use crate::plugins::Gates;
@@ -31,6 +31,8 @@ pub struct Host {
     pub presence: Presence,
     /// Who follows which job.
     pub events: Events,
+    /// What wakes those who let the next in order go.
+    pub turns: Turns,
     /// What wakes the rollouts.
     pub rollouts: Rollouts,
     /// What wakes the schedules.

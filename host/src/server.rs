@@ -22,7 +22,7 @@ use crate::config::Tls;
 use crate::directory::{DataDirectory, DirectoryError};
 use crate::fleet::Presence;
 use crate::host::{Addresses, Host, SharedHost};
-use crate::jobs::{self, Events};
+use crate::jobs::{self, Events, Turns};
 use crate::link::Link;
 use crate::metrics::Metrics;
 use crate::operators::{Failures, Roles};
@@ -162,6 +162,7 @@ impl Server {
             blobs: BlobStore::open(&directory.blobs())?,
             presence: Presence::default(),
             events: Events::default(),
+            turns: Turns::default(),
             rollouts: Rollouts::default(),
             schedules: Schedules::default(),
             windows: Windows::default(),
@@ -199,6 +200,7 @@ impl Server {
                 accept_machines(link.clone(), Arc::clone(&endpoint)),
             ),
             Part::start("the sweeper", sweep(Arc::clone(&host))),
+            Part::start("what is in order", jobs::drive_turns(Arc::clone(&host))),
             Part::start("the rollouts", rollouts::drive(Arc::clone(&host))),
             Part::start("the schedules", schedules::drive(Arc::clone(&host))),
             Part::start("the windows", windows::drive(Arc::clone(&host))),

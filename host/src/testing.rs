@@ -13,7 +13,7 @@ use crate::blobs::BlobStore;
 use crate::clock::UnixMillis;
 use crate::fleet::{Inbox, Presence, Session};
 use crate::host::{Addresses, Host, SharedHost};
-use crate::jobs::{self, Events, Machine};
+use crate::jobs::{self, Events, Machine, Turns};
 use crate::metrics::Metrics;
 use crate::operators::{self, Actor, BearerToken, Failures, Grants, MadeBy, Permission};
 use crate::plugins::Gates;
@@ -48,6 +48,7 @@ impl TestHost {
             blobs: BlobStore::open(&dir.path().join("blobs")).expect("opens"),
             presence: Presence::default(),
             events: Events::default(),
+            turns: Turns::default(),
             rollouts: Rollouts::default(),
             schedules: Schedules::default(),
             windows: Windows::default(),

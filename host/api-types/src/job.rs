@@ -116,6 +116,10 @@ pub struct SubmitJob {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "patch")]
     pub supersede: Option<String>,
+    /// On each machine one after the other with all that is in order there: it starts when what was accepted before it has
+    /// ended, whatever way. What is held keeps nobody waiting, and gets its place back when it is released.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub in_order: bool,
     /// Whose variables the script expects besides our own.
     #[serde(default)]
     pub compat: Option<Compat>,
@@ -223,6 +227,9 @@ pub struct Job {
     /// The key of jobs of which only the newest is to run; null where it has none.
     #[serde(default)]
     pub supersede: Option<String>,
+    /// Whether its operations start one after the other with all that are in order on their machines.
+    #[serde(default)]
+    pub in_order: bool,
     /// One for each target, in the order of the request.
     pub operations: Vec<OperationSummary>,
 }

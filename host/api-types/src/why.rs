@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use sluice_protocol::ending::State;
+use sluice_protocol::ids::{JobId, OperationId};
 
 use crate::approval::JobApproval;
 use crate::rollout::Paused;
@@ -43,6 +44,18 @@ pub enum Reason {
         name: String,
         /// When it may start, RFC 3339; null where that is never.
         opens_at: Option<String>,
+    },
+    /// Another operation is to end on the machine first: both are in order.
+    Earlier {
+        /// The job of the other one.
+        #[schema(value_type = String)]
+        job: JobId,
+        /// The other one.
+        #[schema(value_type = String)]
+        operation: OperationId,
+        /// Where the other one is.
+        #[schema(value_type = String)]
+        state: State,
     },
     /// The machine is not connected.
     Offline {
@@ -88,6 +101,10 @@ impl fmt::Display for Reason {
                     f,
                     "the window {name}, which is never open together with the others"
                 )
+            }
+            Self::Earlier { job, state, .. } => {
+                let state = state.as_str();
+                write!(f, "job {job}, which is {state} on this machine, to end")
             }
             Self::Offline { since: Some(since) } => {
                 write!(f, "the machine, which is away since {since}")

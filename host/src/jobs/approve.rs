@@ -506,6 +506,8 @@ fn order(
         skip_security_scan: job.skip_security_scan,
         // A newer job with the key takes its place; it takes nobody's, since others may have come in the meantime.
         supersede: job.supersede.clone(),
+        // Its place went on to others when it was blocked: it gets a new one.
+        in_order: job.in_order,
         digest: Digest::of(format!("approve {}", job.id).as_bytes()),
         approval,
     })

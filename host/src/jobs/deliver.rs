@@ -119,7 +119,14 @@ pub(crate) async fn deliver_released(
             return;
         }
     };
-    for (operation, standing) in released {
+    // One look at the job for all that wait for their turn, and not one for each.
+    let (in_order, others): (Vec<_>, Vec<_>) = released
+        .iter()
+        .partition(|(operation, _)| operation.in_order);
+    if !in_order.is_empty() {
+        deliver_unsent(host, tenant, id, &[State::Queued], now).await;
+    }
+    for (operation, standing) in others {
         let message = Some(operation)
             .filter(|operation| operation.state == State::Delivered)
             .and_then(|operation| {
@@ -270,6 +277,22 @@ fn is_paused(conn: &Connection, operation: &OperationRow) -> Result<bool, StoreE
     Ok(rollout.is_some_and(|row| row.state == RolloutState::Paused))
 }
 
+/// The message for an operation that is recorded as delivered; none where the host is locked down.
+pub(super) fn stored_message(
+    conn: &Connection,
+    operation: &OperationRow,
+    standing: &Standing,
+) -> Result<Option<Operation>, StoreError> {
+    if Locked::check(conn)?.is_some() {
+        return Ok(None);
+    }
+    let Some(job) = jobs::find(conn, operation.tenant, operation.job)? else {
+        return Ok(None);
+    };
+    let sealed = sealed(conn, &job.submission.secrets, operation)?;
+    Ok(message(&job, operation, sealed, standing))
+}
+
 /// What a machine that has connected is owed.
 #[derive(Debug, Default)]
 pub struct Pending {
@@ -409,17 +432,9 @@ pub async fn deliver_pending(
     .await?;
     for (operation, standing) in pending.deliver {
         // One at a time: a machine may be owed more than should be in memory at once.
-        let job = host.store.read(|conn| {
-            if Locked::check(conn)?.is_some() {
-                return Ok(None);
-            }
-            let Some(job) = jobs::find(conn, session.tenant.id, operation.job)? else {
-                return Ok(None);
-            };
-            let sealed = sealed(conn, &job.submission.secrets, &operation)?;
-            Ok::<_, StoreError>(Some((job, sealed)))
-        })?;
-        let message = job.and_then(|(job, sealed)| message(&job, &operation, sealed, &standing));
+        let message = host
+            .store
+            .read(|conn| stored_message(conn, &operation, &standing))?;
         if let Some(message) = message {
             session.deliver_wait(Box::new(message)).await;
         }

@@ -7,6 +7,7 @@
 //! outcome  report -> stored result -> audit -> acknowledge after the commit
 //! expire   what could not start in time, and what fell silent
 //! hold     above a threshold of the tenant: nothing is delivered before others approve
+//! in order one after the other on a machine: what ends there lets the next one go
 //! supersede a newer job with the same key ends what was never sent of older ones
 //! approve  what a policy blocked until somebody approves -> the same once more, with that word
 //! lockdown nothing is made or delivered until it is lifted
@@ -22,6 +23,7 @@ mod expire;
 mod fit;
 mod follow;
 mod hold;
+mod in_order;
 mod interrupt;
 mod lockdown;
 mod outcome;
@@ -45,6 +47,7 @@ pub(crate) use deliver::{deliver_released, end_unsent};
 pub use events::{Events, Subscription};
 pub use expire::sweep;
 pub use follow::{Followed, Follower};
+pub use in_order::{Turns, drive as drive_turns, look as look_at_turns};
 pub use interrupt::{are_open, interrupt_all_of_machine, interrupt_forgotten, tell_ended};
 pub(crate) use lockdown::deliver_all;
 pub use lockdown::{LockdownError, Locked, lift_lockdown, lock_down};

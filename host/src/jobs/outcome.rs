@@ -75,10 +75,13 @@ pub async fn store_report(
             write(conn, &machine, operation, &report, signed, now)
         })
         .await?;
-    if let Some(job) = ended {
+    if let Some(operation) = ended {
         host.metrics.operation_ended(state);
-        host.events.notify(job);
-        host.rollouts.wake(job);
+        host.events.notify(operation.job);
+        host.rollouts.wake(operation.job);
+        if operation.in_order {
+            host.turns.wake();
+        }
     }
     Ok(outcome)
 }
@@ -111,7 +114,7 @@ fn write(
     report: &Report,
     signed: Signed<'_>,
     now: UnixMillis,
-) -> Result<(Outcome, Option<sluice_protocol::ids::JobId>), StoreError> {
+) -> Result<(Outcome, Option<OperationRow>), StoreError> {
     let tenant = &machine.tenant;
     let Some(operation) = operations::find(conn, tenant.id, id)? else {
         // The host's database may be an older copy. There is nothing to store it with, and a machine that is not told so
@@ -167,7 +170,7 @@ fn write(
             &ended,
         );
         let audit_head = audit::append(conn, tenant, now, events)?;
-        return Ok((Outcome::Acknowledge { audit_head }, Some(operation.job)));
+        return Ok((Outcome::Acknowledge { audit_head }, Some(operation)));
     }
     let is_late = operations::keep_late_report(conn, id, report)?;
     if is_late {

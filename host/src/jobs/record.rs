@@ -118,6 +118,11 @@ pub(super) async fn attempt(
         Some(key) => base.detail("supersede", cut(key)),
         None => base,
     };
+    let base = if request.in_order {
+        base.detail("in_order", true)
+    } else {
+        base
+    };
     let base = naming(&request.secrets, base);
     let mut events: Vec<Event> = request
         .machines
@@ -286,6 +291,7 @@ pub(super) async fn job(
             by: approval.approver.name.clone(),
         }),
         supersede: order.supersede,
+        in_order: order.in_order,
     };
     // A machine that is connected now gets its operation right after the commit. It counts as delivered from the commit
     // on: if the host stops in between, nobody may believe that no byte was sent.
@@ -324,7 +330,8 @@ pub(super) async fn job(
                 position: position as u64,
                 state: match batch {
                     Some(_) => State::Held,
-                    None if present && ended.is_none() => State::Delivered,
+                    // Whether it is its turn is seen in the transaction that delivers it.
+                    None if present && ended.is_none() && !order.in_order => State::Delivered,
                     None => State::Queued,
                 },
                 bundle_sha256: plan.bundle_sha256,
@@ -335,6 +342,7 @@ pub(super) async fn job(
                 exit_code: None,
                 cancel_by: None,
                 batch,
+                in_order: order.in_order,
             };
             if operation.state == State::Delivered {
                 connected.insert(operation.id);

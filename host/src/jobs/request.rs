@@ -68,6 +68,8 @@ pub struct Order {
     pub skip_security_scan: bool,
     /// The key of jobs of which the newest runs.
     pub supersede: Option<SupersedeKey>,
+    /// One after the other with all that are in order on a machine.
+    pub in_order: bool,
     /// Of the whole request, to tell a repetition from another request.
     pub digest: Digest,
     /// Where it is what was blocked and approved.
@@ -139,6 +141,7 @@ impl Order {
             None => (None, Vec::new(), None),
         };
         let (no_queue, skip_security_scan) = (request.no_queue, request.no_security_scan);
+        let in_order = request.in_order;
         let (submission, source) = Self::submission(request, declared)?;
         Ok(Self {
             submission,
@@ -154,6 +157,7 @@ impl Order {
             rollout,
             skip_security_scan,
             supersede,
+            in_order,
             digest,
             approval: None,
         })

@@ -71,6 +71,7 @@ pub async fn job(host: &SharedHost, tenant: &Tenant, id: JobId) -> Result<Option
         approves: job.approved.as_ref().map(|approved| approved.job),
         approved_by: job.approved.map(|approved| approved.by),
         supersede: job.supersede.map(|key| key.as_str().to_owned()),
+        in_order: job.in_order,
         rollout,
         approval,
         operations,

@@ -9,7 +9,7 @@ use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::rollouts;
 use crate::store::lockdown::{self, LockdownRow};
-use crate::store::operations::OperationRow;
+use crate::store::operations::{self, OperationRow};
 use crate::store::rollouts::RolloutRow;
 use crate::store::{Connection, StoreError, holds, machines};
 use crate::windows::{self, Closed, Standing};
@@ -61,6 +61,11 @@ impl OfJob {
             State::Held | State::Queued => self.windows.standing(conn, Some(machine))?,
             _ => Standing::Free,
         };
+        let earlier = match operation.state {
+            // What is held has no place.
+            State::Queued => operations::in_order::before(conn, operation)?,
+            _ => None,
+        };
         Ok(why(&Facts {
             closed: match &closed {
                 Standing::Closed(closed) => Some(closed),
@@ -71,6 +76,7 @@ impl OfJob {
             rollout: self.rollout.as_ref(),
             lockdown: self.lockdown.as_ref(),
             approval: self.approval.as_ref(),
+            earlier: earlier.as_ref(),
             away,
         }))
     }
@@ -90,6 +96,8 @@ struct Facts<'a> {
     approval: Option<&'a JobApproval>,
     /// The window that it waits for.
     closed: Option<&'a Closed>,
+    /// What is to end on the machine before its turn comes.
+    earlier: Option<&'a OperationRow>,
     /// Where the machine is not connected: when it was last.
     away: Option<Option<UnixMillis>>,
 }
@@ -129,11 +137,21 @@ fn why(facts: &Facts<'_>) -> Vec<Reason> {
             opens_at: closed.opens.map(|at| at.to_string()),
         });
     }
+    if let Some(earlier) = facts.earlier {
+        reasons.push(Reason::Earlier {
+            job: earlier.job,
+            operation: earlier.id,
+            state: earlier.state,
+        });
+    }
     match facts.away {
         Some(since) => reasons.push(Reason::Offline {
             since: since.map(|at| at.to_string()),
         }),
-        None if state != State::Held => reasons.push(Reason::Machine { state }),
+        // Where something else is first, the machine is not to take it.
+        None if state != State::Held && facts.earlier.is_none() => {
+            reasons.push(Reason::Machine { state })
+        }
         None => {}
     }
     reasons
@@ -183,6 +201,7 @@ mod tests {
             lockdown: None,
             approval: None,
             closed: None,
+            earlier: None,
             away,
         };
         let offline = serde_json::json!({"reason": "offline", "since": now});

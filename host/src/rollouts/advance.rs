@@ -335,8 +335,8 @@ fn release(
         taken.ended.push(report.ending.state());
         return Ok(());
     }
-    // It counts as delivered from the commit on, as what is submitted does.
-    operation.state = if is_connected {
+    // It counts as delivered from the commit on, as what is submitted does; where it is in order, from its turn on.
+    operation.state = if is_connected && !operation.in_order {
         State::Delivered
     } else {
         State::Queued

@@ -49,6 +49,8 @@ pub struct JobRow {
     pub approved: Option<Approved>,
     /// The key under which a newer job takes the place of what waits of it, and it takes that of older ones.
     pub supersede: Option<SupersedeKey>,
+    /// Whether its operations are in order with others of their machines.
+    pub in_order: bool,
 }
 
 /// What an approval made of blocked operations.
@@ -77,6 +79,8 @@ pub struct JobHead {
     pub approved: Option<Approved>,
     /// The key of those of which the newest runs.
     pub supersede: Option<SupersedeKey>,
+    /// Whether its operations are in order with others of their machines.
+    pub in_order: bool,
 }
 
 /// Stores a job. The text of a script of the library, and what its entry declares, are not copied: when they are erased
@@ -100,8 +104,8 @@ pub fn insert(conn: &Connection, tenant: TenantId, job: &JobRow) -> Result<(), S
         "INSERT INTO jobs (id, tenant, token, operator, submission, script_sha256, submitted, not_after,
                            targets, skip_security_scan, gates_revision, idempotency_key, request_sha256,
                            script_name, script_version, approves, approved_by, as_stored,
-                           supersede)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                           supersede, in_order)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             job.id.to_string(),
             tenant.to_string(),
@@ -124,6 +128,7 @@ pub fn insert(conn: &Connection, tenant: TenantId, job: &JobRow) -> Result<(), S
             job.approved.as_ref().map(|approved| approved.by.as_str()),
             job.as_stored,
             job.supersede.as_ref().map(SupersedeKey::as_str),
+            job.in_order,
         ],
     )?;
     for attachment in &job.submission.attachments {
@@ -170,7 +175,8 @@ pub fn find(conn: &Connection, tenant: TenantId, id: JobId) -> Result<Option<Job
 pub fn head(conn: &Connection, tenant: TenantId, id: JobId) -> Result<Option<JobHead>, StoreError> {
     first(
         conn,
-        "SELECT operator, submitted, script_sha256, script_name, script_version, targets, approves, approved_by, supersede
+        "SELECT operator, submitted, script_sha256, script_name, script_version, targets, approves, approved_by, supersede,
+                in_order
          FROM jobs
          WHERE tenant = ? AND id = ?",
         params![tenant.to_string(), id.to_string()],
@@ -183,6 +189,7 @@ pub fn head(conn: &Connection, tenant: TenantId, id: JobId) -> Result<Option<Job
                 targets: unsigned(row, "targets")?,
                 approved: approved(row)?,
                 supersede: parsed_or_null(row, "supersede")?,
+                in_order: row.get("in_order")?,
             })
         },
     )
@@ -296,6 +303,7 @@ fn read(row: &Row<'_>) -> Result<JobRow, StoreError> {
         request_sha256: parsed(row, "request_sha256")?,
         approved: approved(row)?,
         supersede: parsed_or_null(row, "supersede")?,
+        in_order: row.get("in_order")?,
     })
 }
 

@@ -202,6 +202,7 @@ fn migrations() -> Migrations<'static> {
         Migration::up(include_str!("../../migrations/0022_supersede.sql")),
         Migration::up(include_str!("../../migrations/0023_stop_rules.sql")),
         Migration::up(include_str!("../../migrations/0024_job_list.sql")),
+        Migration::up(include_str!("../../migrations/0025_in_order.sql")),
     ])
 }
 

@@ -50,6 +50,8 @@ pub struct OperationRow {
     pub cancel_by: Option<String>,
     /// Its batch, counted from 1, where its job has a rollout.
     pub batch: Option<u64>,
+    /// Whether it starts one after the other with all that are in order on its machine.
+    pub in_order: bool,
 }
 
 /// A query for [`OperationRow`]s. It names their columns, because a report that nobody asked for may be large.
@@ -57,12 +59,14 @@ macro_rules! operations {
     ($which:literal) => {
         concat!(
             "SELECT id, tenant, job, machine, machine_name, position, state, bundle_sha256,
-                    silence_after, output_limit, started, message, exit_code, cancel_by, batch
+                    silence_after, output_limit, started, message, exit_code, cancel_by, batch, in_order
              FROM operations ",
             $which
         )
     };
 }
+
+pub mod in_order;
 
 /// Where an operation is: what a follower looks at again and again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,8 +99,8 @@ pub fn insert(conn: &Connection, operation: &OperationRow) -> Result<(), StoreEr
     change(
         conn,
         "INSERT INTO operations (id, tenant, job, machine, machine_name, position, state, ended,
-                                 bundle_sha256, silence_after, output_limit, batch, start_by)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8, ?9, ?10, ?11, (SELECT not_after FROM jobs WHERE id = ?3))",
+                                 bundle_sha256, silence_after, output_limit, batch, in_order, start_by)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8, ?9, ?10, ?11, ?12, (SELECT not_after FROM jobs WHERE id = ?3))",
         params![
             operation.id.to_string(),
             operation.tenant.to_string(),
@@ -109,6 +113,7 @@ pub fn insert(conn: &Connection, operation: &OperationRow) -> Result<(), StoreEr
             operation.silence_after.0,
             signed(operation.output_limit),
             operation.batch.map(signed),
+            operation.in_order,
         ],
     )?;
     Ok(())
@@ -352,17 +357,13 @@ const SILENT_TOO_LONG: &str = operations!(
 );
 
 /// Takes the step from `queued` to `delivered`: from here on the machine alone ends it. Says no where it had been taken,
-/// or the operation had ended.
+/// the operation had ended, or it is in order and its turn has not come.
 ///
 /// # Errors
 ///
 /// Where the database cannot be written.
 pub fn set_delivered(conn: &Connection, id: OperationId) -> Result<bool, StoreError> {
-    Ok(change(
-        conn,
-        "UPDATE operations SET state = 'delivered' WHERE id = ? AND state = 'queued'",
-        params![id.to_string()],
-    )? == 1)
+    Ok(change(conn, in_order::DELIVER, params![id.to_string()])? == 1)
 }
 
 /// Where the operations of a job with a rollout are, for each of its batches.
@@ -551,6 +552,7 @@ pub fn release(conn: &Connection, id: OperationId, to: State) -> Result<bool, St
 ///
 /// Where the database cannot be written.
 pub fn hold_queued(conn: &Connection, tenant: TenantId, job: JobId) -> Result<usize, StoreError> {
+    in_order::all_give_way(conn, tenant, job)?;
     change(
         conn,
         "UPDATE operations SET state = 'held'
@@ -565,6 +567,7 @@ pub fn hold_queued(conn: &Connection, tenant: TenantId, job: JobId) -> Result<us
 ///
 /// Where the database cannot be written.
 pub fn hold_again(conn: &Connection, id: OperationId) -> Result<bool, StoreError> {
+    in_order::give_way(conn, id)?;
     Ok(change(
         conn,
         "UPDATE operations SET state = 'held' WHERE id = ? AND batch IS NOT NULL AND state = 'queued'",
@@ -599,6 +602,7 @@ pub fn released(
 ///
 /// Where the database cannot be written.
 pub fn hold_delivered(conn: &Connection, id: OperationId) -> Result<bool, StoreError> {
+    in_order::give_way(conn, id)?;
     Ok(change(
         conn,
         "UPDATE operations SET state = CASE WHEN batch IS NULL THEN 'queued' ELSE 'held' END
@@ -647,6 +651,7 @@ pub fn end(
     report: &Report,
 ) -> Result<bool, StoreError> {
     let bytes = codec::encode(report).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+    in_order::give_way(conn, id)?;
     let statement = match from {
         From::NotSent => {
             "UPDATE operations SET state = ?1, ended = 1, finished = ?2, message = ?3, exit_code = ?4, report = ?5
@@ -763,6 +768,7 @@ fn read(row: &Row<'_>) -> Result<OperationRow, StoreError> {
         exit_code: row.get("exit_code")?,
         cancel_by: row.get("cancel_by")?,
         batch: unsigned_or_null(row, "batch")?,
+        in_order: row.get("in_order")?,
     })
 }
 

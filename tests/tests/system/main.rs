@@ -25,6 +25,7 @@ mod history;
 mod hostile;
 mod hostile_host;
 mod hostile_machine;
+mod in_order;
 mod interpreters;
 mod isolation;
 mod kit;

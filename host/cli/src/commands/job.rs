@@ -199,6 +199,7 @@ async fn show(global: &Global, job: &str, format: Option<Format>) -> Result<u8, 
             ("approves", job.approves.map(|job| job.to_string())),
             ("approved by", job.approved_by.clone()),
             ("supersede key", job.supersede.clone()),
+            ("in order", job.in_order.then(|| "yes".to_owned())),
         ];
         fields.extend(job.approval.iter().flat_map(approval_fields));
         fields.extend(job.rollout.iter().flat_map(rollout_fields));

@@ -134,6 +134,9 @@ pub(crate) struct JobArgs {
     /// End what waits of older jobs with this key on these machines and was never sent, so that only the newest runs
     #[arg(long, value_name = "KEY")]
     supersede: Option<String>,
+    /// Start on each machine only when every job with --in-order that was accepted before has ended there
+    #[arg(long)]
+    in_order: bool,
     /// Fail at once on machines that are not connected
     #[arg(long)]
     no_queue: bool,
@@ -265,6 +268,7 @@ impl Prepared {
             expires: arguments.expires,
             no_queue: arguments.no_queue,
             supersede: arguments.supersede,
+            in_order: arguments.in_order,
             windows: arguments.window,
             ignore_windows: arguments.ignore_window,
             batches: arguments.batches,
