@@ -524,7 +524,7 @@ fn job_attributes(operation: &Operation, identity: &Identity) -> Vec<Attribute> 
 }
 
 /// By which names the script learns its identity.
-const fn names(operation: &Operation) -> Names {
+fn names(operation: &Operation) -> Names {
     match operation.submission.compatibility {
         Compatibility::None => Names::Sluice,
         Compatibility::Landscape => Names::SluiceAndLandscape,

@@ -13,7 +13,7 @@ pub(crate) fn operation() -> Operation {
     Operation {
         operation: OperationId::generate(),
         job: JobId::generate(),
-        submission: Submission::of("#!/bin/sh\n:\n"),
+        submission: Submission::of("#!/bin/sh\n:\n").into(),
         bundle_sha256: Digest::of(b"bundle"),
         not_after: u64::MAX,
         gates_revision: 1,

@@ -28,6 +28,7 @@ pub mod receipt;
 pub mod report;
 pub mod script;
 pub mod secret;
+pub mod shared;
 pub mod units;
 
 /// The protocol version that this crate speaks. A host speaks the last three; there is only one so far.

@@ -263,6 +263,7 @@ impl Presence {
         let replaced = self.lock().insert(machine, session.clone());
         let before = replaced.as_ref().map(|session| session.fate.subscribe());
         if let Some(replaced) = replaced {
+            self.was_there(&replaced);
             replaced.close(
                 CloseCode::Replaced,
                 "a newer connection of this machine took over",
@@ -288,10 +289,15 @@ impl Presence {
             .is_some_and(|current| current.generation == session.generation)
         {
             sessions.remove(&session.machine);
-            if session.is_proven() {
-                let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-                left.insert(session.machine, Instant::now());
-            }
+            self.was_there(session);
+        }
+    }
+
+    /// A connection ends, or gives way to one that is not confirmed yet: until then its machine was there.
+    fn was_there(&self, session: &Session) {
+        if session.is_proven() {
+            let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+            left.insert(session.machine, Instant::now());
         }
     }
 
@@ -394,6 +400,23 @@ mod tests {
         presence.leave(&new);
         assert!(presence.get(machine).is_none());
         assert_eq!(presence.count(), 0);
+    }
+
+    #[test]
+    fn a_machine_that_comes_back_has_been_away_since_its_last_connection_and_no_longer() {
+        let presence = Presence::default();
+        let (machine, tenant) = (MachineId::generate(), tenant());
+        let long = Duration::from_secs(3600);
+        let is_new = |away: Option<Duration>| away.is_some_and(|away| away < long);
+        presence.left_ago(machine, long);
+        let (old, _inbox) = presence.join(tenant.clone(), machine);
+        assert!(!is_new(presence.away_for(machine)), "it is not proven");
+        old.prove();
+        assert_eq!(presence.away_for(machine), None);
+        let (new, _inbox) = presence.join(tenant, machine);
+        assert!(is_new(presence.away_for(machine)), "it was there until now");
+        presence.leave(&new);
+        assert!(is_new(presence.away_for(machine)), "it was never proven");
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@
 use sluice_api_types::rollout::RolloutState;
 use sluice_protocol::ending::{Ending, State};
 use sluice_protocol::ids::{JobId, MachineId, OperationId};
+use sluice_protocol::message::CloseCode;
 use sluice_protocol::message::operation::{Approval, Operation};
 use sluice_protocol::report::Report;
 use sluice_protocol::secret::Sealed;
@@ -85,19 +86,25 @@ pub(super) async fn deliver_to_all(
     queued: &[Queued],
     now: UnixMillis,
 ) {
-    let mut came = false;
-    for operation in queued {
-        let Some(session) = host.presence.get(operation.machine) else {
-            continue;
-        };
-        match &operation.message {
-            Some(message) => session.deliver(Box::new(message.clone())),
-            None => came = true,
-        }
-    }
+    let came = queued
+        .iter()
+        .fold(false, |came, one| send(host, one) || came);
     if came {
         deliver_unsent(host, tenant, job, &[State::Queued], now).await;
     }
+}
+
+/// Sends an operation to its machine, if that is connected. Says whether it connected only after the operation was recorded:
+/// then it is to be looked for among what is queued.
+fn send(host: &SharedHost, queued: &Queued) -> bool {
+    let Some(session) = host.presence.get(queued.machine) else {
+        return false;
+    };
+    match &queued.message {
+        Some(message) => session.deliver(Box::new(message.clone())),
+        None => return true,
+    }
+    false
 }
 
 /// Sends what was just released of a job to the machines that are connected, as far as it is recorded as delivered.
@@ -119,13 +126,11 @@ pub(crate) async fn deliver_released(
             return;
         }
     };
-    // One look at the job for all that wait for their turn, and not one for each.
+    // One look at the job for all that wait for their turn, or came meanwhile, and not one for each.
     let (in_order, others): (Vec<_>, Vec<_>) = released
         .iter()
         .partition(|(operation, _)| operation.in_order);
-    if !in_order.is_empty() {
-        deliver_unsent(host, tenant, id, &[State::Queued], now).await;
-    }
+    let mut is_left = !in_order.is_empty();
     for (operation, standing) in others {
         let message = Some(operation)
             .filter(|operation| operation.state == State::Delivered)
@@ -144,7 +149,10 @@ pub(crate) async fn deliver_released(
                 }
             });
         let queued = operation.machine.map(|machine| Queued { machine, message });
-        deliver_to_all(host, tenant, id, queued.as_slice(), now).await;
+        is_left |= queued.is_some_and(|queued| send(host, &queued));
+    }
+    if is_left {
+        deliver_unsent(host, tenant, id, &[State::Queued], now).await;
     }
 }
 
@@ -339,20 +347,15 @@ pub async fn pending(
                         .push(end_unsent(conn, &tenant, &operation, &report, now)?);
                     continue;
                 }
-                // What it is owed it gets when the lockdown is lifted.
-                if locked {
-                    continue;
-                }
                 let standing = windows::standing(conn, &operation, now)?;
-                let is_closed = matches!(standing, Standing::Closed(_));
-                if operation.state == State::Delivered
-                    && (is_closed || is_paused(conn, &operation)?)
-                {
+                // What it is owed it gets when the lockdown is lifted, or the window opens.
+                let waits = locked || matches!(standing, Standing::Closed(_));
+                if operation.state == State::Delivered && (waits || is_paused(conn, &operation)?) {
                     // It never arrived, so it waits like the others.
                     operations::hold_delivered(conn, operation.id)?;
                     continue;
                 }
-                if is_closed {
+                if waits {
                     continue;
                 }
                 let overdue = jobs::not_after(conn, tenant.id, operation.job)?
@@ -435,8 +438,13 @@ pub async fn deliver_pending(
         let message = host
             .store
             .read(|conn| stored_message(conn, &operation, &standing))?;
-        if let Some(message) = message {
-            session.deliver_wait(Box::new(message)).await;
+        match message {
+            Some(message) => session.deliver_wait(Box::new(message)).await,
+            // A lockdown began in between. What counts as delivered and is not, is settled when the machine comes back.
+            None => {
+                session.close(CloseCode::Busy, "a lockdown has begun; come back");
+                return Ok(());
+            }
         }
     }
     for (operation, by) in pending.cancel {

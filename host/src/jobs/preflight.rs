@@ -147,11 +147,14 @@ struct Questions<'a> {
 impl<'a> Questions<'a> {
     /// Which of the questions it is.
     fn add(&mut self, mut about: About<'a>) -> usize {
-        if self.of_machines >= MOST_ASKED {
+        let mut key = about.key();
+        let mut known = key.and_then(|key| self.known.get(&key));
+        if known.is_none() && self.of_machines >= MOST_ASKED {
             (about.facts, about.approval) = (None, None);
+            key = about.key();
+            known = key.and_then(|key| self.known.get(&key));
         }
-        let key = about.key();
-        if let Some(known) = key.and_then(|key| self.known.get(&key)) {
+        if let Some(known) = known {
             return *known;
         }
         let next = self.all.len();
@@ -408,6 +411,7 @@ mod tests {
             .collect();
         assert_eq!(asked[MOST_ASKED - 1], MOST_ASKED - 1);
         assert!(asked[MOST_ASKED..].iter().all(|one| *one == MOST_ASKED));
+        assert_eq!(questions.add(about(&facts[0])), 0, "that answer is known");
         assert_eq!(questions.all.len(), MOST_ASKED + 1);
         let of_machines = questions.all.iter().filter(|about| about.facts.is_some());
         assert_eq!(of_machines.count(), MOST_ASKED);

@@ -511,7 +511,7 @@ fn write_job(
         events.extend(supersede(conn, actor, job, on, &mut superseded, now)?);
     }
     for (operation, ended) in operations {
-        operations::insert(conn, &operation)?;
+        operations::insert(conn, &operation, job.not_after)?;
         if let Some(approval) = &beside.approval {
             events.push(approval.use_for(conn, job, &operation, now)?);
         }

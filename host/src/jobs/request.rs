@@ -11,6 +11,7 @@ use sluice_protocol::digest::Digest;
 use sluice_protocol::environment::{self, MAX_ENVIRONMENT};
 use sluice_protocol::script::ParameterType;
 use sluice_protocol::secret::{self, SecretNameError};
+use sluice_protocol::shared::Shared;
 use sluice_protocol::units::Span;
 
 use super::approval::Approval;
@@ -43,7 +44,7 @@ pub(super) const MOST_NAMES: usize = 10_000;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Order {
     /// What is to run.
-    pub submission: Submission,
+    pub submission: Shared<Submission>,
     /// The script, read.
     pub source: Source,
     /// Where the script is one of the library.
@@ -144,7 +145,7 @@ impl Order {
         let in_order = request.in_order;
         let (submission, source) = Self::submission(request, declared)?;
         Ok(Self {
-            submission,
+            submission: submission.into(),
             source,
             script,
             as_stored,

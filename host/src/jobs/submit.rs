@@ -209,16 +209,15 @@ pub async fn check(
     let checked = Checked {
         script_sha256: Digest::of(&submission.script),
         script,
-        run_as: submission.run_as,
+        run_as: submission.run_as.clone(),
         confinement: submission.confinement,
     };
-    let (tenant, attachments) = (actor.tenant.id, submission.attachments);
-    let secrets = submission.secrets;
-    let extent = Extent::of_rows(attachments.len() + secrets.len());
+    let tenant = actor.tenant.id;
+    let extent = Extent::of_rows(submission.attachments.len() + submission.secrets.len());
     host.store
         .look(extent, move |conn| {
-            secrets::are_usable(conn, tenant, &secrets)?;
-            are_there(conn, tenant, &attachments)
+            secrets::are_usable(conn, tenant, &submission.secrets)?;
+            are_there(conn, tenant, &submission.attachments)
         })
         .await?;
     Ok(checked)

@@ -9,12 +9,15 @@
 //! owed to a machine. What was sent is the machine's, and stays as it is.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::str::FromStr;
 
+use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::Ending;
 use sluice_protocol::ids::{JobId, MachineId};
 use sluice_protocol::report::Report;
+use uuid::Uuid;
 
 use super::SubmitError;
 use super::cancel::Canceling;
@@ -88,7 +91,10 @@ pub(super) fn supersede(
     let mut olders = HashMap::new();
     for machine in machines {
         for operation in operations::unsent_with_key(conn, actor.tenant.id, machine, key)? {
-            let older = older(conn, actor, &mut olders, operation.job)?;
+            let older = match olders.entry(operation.job) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => entry.insert(Older::find(conn, actor, operation.job)?),
+            };
             may_end(conn, actor, older, &operation, key)?;
             let digest = older.script_sha256;
             events.extend(canceling.end_unsent(conn, &source, &operation, digest, &report)?);
@@ -97,20 +103,28 @@ pub(super) fn supersede(
     Ok(events)
 }
 
-fn older<'a>(
-    conn: &Connection,
-    actor: &Actor,
-    seen: &'a mut HashMap<JobId, JobRow>,
-    id: JobId,
-) -> Result<&'a JobRow, StoreError> {
-    use std::collections::hash_map::Entry;
-    match seen.entry(id) {
-        Entry::Occupied(entry) => Ok(entry.into_mut()),
-        Entry::Vacant(entry) => {
-            let job = jobs::find(conn, actor.tenant.id, id)?;
-            let job = job.ok_or_else(|| StoreError::Corrupt(format!("no job {id}")))?;
-            Ok(entry.insert(job))
-        }
+/// What counts of an older job: there may be as many as machines, and each may have a large script.
+struct Older {
+    token: Uuid,
+    /// The script of the library, where the job runs that as it is there.
+    script: Option<String>,
+    script_sha256: Digest,
+    run_as: Option<String>,
+    targets: u64,
+}
+
+impl Older {
+    fn find(conn: &Connection, actor: &Actor, id: JobId) -> Result<Self, StoreError> {
+        let job = jobs::find(conn, actor.tenant.id, id)?;
+        let job = job.ok_or_else(|| StoreError::Corrupt(format!("no job {id}")))?;
+        let script = job.script.filter(|_| job.as_stored);
+        Ok(Self {
+            token: job.token,
+            script: script.map(|id| id.name.to_string()),
+            script_sha256: job.script_sha256,
+            run_as: job.submission.run_as.clone(),
+            targets: job.targets,
+        })
     }
 }
 
@@ -120,18 +134,16 @@ fn older<'a>(
 fn may_end(
     conn: &Connection,
     actor: &Actor,
-    older: &JobRow,
+    older: &Older,
     operation: &OperationRow,
     key: &SupersedeKey,
 ) -> Result<(), SubmitError> {
     if older.token == actor.token {
         return Ok(());
     }
-    let script = older.script.as_ref().filter(|_| older.as_stored);
-    let script = script.map(|id| id.name.to_string());
     let run = Run {
-        script: script.as_deref(),
-        run_as: older.submission.run_as.as_deref(),
+        script: older.script.as_deref(),
+        run_as: older.run_as.as_deref(),
         targets: older.targets,
     };
     let tags = match operation.machine {

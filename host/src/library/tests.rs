@@ -64,7 +64,7 @@ async fn runs_linux(test: &TestHost, machine: &Machine) {
 
 fn delivered(inbox: &mut Inbox) -> String {
     match inbox.deliveries.try_recv() {
-        Ok(operation) => String::from_utf8(operation.submission.script).expect("is text"),
+        Ok(operation) => String::from_utf8(operation.submission.script.clone()).expect("is text"),
         other => panic!("expected an operation, got {other:?}"),
     }
 }
@@ -246,7 +246,8 @@ async fn an_entry_declares_the_parameters_of_a_script_without_a_header() {
             .host
             .store
             .read(|conn| crate::store::jobs::find(conn, test.tenant.id, job));
-        found.expect("reads").expect("is there").submission.declared
+        let found = found.expect("reads").expect("is there");
+        found.submission.declared.clone()
     };
     assert_eq!(stored(job).as_deref(), Some(tables));
     redact(&test.host, &test.admin, "a", 1, NOW)

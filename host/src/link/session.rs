@@ -515,13 +515,14 @@ async fn operations_out(
 }
 
 async fn deliver(host: &SharedHost, connection: &HostConnection, operation: &Operation) {
-    // What was on its way here when a lockdown began is sent again when that is lifted.
     match host.store.read(lockdown::current) {
         Ok(None) => {}
-        Ok(Some(_)) => return,
+        // It counts as delivered and is not. With its next `Hello` the machine says that it has not got it, and it is held
+        // again, or ended where somebody canceled it.
+        Ok(Some(_)) => return connection.close(CloseCode::Busy, "a lockdown has begun; come back"),
         Err(error) => {
             tracing::error!(operation = %operation.operation, error = %Causes(&error), "an operation is not sent, because it is not known whether there is a lockdown");
-            return;
+            return connection.close(CloseCode::Busy, "the host has a problem with its database");
         }
     }
     match connection.deliver(operation).await {

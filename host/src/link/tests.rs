@@ -1,5 +1,6 @@
 //! A whole host on loopback, and machines that speak through the real transport.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -1061,6 +1062,53 @@ async fn a_host_that_stops_says_so_and_stops_soon() {
     let stopping = tokio::spawn(fleet.server.stop());
     assert_eq!(soon(connection.closed()).await, LinkError::Stopping);
     soon(stopping).await.expect("stops");
+}
+
+/// What is on its way to a machine when a lockdown begins does not count as delivered for ever.
+#[tokio::test]
+async fn what_a_lockdown_keeps_from_a_machine_waits_again_or_ends_where_it_was_canceled() {
+    let fleet = Fleet::start().await;
+    let (host, identity) = (fleet.server.host(), fleet.enroll("web-1").await);
+    let (connection, mut control) = fleet.greet(&identity, &[]).await;
+    // More than are sent to one machine at once, and than its carrier takes before the program does.
+    let mut jobs = Vec::new();
+    for _ in 0..60 {
+        jobs.push(fleet.submit("web-1").await);
+    }
+    let now = UnixMillis::now();
+    jobs::lock_down(host, &fleet.admin, None, false, now)
+        .await
+        .expect("locks down");
+    // Of one that is held back it is known that it never comes.
+    let last = jobs.pop().expect("is there");
+    jobs::cancel(host, &fleet.admin, last, now)
+        .await
+        .expect("cancels");
+    let mut got = Vec::new();
+    while let Ok(Delivered::Operation(operation)) = soon(connection.next_operation()).await {
+        got.push(operation.operation);
+    }
+    assert!(got.len() < jobs.len(), "nothing was held back");
+    while soon(control.receive()).await.is_ok() {}
+    let (connection, _control) = fleet.greet(&identity, &got).await;
+    let states = || jobs.iter().map(|job| fleet.state(*job));
+    let waiting = |state| states().filter(|found| *found == state).count();
+    soon(async {
+        while waiting(State::Queued) < jobs.len() - got.len() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    assert_eq!(waiting(State::Delivered), got.len());
+    assert_eq!(fleet.state(last), State::Canceled);
+    jobs::lift_lockdown(host, &fleet.admin, now)
+        .await
+        .expect("lifts");
+    // What it has it is told again, and does not start twice.
+    let mut all: BTreeSet<_> = got.into_iter().collect();
+    while all.len() < jobs.len() {
+        all.insert(next(&connection).await.operation);
+    }
 }
 
 #[tokio::test]

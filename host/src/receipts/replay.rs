@@ -12,6 +12,7 @@ use sluice_gate_client::{
 };
 use sluice_gate_types::input as gate;
 use sluice_gate_types::manifest::World;
+use sluice_protocol::bundle::Submission;
 use sluice_protocol::causes::Causes;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::gates::GateLimits;
@@ -76,7 +77,10 @@ pub async fn replay(
         })
         .await?;
     let material = match circumstances(&shown) {
-        Ok(circumstances) => material(host, &actor.tenant, job.submission, circumstances).await,
+        Ok(circumstances) => {
+            let submission = Submission::clone(&job.submission);
+            material(host, &actor.tenant, submission, circumstances).await
+        }
         Err(missing) => Err(missing),
     };
     let domain = host.gates.domain(actor.tenant.id).await?;

@@ -7,7 +7,7 @@ use sluice_protocol::ending::{Ending, State};
 use sluice_protocol::ids::JobId;
 use sluice_protocol::report::Report;
 
-use super::{Counts, Facts, Step, decide};
+use super::{Counts, Facts, Step, Tally, decide, tally};
 use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;
 use crate::folding;
@@ -16,7 +16,7 @@ use crate::jobs;
 use crate::store::operations::OperationRow;
 use crate::store::rollouts::{PausedRow, RolloutRow};
 use crate::store::tenants::Tenant;
-use crate::store::{Connection, StoreError, holds, lockdown, operations, rollouts};
+use crate::store::{Connection, StoreError, holds, lockdown, machines, operations, rollouts};
 use crate::windows::{self, Standing};
 
 /// How many operations one transaction releases: others wait meanwhile.
@@ -43,14 +43,16 @@ pub async fn advance(
             .store
             .scan(move |conn| match rollouts::find(conn, id, job)? {
                 Some(row) if row.state != RolloutState::Done => {
-                    next(conn, &own, &row, now).map(Some)
+                    let next = next(conn, &own, &row, now)?;
+                    let changes = next.step != Step::Wait || next.forgiven != row.forgiven;
+                    Ok::<_, StoreError>(Some(changes))
                 }
                 _ => Ok(None),
             })
             .await?;
         match next {
-            Some(Step::Wait) => return Ok(()),
-            Some(_) => {}
+            Some(false) => return Ok(()),
+            Some(true) => {}
             // Somebody else has ended it.
             None => {
                 host.rollouts.forget(job);
@@ -69,7 +71,7 @@ pub async fn advance(
         host.events.notify(job);
         match taken.step {
             // Not all of it, perhaps, or it ended on the way.
-            Step::Release { .. } => {}
+            Step::Begin { .. } | Step::Release { .. } => {}
             Step::Done => {
                 host.rollouts.forget(job);
                 return Ok(());
@@ -79,30 +81,57 @@ pub async fn advance(
     }
 }
 
+/// What a look comes to.
+struct Next {
+    step: Step,
+    /// What is still forgiven: a machine that was dark and has come back is not, so that it does not stand for another.
+    forgiven: Tally,
+}
+
 /// What is to be done now: nothing for a rollout that is done, and no release where nothing may start.
 fn next(
     conn: &Connection,
     host: &SharedHost,
     row: &RolloutRow,
     now: UnixMillis,
+) -> Result<Next, StoreError> {
+    let seen = see(conn, host, row)?;
+    let dark = tally(&seen.counts, row.batch).dark + seen.away;
+    let forgiven = Tally {
+        dark: row.forgiven.dark.min(dark),
+        ..row.forgiven
+    };
+    let step = step(conn, row, &seen, forgiven, now)?;
+    Ok(Next { step, forgiven })
+}
+
+fn step(
+    conn: &Connection,
+    row: &RolloutRow,
+    seen: &Seen,
+    forgiven: Tally,
+    now: UnixMillis,
 ) -> Result<Step, StoreError> {
     if row.state == RolloutState::Done {
         return Ok(Step::Wait);
     }
-    let (counts, unclear) = counts(conn, host, row)?;
     let step = decide(&Facts {
         ends: &row.batches.ends,
         max_concurrency: row.batches.max_concurrency,
         stops: row.batches.stops,
         batch: row.batch,
-        forgiven: row.forgiven,
-        unclear,
+        forgiven,
+        unclear: seen.unclear + seen.away,
         paused: row.state == RolloutState::Paused,
-        counts: &counts,
+        counts: &seen.counts,
     });
-    if matches!(step, Step::Release { .. } | Step::Stop { .. })
-        && !holds::is_let_go(conn, row.tenant, row.job)?
-    {
+    let may = match step {
+        Step::Begin { .. } | Step::Release { .. } => holds::is_let_go(conn, row.tenant, row.job)?,
+        // What has begun is not left to itself where its approval is void meanwhile.
+        Step::Stop { .. } => !holds::waits_for_its_first(conn, row.tenant, row.job)?,
+        Step::Done | Step::Wait => true,
+    };
+    if !may {
         return Ok(Step::Wait);
     }
     if let Step::Release { batch, .. } = step {
@@ -117,38 +146,54 @@ fn next(
     Ok(step)
 }
 
-/// Where a rollout's operations are, and of how many it is not clear yet what its rules make of them.
-pub(super) fn counts(
+/// Where a rollout's operations are.
+pub(super) struct Seen {
+    /// Of each batch.
+    pub(super) counts: Vec<Counts>,
+    /// Of how many results it is not known to which group they belong.
+    unclear: u64,
+    /// How many machines are away that are not dark yet.
+    away: u64,
+}
+
+/// Looks where a rollout's operations are, and what its rules make of them.
+pub(super) fn see(
     conn: &Connection,
     host: &SharedHost,
     row: &RolloutRow,
-) -> Result<(Vec<Counts>, u64), StoreError> {
+) -> Result<Seen, StoreError> {
     let batches = row.batches.ends.len();
-    let mut counts = operations::count_by_batch(conn, row.tenant, row.job, batches)?;
-    let mut unclear = 0;
+    let mut seen = Seen {
+        counts: operations::count_by_batch(conn, row.tenant, row.job, batches)?,
+        unclear: 0,
+        away: 0,
+    };
     if row.batches.stops.groups.is_some() {
-        unclear +=
-            operations::without_group(conn, row.tenant, row.job, row.batch, u32::MAX)?.len() as u64;
+        seen.unclear = operations::count_without_group(conn, row.tenant, row.job, row.batch)?;
         for (batch, new) in operations::new_groups(conn, row.tenant, row.job)? {
-            if let Some(of_batch) = of_batch(&mut counts, batch) {
+            if let Some(of_batch) = of_batch(&mut seen.counts, batch) {
                 of_batch.new_groups = new;
             }
         }
     }
     if row.batches.stops.dark.is_none() {
-        return Ok((counts, unclear));
+        return Ok(seen);
     }
-    for one in operations::started(conn, row.tenant, row.job, row.batch)? {
+    for one in operations::on_machines(conn, row.tenant, row.job, row.batch)? {
         let Some(away) = host.presence.away_for(one.machine) else {
             continue;
         };
+        // Nobody waits for what was taken out of the fleet.
+        if machines::is_revoked(conn, row.tenant, one.machine)? {
+            continue;
+        }
         let is_dark = away >= row.batches.dark_after.as_duration();
-        match of_batch(&mut counts, one.batch) {
+        match of_batch(&mut seen.counts, one.batch) {
             Some(of_batch) if is_dark => of_batch.dark += 1,
-            _ => unclear += 1,
+            _ => seen.away += 1,
         }
     }
-    Ok((counts, unclear))
+    Ok(seen)
 }
 
 fn of_batch(counts: &mut [Counts], batch: u64) -> Option<&mut Counts> {
@@ -282,10 +327,12 @@ fn take(
     let Some(mut row) = rollouts::find(conn, tenant.id, job)? else {
         return Ok(taken);
     };
-    let step = next(conn, host, &row, now)?;
+    let Next { step, forgiven } = next(conn, host, &row, now)?;
     taken.step = step;
+    row.forgiven = forgiven;
     match step {
-        Step::Wait => return Ok(taken),
+        Step::Wait => {}
+        Step::Begin { batch } => row.batch = batch,
         Step::Done => (row.state, row.paused) = (RolloutState::Done, None),
         Step::Stop { batch, rule, count } => {
             (row.batch, row.state) = (batch, RolloutState::Paused);

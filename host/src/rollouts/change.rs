@@ -3,7 +3,7 @@
 use sluice_api_types::rollout::{Rollout, RolloutState};
 use sluice_protocol::ids::JobId;
 
-use super::advance::{about, advance, counts};
+use super::advance::{about, advance, see};
 use super::{show, tally};
 use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;
@@ -67,10 +67,10 @@ pub async fn resume(
         .write(move |conn| {
             let mut row = find(conn, &asked, job)?;
             if row.state == RolloutState::Paused {
-                let (counts, _) = counts(conn, &presence, &row)?;
+                let seen = see(conn, &presence, &row)?;
                 row.state = RolloutState::Running;
                 row.paused = None;
-                row.forgiven = tally(&counts, row.batch);
+                row.forgiven = tally(&seen.counts, row.batch);
                 rollouts::update(conn, &row)?;
                 let event = about(&row, Event::by(EventKind::JobResumed, &asked))
                     .detail("forgiven", row.forgiven.failures);

@@ -126,6 +126,12 @@ impl Tally {
 pub enum Step {
     /// Nothing, until something changes.
     Wait,
+    /// A batch begins of which nothing is left to release: it is noted, so that what rules make of its results is found out
+    /// before another one begins.
+    Begin {
+        /// Counted from 1.
+        batch: u64,
+    },
     /// Release so many of the operations that are held in this batch, in their order. In those before it none is.
     Release {
         /// Counted from 1: the batch of the facts, or a later one, which begins.
@@ -167,7 +173,7 @@ pub fn decide(facts: &Facts<'_>) -> Step {
         for rule in Rule::ALL.iter().copied().filter(|_| is_left) {
             let count = tally.of(rule).saturating_sub(facts.forgiven.of(rule));
             let share = facts.stops.of(rule);
-            if share.is_some_and(|share| count >= share.of(size).max(1)) {
+            if share.is_some_and(|share| count >= share.at_least(size)) {
                 return Step::Stop { batch, rule, count };
             }
         }
@@ -176,6 +182,13 @@ pub fn decide(facts: &Facts<'_>) -> Step {
                 return Step::Wait;
             }
             batch += 1;
+            let has_ended = facts
+                .counts
+                .get(index(batch))
+                .is_some_and(|counts| counts.has_ended());
+            if has_ended && facts.stops.groups.is_some() {
+                return Step::Begin { batch };
+            }
             continue;
         }
         let open: u64 = begun.iter().map(|counts| counts.open()).sum();
@@ -326,6 +339,60 @@ mod tests {
                 count: 2
             }
         );
+    }
+
+    #[test]
+    fn a_number_is_that_number_however_few_have_begun() {
+        let ends = [1, 20];
+        let with = |failed| {
+            decide(&Facts {
+                stops: Stops {
+                    failures: Some(Share::Count(3)),
+                    ..Stops::default()
+                },
+                batch: 2,
+                ..facts(
+                    &ends,
+                    &[
+                        ended(0, 1),
+                        Counts {
+                            sent: 19 - failed,
+                            failed,
+                            queued: 1,
+                            ..Counts::default()
+                        },
+                    ],
+                )
+            })
+        };
+        assert_eq!(with(1), Step::Wait);
+        let stop = |count| Step::Stop {
+            batch: 2,
+            rule: Rule::Failures,
+            count,
+        };
+        assert_eq!(with(2), stop(3));
+    }
+
+    #[test]
+    fn a_batch_that_had_ended_before_it_began_is_looked_at_where_groups_count() {
+        let ends = [1, 2, 3];
+        let counts = [ended(1, 0), ended(0, 1), held(1)];
+        let with = |groups| {
+            decide(&Facts {
+                stops: Stops {
+                    groups,
+                    ..Stops::default()
+                },
+                ..facts(&ends, &counts)
+            })
+        };
+        assert_eq!(with(Some(Share::Count(1))), Step::Begin { batch: 2 });
+        let release = Step::Release {
+            batch: 3,
+            operations: 1,
+        };
+        assert_eq!(with(None), release);
     }
 
     #[test]
@@ -514,6 +581,7 @@ mod tests {
                         counts[at].sent -= 1;
                         counts[at].succeeded += 1;
                     }
+                    Step::Begin { batch: next } => batch = next,
                     Step::Done => break,
                     Step::Stop { .. } => panic!("seed {seed}: there is no rule"),
                 }

@@ -8,6 +8,7 @@ use futures_util::{StreamExt as _, stream};
 use sluice_protocol::causes::Causes;
 use sluice_protocol::ids::JobId;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::advance;
 use crate::clock::UnixMillis;
@@ -134,15 +135,16 @@ pub async fn drive(host: SharedHost) -> std::io::Result<()> {
         tracing::error!(error = %Causes(&error), "rollouts cannot be taken up now; trying again");
         tokio::time::sleep(PAUSE).await;
     }
+    let mut next = Instant::now() + LOOK;
     loop {
         if !look(&host, UnixMillis::now()).await {
             tokio::time::sleep(PAUSE).await;
         }
-        if tokio::time::timeout(LOOK, host.rollouts.changed.notified())
-            .await
-            .is_err()
-        {
+        let _ = tokio::time::timeout_at(next, host.rollouts.changed.notified()).await;
+        // However busy others are, each is looked at so often.
+        if next <= Instant::now() {
             host.rollouts.wake_all();
+            next = Instant::now() + LOOK;
         }
     }
 }

@@ -90,6 +90,17 @@ impl Share {
         };
         if wanted < all { wanted } else { all }
     }
+
+    /// How many of what a rule counts are enough, where operations on `all` have begun: a number is that number, however
+    /// few have begun, and a percentage is one at least.
+    #[must_use]
+    pub const fn at_least(self, all: u64) -> u64 {
+        let wanted = match self {
+            Self::Count(count) => count,
+            Self::Percent(_) => self.of(all),
+        };
+        if wanted > 1 { wanted } else { 1 }
+    }
 }
 
 impl fmt::Display for Share {

@@ -436,14 +436,18 @@ fn dark(request: &mut SubmitJob) {
 
 /// The first machine starts its operation, ends it, and goes away.
 async fn first_one_runs_and_goes(fleet: &Fleet, job: JobId) {
-    let (host, machine) = (&fleet.test.host, &fleet.machines[0]);
-    let operation = fleet.test.operations(job).swap_remove(0).id;
+    runs_and_goes(fleet, job, 0).await;
+}
+
+async fn runs_and_goes(fleet: &Fleet, job: JobId, position: usize) {
+    let (host, machine) = (&fleet.test.host, &fleet.machines[position]);
+    let operation = fleet.test.operations(job).swap_remove(position).id;
     let started = Some(NOW);
     jobs::store_step(host, machine, operation, State::Running, started, NOW)
         .await
         .expect("stores");
-    host.presence.leave(&fleet.inboxes[0].0);
-    fleet.end(job, 0, Ending::Succeeded).await;
+    host.presence.leave(&fleet.inboxes[position].0);
+    fleet.end(job, position, Ending::Succeeded).await;
 }
 
 /// What becomes of the rollout, when the clock on the wall shows so much.
@@ -495,6 +499,45 @@ async fn a_clock_that_jumps_makes_no_machine_dark_and_no_dark_one_bright() {
     presence.left_ago(fleet.machines[0].id, Duration::from_secs(60));
     let behind = UnixMillis(NOW.0 - year);
     assert_eq!(at(&fleet, job, behind).await, RolloutState::Paused);
+}
+
+#[tokio::test]
+async fn a_dark_machine_that_is_forgiven_and_comes_back_does_not_stand_for_another() {
+    let fleet = Fleet::of(4).await;
+    let rules = |request: &mut SubmitJob| {
+        dark(request);
+        request.batches = Some("1, 2, 100%".to_owned());
+    };
+    let job = fleet.submit(rules).await;
+    first_one_runs_and_goes(&fleet, job).await;
+    assert_eq!(away_for(&fleet, job, 60).await, RolloutState::Paused);
+    resume(&fleet.test.host, &fleet.test.admin, job, NOW)
+        .await
+        .expect("resumes");
+    let _back = fleet.test.connect(&fleet.machines[0]);
+    assert_eq!(at(&fleet, job, NOW).await, RolloutState::Running);
+    runs_and_goes(&fleet, job, 1).await;
+    let presence = &fleet.test.host.presence;
+    presence.left_ago(fleet.machines[1].id, Duration::from_secs(60));
+    assert_eq!(at(&fleet, job, NOW).await, RolloutState::Paused);
+    assert_eq!(fleet.states(job), [Succeeded, Succeeded, Held, Held]);
+}
+
+#[tokio::test]
+async fn a_machine_whose_link_is_gone_before_it_says_that_the_script_runs_is_dark_too() {
+    let fleet = Fleet::of(2).await;
+    let job = fleet.submit(dark).await;
+    let (host, machine) = (&fleet.test.host, &fleet.machines[0]);
+    let operation = fleet.test.operations(job).swap_remove(0).id;
+    jobs::store_step(host, machine, operation, State::Checking, None, NOW)
+        .await
+        .expect("stores");
+    // What the machine says is stored with the next commit.
+    let commit = host.store.write(|_| Ok::<_, StoreError>(()));
+    commit.await.expect("commits");
+    host.presence.leave(&fleet.inboxes[0].0);
+    assert_eq!(away_for(&fleet, job, 59).await, RolloutState::Running);
+    assert_eq!(away_for(&fleet, job, 60).await, RolloutState::Paused);
 }
 
 fn show_paused(fleet: &Fleet, job: JobId) -> String {

@@ -110,6 +110,20 @@ pub fn is_let_go(conn: &Connection, tenant: TenantId, job: JobId) -> Result<bool
     }
 }
 
+/// Whether a job waits for approvals that it never had: nothing of it has begun.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub fn waits_for_its_first(
+    conn: &Connection,
+    tenant: TenantId,
+    job: JobId,
+) -> Result<bool, StoreError> {
+    let hold = find(conn, tenant, job)?;
+    Ok(hold.is_some_and(|hold| hold.approved_gates.is_none()))
+}
+
 impl HoldRow {
     /// Whether it is approved with gates of this revision.
     #[must_use]

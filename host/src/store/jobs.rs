@@ -5,6 +5,7 @@ use sluice_protocol::bundle::Submission;
 use sluice_protocol::codec;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ids::{JobId, TenantId};
+use sluice_protocol::shared::Shared;
 use uuid::Uuid;
 
 use super::StoreError;
@@ -24,7 +25,7 @@ pub struct JobRow {
     /// The operator's name.
     pub operator: String,
     /// What is to run.
-    pub submission: Submission,
+    pub submission: Shared<Submission>,
     /// Of the bytes submitted.
     pub script_sha256: Digest,
     /// Where the script is one of the library.
@@ -95,7 +96,7 @@ pub fn insert(conn: &Connection, tenant: TenantId, job: &JobRow) -> Result<(), S
         Some(_) => codec::encode(&Submission {
             script: Vec::new(),
             declared: None,
-            ..job.submission.clone()
+            ..Submission::clone(&job.submission)
         }),
     };
     let submission = encoded.map_err(|error| StoreError::Corrupt(error.to_string()))?;
@@ -207,7 +208,7 @@ pub fn not_after(
 ) -> Result<Option<UnixMillis>, StoreError> {
     first(
         conn,
-        "SELECT not_after FROM jobs WHERE tenant = ? AND id = ?",
+        "SELECT not_after FROM jobs INDEXED BY jobs_heads WHERE tenant = ? AND id = ?",
         params![tenant.to_string(), id.to_string()],
         |row| time(row, "not_after"),
     )
@@ -240,7 +241,7 @@ pub fn raise_gates_revision(
 pub fn script_sha256(conn: &Connection, tenant: TenantId, id: JobId) -> Result<Digest, StoreError> {
     only(
         conn,
-        "SELECT script_sha256 FROM jobs WHERE tenant = ? AND id = ?",
+        "SELECT script_sha256 FROM jobs INDEXED BY jobs_heads WHERE tenant = ? AND id = ?",
         params![tenant.to_string(), id.to_string()],
         |row| parsed(row, "script_sha256"),
     )

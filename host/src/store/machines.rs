@@ -79,6 +79,20 @@ pub fn find(
     )
 }
 
+/// Whether the machine with this id was revoked, or there is none.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub fn is_revoked(conn: &Connection, tenant: TenantId, id: MachineId) -> Result<bool, StoreError> {
+    let there = exists(
+        conn,
+        "SELECT 1 FROM machines WHERE tenant = ? AND id = ? AND revoked IS NULL",
+        params![tenant.to_string(), id.to_string()],
+    )?;
+    Ok(!there)
+}
+
 /// When the machine with this id was connected last; none where it never was, or where there is none.
 ///
 /// # Errors

@@ -203,6 +203,7 @@ fn migrations() -> Migrations<'static> {
         Migration::up(include_str!("../../migrations/0023_stop_rules.sql")),
         Migration::up(include_str!("../../migrations/0024_job_list.sql")),
         Migration::up(include_str!("../../migrations/0025_in_order.sql")),
+        Migration::up(include_str!("../../migrations/0026_lean_looks.sql")),
     ])
 }
 

@@ -90,17 +90,21 @@ pub struct Reports {
     pub late: Option<Report>,
 }
 
-/// Stores an operation that has not ended.
+/// Stores an operation that has not ended, and that must not start after `start_by`: the `not_after` of its job.
 ///
 /// # Errors
 ///
 /// Where the database cannot be written.
-pub fn insert(conn: &Connection, operation: &OperationRow) -> Result<(), StoreError> {
+pub fn insert(
+    conn: &Connection,
+    operation: &OperationRow,
+    start_by: UnixMillis,
+) -> Result<(), StoreError> {
     change(
         conn,
         "INSERT INTO operations (id, tenant, job, machine, machine_name, position, state, ended,
                                  bundle_sha256, silence_after, output_limit, batch, in_order, start_by)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8, ?9, ?10, ?11, ?12, (SELECT not_after FROM jobs WHERE id = ?3))",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8, ?9, ?10, ?11, ?12, ?13)",
         params![
             operation.id.to_string(),
             operation.tenant.to_string(),
@@ -114,6 +118,7 @@ pub fn insert(conn: &Connection, operation: &OperationRow) -> Result<(), StoreEr
             signed(operation.output_limit),
             operation.batch.map(signed),
             operation.in_order,
+            start_by.0,
         ],
     )?;
     Ok(())
@@ -266,7 +271,7 @@ pub fn unsent_with_key(
         conn,
         operations!(
             "WHERE machine = ? AND ended = 0 AND state IN ('held', 'queued') AND tenant = ?
-                 AND (SELECT supersede FROM jobs WHERE jobs.id = operations.job) = ? ORDER BY id"
+                 AND (SELECT supersede FROM jobs INDEXED BY jobs_heads WHERE jobs.id = operations.job) = ? ORDER BY id"
         ),
         params![machine.to_string(), tenant.to_string(), key.as_str()],
         read,
@@ -410,33 +415,45 @@ pub fn count_by_batch(
     Ok(counts)
 }
 
-/// A machine on which something of a rollout was started.
+// What rules of rollouts count, again and again: by the indexes alone.
+const ON_MACHINES: &str = "SELECT batch, machine FROM operations INDEXED BY operations_on_machines
+     WHERE tenant = ? AND job = ? AND batch <= ? AND machine IS NOT NULL
+         AND (started IS NOT NULL OR (ended = 0 AND state IN ('accepted', 'checking')))";
+const WITHOUT_GROUP: &str = "SELECT count(*) AS n FROM operations INDEXED BY operations_ungrouped
+     WHERE tenant = ? AND job = ? AND batch <= ? AND ended = 1 AND result_group IS NULL";
+const NEW_GROUPS: &str = "SELECT first, count(*) AS n FROM
+         (SELECT min(batch) AS first FROM operations INDEXED BY operations_groups
+          WHERE tenant = ? AND job = ? AND result_group IS NOT NULL GROUP BY result_group)
+     WHERE first > 1 GROUP BY first";
+
+/// A machine on which something of a rollout is or was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Started {
+pub struct OnMachine {
     /// The batch.
     pub batch: u64,
     /// The machine.
     pub machine: MachineId,
 }
 
-/// The machines on which operations of a job's batches up to this one were started.
+/// The machines that have said that they have an operation of a job's batches up to this one: it waits there, is looked at
+/// by gates or runs, or was started and has ended. What a script does to its machine's link may be faster than the word that
+/// it runs.
 ///
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub fn started(
+pub fn on_machines(
     conn: &Connection,
     tenant: TenantId,
     job: JobId,
     batch: u64,
-) -> Result<Vec<Started>, StoreError> {
+) -> Result<Vec<OnMachine>, StoreError> {
     all(
         conn,
-        "SELECT o.batch, o.machine FROM operations o JOIN machines m ON m.id = o.machine
-         WHERE o.job = ? AND o.batch <= ? AND o.tenant = ? AND o.started IS NOT NULL AND m.revoked IS NULL",
-        params![job.to_string(), signed(batch), tenant.to_string()],
+        ON_MACHINES,
+        params![tenant.to_string(), job.to_string(), signed(batch)],
         |row| {
-            Ok(Started {
+            Ok(OnMachine {
                 batch: unsigned(row, "batch")?,
                 machine: parsed(row, "machine")?,
             })
@@ -460,10 +477,30 @@ pub fn without_group(
     all(
         conn,
         operations!(
-            "WHERE tenant = ? AND job = ? AND batch <= ? AND ended = 1 AND result_group IS NULL ORDER BY position LIMIT ?"
+            "INDEXED BY operations_ungrouped
+             WHERE tenant = ? AND job = ? AND batch <= ? AND ended = 1 AND result_group IS NULL LIMIT ?"
         ),
         params![tenant.to_string(), job.to_string(), signed(batch), most],
         read,
+    )
+}
+
+/// How many those are.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub fn count_without_group(
+    conn: &Connection,
+    tenant: TenantId,
+    job: JobId,
+    batch: u64,
+) -> Result<u64, StoreError> {
+    only(
+        conn,
+        WITHOUT_GROUP,
+        params![tenant.to_string(), job.to_string(), signed(batch)],
+        |row| unsigned(row, "n"),
     )
 }
 
@@ -498,9 +535,7 @@ pub fn new_groups(
 ) -> Result<Vec<(u64, u64)>, StoreError> {
     all(
         conn,
-        "SELECT first, count(*) AS n FROM (SELECT min(batch) AS first FROM operations
-             WHERE tenant = ? AND job = ? AND result_group IS NOT NULL GROUP BY result_group)
-         WHERE first > 1 GROUP BY first",
+        NEW_GROUPS,
         params![tenant.to_string(), job.to_string()],
         |row| Ok((unsigned(row, "first")?, unsigned(row, "n")?)),
     )
@@ -774,29 +809,50 @@ fn read(row: &Row<'_>) -> Result<OperationRow, StoreError> {
 
 #[cfg(test)]
 mod tests {
+    use sluice_database::rusqlite::Params;
+
     use super::*;
+
+    /// The steps in which the database answers a query.
+    fn plan(query: &str, params: impl Params) -> Vec<String> {
+        let (_dir, store) = crate::store::tests_support::temporary();
+        let explained = format!("EXPLAIN QUERY PLAN {query}");
+        let plan = store.read(|conn| {
+            all(conn, &explained, params, |row| {
+                Ok(row.get::<_, String>("detail")?)
+            })
+        });
+        plan.expect("reads")
+    }
 
     #[tokio::test]
     async fn what_is_overdue_is_found_without_a_walk_through_what_is_open() {
-        let (_dir, store) = crate::store::tests_support::temporary();
         for (what, index) in [
             (UNSENT_TOO_LONG, "operations_unsent (start_by<?)"),
             (UNAPPROVED_TOO_LONG, "operations_held (job=?)"),
             (SILENT_TOO_LONG, "operations_sent (silence_after<?)"),
         ] {
-            let plan = store
-                .read(|conn| {
-                    all(
-                        conn,
-                        &format!("EXPLAIN QUERY PLAN {what}"),
-                        params![0, 1],
-                        |row| Ok(row.get::<_, String>("detail")?),
-                    )
-                })
-                .expect("reads");
+            let plan = plan(what, params![0, 1]);
             let walks = plan.iter().any(|step| step.starts_with("SCAN"));
             let by_index = plan.iter().any(|step| step.ends_with(index));
             assert!(!walks && by_index, "{what}: {plan:#?}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_rules_of_rollouts_count_is_read_from_indexes_alone() {
+        for (what, index) in [
+            (ON_MACHINES, "COVERING INDEX operations_on_machines"),
+            (WITHOUT_GROUP, "COVERING INDEX operations_ungrouped"),
+        ] {
+            let plan = plan(what, params!["t", "j", 1]);
+            assert!(
+                plan.len() == 1 && plan[0].contains(index),
+                "{what}: {plan:#?}"
+            );
+        }
+        let plan = plan(NEW_GROUPS, params!["t", "j"]);
+        let covered = |step: &String| step.contains("COVERING INDEX operations_groups");
+        assert!(plan.iter().any(covered), "{plan:#?}");
     }
 }

@@ -10,6 +10,7 @@ use crate::message::control::LedgerMark;
 use crate::receipt::Attested;
 use crate::report::Report;
 use crate::secret::Sealed;
+use crate::shared::Shared;
 
 /// What a host asks of a machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,7 +21,7 @@ pub struct Operation {
     /// The job that it belongs to.
     pub job: JobId,
     /// What is to run. The agent makes the bundle from it.
-    pub submission: Submission,
+    pub submission: Shared<Submission>,
     /// The digest of the bundle that the host made and recorded. The agent blocks where its own is another.
     pub bundle_sha256: Digest,
     /// Milliseconds since 1970 after which it must not start.

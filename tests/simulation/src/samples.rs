@@ -11,7 +11,7 @@ pub fn operation(script: &str) -> Operation {
     Operation {
         operation: OperationId::generate(),
         job: JobId::generate(),
-        submission: Submission::of(script),
+        submission: Submission::of(script).into(),
         bundle_sha256: Digest::of(b"bundle"),
         not_after: u64::MAX,
         gates_revision: 1,

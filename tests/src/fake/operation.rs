@@ -29,7 +29,7 @@ pub fn operation(script: impl AsRef<[u8]>) -> Operation {
     sealed(Operation {
         operation: OperationId::generate(),
         job: JobId::generate(),
-        submission: Submission::of(script.as_ref()),
+        submission: Submission::of(script.as_ref()).into(),
         bundle_sha256: Digest::of(b""),
         not_after: u64::try_from(not_after.as_millis()).unwrap_or(u64::MAX),
         gates_revision: 1,

@@ -251,7 +251,7 @@ pub(super) fn operation(script: Vec<u8>) -> Operation {
     Operation {
         operation: OperationId::generate(),
         job: JobId::generate(),
-        submission: Submission::of(script),
+        submission: Submission::of(script).into(),
         bundle_sha256: Digest::of(b"bundle"),
         not_after: 1_795_000_000_000,
         gates_revision: 3,
