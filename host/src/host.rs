@@ -6,6 +6,7 @@ use sluice_gate_types::signature::Remembered;
 use sluice_protocol::digest::Digest;
 
 use crate::blobs::BlobStore;
+use crate::clock::Clock;
 use crate::fleet::Presence;
 use crate::jobs::{Events, Turns};
 use crate::metrics::Metrics;
@@ -21,6 +22,8 @@ use crate::windows::Windows;
 /// A running host: made once by [`crate::server`], and handed to whoever needs it.
 #[derive(Debug)]
 pub struct Host {
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
     /// The truth.
     pub store: Store,
     /// What values of secrets are encrypted with.

@@ -4,10 +4,11 @@ use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand};
-use sluice_host::clock::UnixMillis;
+use sluice_host::clock::{SystemClock, UnixMillis};
 use sluice_host::config::Config;
 use sluice_host::server::{self, Options};
 use sluice_host::{init, rest, restored};
@@ -113,7 +114,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
                 tls: config.tls,
                 gate_runner: config.gate_runner,
             };
-            Ok(server::serve(options).await?)
+            Ok(server::serve(options, Arc::new(SystemClock)).await?)
         }
         Command::Restored { data } => {
             let epoch = restored::restored(&data, UnixMillis::now()).await?;

@@ -17,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::blobs::{BlobError, BlobStore};
-use crate::clock::UnixMillis;
+use crate::clock::{Clock, SystemClock};
 use crate::config::Tls;
 use crate::directory::{DataDirectory, DirectoryError};
 use crate::fleet::Presence;
@@ -79,17 +79,17 @@ struct Part {
     task: AbortOnDropHandle<std::io::Result<()>>,
 }
 
-/// Runs a host until it is told to stop by SIGTERM or SIGINT. Prints where it is reached once it is.
+/// Runs a host by this clock until it is told to stop by SIGTERM or SIGINT. Prints where it is reached once it is.
 ///
 /// # Errors
 ///
 /// Where it cannot start.
-pub async fn serve(options: Options) -> Result<(), ServeError> {
+pub async fn serve(options: Options, clock: Arc<dyn Clock>) -> Result<(), ServeError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
     let directory = DataDirectory::open(&options.data)?;
     let locked = directory.lock()?;
-    let mut server = Server::start(&directory, options).await?;
+    let mut server = Server::start_on(&Carrier::System, clock, &directory, options).await?;
     let ready = format!(
         "ready agents={} api={}\n",
         server.agents_address(),
@@ -113,22 +113,23 @@ pub async fn serve(options: Options) -> Result<(), ServeError> {
 }
 
 impl Server {
-    /// Starts a host in a folder that was set up.
+    /// Starts a host in a folder that was set up, by the system's clock.
     ///
     /// # Errors
     ///
     /// Where an address is taken, or a file cannot be used.
     pub async fn start(directory: &DataDirectory, options: Options) -> Result<Self, ServeError> {
-        Self::start_on(&Carrier::System, directory, options).await
+        Self::start_on(&Carrier::System, Arc::new(SystemClock), directory, options).await
     }
 
-    /// As [`Self::start`], with machines on this carrier.
+    /// As [`Self::start`], with machines on this carrier, and by this clock.
     ///
     /// # Errors
     ///
     /// As there.
     pub async fn start_on(
         carrier: &Carrier,
+        clock: Arc<dyn Clock>,
         directory: &DataDirectory,
         options: Options,
     ) -> Result<Self, ServeError> {
@@ -157,6 +158,7 @@ impl Server {
         })?;
         let secrets = Arc::new(SecretsKey::open(&directory.secrets_key(), &store)?);
         let host = Arc::new(Host {
+            clock,
             store,
             secrets,
             blobs: BlobStore::open(&directory.blobs())?,
@@ -291,13 +293,12 @@ async fn accept_machines(link: Link, endpoint: Arc<HostEndpoint>) -> std::io::Re
 }
 
 async fn sweep(host: SharedHost) -> std::io::Result<()> {
-    let mut ticks = tokio::time::interval(SWEEP);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
-        if let Err(error) = jobs::sweep(&host, UnixMillis::now()).await {
+        let now = host.clock.now();
+        if let Err(error) = jobs::sweep(&host, now).await {
             tracing::error!(%error, "what time has ended could not be recorded; trying again");
         }
+        host.clock.wait(now, None, SWEEP).await;
     }
 }
 
@@ -447,6 +448,7 @@ pub enum ServeError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::UnixMillis;
     use crate::init;
 
     #[tokio::test]

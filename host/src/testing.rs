@@ -10,7 +10,7 @@ use sluice_protocol::ids::{JobId, MachineId, OperationId};
 use tempfile::TempDir;
 
 use crate::blobs::BlobStore;
-use crate::clock::UnixMillis;
+use crate::clock::{SystemClock, UnixMillis};
 use crate::fleet::{Inbox, Presence, Session};
 use crate::host::{Addresses, Host, SharedHost};
 use crate::jobs::{self, Events, Machine, Turns};
@@ -43,6 +43,7 @@ impl TestHost {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let store = Store::open(&dir.path().join("host.db")).expect("opens");
         let host = Arc::new(Host {
+            clock: Arc::new(SystemClock),
             store,
             secrets: Arc::new(SecretsKey::for_test()),
             blobs: BlobStore::open(&dir.path().join("blobs")).expect("opens"),

@@ -430,7 +430,7 @@ pub async fn deliver_pending(
         &session.tenant,
         session.machine,
         has,
-        UnixMillis::now(),
+        host.clock.now(),
     )
     .await?;
     for (operation, standing) in pending.deliver {

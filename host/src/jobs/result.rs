@@ -38,7 +38,7 @@ pub async fn job(host: &SharedHost, tenant: &Tenant, id: JobId) -> Result<Option
         .look(extent, move |conn| {
             let rows = operations::of_job(conn, tenant_id, id)?;
             let approval = holds::find(conn, tenant_id, id)?
-                .map(|row| hold::show(conn, &row, UnixMillis::now()))
+                .map(|row| hold::show(conn, &row, host.clock.now()))
                 .transpose()?;
             let rollout = crate::store::rollouts::find(conn, tenant_id, id)?
                 .map(|row| rollouts::show(conn, &row))
@@ -46,7 +46,7 @@ pub async fn job(host: &SharedHost, tenant: &Tenant, id: JobId) -> Result<Option
             let mut of_job = rows
                 .iter()
                 .find(|row| has_not_started(row.state))
-                .map(|row| OfJob::read(conn, row))
+                .map(|row| OfJob::read(conn, &host, row))
                 .transpose()?;
             let operations = rows
                 .into_iter()
@@ -161,7 +161,7 @@ pub fn operation_with_why(
     if has_not_started(result.state)
         && let Some(row) = operations::find(conn, tenant.id, id)?
     {
-        result.why = OfJob::read(conn, &row)?.why(conn, host, &row)?;
+        result.why = OfJob::read(conn, host, &row)?.why(conn, host, &row)?;
     }
     Ok(Some(result))
 }

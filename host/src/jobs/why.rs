@@ -25,9 +25,13 @@ pub(super) struct OfJob {
 }
 
 impl OfJob {
-    pub(super) fn read(conn: &Connection, operation: &OperationRow) -> Result<Self, StoreError> {
+    pub(super) fn read(
+        conn: &Connection,
+        host: &SharedHost,
+        operation: &OperationRow,
+    ) -> Result<Self, StoreError> {
         // As what is connected, what is open is that of the moment in which somebody asks.
-        let now = UnixMillis::now();
+        let now = host.clock.now();
         let approval = holds::find(conn, operation.tenant, operation.job)?
             .map(|row| hold::show(conn, &row, now))
             .transpose()?;

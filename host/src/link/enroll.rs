@@ -7,7 +7,6 @@ use sluice_protocol::message::enroll::{Answer, Enroll, Enrolled, Request};
 use sluice_transport::host::EnrollConnection;
 
 use super::Link;
-use crate::clock::UnixMillis;
 use crate::fleet::{self, EnrollError};
 
 /// Answers one request to join.
@@ -27,7 +26,7 @@ pub(super) async fn serve(link: &Link, connection: EnrollConnection) {
 }
 
 async fn enroll(link: &Link, request: &Enroll, remote: IpAddr) -> Answer {
-    let now = UnixMillis::now();
+    let now = link.host.clock.now();
     let (authority, csr) = (link.authority.clone(), request.request.clone());
     let joined = fleet::admit(
         &link.host.store,

@@ -55,7 +55,7 @@ async fn store(
     ahead: &mut Option<Ahead>,
     progress: Progress,
 ) -> Result<(), StoreError> {
-    let (host, now) = (&link.host, UnixMillis::now());
+    let (host, now) = (&link.host, link.host.clock.now());
     let signer = Signer {
         machine,
         certificate: connection.certificate(),

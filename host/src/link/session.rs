@@ -103,7 +103,7 @@ async fn session(link: &Link, connection: &HostConnection) -> Result<(), Session
     })?;
 
     let (hello, control) = connection.accept_control().await?;
-    let now = UnixMillis::now();
+    let now = host.clock.now();
     if !fleet::is_same_computer(host, &machine, known.hardware, hello.hardware, now).await? {
         return Err(SessionError::Quarantined);
     }
@@ -149,7 +149,7 @@ async fn session(link: &Link, connection: &HostConnection) -> Result<(), Session
         ended = serving => return ended,
     };
     if code == CloseCode::Replaced && answers(&mut sender, &mut receiver).await {
-        let now = UnixMillis::now();
+        let now = host.clock.now();
         fleet::quarantine(host, &machine, fleet::Reason::ThereTwice, now).await?;
         return Err(SessionError::Quarantined);
     }
@@ -228,7 +228,7 @@ impl Joined<'_> {
             let Machine { tenant, id, .. } = self.machine;
             known_and_served(conn, tenant, *id).map(|_| ())
         })?;
-        let now = UnixMillis::now();
+        let now = host.clock.now();
         // To its end, whatever becomes of this connection: what it changes others have to be told.
         let (host, machine) = (host.clone(), self.machine.clone());
         let open = hello.open.clone();
@@ -299,7 +299,8 @@ struct Leave {
 impl Drop for Leave {
     fn drop(&mut self) {
         self.host.presence.leave(&self.session);
-        let (host, machine, now) = (self.host.clone(), self.session.machine, UnixMillis::now());
+        let (host, machine) = (self.host.clone(), self.session.machine);
+        let now = host.clock.now();
         tokio::spawn(async move {
             let noted = host
                 .store
@@ -360,7 +361,7 @@ async fn welcome(
         let (row, known) = known_and_served(conn, &machine.tenant, machine.id)?;
         let welcome = Welcome {
             version,
-            time: UnixMillis::now().to_wire(),
+            time: link.host.clock.now().to_wire(),
             identity: fleet::identity(
                 conn,
                 &machine.tenant,
@@ -409,7 +410,7 @@ async fn keep_sealing_key(
 }
 
 async fn remember(host: &SharedHost, machine: &Machine, hello: &Hello) -> Result<(), StoreError> {
-    let (id, now) = (machine.id, UnixMillis::now());
+    let (id, now) = (machine.id, host.clock.now());
     let software = short_line(&hello.software, SOFTWARE);
     let facts = fleet::bound_facts(hello.facts.clone());
     let (tenant, woken) = (machine.tenant.id, host.clone());
@@ -579,7 +580,7 @@ async fn control_in(
                 );
                 match issued {
                     Ok(issued) => {
-                        let (tenant, now) = (machine.tenant.clone(), UnixMillis::now());
+                        let (tenant, now) = (machine.tenant.clone(), host.clock.now());
                         let event =
                             Event::by_agent(EventKind::MachineCertificateRenewed, &machine.name)
                                 .detail(
@@ -628,7 +629,7 @@ async fn store_facts(
     facts: Vec<Fact>,
 ) -> Result<(), StoreError> {
     let (id, facts) = (machine.id, fleet::bound_facts(facts));
-    let (tenant, now, woken) = (machine.tenant.id, UnixMillis::now(), host.clone());
+    let (tenant, now, woken) = (machine.tenant.id, host.clock.now(), host.clone());
     host.store
         .write_lazily(
             move |conn| {
@@ -653,7 +654,7 @@ async fn store_problems(
         .iter()
         .map(|problem| short_line(problem, PROBLEM))
         .collect();
-    let (machine, now) = (machine.clone(), UnixMillis::now());
+    let (machine, now) = (machine.clone(), host.clock.now());
     host.store
         .write_lazily(
             move |conn| {

@@ -12,7 +12,6 @@ use sluice_transport::identity::MachineIdentity;
 
 use super::Link;
 use crate::audit::{self, Event, EventKind};
-use crate::clock::UnixMillis;
 use crate::store::{StoreError, machines, tenants};
 
 /// The time between two entries about one machine.
@@ -69,7 +68,7 @@ pub(super) async fn record(
     let Some(count) = link.violations.count(machine.machine, Instant::now()) else {
         return;
     };
-    let now = UnixMillis::now();
+    let now = link.host.clock.now();
     let recorded = link.host.store.write(move |conn| {
         let Some(tenant) = tenants::find(conn, machine.tenant)? else {
             return Ok(());

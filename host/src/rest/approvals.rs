@@ -12,7 +12,6 @@ use super::Refusal;
 use super::auth::{Operator, allow, own_tenant};
 use super::extract::{Answer, Body, Path, Query, limit, next, uninterrupted};
 use crate::approvals::{self, Policy, Rule, StandingError};
-use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::operators::{Actor, Permission};
 use crate::store::approval_policies::{self, PolicyRow};
@@ -54,7 +53,7 @@ pub(super) async fn set_approval_policy(
         )
         .await?;
         own_tenant(&actor, request.tenant.as_deref())?;
-        let row = approvals::set_policy(&host, &actor, &request, UnixMillis::now()).await?;
+        let row = approvals::set_policy(&host, &actor, &request, host.clock.now()).await?;
         Ok(Answer(policy(&actor, Some(row))))
     })
     .await
@@ -130,10 +129,11 @@ pub(super) async fn list_standing_approvals(
     own_tenant(&actor, query.tenant.as_deref())?;
     // There are few, so they are one page.
     let (tenant, asked) = (actor.tenant.id, actor.clone());
+    let now = host.clock.now();
     let items = host
         .store
         .scan(move |conn| {
-            let rows = store::good(conn, tenant, None, UnixMillis::now())?;
+            let rows = store::good(conn, tenant, None, now)?;
             let shown = rows.into_iter().map(|row| standing(conn, &asked, row));
             shown.collect::<Result<Vec<_>, StoreError>>()
         })
@@ -152,7 +152,7 @@ pub(super) async fn add_standing_approval(
     uninterrupted(async move {
         allow(&host, &actor, Permission::ApproveJobs, "approve in advance").await?;
         own_tenant(&actor, request.tenant.as_deref())?;
-        let row = approvals::add(&host, &actor, request, UnixMillis::now()).await?;
+        let row = approvals::add(&host, &actor, request, host.clock.now()).await?;
         let shown = host.store.read(|conn| standing(conn, &actor, row))?;
         Ok((StatusCode::CREATED, Answer(shown)))
     })
@@ -171,7 +171,7 @@ pub(super) async fn approve_standing_approval(
 ) -> Result<Answer<StandingApproval>, Refusal> {
     uninterrupted(async move {
         allow(&host, &actor, Permission::ApproveJobs, "approve in advance").await?;
-        let now = UnixMillis::now();
+        let now = host.clock.now();
         let row = approvals::approve(&host, &actor, standing_id(&id)?, now).await?;
         Ok(Answer(host.store.read(|conn| standing(conn, &actor, row))?))
     })
@@ -193,7 +193,7 @@ pub(super) async fn revoke_standing_approval(
             "revoke a standing approval",
         )
         .await?;
-        approvals::revoke(&host, &actor, standing_id(&id)?, UnixMillis::now()).await?;
+        approvals::revoke(&host, &actor, standing_id(&id)?, host.clock.now()).await?;
         Ok(StatusCode::NO_CONTENT)
     })
     .await

@@ -37,7 +37,7 @@ impl FromRequestParts<SharedHost> for Operator {
             .extensions
             .get::<ConnectInfo<SocketAddr>>()
             .map_or_else(|| "api".to_owned(), |from| from.ip().to_string());
-        let now = UnixMillis::now();
+        let now = host.clock.now();
         let meant = Query::<MeantFor>::try_from_uri(&parts.uri);
         let asked = meant
             .as_ref()
@@ -195,7 +195,7 @@ pub(super) async fn record_denied(
     what: &str,
 ) -> Result<(), StoreError> {
     host.metrics.request_refused();
-    let now = UnixMillis::now();
+    let now = host.clock.now();
     let (tenant, event) = (
         actor.tenant.clone(),
         Event::by(EventKind::PermissionDenied, actor)

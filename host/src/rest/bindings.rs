@@ -14,7 +14,6 @@ use sluice_protocol::script::Language;
 use super::Refusal;
 use super::auth::{Operator, allow, own_tenant, recorded};
 use super::extract::{Answer, Body, Path, Query, uninterrupted};
-use crate::clock::UnixMillis;
 use crate::fleet;
 use crate::host::SharedHost;
 use crate::operators::{Actor, Permission};
@@ -62,7 +61,7 @@ pub(super) async fn create_binding(
             languages: distinct(request.languages),
             position: request.position,
         };
-        let bound = plugins::bind(&host, &actor, new, UnixMillis::now()).await;
+        let bound = plugins::bind(&host, &actor, new, host.clock.now()).await;
         let row = recorded(&host, &actor, bound, "weaken a gate").await?;
         let status = if row.revision == 1 {
             StatusCode::CREATED
@@ -131,7 +130,7 @@ pub(super) async fn remove_binding(
     uninterrupted(async move {
         allow(&host, &actor, Permission::ManagePlugins, "unbind a plugin").await?;
         let id = parse(&binding)?;
-        let unbound = plugins::unbind(&host, &actor, id, UnixMillis::now()).await;
+        let unbound = plugins::unbind(&host, &actor, id, host.clock.now()).await;
         recorded(&host, &actor, unbound, "end a gate that blocks").await?;
         Ok(StatusCode::NO_CONTENT)
     })

@@ -9,7 +9,6 @@ use sluice_protocol::attachment::LARGEST;
 use super::Refusal;
 use super::auth::{Operator, allow};
 use super::extract::{Answer, uninterrupted};
-use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::operators::Permission;
 use crate::store::blobs;
@@ -30,7 +29,7 @@ pub(super) async fn put_blob(
         .blobs
         .put_stream(tenant, body.into_data_stream(), LARGEST)
         .await?;
-    let now = UnixMillis::now();
+    let now = host.clock.now();
     // The upload itself ends with its connection; from here on the file is whole.
     uninterrupted(async move {
         host.store

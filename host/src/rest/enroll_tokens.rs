@@ -10,7 +10,6 @@ use sluice_protocol::message::enroll::Token;
 use super::Refusal;
 use super::auth::{Operator, allow, own_tenant, recorded};
 use super::extract::{Answer, Body, Path, Query, limit, uninterrupted};
-use crate::clock::UnixMillis;
 use crate::fleet::{self, Terms};
 use crate::host::SharedHost;
 use crate::operators::{Actor, Permission};
@@ -32,7 +31,7 @@ pub(super) async fn create_enroll_token(
         )
         .await?;
         own_tenant(&actor, request.tenant.as_deref())?;
-        let made = fleet::create_token(&host.store, &actor, terms(&request)?, UnixMillis::now());
+        let made = fleet::create_token(&host.store, &actor, terms(&request)?, host.clock.now());
         let new = recorded(&host, &actor, made.await, "make an enrollment token").await?;
         let token = Token {
             addresses: host.addresses.agents.clone(),
@@ -113,7 +112,7 @@ pub(super) async fn revoke_enroll_token(
             "revoke an enrollment token",
         )
         .await?;
-        let revoked = fleet::revoke_token(&host.store, &actor, &token, UnixMillis::now()).await;
+        let revoked = fleet::revoke_token(&host.store, &actor, &token, host.clock.now()).await;
         recorded(&host, &actor, revoked, "revoke an enrollment token").await?;
         Ok(StatusCode::NO_CONTENT)
     })

@@ -14,7 +14,6 @@ use super::Refusal;
 use super::auth::{Operator, allow};
 use super::extract::Path;
 use super::jobs::{job_id, no_job};
-use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::jobs::{Followed, Follower};
 use crate::operators::{self, Actor, Permission};
@@ -81,7 +80,7 @@ impl Watch {
             let followed = tokio::time::timeout(left, &mut followed).await;
             if self.checked.elapsed() >= TOKEN_CHECK {
                 let (tenant, token) = (self.actor.tenant.id, self.actor.token);
-                let (roles, now) = (&self.host.roles, UnixMillis::now());
+                let (roles, now) = (&self.host.roles, self.host.clock.now());
                 let source = &self.actor.source;
                 let actor = self
                     .host

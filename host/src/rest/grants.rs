@@ -26,7 +26,7 @@ pub(super) async fn add_grant(
 ) -> Result<(StatusCode, Answer<Grant>), Refusal> {
     uninterrupted(async move {
         allow(&host, &actor, Permission::Administer, "grant access").await?;
-        let now = UnixMillis::now();
+        let now = host.clock.now();
         let new = NewGrant {
             end: end(&request)?,
             operator: request.operator,
@@ -80,10 +80,10 @@ pub(super) async fn list_grants(
         (_, Some(name)) if name != actor.tenant.name => return Err(Refusal::no_tenant(&name)),
         (_, _) => Some(actor.tenant.id),
     };
+    let now = host.clock.now();
     let items = host
         .store
         .scan(move |conn| {
-            let now = UnixMillis::now();
             let rows = store::list(conn, of)?.into_iter();
             rows.map(|row| described(conn, &actor, row, now))
                 .collect::<Result<_, StoreError>>()
@@ -102,7 +102,7 @@ pub(super) async fn revoke_grant(
 ) -> Result<StatusCode, Refusal> {
     uninterrupted(async move {
         allow(&host, &actor, Permission::Administer, "revoke a grant").await?;
-        provider::revoke_grant(&host, &actor, &grant, UnixMillis::now()).await?;
+        provider::revoke_grant(&host, &actor, &grant, host.clock.now()).await?;
         Ok(StatusCode::NO_CONTENT)
     })
     .await

@@ -18,7 +18,6 @@ use sluice_protocol::ids::JobId;
 use super::auth::{Operator, allow, own_tenant, record_denied};
 use super::extract::{Answer, Body, Path, Query, limit, uninterrupted};
 use super::{Refusal, events, job_filter};
-use crate::clock::UnixMillis;
 use crate::folding;
 use crate::host::SharedHost;
 use crate::jobs::{self, Follower, SubmitError};
@@ -56,7 +55,7 @@ pub(super) async fn submit_job(
                 schedules::KEY
             )));
         }
-        let id = jobs::submit(&host, &actor, request, key, UnixMillis::now()).await?;
+        let id = jobs::submit(&host, &actor, request, key, host.clock.now()).await?;
         let job = jobs::job(&host, &actor.tenant, id)
             .await?
             .ok_or_else(|| no_job(&id.to_string()))?;
@@ -83,7 +82,7 @@ pub(super) async fn preview_job(
     Operator(actor): Operator,
     Body(request): Body<SubmitJob>,
 ) -> Result<Answer<JobPreview>, Refusal> {
-    match jobs::preview(&host, &actor, request, UnixMillis::now()).await {
+    match jobs::preview(&host, &actor, request, host.clock.now()).await {
         Ok(preview) => Ok(Answer(preview)),
         Err(SubmitError::Denied(denied)) => {
             record_denied(&host, &actor, &denied, "preview a job").await?;
@@ -182,7 +181,7 @@ pub(super) async fn cancel_job(
 ) -> Result<Answer<Canceled>, Refusal> {
     uninterrupted(async move {
         allow(&host, &actor, Permission::RemoteExecution, "cancel a job").await?;
-        let canceled = jobs::cancel(&host, &actor, job_id(&job)?, UnixMillis::now()).await?;
+        let canceled = jobs::cancel(&host, &actor, job_id(&job)?, host.clock.now()).await?;
         Ok(Answer(Canceled { canceled }))
     })
     .await
@@ -197,7 +196,7 @@ pub(super) async fn pause_job(
 ) -> Result<Answer<Rollout>, Refusal> {
     uninterrupted(async move {
         allow(&host, &actor, Permission::RemoteExecution, "pause a job").await?;
-        let now = UnixMillis::now();
+        let now = host.clock.now();
         Ok(Answer(
             rollouts::pause(&host, &actor, job_id(&job)?, now).await?,
         ))
@@ -214,7 +213,7 @@ pub(super) async fn resume_job(
 ) -> Result<Answer<Rollout>, Refusal> {
     uninterrupted(async move {
         allow(&host, &actor, Permission::RemoteExecution, "resume a job").await?;
-        let now = UnixMillis::now();
+        let now = host.clock.now();
         Ok(Answer(
             rollouts::resume(&host, &actor, job_id(&job)?, now).await?,
         ))
@@ -233,7 +232,7 @@ pub(super) async fn approve_job(
     Body(request): Body<ApproveJob>,
 ) -> Result<(StatusCode, Answer<Job>), Refusal> {
     uninterrupted(async move {
-        let id = jobs::approve(&host, &actor, &job, request, UnixMillis::now()).await?;
+        let id = jobs::approve(&host, &actor, &job, request, host.clock.now()).await?;
         let made = jobs::job(&host, &actor.tenant, id)
             .await?
             .ok_or_else(|| no_job(&id.to_string()))?;
@@ -251,7 +250,7 @@ pub(super) async fn deny_job(
     Body(request): Body<DenyJob>,
 ) -> Result<Answer<Job>, Refusal> {
     uninterrupted(async move {
-        let id = jobs::deny(&host, &actor, &job, request, UnixMillis::now()).await?;
+        let id = jobs::deny(&host, &actor, &job, request, host.clock.now()).await?;
         let denied = jobs::job(&host, &actor.tenant, id)
             .await?
             .ok_or_else(|| no_job(&id.to_string()))?;
@@ -270,7 +269,7 @@ pub(super) async fn halt_jobs(
     uninterrupted(async move {
         allow(&host, &actor, Permission::RemoteExecution, "halt all jobs").await?;
         own_tenant(&actor, request.tenant.as_deref())?;
-        let canceled = jobs::halt(&host, &actor, UnixMillis::now()).await?;
+        let canceled = jobs::halt(&host, &actor, host.clock.now()).await?;
         Ok(Answer(Canceled { canceled }))
     })
     .await

@@ -6,7 +6,6 @@ use sluice_api_types::lockdown::{Lockdown, StartLockdown};
 use super::Refusal;
 use super::auth::{Operator, allow};
 use super::extract::{Answer, Body, uninterrupted};
-use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::jobs;
 use crate::operators::Permission;
@@ -31,7 +30,7 @@ pub(super) async fn start_lockdown(
     uninterrupted(async move {
         allow(&host, &actor, Permission::Administer, "lock the host down").await?;
         let StartLockdown { reason, cancel } = request;
-        let canceled = jobs::lock_down(&host, &actor, reason, cancel, UnixMillis::now()).await?;
+        let canceled = jobs::lock_down(&host, &actor, reason, cancel, host.clock.now()).await?;
         shown(&host, canceled)
     })
     .await
@@ -45,7 +44,7 @@ pub(super) async fn lift_lockdown(
 ) -> Result<Answer<Lockdown>, Refusal> {
     uninterrupted(async move {
         allow(&host, &actor, Permission::Administer, "lift a lockdown").await?;
-        jobs::lift_lockdown(&host, &actor, UnixMillis::now()).await?;
+        jobs::lift_lockdown(&host, &actor, host.clock.now()).await?;
         shown(&host, 0)
     })
     .await

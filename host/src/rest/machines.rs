@@ -15,7 +15,6 @@ use sluice_protocol::message::control::{Fact, FactValue};
 use super::Refusal;
 use super::auth::{Operator, allow, own_tenant, recorded};
 use super::extract::{Answer, Body, Path, Query, limit, uninterrupted};
-use crate::clock::UnixMillis;
 use crate::fleet::{self, ChangeError, LinkQuality, Presence};
 use crate::host::SharedHost;
 use crate::jobs;
@@ -131,7 +130,7 @@ pub(super) async fn patch_machine(
             name,
             set,
             tags.remove,
-            UnixMillis::now(),
+            host.clock.now(),
         )
         .await;
         let id = recorded(&host, &actor, patched, "change a machine").await?;
@@ -159,7 +158,7 @@ pub(super) async fn revoke_machine(
             "revoke a machine",
         )
         .await?;
-        let revoked = fleet::revoke(&host, &actor, &machine, UnixMillis::now()).await;
+        let revoked = fleet::revoke(&host, &actor, &machine, host.clock.now()).await;
         recorded(&host, &actor, revoked, "revoke a machine").await?;
         Ok(StatusCode::NO_CONTENT)
     })
@@ -179,7 +178,7 @@ pub(super) async fn approve_machine(
     uninterrupted(async move {
         let what = "approve a machine";
         allow(&host, &actor, Permission::ManageMachines, what).await?;
-        let approved = fleet::approve(&host, &actor, &machine, UnixMillis::now()).await;
+        let approved = fleet::approve(&host, &actor, &machine, host.clock.now()).await;
         let id = recorded(&host, &actor, approved, what).await?;
         host.store.read(|conn| {
             let row =
@@ -200,7 +199,7 @@ pub(super) async fn deny_machine(
     uninterrupted(async move {
         let what = "turn a machine away";
         allow(&host, &actor, Permission::ManageMachines, what).await?;
-        let denied = fleet::deny(&host, &actor, &machine, UnixMillis::now()).await;
+        let denied = fleet::deny(&host, &actor, &machine, host.clock.now()).await;
         recorded(&host, &actor, denied, what).await?;
         Ok(StatusCode::NO_CONTENT)
     })
@@ -217,7 +216,7 @@ pub(super) async fn release_machine(
     uninterrupted(async move {
         let what = "release a machine from quarantine";
         allow(&host, &actor, Permission::ManageMachines, what).await?;
-        let released = fleet::release(&host, &actor, &machine, UnixMillis::now()).await;
+        let released = fleet::release(&host, &actor, &machine, host.clock.now()).await;
         recorded(&host, &actor, released, what).await?;
         Ok(StatusCode::NO_CONTENT)
     })

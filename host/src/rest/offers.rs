@@ -8,7 +8,6 @@ use sluice_api_types::page::{Page, PageQuery};
 use super::Refusal;
 use super::auth::{Operator, allow};
 use super::extract::{Answer, Body, Path, Query, uninterrupted};
-use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::library::VersionId;
 use crate::operators::Permission;
@@ -39,7 +38,7 @@ pub(super) async fn add_offer(
                 return Err(ProviderError::NoVersion(version).into());
             }
         }
-        let now = UnixMillis::now();
+        let now = host.clock.now();
         let made = provider::add_offer(&host, &actor, version, request.to, now).await?;
         let rows = made.into_iter();
         let items = host
@@ -80,7 +79,7 @@ pub(super) async fn withdraw_offer(
 ) -> Result<StatusCode, Refusal> {
     uninterrupted(async move {
         allow(&host, &actor, Permission::Administer, "withdraw an offer").await?;
-        provider::withdraw_offer(&host, &actor, &offer, UnixMillis::now()).await?;
+        provider::withdraw_offer(&host, &actor, &offer, host.clock.now()).await?;
         Ok(StatusCode::NO_CONTENT)
     })
     .await

@@ -8,7 +8,6 @@ use sluice_api_types::page::{Page, PageQuery};
 use super::Refusal;
 use super::auth::{Operator, allow, own_tenant, recorded};
 use super::extract::{Answer, Body, Path, Query, uninterrupted};
-use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::operators::{self, Actor, Permission, Permissions};
 use crate::store::operators::{self as store, OperatorRow};
@@ -24,7 +23,7 @@ pub(super) async fn create_operator(
     uninterrupted(async move {
         allow(&host, &actor, Permission::Administer, "make an operator").await?;
         own_tenant(&actor, request.tenant.as_deref())?;
-        let now = UnixMillis::now();
+        let now = host.clock.now();
         let made = operators::add(&host, &actor, request.name, request.roles, now).await;
         let row = recorded(&host, &actor, made, "make an operator with it").await?;
         Ok((StatusCode::CREATED, Answer(shown(&actor, row))))
@@ -63,7 +62,7 @@ pub(super) async fn patch_operator(
 ) -> Result<Answer<Shown>, Refusal> {
     uninterrupted(async move {
         allow(&host, &actor, Permission::Administer, "change an operator").await?;
-        let now = UnixMillis::now();
+        let now = host.clock.now();
         let changed = operators::set_roles(&host, &actor, operator, request.roles, now).await;
         let row = recorded(&host, &actor, changed, "change an operator's roles").await?;
         Ok(Answer(shown(&actor, row)))
@@ -80,7 +79,7 @@ pub(super) async fn remove_operator(
 ) -> Result<StatusCode, Refusal> {
     uninterrupted(async move {
         allow(&host, &actor, Permission::Administer, "remove an operator").await?;
-        operators::remove(&host, &actor, operator, UnixMillis::now()).await?;
+        operators::remove(&host, &actor, operator, host.clock.now()).await?;
         Ok(StatusCode::NO_CONTENT)
     })
     .await

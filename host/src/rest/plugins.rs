@@ -8,7 +8,6 @@ use sluice_api_types::plugin::{InstallPlugin, Plugin};
 use super::Refusal;
 use super::auth::{Operator, allow, own_tenant};
 use super::extract::{Answer, Body, Query, uninterrupted};
-use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::operators::{Actor, Permission};
 use crate::plugins;
@@ -32,7 +31,7 @@ pub(super) async fn install_plugin(
             &actor,
             request.component.0,
             request.signature.0,
-            UnixMillis::now(),
+            host.clock.now(),
         )
         .await?;
         Ok((StatusCode::CREATED, Answer(shown(&actor, installed.row))))

@@ -8,7 +8,6 @@ use sluice_api_types::publisher::{Publisher, TrustPublisher};
 use super::Refusal;
 use super::auth::{Operator, allow, own_tenant};
 use super::extract::{Answer, Body, Path, Query, uninterrupted};
-use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::operators::{Actor, Permission};
 use crate::plugins;
@@ -30,7 +29,7 @@ pub(super) async fn trust_publisher(
         )
         .await?;
         own_tenant(&actor, request.tenant.as_deref())?;
-        let row = plugins::trust(&host, &actor, &request.key, UnixMillis::now()).await?;
+        let row = plugins::trust(&host, &actor, &request.key, host.clock.now()).await?;
         Ok((StatusCode::CREATED, Answer(shown(&actor, row))))
     })
     .await
@@ -51,7 +50,7 @@ pub(super) async fn untrust_publisher(
             "stop trusting a publisher",
         )
         .await?;
-        plugins::untrust(&host, &actor, &key, UnixMillis::now()).await?;
+        plugins::untrust(&host, &actor, &key, host.clock.now()).await?;
         Ok(StatusCode::NO_CONTENT)
     })
     .await

@@ -8,7 +8,6 @@ use sluice_api_types::role::{Role as Shown, SetRole};
 use super::Refusal;
 use super::auth::{Operator, allow, own_tenant, recorded};
 use super::extract::{Answer, Body, Path, Query, uninterrupted};
-use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::operators::{self, Actor, Permission, Role, SHIPPED};
 use crate::store::StoreError;
@@ -79,7 +78,7 @@ pub(super) async fn set_role(
     uninterrupted(async move {
         allow(&host, &actor, Permission::Administer, "set a role").await?;
         own_tenant(&actor, request.tenant.as_deref())?;
-        let now = UnixMillis::now();
+        let now = host.clock.now();
         let set = operators::put_role(&host, &actor, &role, request.policy, now).await;
         let row = recorded(&host, &actor, set, "set a role with it").await?;
         Ok(Answer(shown(&actor, row)?))
@@ -96,7 +95,7 @@ pub(super) async fn remove_role(
 ) -> Result<StatusCode, Refusal> {
     uninterrupted(async move {
         allow(&host, &actor, Permission::Administer, "remove a role").await?;
-        operators::remove_role(&host, &actor, role, UnixMillis::now()).await?;
+        operators::remove_role(&host, &actor, role, host.clock.now()).await?;
         Ok(StatusCode::NO_CONTENT)
     })
     .await

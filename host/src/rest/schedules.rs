@@ -23,7 +23,7 @@ pub(super) async fn add_schedule(
     Body(request): Body<AddSchedule>,
 ) -> Result<(StatusCode, Answer<Schedule>), Refusal> {
     uninterrupted(async move {
-        let row = schedules::add(&host, &actor, request, UnixMillis::now()).await?;
+        let row = schedules::add(&host, &actor, request, host.clock.now()).await?;
         Ok((StatusCode::CREATED, shown(&host, &actor, row)?))
     })
     .await
@@ -39,12 +39,13 @@ pub(super) async fn list_schedules(
     allow(&host, &actor, Permission::ReadJobs, "list schedules").await?;
     own_tenant(&actor, query.tenant.as_deref())?;
     let (after, limit) = (query.after.unwrap_or_default(), limit(query.limit)?);
+    let now = host.clock.now();
     let items = host
         .store
         .scan(move |conn| {
             store::list(conn, actor.tenant.id, &after, limit)?
                 .into_iter()
-                .map(|row| schedules::show(conn, &actor, row, UnixMillis::now()))
+                .map(|row| schedules::show(conn, &actor, row, now))
                 .collect::<Result<Vec<_>, _>>()
         })
         .await?;
@@ -127,7 +128,7 @@ pub(super) async fn pause_schedule(
             "pause a schedule",
         )
         .await?;
-        let row = schedules::pause(&host, &actor, &schedule, UnixMillis::now()).await?;
+        let row = schedules::pause(&host, &actor, &schedule, host.clock.now()).await?;
         shown(&host, &actor, row)
     })
     .await
@@ -148,7 +149,7 @@ pub(super) async fn resume_schedule(
             "resume a schedule",
         )
         .await?;
-        let row = schedules::resume(&host, &actor, &schedule, UnixMillis::now()).await?;
+        let row = schedules::resume(&host, &actor, &schedule, host.clock.now()).await?;
         shown(&host, &actor, row)
     })
     .await
@@ -169,7 +170,7 @@ pub(super) async fn remove_schedule(
             "remove a schedule",
         )
         .await?;
-        schedules::remove(&host, &actor, &schedule, UnixMillis::now()).await?;
+        schedules::remove(&host, &actor, &schedule, host.clock.now()).await?;
         Ok(StatusCode::NO_CONTENT)
     })
     .await
@@ -185,6 +186,6 @@ fn found(host: &SharedHost, actor: &Actor, typed: String) -> Result<ScheduleRow,
 fn shown(host: &SharedHost, actor: &Actor, row: ScheduleRow) -> Result<Answer<Schedule>, Refusal> {
     let shown = host
         .store
-        .read(|conn| schedules::show(conn, actor, row, UnixMillis::now()))?;
+        .read(|conn| schedules::show(conn, actor, row, host.clock.now()))?;
     Ok(Answer(shown))
 }

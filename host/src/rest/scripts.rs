@@ -10,7 +10,6 @@ use sluice_api_types::script::{AddScript, Redacted, Script, ScriptText, ScriptVe
 use super::Refusal;
 use super::auth::{Operator, allow, own_tenant};
 use super::extract::{Answer, Body, Path, Query, limit, next, uninterrupted};
-use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::library::{self, ScriptName, VersionId};
 use crate::operators::{Actor, Permission};
@@ -31,7 +30,7 @@ pub(super) async fn add_script(
     uninterrupted(async move {
         allow(&host, &actor, Permission::ManageScripts, "add a script").await?;
         own_tenant(&actor, request.tenant.as_deref())?;
-        let added = library::add(&host, &actor, request, UnixMillis::now()).await?;
+        let added = library::add(&host, &actor, request, host.clock.now()).await?;
         let status = if added.is_new {
             StatusCode::CREATED
         } else {
@@ -92,7 +91,7 @@ pub(super) async fn archive_script(
 ) -> Result<Answer<Script>, Refusal> {
     uninterrupted(async move {
         allow(&host, &actor, Permission::ManageScripts, "archive a script").await?;
-        library::archive(&host, &actor, &script, UnixMillis::now()).await?;
+        library::archive(&host, &actor, &script, host.clock.now()).await?;
         found(&host, &actor, &script).map(Answer)
     })
     .await
@@ -190,7 +189,7 @@ pub(super) async fn redact_version(
     uninterrupted(async move {
         allow(&host, &actor, Permission::ManageScripts, "redact a script").await?;
         let number = number(&script, &version)?;
-        let done = library::redact(&host, &actor, &script, number, UnixMillis::now()).await?;
+        let done = library::redact(&host, &actor, &script, number, host.clock.now()).await?;
         Ok(Answer(Redacted {
             redacted: done.redacted.into_iter().map(Into::into).collect(),
             canceled: done.canceled,

@@ -9,7 +9,6 @@ use zeroize::Zeroizing;
 use super::Refusal;
 use super::auth::{Operator, allow, own_tenant};
 use super::extract::{Answer, Body, Path, Query, uninterrupted};
-use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::operators::{Actor, Permission};
 use crate::secrets::{self, Change};
@@ -48,7 +47,7 @@ async fn change(
     uninterrupted(async move {
         allow(&host, &actor, Permission::ManageSecrets, "set a secret").await?;
         own_tenant(&actor, request.tenant.as_deref())?;
-        let row = secrets::set(&host, &actor, &name, value, change, UnixMillis::now()).await?;
+        let row = secrets::set(&host, &actor, &name, value, change, host.clock.now()).await?;
         Ok(Answer(shown(&actor, row)))
     })
     .await
@@ -63,7 +62,7 @@ pub(super) async fn revoke_secret(
 ) -> Result<StatusCode, Refusal> {
     uninterrupted(async move {
         allow(&host, &actor, Permission::ManageSecrets, "revoke a secret").await?;
-        secrets::revoke(&host, &actor, &name, UnixMillis::now()).await?;
+        secrets::revoke(&host, &actor, &name, host.clock.now()).await?;
         Ok(StatusCode::NO_CONTENT)
     })
     .await

@@ -26,7 +26,8 @@ pub(super) async fn list_tenants(
     Operator(actor): Operator,
     Query(_): Query<PageQuery>,
 ) -> Result<Answer<Page<Tenant>>, Refusal> {
-    let items = host.store.scan(move |conn| seen(conn, &actor)).await?;
+    let now = host.clock.now();
+    let items = host.store.scan(move |conn| seen(conn, &actor, now)).await?;
     Ok(Answer(Page { items, next: None }))
 }
 
@@ -37,7 +38,8 @@ pub(super) async fn get_tenant(
     Operator(actor): Operator,
     Path(tenant): Path,
 ) -> Result<Answer<Tenant>, Refusal> {
-    let seen = host.store.scan(move |conn| seen(conn, &actor)).await?;
+    let now = host.clock.now();
+    let seen = host.store.scan(move |conn| seen(conn, &actor, now)).await?;
     let found = seen.into_iter().find(|seen| seen.name == tenant);
     Ok(Answer(found.ok_or_else(|| Refusal::no_tenant(&tenant))?))
 }
@@ -51,7 +53,7 @@ pub(super) async fn create_tenant(
 ) -> Result<(StatusCode, Answer<Tenant>), Refusal> {
     uninterrupted(async move {
         allow(&host, &actor, Permission::Administer, "make a tenant").await?;
-        let row = provider::create(&host, &actor, &request.name, UnixMillis::now()).await?;
+        let row = provider::create(&host, &actor, &request.name, host.clock.now()).await?;
         Ok((StatusCode::CREATED, Answer(shown(&host, &actor, row)?)))
     })
     .await
@@ -70,7 +72,7 @@ pub(super) async fn patch_tenant(
 ) -> Result<Answer<Tenant>, Refusal> {
     uninterrupted(async move {
         allow(&host, &actor, Permission::Administer, "rename a tenant").await?;
-        let now = UnixMillis::now();
+        let now = host.clock.now();
         let row = provider::rename(&host, &actor, &tenant, &request.name, now).await?;
         Ok(Answer(shown(&host, &actor, row)?))
     })
@@ -89,7 +91,7 @@ pub(super) async fn archive_tenant(
 ) -> Result<Answer<Tenant>, Refusal> {
     uninterrupted(async move {
         allow(&host, &actor, Permission::Administer, "archive a tenant").await?;
-        let row = provider::archive(&host, &actor, &tenant, UnixMillis::now()).await?;
+        let row = provider::archive(&host, &actor, &tenant, host.clock.now()).await?;
         Ok(Answer(shown(&host, &actor, row)?))
     })
     .await
@@ -104,7 +106,7 @@ pub(super) async fn set_provider_access(
     Body(request): Body<SetProviderAccess>,
 ) -> Result<Answer<Tenant>, Refusal> {
     uninterrupted(async move {
-        let now = UnixMillis::now();
+        let now = host.clock.now();
         let access = match request.access {
             Access::Allowed => ProviderAccess::Allowed,
             Access::Denied => ProviderAccess::DeniedSince(now),
@@ -119,14 +121,13 @@ pub(super) async fn set_provider_access(
     .await
 }
 
-fn seen(conn: &Connection, actor: &Actor) -> Result<Vec<Tenant>, StoreError> {
-    let now = UnixMillis::now();
+fn seen(conn: &Connection, actor: &Actor, now: UnixMillis) -> Result<Vec<Tenant>, StoreError> {
     let rows = provider::visible(conn, actor, now)?.into_iter();
     rows.map(|row| described(conn, actor, row, now)).collect()
 }
 
 fn shown(host: &SharedHost, actor: &Actor, row: TenantRow) -> Result<Tenant, StoreError> {
-    let now = UnixMillis::now();
+    let now = host.clock.now();
     host.store.read(|conn| described(conn, actor, row, now))
 }
 

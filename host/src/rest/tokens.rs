@@ -10,7 +10,6 @@ use super::Refusal;
 use super::auth::{Operator, allow, own_tenant, recorded};
 use super::extract::{Answer, Body, Path, Query, uninterrupted};
 use crate::audit::{self, Event, EventKind};
-use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::operators::{self, Actor, Grants, InvalidPermission, NewToken, Permission, Permissions};
 use crate::store::StoreError;
@@ -43,7 +42,7 @@ pub(super) async fn create_token(
             },
             expires: request.expires,
         };
-        let made = operators::token(&host, &actor, new, UnixMillis::now()).await;
+        let made = operators::token(&host, &actor, new, host.clock.now()).await;
         let (row, token) = recorded(&host, &actor, made, "make a token with it").await?;
         Ok((
             StatusCode::CREATED,
@@ -97,7 +96,7 @@ pub(super) async fn revoke_token(
             )
         };
         let id = Uuid::try_parse(&token).map_err(|_| none())?;
-        let (now, asked) = (UnixMillis::now(), actor);
+        let (now, asked) = (host.clock.now(), actor);
         let revoked = host
             .store
             .write(move |conn| {

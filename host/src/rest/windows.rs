@@ -8,7 +8,6 @@ use sluice_api_types::window::{AddWindow, Window};
 use super::Refusal;
 use super::auth::{Operator, allow, own_tenant, recorded};
 use super::extract::{Answer, Body, Path, Query, uninterrupted};
-use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::operators::Permission;
 use crate::store::windows as store;
@@ -23,12 +22,13 @@ pub(super) async fn list_windows(
 ) -> Result<Answer<Page<Window>>, Refusal> {
     allow(&host, &actor, Permission::ReadJobs, "list windows").await?;
     own_tenant(&actor, query.tenant.as_deref())?;
+    let now = host.clock.now();
     let items = host
         .store
         .scan(move |conn| {
             store::list(conn, actor.tenant.id)?
                 .into_iter()
-                .map(|row| windows::show(conn, &actor, row, UnixMillis::now()))
+                .map(|row| windows::show(conn, &actor, row, now))
                 .collect::<Result<Vec<_>, _>>()
         })
         .await?;
@@ -47,7 +47,7 @@ pub(super) async fn add_window(
     uninterrupted(async move {
         allow(&host, &actor, Permission::ManageMachines, "add a window").await?;
         own_tenant(&actor, request.tenant.as_deref())?;
-        let now = UnixMillis::now();
+        let now = host.clock.now();
         let added = windows::add(&host, &actor, request, now).await;
         let row = recorded(&host, &actor, added, "add a window").await?;
         let shown = host
@@ -68,7 +68,7 @@ pub(super) async fn get_window(
     allow(&host, &actor, Permission::ReadJobs, "read a window").await?;
     let shown = host.store.read(|conn| {
         let row = store::find(conn, actor.tenant.id, &window)?;
-        row.map(|row| windows::show(conn, &actor, row, UnixMillis::now()))
+        row.map(|row| windows::show(conn, &actor, row, host.clock.now()))
             .transpose()
     })?;
     Ok(Answer(shown.ok_or(windows::ChangeError::NoWindow(window))?))
@@ -84,7 +84,7 @@ pub(super) async fn remove_window(
 ) -> Result<StatusCode, Refusal> {
     uninterrupted(async move {
         allow(&host, &actor, Permission::ManageMachines, "remove a window").await?;
-        let removed = windows::remove(&host, &actor, &window, UnixMillis::now()).await;
+        let removed = windows::remove(&host, &actor, &window, host.clock.now()).await;
         recorded(&host, &actor, removed, "remove a window").await?;
         Ok(StatusCode::NO_CONTENT)
     })

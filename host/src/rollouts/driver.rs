@@ -137,14 +137,19 @@ pub async fn drive(host: SharedHost) -> std::io::Result<()> {
     }
     let mut next = Instant::now() + LOOK;
     loop {
-        if !look(&host, UnixMillis::now()).await {
+        let now = host.clock.now();
+        if !look(&host, now).await {
             tokio::time::sleep(PAUSE).await;
         }
-        let _ = tokio::time::timeout_at(next, host.rollouts.changed.notified()).await;
-        // However busy others are, each is looked at so often.
-        if next <= Instant::now() {
-            host.rollouts.wake_all();
-            next = Instant::now() + LOOK;
+        let left = next.saturating_duration_since(Instant::now());
+        tokio::select! {
+            // First: however busy others are, each is looked at so often.
+            biased;
+            () = host.clock.wait(now, None, left) => {
+                host.rollouts.wake_all();
+                next = Instant::now() + LOOK;
+            }
+            () = host.rollouts.changed.notified() => {}
         }
     }
 }

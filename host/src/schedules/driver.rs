@@ -92,7 +92,7 @@ pub async fn look(host: &SharedHost, now: UnixMillis) -> Result<Looked, StoreErr
 pub async fn drive(host: SharedHost) -> std::io::Result<()> {
     let mut followed: HashMap<JobId, Subscription> = HashMap::new();
     loop {
-        let now = UnixMillis::now();
+        let now = host.clock.now();
         let looked = match look(&host, now).await {
             Ok(looked) => looked,
             Err(error) => {
@@ -112,12 +112,8 @@ pub async fn drive(host: SharedHost) -> std::io::Result<()> {
             // What ended before it was followed is noticed by another look.
             continue;
         }
-        let pause = looked.next.map_or(LOOK, |next| {
-            let millis = next.0.saturating_sub(UnixMillis::now().0);
-            Duration::from_millis(u64::try_from(millis).unwrap_or(0)).min(LOOK)
-        });
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            () = host.clock.wait(now, looked.next, LOOK) => {}
             () = host.schedules.changed.notified() => {}
             () = any(&mut followed), if !followed.is_empty() => {}
         }

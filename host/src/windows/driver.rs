@@ -88,7 +88,7 @@ pub async fn look(
 pub async fn drive(host: SharedHost) -> std::io::Result<()> {
     let (mut seen, mut was_changed) = (Seen::default(), false);
     loop {
-        let now = UnixMillis::now();
+        let now = host.clock.now();
         match look(&host, &seen, was_changed, now).await {
             Ok(found) => seen = found,
             Err(error) => {
@@ -97,12 +97,9 @@ pub async fn drive(host: SharedHost) -> std::io::Result<()> {
                 continue;
             }
         }
-        let pause = seen.next.map_or(LOOK, |next| {
-            let millis = next.0.saturating_sub(UnixMillis::now().0);
-            Duration::from_millis(u64::try_from(millis).unwrap_or(0)).min(LOOK)
-        });
-        was_changed = tokio::time::timeout(pause, host.windows.changed.notified())
-            .await
-            .is_ok();
+        was_changed = tokio::select! {
+            () = host.windows.changed.notified() => true,
+            () = host.clock.wait(now, seen.next, LOOK) => false,
+        };
     }
 }

@@ -15,7 +15,7 @@ use sluice_agent::link;
 use sluice_agent::state::StateDirectory;
 use sluice_agent::supervisor::{Agent, Started};
 use sluice_api_types::job::SubmitJob;
-use sluice_host::clock::UnixMillis;
+use sluice_host::clock::{SystemClock, UnixMillis};
 use sluice_host::config::Tls;
 use sluice_host::directory::DataDirectory;
 use sluice_host::jobs::SubmitError;
@@ -405,7 +405,7 @@ async fn serve(carrier: &sluice_transport::carrier::Carrier, data: PathBuf) -> S
         tls: Tls::default(),
         gate_runner: Some("/nonexistent/sluice-gate-runner".into()),
     };
-    Server::start_on(carrier, &directory, options)
+    Server::start_on(carrier, Arc::new(SystemClock), &directory, options)
         .await
         .expect("starts")
 }
