@@ -8,6 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::agent::{Agent, Machine};
+use crate::clock::Clock;
 use crate::eventually::{eventually, eventually_or};
 use crate::host::{Host, init};
 use crate::places::binaries;
@@ -32,6 +33,7 @@ pub struct Builder {
     agents: usize,
     gates: bool,
     policy: String,
+    clock: Option<String>,
 }
 
 /// What a command said.
@@ -67,6 +69,14 @@ impl Builder {
         self
     }
 
+    /// A host whose clock shows this (RFC 3339 with an offset) and stands still, until the test moves it
+    /// ([`Host::clock`]). Agents go by the system's, and let expire what is before that.
+    #[must_use]
+    pub fn clock(mut self, time: &str) -> Self {
+        self.clock = Some(time.to_owned());
+        self
+    }
+
     /// Starts everything and waits until every machine is connected.
     ///
     /// # Panics
@@ -86,7 +96,8 @@ impl Builder {
         } else {
             init(&data)
         };
-        let host = Host::start(&data);
+        let clock = self.clock.as_deref().map(Clock::at);
+        let host = Host::start_by(&data, clock);
         let mut fleet = Fleet {
             agents: Vec::new(),
             host,
@@ -108,6 +119,7 @@ impl Fleet {
             agents: 1,
             gates: true,
             policy: String::new(),
+            clock: None,
         }
     }
 

@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use crate::clock::Clock;
 use crate::last_call::LastCall;
 use crate::places::{binaries, supervised};
 
@@ -12,6 +13,8 @@ use crate::places::{binaries, supervised};
 pub struct Host {
     process: Child,
     data: PathBuf,
+    /// Where a test moves it; the system's otherwise.
+    clock: Option<Clock>,
     /// Where agents connect.
     pub agents: String,
     /// Where operators connect.
@@ -50,17 +53,16 @@ impl Host {
     /// Where it does not say that it is ready.
     #[must_use]
     pub fn start(data: &Path) -> Self {
-        Self::start_at(data, "127.0.0.1:0", "127.0.0.1:0")
+        Self::start_by(data, None)
     }
 
-    /// Starts a host on these addresses.
-    ///
-    /// # Panics
-    ///
-    /// Where it does not say that it is ready.
-    #[must_use]
-    pub fn start_at(data: &Path, agents: &str, api: &str) -> Self {
-        Self::start_with(data, agents, api, "").unwrap_or_else(|said| {
+    /// The same by this clock, or by the system's.
+    pub(crate) fn start_by(data: &Path, clock: Option<Clock>) -> Self {
+        Self::start_at(data, "127.0.0.1:0", "127.0.0.1:0", clock)
+    }
+
+    fn start_at(data: &Path, agents: &str, api: &str, clock: Option<Clock>) -> Self {
+        Self::start_with(data, agents, api, clock, "").unwrap_or_else(|said| {
             let log = std::fs::read_to_string(data.with_extension("log")).unwrap_or_default();
             panic!("the host is not ready: {said:?}\n{log}");
         })
@@ -72,30 +74,46 @@ impl Host {
     pub fn kill_and_restart_until(&mut self, call: LastCall) -> bool {
         self.kill();
         let (agents, api) = self.addresses();
-        let started = Self::start_with(&self.data, &agents, &api, &call.commands());
+        let (clock, calls) = (self.clock.take(), call.commands());
+        let started = Self::start_with(&self.data, &agents, &api, clock, &calls);
         started.map(|host| *self = host).is_ok()
     }
 
     /// Says what it said instead of being ready.
-    fn start_with(data: &Path, agents: &str, api: &str, commands: &str) -> Result<Self, String> {
+    fn start_with(
+        data: &Path,
+        agents: &str,
+        api: &str,
+        mut clock: Option<Clock>,
+        commands: &str,
+    ) -> Result<Self, String> {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
             .open(data.with_extension("log"))
             .expect("opens a log");
-        let mut process = supervised(&binaries().join("sluice-host"), commands)
-            .arg("serve")
-            .arg("--data")
-            .arg(data)
-            .args(["--agents", agents, "--api", api])
+        let mut command = match &clock {
+            Some(clock) => {
+                let mut command = supervised(&binaries().join("sluice-test-host"), commands);
+                command.arg(clock.now()).arg(data).args([agents, api]);
+                command
+            }
+            None => {
+                let mut command = supervised(&binaries().join("sluice-host"), commands);
+                command.args(["serve", "--data"]).arg(data);
+                command.args(["--agents", agents, "--api", api]);
+                command
+            }
+        };
+        let mut process = command
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
-            .expect("sluice-host was built");
+            .expect("the host was built");
         let mut line = String::new();
-        BufReader::new(process.stdout.take().expect("is piped"))
-            .read_line(&mut line)
-            .expect("reads");
+        let mut output = BufReader::new(process.stdout.take().expect("is piped"));
+        output.read_line(&mut line).expect("reads");
         let value = |key: &str| {
             line.split_whitespace()
                 .find_map(|word| word.strip_prefix(key))
@@ -106,9 +124,13 @@ impl Host {
             let _ = process.wait();
             return Err(line);
         };
+        if let Some(clock) = &mut clock {
+            clock.moves(process.stdin.take().expect("is piped"), output);
+        }
         Ok(Self {
             process,
             data: data.to_owned(),
+            clock,
             agents,
             api,
         })
@@ -118,7 +140,8 @@ impl Host {
     pub fn kill_and_restart(&mut self) {
         self.kill();
         let (agents, api) = self.addresses();
-        *self = Self::start_at(&self.data, &agents, &api);
+        let clock = self.clock.take();
+        *self = Self::start_at(&self.data, &agents, &api, clock);
     }
 
     fn addresses(&self) -> (String, String) {
@@ -143,6 +166,18 @@ impl Host {
     pub fn kill(&mut self) {
         let _ = self.process.kill();
         self.process.wait().expect("waits");
+        if let Some(clock) = &mut self.clock {
+            clock.is_alone();
+        }
+    }
+
+    /// Its clock.
+    ///
+    /// # Panics
+    ///
+    /// Where it goes by the system's.
+    pub const fn clock(&mut self) -> &mut Clock {
+        self.clock.as_mut().expect("the test moves its clock")
     }
 
     /// The host's process id.

@@ -17,6 +17,7 @@
 )]
 
 mod agent;
+mod clock;
 mod eventually;
 pub mod fake;
 mod fleet;
@@ -29,6 +30,7 @@ mod silent;
 mod template;
 
 pub use agent::{Agent, Machine, TRACE_WHAT_IS_MADE};
+pub use clock::Clock;
 pub use eventually::eventually;
 pub use fleet::{Builder, Fleet, Output};
 pub use host::Host;

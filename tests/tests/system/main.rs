@@ -11,6 +11,7 @@ mod audit;
 mod bad_input;
 mod bindings;
 mod broken_links;
+mod clock;
 mod confinement;
 mod containment;
 mod crashes;
