@@ -17,6 +17,9 @@ use crate::test::{Tested, shown};
 /// What needs cargo and the checkout, and no agent.
 const NEED_THE_CHECKOUT: &[&str] = &["workspace::", "kit::"];
 
+/// The host with a clock that tests move, which is built with them.
+const TEST_HOST: &str = "sluice-test-host";
+
 /// Runs the tests of the whole system as `user`, on copies of what was built: the checkout may be where only its owner gets.
 pub(crate) fn run_tests(filter: Option<&str>, user: &str) -> Result<Tested> {
     ensure!(
@@ -34,7 +37,7 @@ pub(crate) fn run_tests(filter: Option<&str>, user: &str) -> Result<Tested> {
     fs::set_permissions(stage.path(), fs::Permissions::from_mode(0o755))?;
     let debug = stage.path().join("debug");
     fs::create_dir_all(debug.join("deps"))?;
-    for name in BINARIES {
+    for name in BINARIES.iter().chain(&[TEST_HOST]) {
         fs::copy(target().join("debug").join(name), debug.join(name))?;
     }
     let tests = debug.join("deps/system");

@@ -64,10 +64,19 @@ fn job_list(fleet: &Fleet) -> Vec<Value> {
 
 /// The times for which a schedule's runs with a job were planned, as the audit log has it, sorted.
 fn fired(fleet: &Fleet, name: &str) -> Vec<String> {
+    recorded(fleet, "schedule_fired", name)
+}
+
+/// The same of the runs that were missed; of several, the last.
+fn missed(fleet: &Fleet, name: &str) -> Vec<String> {
+    recorded(fleet, "schedule_missed", name)
+}
+
+fn recorded(fleet: &Fleet, event: &str, name: &str) -> Vec<String> {
     let entries = fleet.list(&["audit", "list"]);
     let of_schedule = entries
         .iter()
-        .filter(|entry| entry["event"] == "schedule_fired")
+        .filter(|entry| entry["event"] == event)
         .filter(|entry| entry["details"]["name"] == name);
     let mut planned: Vec<_> = of_schedule
         .map(|entry| {
