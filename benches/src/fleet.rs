@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use sluice_database::rusqlite::{Connection, params};
 use sluice_protocol::ids::MachineId;
-use sluice_tests::fake::Crowd;
+use sluice_tests::fake::{Behavior, Crowd, Manner};
 use sluice_tests::{Fleet, kib};
 
 use crate::floor::SCRIPT;
@@ -42,7 +42,7 @@ impl Site {
     }
 
     /// Machines that are connected.
-    fn crowd(&self, count: usize, takes: Option<Duration>) -> Result<Crowd> {
+    fn crowd(&self, count: usize, behavior: &Behavior) -> Result<Crowd> {
         let uses = count.to_string();
         let token = self
             .fleet
@@ -50,7 +50,7 @@ impl Site {
         ensure!(token.code == 0, "there is no token: {token:?}");
         let started = Instant::now();
         let before = kib(self.fleet.host.pid(), "VmRSS:");
-        let crowd = Crowd::enroll(&token.stdout, count, takes);
+        let crowd = Crowd::enroll(&token.stdout, count, behavior);
         let grown = kib(self.fleet.host.pid(), "VmRSS:").saturating_sub(before);
         println!(
             "   {count} machines enrolled and connected in {:.1?}; the host grew by {} KiB for each",
@@ -154,7 +154,7 @@ pub(crate) fn halt() -> Result<()> {
     const MACHINES: usize = 1000;
     const ROUNDS: usize = 5;
     let site = Site::start(0)?;
-    let crowd = site.crowd(MACHINES, None)?;
+    let crowd = site.crowd(MACHINES, &Behavior::default().tells(Manner::Silent))?;
     let (mut halts, mut lockdowns) = (Samples::default(), Samples::default());
     for round in 1..=ROUNDS {
         let _job = site.submit(&json!({}))?;
@@ -201,7 +201,7 @@ pub(crate) fn rollout() -> Result<()> {
     const MACHINES: usize = 10_000;
     const ROUNDS: usize = 3;
     let site = Site::start(0)?;
-    let crowd = site.crowd(MACHINES, Some(Duration::ZERO))?;
+    let crowd = site.crowd(MACHINES, &Behavior::default())?;
     let at_once = json!({});
     let in_batches = json!({ "batches": "1, 10%, 50%, 100%" });
     let few = json!({ "max_concurrency": 1000 });

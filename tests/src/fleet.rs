@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -13,7 +13,7 @@ use crate::eventually::{eventually, eventually_or};
 use crate::host::{Host, init};
 use crate::places::binaries;
 use crate::script::{Outcome, Script};
-use crate::template::{copy, prepare, template};
+use crate::template::{ROSTER, copy, crowd_template, prepare, template};
 
 /// A fleet of real processes. They end with it.
 #[derive(Debug)]
@@ -32,6 +32,7 @@ pub struct Fleet {
 pub struct Builder {
     agents: usize,
     gates: bool,
+    crowd: Option<usize>,
     policy: String,
     clock: Option<String>,
 }
@@ -62,6 +63,14 @@ impl Builder {
         self
     }
 
+    /// A host without plugins that so many simulated machines have joined; [`crate::fake::Crowd::of`] connects them.
+    #[must_use]
+    pub const fn crowd(mut self, count: usize) -> Self {
+        self.agents = 0;
+        self.crowd = Some(count);
+        self
+    }
+
     /// `agent.toml` of every machine, without `script_tempdir`.
     #[must_use]
     pub fn policy(mut self, policy: &str) -> Self {
@@ -89,9 +98,15 @@ impl Builder {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711))
             .expect("changes the mode");
         let data = folder.path().join("host");
-        let token = if self.gates {
-            let template = template();
+        let template = match self.crowd {
+            Some(count) => Some(crowd_template(count)),
+            None => self.gates.then(template),
+        };
+        let token = if let Some(template) = template {
             copy(&template.join("host"), &data);
+            if self.crowd.is_some() {
+                copy(&template.join(ROSTER), &folder.path().join(ROSTER));
+            }
             fs::read_to_string(template.join("token")).expect("reads")
         } else {
             init(&data)
@@ -118,6 +133,7 @@ impl Fleet {
         Builder {
             agents: 1,
             gates: true,
+            crowd: None,
             policy: String::new(),
             clock: None,
         }
@@ -145,6 +161,11 @@ impl Fleet {
     #[must_use]
     pub fn machine(&self, name: &str, policy: &str) -> Machine {
         prepare(self.folder.path(), name, policy)
+    }
+
+    /// Where the simulated machines stand that it was made with.
+    pub(crate) fn roster(&self) -> PathBuf {
+        self.folder.path().join(ROSTER)
     }
 
     /// The fleet's folder.

@@ -7,15 +7,31 @@ use std::process::Command;
 
 use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest as _, Sha256};
+use tokio::runtime::Runtime;
 
 use crate::agent::Machine;
+use crate::fake::Roster;
 use crate::fleet::{connect, sluice};
 use crate::host::{Host, init};
 use crate::places::{binaries, plugins};
 use crate::script::script;
 
+/// The file with the simulated machines that have joined a host.
+pub(crate) const ROSTER: &str = "roster";
+
 /// The template for the binaries and gates as they are, made where there is none.
 pub(crate) fn template() -> PathBuf {
+    made(&key(), make)
+}
+
+/// The same of a host without gates that so many simulated machines have joined.
+pub(crate) fn crowd_template(count: usize) -> PathBuf {
+    made(&format!("{}-crowd-{count}", key()), |folder| {
+        make_crowd(folder, count);
+    })
+}
+
+fn made(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
     let folder = binaries()
         .parent()
         .expect("target/<profile>")
@@ -23,13 +39,15 @@ pub(crate) fn template() -> PathBuf {
     fs::create_dir_all(&folder).expect("makes a folder");
     let lock = File::create(folder.join("lock")).expect("makes a lock");
     let _lock = Flock::lock(lock, FlockArg::LockExclusive).expect("locks");
-    let path = folder.join(key());
+    let path = folder.join(name);
     if !path.exists() {
         // Templates of earlier binaries are of no use to anybody.
+        let key = key();
+        let is_of_use = |name: &str| name == "lock" || name.starts_with(&key);
         for entry in fs::read_dir(&folder)
             .expect("reads")
             .flatten()
-            .filter(|entry| entry.file_name() != "lock")
+            .filter(|entry| !is_of_use(&entry.file_name().to_string_lossy()))
         {
             let _ = fs::remove_dir_all(entry.path());
         }
@@ -89,6 +107,27 @@ fn key() -> String {
         ));
     }
     hex::encode(&digest.finalize()[..8])
+}
+
+fn make_crowd(folder: &Path, count: usize) {
+    let data = folder.join("host");
+    let token = init(&data);
+    fs::write(folder.join("token"), &token).expect("writes");
+    let host = Host::start(&data);
+    let uses = count.to_string();
+    let output = sluice(&host.api, &token)
+        .args(["machine", "enroll-token", "--uses", &uses])
+        .output()
+        .expect("sluice was built");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let joining = String::from_utf8_lossy(&output.stdout);
+    let joining = joining.trim().parse().expect("is a token");
+    let runtime = Runtime::new().expect("a run time");
+    Roster::enroll(&runtime, &joining, count).save(&folder.join(ROSTER));
 }
 
 fn make(folder: &Path) {

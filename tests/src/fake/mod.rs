@@ -12,7 +12,8 @@ mod operation;
 mod wire;
 
 pub use answer::Answer;
-pub use crowd::Crowd;
+pub(crate) use crowd::Roster;
+pub use crowd::{Behavior, Crowd, Manner, Sight, Sights, What};
 pub use host::{BlobFault, FakeHost};
 pub use link::FakeLink;
 pub use machine::{FakeConnection, FakeMachine};

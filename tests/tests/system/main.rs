@@ -44,6 +44,7 @@ mod rollouts;
 mod schedules;
 mod secrets;
 mod shipped;
+mod size;
 mod slots;
 mod superseded;
 mod targets;
