@@ -59,7 +59,9 @@ pub struct Session {
     commands: mpsc::Sender<Command>,
     deliveries: mpsc::Sender<Box<Operation>>,
     closing: watch::Sender<Option<Closing>>,
-    /// Its history is confirmed: it may be given operations.
+    /// Its history is confirmed.
+    confirmed: Arc<AtomicBool>,
+    /// It is known what it is owed: it may be given operations beside that.
     proven: Arc<AtomicBool>,
     fate: watch::Sender<Fate>,
     quality: Quality,
@@ -182,7 +184,19 @@ impl Session {
         self.closing.send_replace(Some((code, reason)));
     }
 
-    /// The machine's history is confirmed: from here on [`Presence::get`] finds this connection.
+    /// The machine's history is confirmed.
+    pub fn confirm(&self) {
+        self.confirmed.store(true, Ordering::Release);
+    }
+
+    /// Whether its history is confirmed.
+    #[must_use]
+    pub fn is_confirmed(&self) -> bool {
+        self.confirmed.load(Ordering::Acquire)
+    }
+
+    /// It is known what the machine is owed: from here on [`Presence::get`] finds this connection. To be called in the
+    /// transaction that finds that out, so that what is released beside it is sent by one of the two, and not by both.
     pub fn prove(&self) {
         self.proven.store(true, Ordering::Release);
     }
@@ -198,7 +212,7 @@ impl Session {
         self.quality.0.get().map(|look| look())
     }
 
-    /// Whether its history is confirmed.
+    /// Whether it may be given operations.
     #[must_use]
     pub fn is_proven(&self) -> bool {
         self.proven.load(Ordering::Acquire)
@@ -256,6 +270,7 @@ impl Presence {
             commands,
             deliveries,
             closing,
+            confirmed: Arc::default(),
             proven: Arc::default(),
             fate: watch::Sender::new(Fate::Open),
             quality: Quality::default(),
@@ -295,7 +310,7 @@ impl Presence {
 
     /// A connection ends, or gives way to one that is not confirmed yet: until then its machine was there.
     fn was_there(&self, session: &Session) {
-        if session.is_proven() {
+        if session.is_confirmed() {
             let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
             left.insert(session.machine, Instant::now());
         }
@@ -304,7 +319,7 @@ impl Presence {
     /// How long a machine has been away, as far as this process has seen; none where it is connected.
     #[must_use]
     pub fn away_for(&self, machine: MachineId) -> Option<Duration> {
-        if self.get(machine).is_some() {
+        if self.any(machine).is_some_and(|it| it.is_confirmed()) {
             return None;
         }
         let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
@@ -318,13 +333,13 @@ impl Presence {
         left.insert(machine, Instant::now() - ago);
     }
 
-    /// The machine's connection, once its history is confirmed: one that may be given operations.
+    /// The machine's connection, once it is known what it is owed: one that may be given operations.
     #[must_use]
     pub fn get(&self, machine: MachineId) -> Option<Session> {
         self.any(machine).filter(Session::is_proven)
     }
 
-    /// The machine's connection, also one whose history is not confirmed yet.
+    /// The machine's connection, also one that may not be given operations yet.
     #[must_use]
     pub fn any(&self, machine: MachineId) -> Option<Session> {
         self.lock()
@@ -410,13 +425,13 @@ mod tests {
         let is_new = |away: Option<Duration>| away.is_some_and(|away| away < long);
         presence.left_ago(machine, long);
         let (old, _inbox) = presence.join(tenant.clone(), machine);
-        assert!(!is_new(presence.away_for(machine)), "it is not proven");
-        old.prove();
+        assert!(!is_new(presence.away_for(machine)), "it is not confirmed");
+        old.confirm();
         assert_eq!(presence.away_for(machine), None);
         let (new, _inbox) = presence.join(tenant, machine);
         assert!(is_new(presence.away_for(machine)), "it was there until now");
         presence.leave(&new);
-        assert!(is_new(presence.away_for(machine)), "it was never proven");
+        assert!(is_new(presence.away_for(machine)), "it was never confirmed");
     }
 
     #[tokio::test]

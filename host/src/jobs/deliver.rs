@@ -325,10 +325,23 @@ pub async fn pending(
     has: &[OperationId],
     now: UnixMillis,
 ) -> Result<Pending, StoreError> {
+    pending_and(host, tenant, machine, has, now, || ()).await
+}
+
+/// The same, and does something in that transaction.
+async fn pending_and(
+    host: &SharedHost,
+    tenant: &Tenant,
+    machine: MachineId,
+    has: &[OperationId],
+    now: UnixMillis,
+    also: impl FnOnce() + Send + 'static,
+) -> Result<Pending, StoreError> {
     let (tenant, has) = (tenant.clone(), has.to_vec());
     let pending = host
         .store
         .write(move |conn| {
+            also();
             let mut pending = Pending::default();
             let locked = Locked::check(conn)?.is_some();
             for mut operation in operations::open_of_machine(conn, tenant.id, machine)? {
@@ -415,7 +428,7 @@ pub(crate) fn end_unsent(
     Ok(operation.job)
 }
 
-/// Sends a connected machine what it is owed.
+/// Sends a connected machine what it is owed. From here on its connection is one that may be given operations.
 ///
 /// # Errors
 ///
@@ -425,14 +438,9 @@ pub async fn deliver_pending(
     session: &Session,
     has: &[OperationId],
 ) -> Result<(), StoreError> {
-    let pending = pending(
-        host,
-        &session.tenant,
-        session.machine,
-        has,
-        host.clock.now(),
-    )
-    .await?;
+    let (tenant, machine, proven) = (&session.tenant, session.machine, session.clone());
+    let prove = move || proven.prove();
+    let pending = pending_and(host, tenant, machine, has, host.clock.now(), prove).await?;
     for (operation, standing) in pending.deliver {
         // One at a time: a machine may be owed more than should be in memory at once.
         let message = host

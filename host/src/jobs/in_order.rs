@@ -39,7 +39,7 @@ impl Turns {
 /// Delivers what may go now, as long as the host runs.
 pub async fn drive(host: SharedHost) -> std::io::Result<()> {
     loop {
-        if let Err(error) = look(&host, UnixMillis::now()).await {
+        if let Err(error) = look(&host, host.clock.now()).await {
             tracing::error!(error = %Causes(&error), "what is next in order was not delivered; trying again");
             // Whoever wakes it would have it try without a pause.
             tokio::time::sleep(LOOK).await;

@@ -224,6 +224,30 @@ async fn a_machine_that_was_away_gets_what_is_queued_once() {
 }
 
 #[tokio::test]
+async fn what_is_accepted_around_the_moment_in_which_a_machine_connects_is_sent_once() {
+    let test = TestHost::new().await;
+    let machine = test.machine("web-1").await;
+    let (session, mut inbox) = test.host.presence.join(test.tenant.clone(), machine.id);
+    session.confirm();
+    // It is there, and will be told of this with all that it is owed.
+    let before = test.submit("web-1", |_| ()).await;
+    assert_eq!(test.operation(before).state, State::Queued);
+    assert!(inbox.deliveries.try_recv().is_err());
+    // The test's clock is not that of the program.
+    let owed = pending(&test.host, &test.tenant, machine.id, &[], NOW).await;
+    assert_eq!(owed.expect("reads").deliver.len(), 1);
+    assert!(test.host.presence.get(machine.id).is_none());
+    deliver_pending(&test.host, &session, &[])
+        .await
+        .expect("delivers");
+    let after = test.submit("web-1", |_| ()).await;
+    assert_eq!(test.operation(after).state, State::Delivered);
+    let sent = [delivered(&mut inbox).job, delivered(&mut inbox).job];
+    assert_eq!(sent, [before, after]);
+    assert!(inbox.deliveries.try_recv().is_err());
+}
+
+#[tokio::test]
 async fn the_first_report_wins_and_a_later_one_changes_nothing() {
     let test = TestHost::new().await;
     let machine = test.machine("web-1").await;

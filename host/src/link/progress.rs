@@ -81,7 +81,7 @@ async fn store(
             .await
         }
         // With what follows on this stream or before it: changes are made in the order in which they are handed over.
-        Progress::Ledger(mark) if session.is_proven() => {
+        Progress::Ledger(mark) if session.is_confirmed() => {
             let machine = machine.id;
             host.store
                 .write_lazily(

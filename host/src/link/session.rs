@@ -248,7 +248,7 @@ impl Joined<'_> {
             Judged::Served(verdict) => sender.send(&FromHost::History(verdict)).await?,
             Judged::Quarantined => return Err(SessionError::Quarantined),
         }
-        self.session.prove();
+        self.session.confirm();
         Ok(())
     }
 
