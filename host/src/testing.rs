@@ -163,6 +163,7 @@ impl TestHost {
     /// Connects a machine.
     pub(crate) fn connect(&self, machine: &Machine) -> (Session, Inbox) {
         let joined = self.host.presence.join(self.tenant.clone(), machine.id);
+        joined.0.confirm();
         joined.0.prove();
         joined
     }

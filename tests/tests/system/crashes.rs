@@ -3,6 +3,8 @@
 //! A process ends at its first call of a kind, the next time at its second, until it does not come so far any more: a call that
 //! is new is tried by being there. Of calls that are many some are tried, and all of them with `SLUICE_ROUNDS=40`.
 
+mod at_size;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -198,20 +200,25 @@ fn an_agent_that_is_killed_at_any_call_that_puts_something_on_disk_starts_nothin
     assert!(sum(|it| it.kills) >= 8 && sum(|it| it.succeeded) >= 8);
 }
 
-/// Asks the host for one operation; none where it is gone before it has answered. Asked again, it is the same one.
-fn ask(fleet: &Fleet, file: &Path, call: LastCall) -> Option<String> {
-    let path: PathBuf = file.with_extension("sh");
-    fs::write(&path, counted(file).text()).expect("writes");
-    let key = format!("{}-{}", call.name, call.number);
+/// Asks the host for a job under a key; none where it is gone before it has answered. Asked again, it is the same one.
+fn ask(fleet: &Fleet, script: &Path, options: &[&str], key: &str) -> Option<String> {
     let asked = fleet
         .command()
         .arg("run")
-        .arg(&path)
-        .args(["--on", "m1", "--as", "nobody", "--detach"])
-        .args(["--idempotency-key", &key])
+        .arg(script)
+        .args(options)
+        .args(["--detach", "--idempotency-key", key])
         .output();
     let output = Output::of(&asked.expect("sluice was built"));
     (output.code == 0).then(|| output.stdout.trim().to_owned())
+}
+
+/// Asks for one operation that counts its starts in a file.
+fn ask_for_one(fleet: &Fleet, file: &Path, call: LastCall) -> Option<String> {
+    let path: PathBuf = file.with_extension("sh");
+    fs::write(&path, counted(file).text()).expect("writes");
+    let key = format!("{}-{}", call.name, call.number);
+    ask(fleet, &path, &["--on", "m1", "--as", "nobody"], &key)
 }
 
 #[test]
@@ -230,7 +237,7 @@ fn a_host_that_is_killed_at_any_call_that_puts_something_on_disk_loses_nothing_i
             let is_up = fleet.host.kill_and_restart_until(call);
             let agent = fleet.agents[0].machine.start();
             fleet.agents[0] = agent;
-            let answered = is_up.then(|| ask(&fleet, &file, call)).flatten();
+            let answered = is_up.then(|| ask_for_one(&fleet, &file, call)).flatten();
             eventually("it is killed, or the operation ends", || {
                 let shown = answered.as_ref().and_then(|job| fleet.try_show(job));
                 let is_over = fleet.host.has_ended() || shown.as_ref().is_some_and(has_ended);
@@ -239,7 +246,7 @@ fn a_host_that_is_killed_at_any_call_that_puts_something_on_disk_loses_nothing_i
             let was_killed = fleet.host.has_ended();
             fleet.host.kill_and_restart();
             fleet.agents[0].restart();
-            let job = ask(&fleet, &file, call).expect("is answered");
+            let job = ask_for_one(&fleet, &file, call).expect("is answered");
             assert!(answered.is_none_or(|answered| answered == job), "{call:?}");
             let operation = ended(&fleet, &job);
             expect_once(&operation, &file, kind.by_shims, call);

@@ -140,11 +140,19 @@ impl Sights {
         most
     }
 
-    /// Those to which an operation came while one had not ended on a machine that should have been done with it before:
-    /// `batch` says in which batch a machine is. None, where it went batch after batch.
+    /// The machines to which an operation came before all of the batches before their own had ended it. `ends` says how many
+    /// machines, in the order of their names, are in all batches up to each.
+    ///
+    /// # Panics
+    ///
+    /// Where a machine is none of a crowd.
     #[must_use]
-    pub fn too_early(&self, batch: impl Fn(&str) -> usize) -> Vec<&str> {
-        // How many have not ended of each batch, and which batch that is done at all.
+    pub fn too_early(&self, ends: &[usize]) -> Vec<&str> {
+        let batch = |name: &str| {
+            let number: usize = name.trim_start_matches('c').parse().expect("is a number");
+            ends.partition_point(|end| *end < number)
+        };
+        // Those of each batch that have not ended.
         let mut left: BTreeMap<usize, HashSet<&str>> = BTreeMap::new();
         for sight in &self.0 {
             let of_batch = left.entry(batch(&sight.machine)).or_default();

@@ -71,7 +71,7 @@ fn under_a_lockdown_a_rollout_over_hundreds_stands_still_and_goes_on_with_what_w
     }
     let rollout = site.submit(&["--batches", BATCHES]);
     site.until_started(&rollout, ENDS[1]);
-    // And this one waits for machines that are away.
+    // And this one waits for 21 machines that are away.
     let away: Vec<_> = (MACHINES - 20..=MACHINES).map(Site::name).collect();
     away.iter().for_each(|name| site.crowd.leave(name));
     site.crowd.until("the host knows that they are away", |_| {
@@ -96,6 +96,15 @@ fn under_a_lockdown_a_rollout_over_hundreds_stands_still_and_goes_on_with_what_w
         .until("all are back", |crowd| crowd.connected() == MACHINES);
     assert_eq!(site.crowd.sights(&rollout).started(), ENDS[1]);
     assert_eq!(site.crowd.sights(&waiting).started(), MACHINES - away.len());
+    // Not even as far as to count as sent.
+    assert_eq!(
+        site.states(&rollout),
+        counts(&[("held", 270), ("succeeded", 30)])
+    );
+    assert_eq!(
+        site.states(&waiting),
+        counts(&[("queued", 21), ("succeeded", 279)])
+    );
     site.sluice(&["lockdown", "off"]);
     for job in [&rollout, &waiting] {
         site.until_ended(job, MACHINES);
