@@ -360,10 +360,10 @@ impl Output {
     }
 }
 
-/// Enrolls a machine, starts its agent, and waits until it is connected.
-pub(crate) fn connect(api: &str, token: &str, machine: &Machine) -> Agent {
+/// A token with which so many machines may enroll.
+pub(crate) fn enroll_token(api: &str, token: &str, uses: usize) -> String {
     let output = sluice(api, token)
-        .args(["machine", "enroll-token"])
+        .args(["machine", "enroll-token", "--uses", &uses.to_string()])
         .output()
         .expect("sluice was built");
     assert!(
@@ -371,7 +371,12 @@ pub(crate) fn connect(api: &str, token: &str, machine: &Machine) -> Agent {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    let enrolled = machine.enroll(String::from_utf8_lossy(&output.stdout).trim());
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// Enrolls a machine, starts its agent, and waits until it is connected.
+pub(crate) fn connect(api: &str, token: &str, machine: &Machine) -> Agent {
+    let enrolled = machine.enroll(&enroll_token(api, token, 1));
     assert!(
         enrolled.status.success(),
         "{}",

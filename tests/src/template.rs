@@ -11,7 +11,7 @@ use tokio::runtime::Runtime;
 
 use crate::agent::Machine;
 use crate::fake::Roster;
-use crate::fleet::{connect, sluice};
+use crate::fleet::{connect, enroll_token, sluice};
 use crate::host::{Host, init};
 use crate::places::{binaries, plugins};
 use crate::script::script;
@@ -114,18 +114,8 @@ fn make_crowd(folder: &Path, count: usize) {
     let token = init(&data);
     fs::write(folder.join("token"), &token).expect("writes");
     let host = Host::start(&data);
-    let uses = count.to_string();
-    let output = sluice(&host.api, &token)
-        .args(["machine", "enroll-token", "--uses", &uses])
-        .output()
-        .expect("sluice was built");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let joining = String::from_utf8_lossy(&output.stdout);
-    let joining = joining.trim().parse().expect("is a token");
+    let joining = enroll_token(&host.api, &token, count);
+    let joining = joining.parse().expect("is a token");
     let runtime = Runtime::new().expect("a run time");
     Roster::enroll(&runtime, &joining, count).save(&folder.join(ROSTER));
 }

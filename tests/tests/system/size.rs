@@ -118,6 +118,14 @@ impl Site {
         assert_eq!(sights.too_early(&ENDS), [] as [&str; 0]);
     }
 
+    /// What comes to the machines of the second batch from here on ends there once the test lets it.
+    fn second_batch_is_late(&self) {
+        for number in ENDS[0] + 1..=ENDS[1] {
+            let late = Behavior::default().tells(Manner::Late);
+            self.crowd.behave(&Self::name(number), &late);
+        }
+    }
+
     fn expect_no_faults(&self) {
         assert_eq!(self.crowd.faults(), [] as [String; 0]);
         let verified = self.fleet.sluice(&["audit", "verify"]);
@@ -227,11 +235,8 @@ fn failures_of_some_stop_a_rollout_in_their_batch_and_the_rest_waits_until_someb
 #[test]
 fn a_paused_rollout_over_hundreds_stays_paused_over_a_restart_and_goes_on_once_it_is_resumed() {
     let mut site = Site::start(&Behavior::default());
-    // The second batch is at work when it is paused, and ends after that.
-    for number in 2..=ENDS[1] {
-        let late = Behavior::default().tells(Manner::Late);
-        site.crowd.behave(&Site::name(number), &late);
-    }
+    // It is at work when the job is paused, and ends after that.
+    site.second_batch_is_late();
     let job = site.submit(&["--batches", BATCHES]);
     site.until_started(&job, ENDS[1]);
     site.sluice(&["job", "pause", &job]);

@@ -140,8 +140,9 @@ fn job_of_schedule(site: &Site, name: &str) -> Option<String> {
     if shown.stderr.contains("no schedule") {
         let at = seconds_from_now(1);
         let options = [&site.script, "--at", &at, "--all"];
-        site.fleet
-            .sluice(&[&["schedule", "add", name], &options[..]].concat());
+        let add = [&["schedule", "add", name], &options[..]].concat();
+        // Whether it was added shows when it is asked for again.
+        let _output = site.fleet.sluice(&add);
     }
     None
 }

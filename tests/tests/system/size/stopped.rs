@@ -64,11 +64,8 @@ fn a_lockdown_that_cancels_ends_everything_on_hundreds_and_nothing_starts_until_
 fn under_a_lockdown_a_rollout_over_hundreds_stands_still_and_goes_on_with_what_waited_when_it_is_lifted()
  {
     let mut site = Site::start(&Behavior::default());
-    // The second batch is at work when it begins, and ends under it.
-    for number in 2..=ENDS[1] {
-        let late = Behavior::default().tells(Manner::Late);
-        site.crowd.behave(&Site::name(number), &late);
-    }
+    // It is at work when the lockdown begins, and ends under it.
+    site.second_batch_is_late();
     let rollout = site.submit(&["--batches", BATCHES]);
     site.until_started(&rollout, ENDS[1]);
     // And this one waits for 21 machines that are away.
