@@ -28,7 +28,7 @@ fn a_job_waits_for_the_first_of_two_windows_and_starts_until_the_second_one_clos
     // 20:00 to 22:00 and 21:00 to 23:00 in UTC.
     window(&fleet, "evening", "0 22 * * *", "2h");
     window(&fleet, "night", "0 23 * * *", "2h");
-    let waits = submit(&fleet, &["--on", "c1"]);
+    let waits = submit(&fleet, &["--on", "c00001"]);
     let reason = why(&fleet, &waits);
     assert_eq!(
         (&reason["reason"], &reason["name"], &reason["opens_at"]),
@@ -51,7 +51,7 @@ fn a_job_waits_for_the_first_of_two_windows_and_starts_until_the_second_one_clos
         ("2035-06-01T23:00:00Z", false),
     ] {
         fleet.host.clock().pass(time);
-        let job = submit(&fleet, &["--on", "c1"]);
+        let job = submit(&fleet, &["--on", "c00001"]);
         let state = if is_open { "succeeded" } else { "held" };
         until_states(&fleet, &job, &[state]);
         ran += usize::from(is_open);
@@ -63,11 +63,11 @@ fn a_job_waits_for_the_first_of_two_windows_and_starts_until_the_second_one_clos
         (&false.into(), &"2035-06-02T20:00:00.000Z".into()),
         "{shown}"
     );
-    let over_night = submit(&fleet, &["--on", "c1"]);
+    let over_night = submit(&fleet, &["--on", "c00001"]);
     fleet.host.clock().pass("2035-06-03T12:00:00Z");
     until_states(&fleet, &over_night, &["succeeded"]);
     // The host is down while the window opens.
-    let late = submit(&fleet, &["--on", "c1"]);
+    let late = submit(&fleet, &["--on", "c00001"]);
     assert_eq!(states(&fleet, &late), ["held"]);
     fleet.host.kill();
     fleet.host.clock().set("2035-06-03T20:30:00Z");
@@ -145,7 +145,7 @@ fn an_approval_counts_as_long_as_it_says_and_a_job_waits_as_long_as_the_policy_s
     let (mut fleet, crowd) =
         host_and_crowd_at("2035-06-01T10:00:00Z", 1, Some(Duration::from_millis(1)));
     let [bob, carol, dave] = two_approve(&fleet, "8h");
-    let job = submit(&fleet, &["--on", "c1", "--token", &bob]);
+    let job = submit(&fleet, &["--on", "c00001", "--token", &bob]);
     assert_eq!(why(&fleet, &job)["until"], "2035-06-01T18:00:00.000Z");
     approve(&fleet, &carol, &job, &["--expires", "1h"]);
     fleet.host.clock().pass("2035-06-01T11:00:01Z");
@@ -154,7 +154,7 @@ fn an_approval_counts_as_long_as_it_says_and_a_job_waits_as_long_as_the_policy_s
     approve(&fleet, &carol, &job, &[]);
     until_states(&fleet, &job, &["succeeded"]);
 
-    let late = submit(&fleet, &["--on", "c1", "--token", &bob]);
+    let late = submit(&fleet, &["--on", "c00001", "--token", &bob]);
     approve(&fleet, &carol, &late, &[]);
     fleet.host.clock().pass("2035-06-01T19:00:01Z");
     assert_eq!(states(&fleet, &late), ["held"]);
@@ -242,7 +242,7 @@ fn a_rollout_whose_host_is_killed_and_whose_clock_jumps_starts_each_batch_once_a
 #[test]
 fn a_clock_that_jumps_a_year_ahead_ends_what_has_not_started_and_starts_nothing_twice() {
     let (mut fleet, crowd) = host_and_crowd_at("2035-06-01T10:00:00Z", 3, None);
-    let on = ["--on", "c1", "--on", "c2", "--on", "c3"];
+    let on = ["--on", "c00001", "--on", "c00002", "--on", "c00003"];
     let job = submit(&fleet, &[&on[..], &["--batches", "1, 2, 100%"]].concat());
     eventually("the first batch is sent", || {
         (crowd.operations() == 1).then_some(())

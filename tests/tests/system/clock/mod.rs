@@ -7,7 +7,7 @@ use std::fs;
 use std::time::Duration;
 
 use serde_json::Value;
-use sluice_tests::fake::{Crowd, FakeMachine};
+use sluice_tests::fake::{Behavior, Crowd, FakeMachine, Manner};
 use sluice_tests::{Fleet, Output, eventually};
 
 /// A host at this time, without machines.
@@ -24,11 +24,15 @@ fn host_alone_at(time: &str) -> Fleet {
     fleet
 }
 
-/// The same, with so many machines `c1`, `c2` ... that take so long for each operation; without end where nothing is said.
+/// The same, with so many machines `c00001`, `c00002` ... that take so long for each operation; without end where nothing is said.
 fn host_and_crowd_at(time: &str, count: usize, takes: Option<Duration>) -> (Fleet, Crowd) {
     let fleet = host_at(time);
     let token = fleet.sluice(&["machine", "enroll-token", "--uses", &count.to_string()]);
-    let crowd = Crowd::enroll(&token.stdout, count, takes);
+    let behavior = match takes {
+        Some(takes) => Behavior::default().takes(takes),
+        None => Behavior::default().tells(Manner::Silent),
+    };
+    let crowd = Crowd::enroll(&token.stdout, count, &behavior);
     (fleet, crowd)
 }
 

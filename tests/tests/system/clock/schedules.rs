@@ -199,7 +199,7 @@ fn a_run_whose_predecessor_goes_on_is_left_out_or_waits_or_takes_its_place() {
     let (mut fleet, crowd) = host_and_crowd_at("2035-06-01T00:30:00Z", 1, None);
     let words = ["skip", "queue", "cancel"];
     for word in words {
-        let options = ["--cron", "0 * * * *", "--on", "c1", "--overlap", word];
+        let options = ["--cron", "0 * * * *", "--on", "c00001", "--overlap", word];
         add(&fleet, word, &options);
     }
     let until_sent = |count| {
