@@ -83,11 +83,46 @@ pub struct JobApproval {
     pub until: String,
     /// Why it is needed, one sentence for each rule that holds.
     pub because: Vec<String>,
+    /// What the gates on the host found for which a rule holds, the gravest first; of many the first twenty.
+    #[serde(default)]
+    pub findings: Vec<CountedFinding>,
     /// What is approved: of script, parameters, machines and gates as they are now.
     #[schema(value_type = String)]
     pub digest: Digest,
     /// The standing approval that counted; null where none did.
     pub standing: Option<String>,
+}
+
+/// What a gate found on some of a job's machines.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct CountedFinding {
+    /// The id of the gate.
+    pub gate: String,
+    /// The id of the rule, from the table of the gate's plugin.
+    pub rule: String,
+    /// How grave it is.
+    #[schema(value_type = String, example = "high")]
+    pub severity: Severity,
+    /// On how many of the job's machines.
+    pub machines: u64,
+}
+
+impl fmt::Display for CountedFinding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let machines = if self.machines == 1 {
+            "machine"
+        } else {
+            "machines"
+        };
+        write!(
+            f,
+            "{}/{} ({}, {} {machines})",
+            self.gate,
+            self.rule,
+            self.severity.as_str(),
+            self.machines
+        )
+    }
 }
 
 /// Where an approval is.
@@ -154,6 +189,11 @@ impl fmt::Display for JobApproval {
             self.until,
             self.because.join(", and ")
         )?;
+        let mut before = "; found: ";
+        for finding in &self.findings {
+            write!(f, "{before}{finding}")?;
+            before = ", ";
+        }
         for void in &self.approved {
             if let Some(why) = &void.void {
                 write!(f, "; what {} approved is void: {why}", void.by)?;

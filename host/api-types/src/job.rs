@@ -412,7 +412,7 @@ pub struct OperationSummary {
     pub message: Option<String>,
     /// The script's, 128+n for signal n, -1 where no process ended; null while it has not ended.
     pub exit_code: Option<i32>,
-    /// What it waits for, where it has not started.
+    /// What it waits for where it has not started, the nearest first; and where its machine is gone since, that.
     #[serde(default)]
     pub why: Vec<Reason>,
 }

@@ -104,7 +104,7 @@ pub struct OperationResult {
     /// For programs, where a gate or the owner blocked it, for example `approval-required`.
     #[serde(default)]
     pub code: Option<String>,
-    /// What it waits for, where it has not started.
+    /// What it waits for where it has not started, the nearest first; and where its machine is gone since, that.
     #[serde(default)]
     pub why: Vec<Reason>,
     /// What the machine said after the host had recorded `interrupted`.

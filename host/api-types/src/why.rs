@@ -1,4 +1,4 @@
-//! Why an operation has not started: what it waits for, for programs and for people.
+//! Why an operation does not go on: what it waits for, for programs and for people.
 
 use std::fmt;
 
@@ -9,7 +9,8 @@ use sluice_protocol::ids::{JobId, OperationId};
 use crate::approval::JobApproval;
 use crate::rollout::Paused;
 
-/// One thing that an operation waits for. Words are only ever added.
+/// One thing that an operation waits for. Of several the first is what holds it where it is, and each of the others would hold it
+/// once those before it are gone. Words are only ever added.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(tag = "reason", rename_all = "kebab-case")]
 pub enum Reason {
@@ -57,10 +58,40 @@ pub enum Reason {
         #[schema(value_type = String)]
         state: State,
     },
+    /// Nothing is done for the machine until an operator releases it from quarantine.
+    Quarantined {
+        /// RFC 3339.
+        since: String,
+        /// What was seen of it.
+        because: String,
+    },
     /// The machine is not connected.
     Offline {
         /// When it was connected last, RFC 3339; null where it never was.
         since: Option<String>,
+    },
+    /// The machine's connection was lost after the script was started: it may be running, or over.
+    Dark {
+        /// When the machine was connected last, RFC 3339; null where the host has no word of that.
+        since: Option<String>,
+    },
+    /// The machine has said of no set of gates yet that is as new as the one the job was checked with on the host, and starts
+    /// nothing of it before.
+    GatesOutdated {
+        /// The revision of the gates that it is to have.
+        needs: u64,
+        /// The one that it spoke of last; null where it never did.
+        has: Option<u64>,
+    },
+    /// The machine cannot use all of its gates as they are bound: an operation that needs one of those is blocked, unless an
+    /// earlier revision of it is in force there.
+    GatesProblems {
+        /// The revision of the gates that it speaks of.
+        revision: u64,
+        /// How many problems it has.
+        count: u64,
+        /// The first five of them, in its words.
+        problems: Vec<String>,
     },
     /// It is on its way, or the machine has it: in state `accepted` it waits there for its turn, in state `checking` gates
     /// are asked.
@@ -110,6 +141,42 @@ impl fmt::Display for Reason {
                 write!(f, "the machine, which is away since {since}")
             }
             Self::Offline { since: None } => f.write_str("the machine, which was never connected"),
+            Self::Quarantined { since, because } => write!(
+                f,
+                "an operator to release the machine, which is quarantined since {since}: {because}"
+            ),
+            Self::Dark { since: Some(since) } => write!(
+                f,
+                "word of the machine, which is away since {since}, after the start"
+            ),
+            Self::Dark { since: None } => {
+                f.write_str("word of the machine, which is away, after the start")
+            }
+            Self::GatesOutdated {
+                needs,
+                has: Some(has),
+            } => write!(
+                f,
+                "the machine to take in revision {needs} of the gates; it has revision {has}"
+            ),
+            Self::GatesOutdated { needs, has: None } => {
+                write!(f, "the machine to take in revision {needs} of the gates")
+            }
+            Self::GatesProblems {
+                revision,
+                count,
+                problems,
+            } => {
+                write!(
+                    f,
+                    "gates that the machine cannot use (revision {revision}): {}",
+                    problems.join("; ")
+                )?;
+                match count.saturating_sub(problems.len() as u64) {
+                    0 => Ok(()),
+                    more => write!(f, "; and {more} more"),
+                }
+            }
             Self::Machine { state } => {
                 let what = match state {
                     State::Accepted => "its turn on the machine",

@@ -18,5 +18,5 @@ mod tests;
 
 pub use change::{ChangePolicyError, set_policy};
 pub use count::{Approver, are_one, others};
-pub use rule::{Facts, MachineFacts, Need, Policy, PolicyError, Rule, is_user_among, need};
+pub use rule::{Facts, Found, MachineFacts, Need, Policy, PolicyError, Rule, is_user_among, need};
 pub use standing::{Asked, Standing, StandingError, add, approve, fits, revoke};

@@ -1,7 +1,10 @@
 //! From when a job waits for others, and for how many: a tenant's approval policy. No clock, no I/O.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
-use sluice_api_types::approval::ApprovalRule;
+use sluice_api_types::approval::{ApprovalRule, CountedFinding};
 use sluice_protocol::report::Severity;
 use sluice_protocol::units::Span;
 
@@ -20,6 +23,8 @@ const MOST_APPROVERS: u64 = 10;
 const MOST_NAMES: usize = 20;
 /// The longest name of a user, in bytes.
 const LONGEST_NAME: usize = 256;
+/// The most findings that are told of a job.
+const MOST_FINDINGS: usize = 20;
 /// What stands for the machine's own user, where a job names none.
 const DEFAULT_USER: &str = "default";
 
@@ -142,12 +147,7 @@ impl Rule {
         if !self.run_as.is_empty() && !is_user_among(&self.run_as, facts.run_as) {
             return None;
         }
-        let counts = |machine: &&MachineFacts| {
-            let is_grave = self.findings.is_none_or(|least| {
-                facts.skips_scan || machine.worst.is_some_and(|worst| worst >= least)
-            });
-            is_grave && self.tags.iter().all(|tag| machine.tags.contains(tag))
-        };
+        let counts = |machine: &&MachineFacts| self.counts(machine, facts.skips_scan);
         let counted = facts.machines.iter().filter(counts).count() as u64;
         // Some of a job are not fewer than all of it were.
         let counted = match counted {
@@ -155,6 +155,14 @@ impl Rule {
             some => some.max(facts.of),
         };
         (counted >= self.targets).then(|| self.sentence(facts, counted))
+    }
+
+    /// Whether a machine is one of those that it is about.
+    fn counts(&self, machine: &MachineFacts, skips_scan: bool) -> bool {
+        let is_grave = self
+            .findings
+            .is_none_or(|least| skips_scan || machine.worst.is_some_and(|worst| worst >= least));
+        is_grave && self.tags.iter().all(|tag| machine.tags.contains(tag))
     }
 
     fn sentence(&self, facts: &Facts<'_>, counted: u64) -> String {
@@ -170,7 +178,7 @@ impl Rule {
         if let Some(least) = self.findings {
             sentence += &match facts.skips_scan {
                 true => " and is not scanned".to_owned(),
-                false => format!(" and has findings from {} on", word(least)),
+                false => format!(" and has findings from {} on", least.as_str()),
             };
         }
         sentence
@@ -197,6 +205,19 @@ pub struct MachineFacts {
     pub tags: Vec<TagPair>,
     /// The gravest finding of a scanner that may block.
     pub worst: Option<Severity>,
+    /// What such scanners found, each thing once.
+    pub found: Arc<Vec<Found>>,
+}
+
+/// One thing that a gate found.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Found {
+    /// How grave it is.
+    pub severity: Severity,
+    /// The id of the gate.
+    pub gate: String,
+    /// The id of its rule.
+    pub rule: String,
 }
 
 /// What a job waits for.
@@ -206,6 +227,8 @@ pub struct Need {
     pub approvers: u64,
     /// A sentence for each rule that holds.
     pub because: Vec<String>,
+    /// What was found that those of them are about, the gravest first.
+    pub found: Vec<CountedFinding>,
 }
 
 /// What a job waits for under a policy; none where no rule holds.
@@ -214,12 +237,39 @@ pub fn need(policy: &Policy, facts: &Facts<'_>) -> Option<Need> {
     let holding = policy
         .rules
         .iter()
-        .filter_map(|rule| Some((rule.approvers, rule.holds(facts)?)));
-    let (approvers, because): (Vec<u64>, Vec<String>) = holding.unzip();
+        .filter_map(|rule| Some((rule, rule.holds(facts)?)));
+    let (rules, because): (Vec<&Rule>, Vec<String>) = holding.unzip();
     Some(Need {
-        approvers: approvers.into_iter().max()?,
+        approvers: rules.iter().map(|rule| rule.approvers).max()?,
         because,
+        found: found(&rules, facts),
     })
+}
+
+/// What was found on the machines that rules are about, from the severity on that they ask for.
+fn found(rules: &[&Rule], facts: &Facts<'_>) -> Vec<CountedFinding> {
+    let mut counts: BTreeMap<&Found, u64> = BTreeMap::new();
+    for machine in &facts.machines {
+        let about = rules
+            .iter()
+            .filter(|rule| rule.counts(machine, facts.skips_scan));
+        let Some(least) = about.filter_map(|rule| rule.findings).min() else {
+            continue;
+        };
+        for found in machine.found.iter().filter(|it| it.severity >= least) {
+            *counts.entry(found).or_default() += 1;
+        }
+    }
+    // The order of what is found begins with how grave it is.
+    let gravest = counts.into_iter().rev().take(MOST_FINDINGS);
+    gravest
+        .map(|(found, machines)| CountedFinding {
+            gate: found.gate.clone(),
+            rule: found.rule.clone(),
+            severity: found.severity,
+            machines,
+        })
+        .collect()
 }
 
 /// Whether a job's user is one of these. Which one a machine's default is nobody here knows, so it has a word of its own.
@@ -257,16 +307,6 @@ pub(super) fn tags(words: &[String]) -> Result<Vec<TagPair>, PolicyError> {
 /// Tags as they are written.
 pub(super) fn words(tags: &[TagPair]) -> Vec<String> {
     tags.iter().map(ToString::to_string).collect()
-}
-
-const fn word(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Info => "info",
-        Severity::Low => "low",
-        Severity::Medium => "medium",
-        Severity::High => "high",
-        Severity::Critical => "critical",
-    }
 }
 
 /// What was written makes no policy.

@@ -1,5 +1,7 @@
 //! Rules, who counts, and what fits, without a host.
 
+use std::sync::Arc;
+
 use sluice_api_types::approval::ApprovalRule;
 use sluice_api_types::job::Variable;
 use sluice_protocol::bundle::{self, Submission};
@@ -37,6 +39,7 @@ fn machine(tags: &[(&str, &str)], worst: Option<Severity>) -> MachineFacts {
     MachineFacts {
         tags: tags.iter().map(tag).collect(),
         worst,
+        found: Arc::default(),
     }
 }
 
@@ -69,6 +72,48 @@ fn a_job_waits_from_the_number_of_machines_of_a_rule_on_and_for_the_most_that_on
     let part = Facts { of: 5, ..with(1) };
     assert_eq!(approvers(&policy, &part), Some(2));
     assert_eq!(approvers(&policy, &Facts { of: 5, ..with(0) }), None);
+}
+
+#[test]
+fn what_was_found_that_a_rule_is_about_is_told_with_the_number_of_machines_and_the_gravest_first() {
+    let policy = policy(&[rule(|rule| {
+        rule.tags = vec!["env=production".to_owned()];
+        rule.findings = Some(Severity::Medium);
+    })]);
+    let found = |rule: &str, severity| Found {
+        severity,
+        gate: "scanner".to_owned(),
+        rule: rule.to_owned(),
+    };
+    let on = |env: &str, what: &[Found]| MachineFacts {
+        found: Arc::new(what.to_vec()),
+        ..machine(&[("env", env)], what.iter().map(|it| it.severity).max())
+    };
+    let (low, medium, high) = (
+        found("low", Severity::Low),
+        found("medium", Severity::Medium),
+        found("high", Severity::High),
+    );
+    let asked = facts(vec![
+        on("production", &[low.clone(), medium.clone(), high]),
+        on("production", &[medium]),
+        on("production", &[low]),
+        on("test", &[found("elsewhere", Severity::Critical)]),
+    ]);
+    let told = need(&policy, &asked).expect("waits").found;
+    let told: Vec<String> = told.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            "scanner/high (high, 1 machine)",
+            "scanner/medium (medium, 2 machines)"
+        ]
+    );
+    let many: Vec<Found> = (0..100)
+        .map(|number| found(&format!("{number:03}"), Severity::High))
+        .collect();
+    let many = facts(vec![on("production", &many)]);
+    assert_eq!(need(&policy, &many).expect("waits").found.len(), 20);
 }
 
 #[test]

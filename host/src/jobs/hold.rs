@@ -2,6 +2,7 @@
 //! gates have been asked.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde::Serialize;
 use sluice_api_types::approval::{ApprovalState, Approved, JobApproval};
@@ -18,7 +19,7 @@ use super::authorize::Needs;
 use super::preflight::Plan;
 use super::targets::Target;
 use super::{Order, SubmitError, fit};
-use crate::approvals::{self, Approver, Asked, Facts, MachineFacts, Need, Policy};
+use crate::approvals::{self, Approver, Asked, Facts, Found, MachineFacts, Need, Policy};
 use crate::audit::{Event, EventKind};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
@@ -83,7 +84,9 @@ impl Threshold {
         }
         let planned = targets.iter().zip(plans);
         let there = planned.filter_map(|(target, plan)| match target {
-            Target::Machine(machine) if plan.ended.is_none() => Some((machine.id, plan.worst)),
+            Target::Machine(machine) if plan.ended.is_none() => {
+                Some((machine.id, plan.worst, Arc::clone(&plan.found)))
+            }
             _ => None,
         });
         let machines = machines(host, there.collect()).await?;
@@ -248,7 +251,7 @@ pub(super) async fn foresee(
     let there = targets.iter().filter_map(|target| match target {
         Target::Machine(machine) => fit::misfit(&order.source, &order.os, &machine.facts)
             .is_none()
-            .then_some((machine.id, None)),
+            .then(|| (machine.id, None, Arc::default())),
         Target::NotFound(_) => None,
     });
     let mut facts = facts(order, 0, machines(host, there.collect()).await?);
@@ -294,17 +297,18 @@ fn facts(order: &Order, of: u64, machines: Vec<MachineFacts>) -> Facts<'_> {
     }
 }
 
-/// What there is to know of the machines on which something may run, with the gravest finding on each.
+/// What there is to know of the machines on which something may run, with what was found for each.
 async fn machines(
     host: &SharedHost,
-    there: Vec<(MachineId, Option<Severity>)>,
+    there: Vec<(MachineId, Option<Severity>, Arc<Vec<Found>>)>,
 ) -> Result<Vec<MachineFacts>, StoreError> {
     host.store
         .look(Extent::of_rows(there.len()), move |conn| {
-            let facts = |(id, worst)| {
+            let facts = |(id, worst, found)| {
                 Ok(MachineFacts {
                     tags: machines::tags(conn, id)?,
                     worst,
+                    found,
                 })
             };
             there.into_iter().map(facts).collect()
@@ -458,6 +462,7 @@ pub(super) fn show(
         approved,
         until: hold.until.to_string(),
         because: hold.need.because.clone(),
+        findings: hold.need.found.clone(),
         digest: what.digest()?,
         standing: hold.standing.map(|id| id.to_string()),
     })

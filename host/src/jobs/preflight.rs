@@ -1,7 +1,8 @@
 //! The host's own look at a job, before anything is sent: does the script fit the machine, and what do the gates say? It
 //! blocks early and costs the machine nothing; the gates on the machine are the ones that count.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
 use sluice_gate_client::{BoundGate, Input};
@@ -19,6 +20,7 @@ use sluice_protocol::report::{Finding, Mode, Report, Severity};
 
 use super::targets::Target;
 use super::{Order, fit};
+use crate::approvals::Found;
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::operators::Actor;
@@ -44,6 +46,8 @@ pub(super) struct Plan {
     pub(super) ended: Option<Report>,
     /// The gravest finding of a gate that may block.
     pub(super) worst: Option<Severity>,
+    /// What such gates found, each thing once.
+    pub(super) found: Arc<Vec<Found>>,
 }
 
 /// The gates of a tenant at one moment.
@@ -269,7 +273,14 @@ impl Preflight<'_> {
         let bundle_sha256 = evaluation.bundle.map(|(_, digest)| digest);
         let counts = |finding: &&Finding| finding.mode == Mode::Enforce;
         let findings = evaluation.findings.iter().filter(counts);
-        let worst = findings.map(|finding| finding.severity).max();
+        let found: BTreeSet<Found> = findings
+            .map(|finding| Found {
+                severity: finding.severity,
+                gate: finding.gate.clone(),
+                rule: finding.rule.clone(),
+            })
+            .collect();
+        let worst = found.last().map(|found| found.severity);
         let ending = match (evaluation.ended, bundle_sha256) {
             (Some(ending), _) => Some(ending),
             (None, Some(_)) => None,
@@ -294,6 +305,7 @@ impl Preflight<'_> {
             bundle_sha256,
             ended,
             worst,
+            found: Arc::new(found.into_iter().collect()),
         }
     }
 
@@ -301,6 +313,7 @@ impl Preflight<'_> {
         Plan {
             bundle_sha256: None,
             worst: None,
+            found: Arc::default(),
             ended: Some(Report::without_process(ending, self.now.to_wire())),
         }
     }

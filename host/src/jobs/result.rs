@@ -11,7 +11,7 @@ use sluice_protocol::message::operation::{Chunk, OutputStream};
 use sluice_protocol::report::{Exit, Report, StreamEnd, lost_marker};
 
 use super::hold;
-use super::why::{OfJob, has_not_started};
+use super::why::OfJob;
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::rollouts;
@@ -45,7 +45,7 @@ pub async fn job(host: &SharedHost, tenant: &Tenant, id: JobId) -> Result<Option
                 .transpose()?;
             let mut of_job = rows
                 .iter()
-                .find(|row| has_not_started(row.state))
+                .find(|row| !row.state.is_terminal())
                 .map(|row| OfJob::read(conn, &host, row))
                 .transpose()?;
             let operations = rows
@@ -144,7 +144,7 @@ pub fn operation_result(
     Ok(Some(result))
 }
 
-/// As [`operation_result`], and what it waits for where it has not started.
+/// As [`operation_result`], and what it waits for where it has not ended.
 ///
 /// # Errors
 ///
@@ -158,7 +158,7 @@ pub fn operation_with_why(
     let Some(mut result) = operation_result(conn, tenant, id)? else {
         return Ok(None);
     };
-    if has_not_started(result.state)
+    if !result.state.is_terminal()
         && let Some(row) = operations::find(conn, tenant.id, id)?
     {
         result.why = OfJob::read(conn, host, &row)?.why(conn, host, &row)?;

@@ -58,17 +58,22 @@ pub fn find(
 fn read(row: &Row<'_>) -> Result<HistoryRow, StoreError> {
     let seq = unsigned_or_null(row, "ledger_seq")?;
     let hash = parsed_or_null(row, "ledger_hash")?;
-    let reason: Option<String> = row.get("quarantine_reason")?;
     Ok(HistoryRow {
         acknowledged: seq.zip(hash).map(|(seq, hash)| LedgerMark { seq, hash }),
         given_up: row.get("given_up")?,
         lost: time_or_null(row, "history_lost")?,
         hardware: from_json(row, "hardware")?,
-        quarantine: time_or_null(row, "quarantined")?.map(|since| Quarantine {
-            since,
-            reason: reason.unwrap_or_default(),
-        }),
+        quarantine: quarantine_of(row)?,
     })
+}
+
+/// Since when nothing is done for a machine, and why, from a row with both columns.
+pub(super) fn quarantine_of(row: &Row<'_>) -> Result<Option<Quarantine>, StoreError> {
+    let reason: Option<String> = row.get("quarantine_reason")?;
+    Ok(time_or_null(row, "quarantined")?.map(|since| Quarantine {
+        since,
+        reason: reason.unwrap_or_default(),
+    }))
 }
 
 /// The machine's ledger is known to be as far. One that is known to be farther stays so.

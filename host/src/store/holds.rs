@@ -140,8 +140,8 @@ impl HoldRow {
 pub fn insert(conn: &Connection, row: &HoldRow) -> Result<(), StoreError> {
     change(
         conn,
-        "INSERT INTO holds (job, tenant, state, needed, because, until, fixed_sha256, machines_lost, approved_gates, standing)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO holds (job, tenant, state, needed, because, until, fixed_sha256, machines_lost, approved_gates, standing, found)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             row.job.to_string(),
             row.tenant.to_string(),
@@ -153,6 +153,7 @@ pub fn insert(conn: &Connection, row: &HoldRow) -> Result<(), StoreError> {
             signed(row.machines_lost),
             row.approved_gates.map(signed),
             row.standing.map(|id| id.to_string()),
+            to_json(&row.need.found)?,
         ],
     )?;
     Ok(())
@@ -301,6 +302,7 @@ fn read(row: &Row<'_>) -> Result<HoldRow, StoreError> {
         need: Need {
             approvers: unsigned(row, "needed")?,
             because: from_json(row, "because")?,
+            found: from_json(row, "found")?,
         },
         until: time(row, "until")?,
         fixed_sha256: parsed(row, "fixed_sha256")?,

@@ -233,6 +233,20 @@ pub fn raise_gates_revision(
     Ok(())
 }
 
+/// The revision of the gates that the job was checked with: machines wait for it.
+///
+/// # Errors
+///
+/// Where the database cannot be read, or there is no such job.
+pub fn gates_revision(conn: &Connection, tenant: TenantId, id: JobId) -> Result<u64, StoreError> {
+    only(
+        conn,
+        "SELECT gates_revision FROM jobs WHERE tenant = ? AND id = ?",
+        params![tenant.to_string(), id.to_string()],
+        |row| unsigned(row, "gates_revision"),
+    )
+}
+
 /// The digest of the job's script.
 ///
 /// # Errors

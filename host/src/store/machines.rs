@@ -5,8 +5,10 @@ use sluice_protocol::ids::{MachineId, TenantId};
 use sluice_protocol::message::control::Fact;
 
 use super::bindings::TagPair;
+use super::history::{self, Quarantine};
 use super::row::{
     all, change, each, exists, first, from_json, parsed, signed, time, time_or_null, to_json,
+    unsigned_or_null,
 };
 use super::{Page, StoreError};
 use crate::clock::UnixMillis;
@@ -93,23 +95,43 @@ pub fn is_revoked(conn: &Connection, tenant: TenantId, id: MachineId) -> Result<
     Ok(!there)
 }
 
-/// When the machine with this id was connected last; none where it never was, or where there is none.
+/// What of a machine may keep an operation waiting.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Readiness {
+    /// When it was last connected.
+    pub last_seen: Option<UnixMillis>,
+    /// Since when nothing is done for it, and why.
+    pub quarantine: Option<Quarantine>,
+    /// The revision of the gates that it spoke of last.
+    pub gates_revision: Option<u64>,
+    /// What it said about gates of that revision that it could not take in.
+    pub gates_problems: Vec<String>,
+}
+
+/// What of the machine with this id may keep an operation waiting; none where there is no such machine.
 ///
 /// # Errors
 ///
 /// Where the database cannot be read.
-pub fn last_seen(
+pub fn readiness(
     conn: &Connection,
     tenant: TenantId,
     id: MachineId,
-) -> Result<Option<UnixMillis>, StoreError> {
-    let found = first(
+) -> Result<Option<Readiness>, StoreError> {
+    first(
         conn,
-        "SELECT last_seen FROM machines WHERE tenant = ? AND id = ?",
+        "SELECT last_seen, quarantined, quarantine_reason, gates_revision, gates_problems
+         FROM machines WHERE tenant = ? AND id = ?",
         params![tenant.to_string(), id.to_string()],
-        |row| time_or_null(row, "last_seen"),
-    )?;
-    Ok(found.flatten())
+        |row| {
+            Ok(Readiness {
+                last_seen: time_or_null(row, "last_seen")?,
+                quarantine: history::quarantine_of(row)?,
+                gates_revision: unsigned_or_null(row, "gates_revision")?,
+                gates_problems: from_json(row, "gates_problems")?,
+            })
+        },
+    )
 }
 
 /// The machine that is not revoked and has this id, or else this name. Nothing that looks like an id is a name

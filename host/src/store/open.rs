@@ -204,6 +204,9 @@ fn migrations() -> Migrations<'static> {
         Migration::up(include_str!("../../migrations/0024_job_list.sql")),
         Migration::up(include_str!("../../migrations/0025_in_order.sql")),
         Migration::up(include_str!("../../migrations/0026_lean_looks.sql")),
+        Migration::up(include_str!(
+            "../../migrations/0027_findings_behind_holds.sql"
+        )),
     ])
 }
 

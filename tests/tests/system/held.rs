@@ -221,8 +221,17 @@ fn the_user_a_tag_and_what_was_found_are_thresholds_too() {
         ),
     ] {
         let job = case.submit(text, &options);
-        let why = case.why(&job).to_string();
-        assert!(why.contains(because), "{why}");
+        let why = case.why(&job);
+        assert!(why.to_string().contains(because), "{why}");
+        // What was found is told where that is why it waits, and to people too.
+        let shown = case.fleet.sluice(&["job", "show", &job]).stdout;
+        let is_found = text == scan;
+        let found = "scanner/network-scan (medium, 1 machine)";
+        assert_eq!(shown.contains(found), is_found, "{shown}");
+        let expected = serde_json::json!([
+            {"gate": "scanner", "rule": "network-scan", "severity": "medium", "machines": 1}
+        ]);
+        assert_eq!(why["findings"] == expected, is_found, "{why:#}");
         let denied = case.sluice(&case.carol, &["job", "deny", &job, "--reason", "no"]);
         assert_eq!(denied.code, 0, "{denied:?}");
         let ended = case.fleet.show(&job);

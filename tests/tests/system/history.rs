@@ -213,7 +213,15 @@ fn two_copies_of_a_machine_are_both_quarantined_and_nothing_starts_until_one_is_
     }
     // Not earlier: the host has given it up by now, and the machine may learn so a moment later.
     waiting.unblock();
-    assert_eq!(fleet.show(&queued).text("state"), "queued");
+    let waits = fleet.show(&queued);
+    assert_eq!(waits.text("state"), "queued");
+    let why = &waits.json["why"];
+    assert_eq!(
+        (&why[0]["reason"], &why[1]["reason"]),
+        (&"quarantined".into(), &"offline".into()),
+        "{why:#}"
+    );
+    assert_eq!(why[0]["because"].as_str(), reason);
     assert_eq!(on_record(fleet, "machine_quarantined"), 1);
     let said = fleet.sluice(&["machine", "show", "m1"]).stdout;
     assert!(said.contains("quarantined"), "{said}");

@@ -53,5 +53,6 @@ mod trust;
 mod unruly_host;
 mod users;
 mod versions;
+mod why;
 mod windows;
 mod workspace;

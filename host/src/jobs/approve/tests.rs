@@ -433,6 +433,7 @@ fn a_change_of_what_would_run_is_noticed() {
             bundle_sha256: Some(Digest::of(bytes)),
             ended: None,
             worst: None,
+            found: std::sync::Arc::default(),
         }]
     };
     assert_eq!(approval.differs(&targets, &plan(b"b")), None);
