@@ -38,6 +38,8 @@ pub struct Config {
     pub trust: Trust,
     /// What is hidden from scripts.
     pub confinement: Confinement,
+    /// What the host is told of the machine.
+    pub facts: Facts,
 }
 
 /// `[run-as]`
@@ -125,6 +127,14 @@ pub struct Trust {
     pub host_approvals: bool,
 }
 
+/// `[facts]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "docs/agent-toml.md")]
+pub struct Facts {
+    pub every: Span,
+}
+
 /// `[confinement]`
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -165,6 +175,15 @@ impl Default for Config {
             gates: Gates::default(),
             trust: Trust::default(),
             confinement: Confinement::default(),
+            facts: Facts::default(),
+        }
+    }
+}
+
+impl Default for Facts {
+    fn default() -> Self {
+        Self {
+            every: Span::seconds(300),
         }
     }
 }
@@ -273,6 +292,9 @@ impl Config {
         }
         if self.limits.parallel == 0 {
             return Err("limits.parallel must be at least 1".to_owned());
+        }
+        if self.facts.every < Span::seconds(1) {
+            return Err("facts.every must be at least 1s".to_owned());
         }
         match self
             .gates
@@ -471,6 +493,8 @@ mod tests {
         assert_eq!(opened.write, [Path::new("/srv/b")]);
         let ports = [&opened.tcp_connect, &opened.tcp_bind];
         assert_eq!(ports.map(|ports| ports.len()), [1, 2]);
+        let often = load("[facts]\nevery = \"999ms\"\n").expect_err("is too often");
+        assert_eq!(often.problem, "facts.every must be at least 1s");
         assert!(Config::load(Some(Path::new("/nonexistent.toml"))).is_err());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{OnceLock, PoisonError, RwLock};
 
 use sluice_protocol::message::control::{Fact, FactValue};
 use sluice_protocol::script::Requirements;
@@ -12,11 +12,25 @@ use crate::exec::interpreter::SEARCH;
 /// The step of sizes that change all the time, in bytes.
 const STEP: u64 = 64 << 20;
 
-/// Facts that do not change while the machine runs, read once: for the inventory.
+/// What was read last.
+static LAST: RwLock<Vec<Fact>> = RwLock::new(Vec::new());
+
+/// Facts that seldom change, as they were when somebody looked last: for every operation, which is not to wait for files.
 #[must_use]
 pub fn of_machine() -> Vec<Fact> {
-    static FACTS: OnceLock<Vec<Fact>> = OnceLock::new();
-    FACTS.get_or_init(read_machine).clone()
+    let last = LAST.read().unwrap_or_else(PoisonError::into_inner).clone();
+    // Never none of all: what the system is, is known without looking.
+    if last.is_empty() { look() } else { last }
+}
+
+/// The same as they are now: for the inventory.
+#[must_use]
+pub fn look() -> Vec<Fact> {
+    let facts = read_machine();
+    LAST.write()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone_from(&facts);
+    facts
 }
 
 fn read_machine() -> Vec<Fact> {

@@ -114,6 +114,7 @@ async fn serve(
     backoff: &mut Backoff,
 ) -> Result<(), LinkError> {
     let hello = hello(agent, kept.walls.clone());
+    let told = hello.facts.clone();
     let (welcome, control) = connection.open_control(hello).await?;
     let since = Instant::now();
     tracing::info!(host = %connection.remote(), tenant = welcome.identity.tenant, name = welcome.identity.name, "connected");
@@ -154,7 +155,7 @@ async fn serve(
         result = receive(agent, receiver, &outgoing, &sets, identity, &renewals) => result,
         result = operations(agent, connection) => result,
         result = renew(&outgoing, expires, request, RENEWAL_CHECK) => result,
-        () = tell_walls(agent, &outgoing, walls) => Ok(()),
+        () = tell_facts(agent, &outgoing, walls, told) => Ok(()),
         error = connection.closed() => Err(error),
     };
     if since.elapsed() >= HELD {
@@ -180,28 +181,52 @@ fn hello(agent: &Agent, walls: Option<Fact>) -> Hello {
 
 fn facts(agent: &Agent, walls: Option<Fact>) -> Vec<Fact> {
     let held = containment::facts(&agent.containment);
-    let machine = facts::of_machine().into_iter();
+    let machine = facts::look().into_iter();
     machine.chain(held).chain(walls).collect()
 }
 
-/// Finds out which walls the gate runner has, which may take long, and tells the host. Never done: it is a part of the link
-/// that does not end it.
-async fn tell_walls(agent: &Agent, outgoing: &mpsc::Sender<FromAgent>, known: &mut Option<Fact>) {
-    if known.is_none() {
+/// Finds out which walls the gate runner has, which may take long, tells the host, and goes on telling what has changed. Never
+/// done: it is a part of the link that does not end it.
+async fn tell_facts(
+    agent: &Agent,
+    outgoing: &mpsc::Sender<FromAgent>,
+    walls: &mut Option<Fact>,
+    told: Vec<Fact>,
+) {
+    if walls.is_none() {
         match agent.gates.walls().await {
-            Ok(walls) => {
-                *known = Some(facts::text("gates.walls", walls.join(",")));
-                // Fails where the link is no more; the next `Hello` says it.
-                let _over = outgoing
-                    .send(FromAgent::Facts(facts(agent, known.clone())))
-                    .await;
-            }
+            Ok(found) => *walls = Some(facts::text("gates.walls", found.join(","))),
             Err(error) => {
                 tracing::error!(%error, "gates cannot run on this machine; every operation will be blocked")
             }
         }
     }
-    std::future::pending().await
+    let look = || facts(agent, walls.clone());
+    let pause = || pause(agent.config().facts.every.as_duration(), jitter());
+    keep_telling(outgoing, told, look, pause).await
+}
+
+/// Tells the host facts whenever they differ from those that it was told last.
+async fn keep_telling(
+    outgoing: &mpsc::Sender<FromAgent>,
+    mut told: Vec<Fact>,
+    look: impl Fn() -> Vec<Fact>,
+    pause: impl Fn() -> Duration,
+) {
+    loop {
+        let facts = look();
+        // Fails where the link is no more; the next `Hello` says it.
+        if facts != told && outgoing.send(FromAgent::Facts(facts.clone())).await.is_ok() {
+            told = facts;
+        }
+        tokio::time::sleep(pause()).await;
+    }
+}
+
+/// From one look at the facts to the next, for 64 random bits: three quarters of `every` to five, so that machines that were
+/// started together do not look together.
+fn pause(every: Duration, random: u64) -> Duration {
+    every * 3 / 4 + (every / 2).mul_f64(random as f64 / u64::MAX as f64)
 }
 
 async fn send(
@@ -435,6 +460,33 @@ mod tests {
         assert!(!asked(&mut queue).await && !asking.is_finished());
         renewed.send_replace(SystemTime::now() + 14 * day);
         assert!(asked(&mut queue).await, "half of its life is over again");
+    }
+
+    #[tokio::test]
+    async fn facts_are_told_when_they_have_changed_and_not_again_while_they_stay() {
+        let fact = |value: &str| vec![facts::text("os.version", value)];
+        let (now, seen) = watch::channel((fact("1"), 0));
+        let (outgoing, mut queue) = mpsc::channel(16);
+        let telling = tokio::spawn(async move {
+            let look = || seen.borrow().0.clone();
+            keep_telling(&outgoing, fact("1"), look, || OFTEN).await;
+        });
+        let mut next = async || tokio::time::timeout(20 * OFTEN, queue.recv()).await;
+        assert!(next().await.is_err(), "`Hello` has said it");
+        for value in ["2", "1"] {
+            now.send_replace((fact(value), 0));
+            assert_eq!(next().await, Ok(Some(FromAgent::Facts(fact(value)))));
+            assert!(next().await.is_err(), "it was told");
+        }
+        telling.abort();
+    }
+
+    #[test]
+    fn looks_at_facts_are_apart_by_about_as_much_as_the_owner_says() {
+        let every = Duration::from_secs(300);
+        assert_eq!(pause(every, 0), Duration::from_secs(225));
+        let longest = pause(every, u64::MAX);
+        assert_eq!(longest.as_secs_f64().round(), 375.0);
     }
 
     #[test]

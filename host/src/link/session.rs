@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use sluice_api_types::schedule::MachineEvent;
 use sluice_protocol::causes::Causes;
 use sluice_protocol::ending::short_line;
-use sluice_protocol::ids::{MachineId, OperationId, TenantId};
+use sluice_protocol::ids::OperationId;
 use sluice_protocol::message::CloseCode;
 use sluice_protocol::message::control::{
     Fact, FromAgent, FromHost, Hello, Lockdown, MAX_STORED, Welcome,
@@ -23,6 +23,7 @@ use sluice_transport::host::{DeliverError, FromMachine, HostConnection};
 use sluice_transport::identity::MachineIdentity;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Link, blob, progress, violations};
@@ -417,7 +418,8 @@ async fn remember(host: &SharedHost, machine: &Machine, hello: &Hello) -> Result
     host.store
         .write_lazily(
             move |conn| {
-                let has_changed = have_changed(conn, tenant, id, &facts)?;
+                let known = machines::find(conn, tenant, id)?;
+                let has_changed = known.is_some_and(|known| have_changed(&known, &facts));
                 machines::set_hello(conn, id, &software, &facts, now)?;
                 let mut noted = schedules::note(conn, tenant, id, MachineEvent::Online, now)?;
                 if has_changed {
@@ -431,15 +433,7 @@ async fn remember(host: &SharedHost, machine: &Machine, hello: &Hello) -> Result
 }
 
 /// Whether a machine says other facts than before. What it says when it connects first is no change.
-fn have_changed(
-    conn: &Connection,
-    tenant: TenantId,
-    machine: MachineId,
-    facts: &[Fact],
-) -> Result<bool, StoreError> {
-    let Some(row) = machines::find(conn, tenant, machine)? else {
-        return Ok(false);
-    };
+fn have_changed(known: &MachineRow, facts: &[Fact]) -> bool {
     // What an agent learns of its own gates, a moment after it has connected, is nothing about the machine.
     let sorted = |facts: &[Fact]| {
         let mut facts = facts.to_vec();
@@ -447,7 +441,7 @@ fn have_changed(
         facts.sort_by(|one, other| one.key.cmp(&other.key));
         facts
     };
-    Ok(row.last_seen.is_some() && sorted(&row.facts) != sorted(facts))
+    known.last_seen.is_some() && sorted(&known.facts) != sorted(facts)
 }
 
 /// After what a machine says about itself was stored: a schedule may run for it.
@@ -550,7 +544,16 @@ async fn control_in(
             FromAgent::Hello(_) => {}
             // It was asked once; and nobody is pinged who is served.
             FromAgent::History(_) | FromAgent::Pong { .. } => {}
-            FromAgent::Facts(facts) => store_facts(host, machine, facts).await?,
+            FromAgent::Facts(facts) => {
+                if allowance.facts.take(Instant::now()) {
+                    store_facts(host, machine, facts).await?;
+                } else {
+                    tracing::warn!(
+                        machine = machine.name,
+                        "a machine tells facts too often; these are not looked at"
+                    );
+                }
+            }
             FromAgent::GatesReady { revision, problems } => {
                 let may_be_recorded = problems.is_empty() || allowance.problems > 0;
                 if !may_be_recorded {
@@ -612,6 +615,8 @@ struct Allowance {
     renewals: u32,
     /// Problems with gates.
     problems: u32,
+    /// Facts, each of which may make a schedule run.
+    facts: Trickle,
 }
 
 impl Default for Allowance {
@@ -619,6 +624,44 @@ impl Default for Allowance {
         Self {
             renewals: 100,
             problems: 100,
+            facts: Trickle::full(Instant::now()),
+        }
+    }
+}
+
+/// So many at once, and one more after each while. An agent looks at its facts every few minutes and tells changes alone.
+struct Trickle {
+    left: u32,
+    /// When the last one was added.
+    since: Instant,
+}
+
+impl Trickle {
+    const MOST: u32 = 10;
+    const WHILE: Duration = Duration::from_secs(5);
+
+    const fn full(now: Instant) -> Self {
+        Self {
+            left: Self::MOST,
+            since: now,
+        }
+    }
+
+    /// Takes one; no where there is none.
+    fn take(&mut self, now: Instant) -> bool {
+        while self.left < Self::MOST && now.duration_since(self.since) >= Self::WHILE {
+            self.left += 1;
+            self.since += Self::WHILE;
+        }
+        if self.left == Self::MOST {
+            self.since = now;
+        }
+        match self.left.checked_sub(1) {
+            Some(left) => {
+                self.left = left;
+                true
+            }
+            None => false,
         }
     }
 }
@@ -633,9 +676,12 @@ async fn store_facts(
     host.store
         .write_lazily(
             move |conn| {
-                let has_changed = have_changed(conn, tenant, id, &facts)?;
+                let known = machines::find(conn, tenant, id)?;
+                let Some(known) = known.filter(|known| known.facts != facts) else {
+                    return Ok(false);
+                };
                 machines::set_facts(conn, id, &facts)?;
-                Ok(has_changed
+                Ok(have_changed(&known, &facts)
                     && schedules::note(conn, tenant, id, MachineEvent::FactsChanged, now)?)
             },
             move |stored| settled(&woken, stored),
@@ -725,4 +771,21 @@ enum SessionError {
     Link(#[from] LinkError),
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_may_be_told_a_few_times_at_once_and_then_now_and_then() {
+        let start = Instant::now();
+        let mut trickle = Trickle::full(start);
+        let mut taken = |seconds: u64| {
+            let now = start + Duration::from_secs(seconds);
+            (0..100).filter(|_| trickle.take(now)).count()
+        };
+        assert_eq!([taken(0), taken(4), taken(5), taken(9)], [10, 0, 1, 0]);
+        assert_eq!([taken(20), taken(3600), taken(3604)], [3, 10, 0]);
+    }
 }

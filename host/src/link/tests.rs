@@ -8,9 +8,10 @@ use std::time::{Duration, SystemTime};
 use sluice_api_types::job::AttachmentRef;
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::{Ending, State};
-use sluice_protocol::ids::{JobId, OperationId};
+use sluice_protocol::ids::{JobId, MachineId, OperationId};
 use sluice_protocol::message::control::{
-    FromAgent, FromHost, Hardware, Hello, History, LedgerMark, Lockdown, StoredOutput, Verdict,
+    Fact, FactValue, FromAgent, FromHost, Hardware, Hello, History, LedgerMark, Lockdown,
+    StoredOutput, Verdict,
 };
 use sluice_protocol::message::enroll::{Enroll, Request, Token};
 use sluice_protocol::message::operation::{Chunk, Operation, OutputStream, Progress};
@@ -32,8 +33,9 @@ use crate::init;
 use crate::jobs;
 use crate::operators::{self, Actor, BearerToken};
 use crate::plugins;
+use crate::schedules;
 use crate::server::{Options, Server};
-use crate::store::{self, blobs, operations};
+use crate::store::{self, blobs, machines, operations};
 use crate::testing::request;
 
 /// Nothing here takes long.
@@ -1017,6 +1019,80 @@ async fn machines_hear_of_new_gates_names_and_cancellations_and_renew_their_cert
         sluice_transport::identity::machine_of(&chain[0]),
         Ok(identity.machine())
     );
+}
+
+/// Says this fact, and waits until all that was said is stored.
+async fn tells(fleet: &Fleet, control: &mut Control, machine: MachineId, versions: &[i64]) -> i64 {
+    for version in versions {
+        let fact = Fact {
+            key: "version".to_owned(),
+            value: FactValue::Integer(*version),
+        };
+        let said = soon(control.send(&FromAgent::Facts(vec![fact]))).await;
+        said.expect("sends");
+    }
+    // Messages are taken in, in their order.
+    let mark = versions.iter().fold(1_000, |sum, version| sum + version);
+    let revision = u64::try_from(mark).expect("is positive");
+    let ready = FromAgent::GatesReady {
+        revision,
+        problems: Vec::new(),
+    };
+    soon(control.send(&ready)).await.expect("sends");
+    let tenant = fleet.admin.tenant.id;
+    soon(async {
+        loop {
+            let store = &fleet.server.host().store;
+            let row = store.read(|conn| machines::readiness(conn, tenant, machine));
+            if row.expect("reads").expect("is there").gates_revision == Some(revision) {
+                let row = store.read(|conn| machines::find(conn, tenant, machine));
+                let facts = row.expect("reads").expect("is there").facts;
+                match facts.as_slice() {
+                    [
+                        Fact {
+                            value: FactValue::Integer(version),
+                            ..
+                        },
+                    ] => return *version,
+                    other => panic!("expected one fact, got {other:?}"),
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn facts_that_change_on_a_link_are_kept_and_run_a_schedule_and_a_flood_of_them_is_not() {
+    let fleet = Fleet::start().await;
+    let identity = fleet.enroll("web-1").await;
+    let machine = identity.machine().machine;
+    let add = serde_json::json!({
+        "name": "changed",
+        "event": "facts-changed",
+        "job": request("web-1"),
+    });
+    let add = serde_json::from_value(add).expect("is a request");
+    let host = fleet.server.host();
+    schedules::add(host, &fleet.admin, add, UnixMillis::now())
+        .await
+        .expect("is a schedule");
+    let (_connection, mut control) = fleet.greet(&identity, &[]).await;
+    assert_eq!(tells(&fleet, &mut control, machine, &[1]).await, 1);
+    let tenant = fleet.admin.tenant.id;
+    soon(async {
+        let fired = |conn: &_| store::audit::list(conn, tenant, 0, 1000);
+        while !(host.store.read(fired).expect("reads").iter())
+            .any(|entry| entry.event == "schedule_fired")
+        {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    let flood: Vec<i64> = (2..=60).collect();
+    let last = tells(&fleet, &mut control, machine, &flood).await;
+    assert!((9..30).contains(&last), "{last} of 60");
 }
 
 #[tokio::test]

@@ -12,7 +12,8 @@ use crate::ids::OperationId;
 pub enum FromAgent {
     /// The handshake.
     Hello(Box<Hello>),
-    /// Facts have changed.
+    /// Facts have changed: all of them, as they are now. The host keeps what it was told first where this comes too often
+    /// (docs/targets.md).
     Facts(Vec<Fact>),
     /// A gate set was taken in: problems are for the operator, and operations that need a gate with one are blocked.
     GatesReady {

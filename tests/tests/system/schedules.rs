@@ -1,11 +1,12 @@
 //! Scripts that run by themselves, and stopping everything at once.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use sluice_tests::{Fleet, Output, eventually, script};
+use sluice_tests::{Fleet, Output, eventually, installed, is_root, script};
 
 use crate::delivery::until_away;
 use crate::hostile::without_gates;
@@ -23,6 +24,9 @@ pub(crate) fn seconds_from_now(seconds: u32) -> String {
         .trim()
         .to_owned()
 }
+
+/// What the system says of itself, as agents read it.
+const RELEASE: &str = "/etc/os-release";
 
 /// `sluice schedule add NAME` with a script of this text.
 fn add(fleet: &Fleet, name: &str, text: &str, options: &[&str]) -> Output {
@@ -82,6 +86,40 @@ fn a_schedule_runs_its_script_when_it_is_time_and_shows_the_job() {
     }
     let table = fleet.sluice(&["schedule", "show", "once"]);
     assert!(table.stdout.contains(&job(&fleet, "once")), "{table:?}");
+}
+
+#[test]
+fn what_changes_on_a_machine_while_it_is_connected_is_known_soon_and_runs_a_schedule() {
+    if !is_root() || !installed("/usr/bin/unshare") || !Path::new(RELEASE).exists() {
+        eprintln!("LEFT OUT: needs root, unshare(1) and {RELEASE}");
+        return;
+    }
+    let mut fleet = Fleet::builder().policy("[facts]\nevery = \"1s\"\n").start();
+    let release = fleet.folder().join("os-release");
+    fs::write(&release, "ID=test\nVERSION_ID=1\n").expect("writes");
+    fleet.agents[0].stop();
+    let other = format!("mount --bind {} {RELEASE}", release.display());
+    fleet.agents[0] = fleet.agents[0].machine.start_apart(&other);
+    let until_known = |fleet: &Fleet, version: &str| {
+        eventually(&format!("the host knows version {version}"), || {
+            let shown = fleet.list(&["machine", "show", "m1"]);
+            (shown[0]["facts"]["os.version"] == version).then_some(())
+        });
+    };
+    until_known(&fleet, "1");
+    let options = ["--event", "facts-changed", "--on", "m1"];
+    let added = add(&fleet, "changed", "echo changed", &options);
+    assert_eq!(added.code, 0, "{added:?}");
+    let before = jobs(&fleet);
+    // In place: what is mounted is this file.
+    fs::write(&release, "ID=test\nVERSION_ID=2\n").expect("writes");
+    until_known(&fleet, "2");
+    let ended = fleet.until(&job(&fleet, "changed"), "succeeded");
+    assert_eq!(ended.text("stdout"), "changed\n");
+    assert_eq!(jobs(&fleet) - before, 1);
+    let chosen = fleet.list(&["machine", "list", "--where", r#"os.version == "2""#]);
+    assert_eq!(chosen.len(), 1);
+    assert!(!fleet.agents[0].has_ended());
 }
 
 #[test]
