@@ -6,7 +6,7 @@
 //!
 //! - [`problem`], [`page`], [`bytes`]: what every route shares.
 //! - [`whoami`]: who is asking.
-//! - [`job`], [`operation`], [`group`], [`event`], [`blob`]: running scripts.
+//! - [`job`], [`preview`], [`operation`], [`group`], [`event`], [`blob`]: running scripts.
 //! - [`rollout`], [`why`]: many machines one after the other, and what an operation waits for.
 //! - [`approval`]: jobs that wait for other operators, and what was approved in advance.
 //! - [`script`]: the script library.
@@ -35,6 +35,7 @@ pub mod operation;
 pub mod operator;
 pub mod page;
 pub mod plugin;
+pub mod preview;
 pub mod problem;
 pub mod publisher;
 pub mod receipt;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use sluice_api_types::approval::{ApprovalState, Approved, JobApproval};
-use sluice_api_types::job::PreviewedApproval;
+use sluice_api_types::preview::PreviewedApproval;
 use sluice_protocol::bundle::Submission;
 use sluice_protocol::codec;
 use sluice_protocol::digest::Digest;
@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::authorize::Needs;
 use super::preflight::Plan;
 use super::targets::Target;
-use super::{Order, SubmitError, fit};
+use super::{Order, SubmitError};
 use crate::approvals::{self, Approver, Asked, Facts, Found, MachineFacts, Need, Policy};
 use crate::audit::{Event, EventKind};
 use crate::clock::UnixMillis;
@@ -98,6 +98,19 @@ impl Threshold {
     /// Whether nothing of the job may be delivered yet.
     pub(super) fn waits(&self) -> bool {
         self.hold.as_ref().is_some_and(|hold| !hold.is_approved())
+    }
+
+    /// What a job that is not there yet would wait for; none where that is nothing.
+    pub(super) fn previewed(&self) -> Option<PreviewedApproval> {
+        let hold = self.hold.as_ref()?;
+        Some(PreviewedApproval {
+            needed: hold.need.approvers,
+            because: hold.need.because.clone(),
+            standing: match hold.word {
+                Word::Standing { id, .. } => Some(id.to_string()),
+                Word::Nobody | Word::Approver(_) => None,
+            },
+        })
     }
 
     /// Stores what the job waits for beside it, in the transaction that stores that. Gives what is to be recorded.
@@ -223,59 +236,6 @@ pub(super) fn approval(
         approved: now,
         until,
         what,
-    }
-}
-
-/// What a job would wait for if it were submitted now.
-#[derive(Debug, Default)]
-pub(super) struct Foreseen {
-    /// Where the host's scanners find nothing.
-    pub(super) approval: Option<PreviewedApproval>,
-    /// Where they find the worst on each machine, and that asks for more.
-    pub(super) if_found: Option<PreviewedApproval>,
-}
-
-/// What a job would wait for. No gate is asked: a preview is not on the record, and must not tell whoever tries one text after
-/// the other which of them the scanners let through.
-pub(super) async fn foresee(
-    host: &SharedHost,
-    submitter: &Actor,
-    order: &Order,
-    targets: &[Target],
-    now: UnixMillis,
-) -> Result<Foreseen, SubmitError> {
-    let (_, policy) = current(host, submitter.tenant.id)?;
-    if policy.rules.is_empty() {
-        return Ok(Foreseen::default());
-    }
-    let there = targets.iter().filter_map(|target| match target {
-        Target::Machine(machine) => fit::misfit(&order.source, &order.os, &machine.facts)
-            .is_none()
-            .then(|| (machine.id, None, Arc::default())),
-        Target::NotFound(_) => None,
-    });
-    let mut facts = facts(order, 0, machines(host, there.collect()).await?);
-    let clean = Hold::of(host, submitter, order, targets, &policy, &facts, now).await?;
-    for machine in &mut facts.machines {
-        machine.worst = Some(Severity::Critical);
-    }
-    let found = Hold::of(host, submitter, order, targets, &policy, &facts, now).await?;
-    let needed = clean.as_ref().map(|hold| hold.need.approvers);
-    let asks_for_more = |hold: &Hold| Some(hold.need.approvers) > needed;
-    Ok(Foreseen {
-        if_found: found.filter(asks_for_more).map(previewed),
-        approval: clean.map(previewed),
-    })
-}
-
-fn previewed(hold: Hold) -> PreviewedApproval {
-    PreviewedApproval {
-        needed: hold.need.approvers,
-        because: hold.need.because,
-        standing: match hold.word {
-            Word::Standing { id, .. } => Some(id.to_string()),
-            Word::Nobody | Word::Approver(_) => None,
-        },
     }
 }
 

@@ -265,9 +265,7 @@ pub(super) async fn job(
     let confided = confided(host, actor, &order, &targets, &ids).await?;
     let hold = hold(host, actor, &order, &targets, now).await?;
     let not_after = hold.not_after;
-    // What is held is released by a rollout: of all at once, where nobody planned another.
-    let is_held = threshold.waits() || hold.is_held;
-    let batches = batches.or_else(|| is_held.then(|| Batches::of_all(targets.len() as u64)));
+    let batches = held_in(batches, &threshold, &hold, targets.len() as u64);
     let is_rollout = batches.is_some();
     let time = order.submission.limits.time.unwrap_or(Limits::TIME);
     let output = order.submission.limits.output.unwrap_or(Limits::OUTPUT);
@@ -309,17 +307,11 @@ pub(super) async fn job(
             let batch = batches
                 .as_ref()
                 .map(|batches| batches.batch_of(position as u64));
-            let ended = match plan.ended {
-                // Of a batch it is asked when that begins.
-                None if order.no_queue && !present && batch.is_none() => Some(
-                    Report::without_process(Ending::AgentNotConnected, now.to_wire()),
-                ),
-                ended => ended,
-            };
             let id_of_operation = ids[position];
-            let ended = ended.or_else(|| {
-                let no_secrets = confided.of(id_of_operation).err()?;
-                Some(Report::without_process(no_secrets, now.to_wire()))
+            let waits = !order.no_queue || batch.is_some();
+            let ended = plan.ended.or_else(|| {
+                let ending = ends_at_once(present, waits, &confided, id_of_operation)?;
+                Some(Report::without_process(ending, now.to_wire()))
             });
             let operation = OperationRow {
                 id: id_of_operation,
@@ -409,6 +401,32 @@ pub(super) async fn job(
     })
 }
 
+/// The batches in which a job is held, where it is. What is held is released by a rollout: of all at once, where nobody planned
+/// another.
+pub(super) fn held_in(
+    planned: Option<Batches>,
+    threshold: &Threshold,
+    hold: &Hold,
+    all: u64,
+) -> Option<Batches> {
+    let is_held = threshold.waits() || hold.is_held;
+    planned.or_else(|| is_held.then(|| Batches::of_all(all)))
+}
+
+/// How an operation that the preflight let pass ends before anything is sent, where it does. `waits` says whether it may for its
+/// machine; of a batch that is asked when it begins.
+pub(super) fn ends_at_once(
+    is_present: bool,
+    waits: bool,
+    confided: &Confided,
+    operation: OperationId,
+) -> Option<Ending> {
+    if !is_present && !waits {
+        return Some(Ending::AgentNotConnected);
+    }
+    confided.of(operation).err()
+}
+
 /// What windows make of an order on its machines.
 pub(super) async fn hold(
     host: &SharedHost,
@@ -433,7 +451,7 @@ pub(super) async fn hold(
 }
 
 /// The job's secrets, sealed to its machines.
-async fn confided(
+pub(super) async fn confided(
     host: &SharedHost,
     actor: &Actor,
     order: &Order,

@@ -8,7 +8,7 @@ use sluice_protocol::ids::{JobId, TenantId};
 
 use super::authorize::Needs;
 use super::hold::Threshold;
-use super::preflight::{self, GatesInForce};
+use super::preflight::{self, GatesInForce, Plan};
 use super::targets::{self, MOST_TARGETS, Target};
 use super::{Locked, Order, RequestError, deliver, record};
 use crate::clock::UnixMillis;
@@ -17,6 +17,7 @@ use crate::library::{self, ChooseError, Chosen, VersionId};
 use crate::operators::{Actor, Denied};
 use crate::rollouts::{self, Batches};
 use crate::secrets::{self, UseError};
+use crate::store::lockdown::{self, LockdownRow};
 use crate::store::{Connection, Extent, StoreError, blobs};
 use crate::windows::{self, HoldError};
 
@@ -105,10 +106,7 @@ async fn accept(
     }
     let order = Order::read(request, digest, chosen?)?;
     let (targets, gates) = look_up(host, actor.tenant.id, &order).await?;
-    needs.on(host, actor, &order, &targets).await?;
-    let batches = batches(&order, &targets)?;
-    let plans = preflight::check(host, actor, &order, &targets, &gates, now).await?;
-    let threshold = Threshold::ask(host, actor, &order, &targets, &plans, 0, now).await?;
+    let foreseen = foresee(host, actor, &order, &needs, &targets, &gates, now).await?;
     record::job(
         host,
         actor,
@@ -116,9 +114,9 @@ async fn accept(
         key,
         order,
         targets,
-        plans,
-        batches,
-        threshold,
+        foreseen.plans,
+        foreseen.batches,
+        foreseen.threshold,
         gates.revision,
         now,
     )
@@ -130,12 +128,71 @@ async fn accept(
     })
 }
 
-/// The machines that are meant, and the gates in force. What the order names must be there.
+/// What is to become of an order, before anything of it is recorded.
+pub(super) struct Foreseen {
+    /// One for each of its machines.
+    pub(super) plans: Vec<Plan>,
+    /// None where nobody planned a rollout.
+    pub(super) batches: Option<Batches>,
+    pub(super) threshold: Threshold,
+}
+
+/// Asks the operator's rights, the plan of batches, the gates and the approval policy, of these machines.
+pub(super) async fn foresee(
+    host: &SharedHost,
+    actor: &Actor,
+    order: &Order,
+    needs: &Needs,
+    targets: &[Target],
+    gates: &GatesInForce,
+    now: UnixMillis,
+) -> Result<Foreseen, SubmitError> {
+    needs.on(host, actor, order, targets).await?;
+    let batches = batches(order, targets)?;
+    let plans = preflight::check(host, actor, order, targets, gates, now).await?;
+    let threshold = Threshold::ask(host, actor, order, targets, &plans, 0, now).await?;
+    Ok(Foreseen {
+        plans,
+        batches,
+        threshold,
+    })
+}
+
+/// The machines that are meant, and the gates in force. What the order names must be there, and nothing locked down.
 pub(super) async fn look_up(
     host: &SharedHost,
     tenant: TenantId,
     order: &Order,
 ) -> Result<(Vec<Target>, GatesInForce), SubmitError> {
+    let meant = meant(host, tenant, order, For::Running).await?;
+    Ok((meant.targets, meant.gates))
+}
+
+/// What an order is looked up for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum For {
+    /// To make a job of it.
+    Running,
+    /// To tell what would come of it: what is in the way at this moment alone is told too.
+    Preview,
+}
+
+/// What an order means at one moment.
+pub(super) struct Meant {
+    pub(super) targets: Vec<Target>,
+    pub(super) gates: GatesInForce,
+    pub(super) lockdown: Option<LockdownRow>,
+    /// The attachments that are not on this host.
+    pub(super) unseen: Vec<String>,
+}
+
+/// Looks up what an order means. What it names must be there; but for a preview, attachments may come later.
+pub(super) async fn meant(
+    host: &SharedHost,
+    tenant: TenantId,
+    order: &Order,
+    purpose: For,
+) -> Result<Meant, SubmitError> {
     let (selection, condition) = (order.selection.clone(), order.condition.clone());
     let (attachments, secrets) = (
         order.submission.attachments.clone(),
@@ -145,8 +202,9 @@ pub(super) async fn look_up(
     host.store
         .look(selection.extent(), move |conn| {
             // Asked once more in the transaction that records the job: this one spares the gates the work.
-            if let Some(locked) = Locked::check(conn)? {
-                return Err(SubmitError::Locked(locked));
+            let lockdown = lockdown::current(conn)?;
+            if let (For::Running, Some(row)) = (purpose, &lockdown) {
+                return Err(SubmitError::Locked(Locked::by(row)));
             }
             secrets::are_usable(conn, tenant, &secrets)?;
             windows::are_there(conn, tenant, &asked)?;
@@ -154,23 +212,33 @@ pub(super) async fn look_up(
             if targets.is_empty() {
                 return Err(SubmitError::NoMachines);
             }
-            are_there(conn, tenant, &attachments)?;
-            Ok((targets, GatesInForce::read(conn, tenant)?))
+            let unseen = missing(conn, tenant, &attachments)?;
+            if let (For::Running, Some(name)) = (purpose, unseen.first()) {
+                return Err(SubmitError::NoAttachment(name.clone()));
+            }
+            Ok(Meant {
+                targets,
+                gates: GatesInForce::read(conn, tenant)?,
+                lockdown,
+                unseen,
+            })
         })
         .await
 }
 
-fn are_there(
+/// Those of the attachments that are not on this host.
+fn missing(
     conn: &Connection,
     tenant: TenantId,
     attachments: &[Attachment],
-) -> Result<(), SubmitError> {
+) -> Result<Vec<String>, SubmitError> {
+    let mut missing = Vec::new();
     for attachment in attachments {
         if blobs::size(conn, tenant, attachment.sha256)? != Some(attachment.size) {
-            return Err(SubmitError::NoAttachment(attachment.name.clone()));
+            missing.push(attachment.name.clone());
         }
     }
-    Ok(())
+    Ok(missing)
 }
 
 /// What a request comes to that could be submitted now.
@@ -217,39 +285,13 @@ pub async fn check(
     host.store
         .look(extent, move |conn| {
             secrets::are_usable(conn, tenant, &submission.secrets)?;
-            are_there(conn, tenant, &submission.attachments)
+            match missing(conn, tenant, &submission.attachments)?.into_iter().next() {
+                Some(name) => Err(SubmitError::NoAttachment(name)),
+                None => Ok(()),
+            }
         })
         .await?;
     Ok(checked)
-}
-
-/// What a request asks for, and the machines that it means now. Makes no job and records nothing; files need not be there.
-///
-/// # Errors
-///
-/// The request would be refused.
-pub(super) async fn meant_now(
-    host: &SharedHost,
-    actor: &Actor,
-    request: SubmitJob,
-    now: UnixMillis,
-) -> Result<(Order, Vec<Target>), SubmitError> {
-    let (order, needs) = read(host, actor, request).await?;
-    let (selection, condition) = (order.selection.clone(), order.condition.clone());
-    let tenant = actor.tenant.id;
-    let targets = host
-        .store
-        .look(selection.extent(), move |conn| {
-            targets::look_up(conn, tenant, &selection, condition.as_ref())
-        })
-        .await?;
-    if targets.is_empty() {
-        return Err(SubmitError::NoMachines);
-    }
-    needs.on(host, actor, &order, &targets).await?;
-    record::hold(host, actor, &order, &targets, now).await?;
-    batches(&order, &targets)?;
-    Ok((order, targets))
 }
 
 /// Whether a request could be submitted at this moment, for the machines that it means now. Makes no job and records nothing.
@@ -271,7 +313,7 @@ pub async fn could_run_now(
 }
 
 /// What an operator who may ask for it asks for, and what that needs on each machine.
-async fn read(
+pub(super) async fn read(
     host: &SharedHost,
     actor: &Actor,
     request: SubmitJob,

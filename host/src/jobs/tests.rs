@@ -904,7 +904,7 @@ async fn an_expression_chooses_among_the_machines_that_are_meant_otherwise() {
 }
 
 #[tokio::test]
-async fn a_preview_needs_what_the_run_needs_and_leaves_no_trace() {
+async fn a_preview_needs_what_the_run_needs_and_makes_no_job() {
     let test = TestHost::new().await;
     machines_with_facts(&test).await;
     let before = test.audited().await.len();
@@ -919,7 +919,9 @@ async fn a_preview_needs_what_the_run_needs_and_leaves_no_trace() {
             .expect_err("is refused");
         assert!(denied.to_string().contains("RemoteExecution"), "{denied}");
     }
-    assert_eq!(test.audited().await.len(), before);
+    let entries = test.audited().await;
+    let new: Vec<_> = entries[before..].iter().map(|entry| &entry.event).collect();
+    assert_eq!(new, ["job_previewed"], "gates were asked: that is recorded");
     let jobs = test
         .host
         .store

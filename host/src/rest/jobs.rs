@@ -8,10 +8,10 @@ use sluice_api_types::approval::DenyJob;
 use sluice_api_types::event::JOB;
 use sluice_api_types::group::Groups;
 use sluice_api_types::job::{
-    ApproveJob, Canceled, HaltJobs, IDEMPOTENCY_KEY, Job, JobPreview, JobQuery, JobSummary,
-    SubmitJob,
+    ApproveJob, Canceled, HaltJobs, IDEMPOTENCY_KEY, Job, JobQuery, JobSummary, SubmitJob,
 };
 use sluice_api_types::page::Page;
+use sluice_api_types::preview::JobPreview;
 use sluice_api_types::rollout::Rollout;
 use sluice_protocol::ids::JobId;
 
@@ -75,7 +75,8 @@ pub(super) async fn submit_job(
         .into_response())
 }
 
-/// The machines that a request means now. Makes no job. Needs what submitting it needs.
+/// The machines that a request means now, and what would come of it: gates are asked, so that it is on the record. Makes no job.
+/// Needs what submitting it needs.
 #[utoipa::path(post, path = "/v1/jobs/preview", request_body = SubmitJob, responses((status = 200, body = JobPreview)))]
 pub(super) async fn preview_job(
     State(host): State<SharedHost>,

@@ -37,6 +37,7 @@ mod memory;
 mod outcomes;
 mod output;
 mod parameters;
+mod previews;
 mod receipts;
 mod resumed;
 mod roles;

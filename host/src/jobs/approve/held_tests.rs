@@ -516,7 +516,7 @@ async fn a_standing_approval_counts_for_as_many_as_approve_it_and_never_for_its_
 }
 
 #[tokio::test]
-async fn a_preview_says_what_the_job_waits_for_then_and_what_findings_would_add() {
+async fn a_preview_says_what_the_job_waits_for_then() {
     let mut case = Case::new(1).await;
     case.set_rules(vec![rule(1, None), rule(2, Some(Severity::Medium))])
         .await;
@@ -525,25 +525,17 @@ async fn a_preview_says_what_the_job_waits_for_then_and_what_findings_would_add(
         let mut request = request("web-1");
         change(&mut request);
         let preview = jobs::preview(&host, &case.bob, request, NOW).await;
-        let preview = preview.expect("is shown");
-        (preview.approval, preview.approval_if_found)
+        preview.expect("is shown").approval
     };
-    let unscanned = |request: &mut SubmitJob| request.no_security_scan = true;
-    let (approval, if_found) = preview(|_| ()).await;
-    let (skipped, no_more) = preview(unscanned).await;
-    assert_eq!(if_found.map(|found| found.needed), Some(2));
+    let approval = preview(|_| ()).await;
+    let skipped = preview(|request| request.no_security_scan = true).await;
     assert_eq!(skipped.map(|approval| approval.needed), Some(2));
-    assert_eq!(no_more, None, "what is not scanned counts as found already");
 
     let row = approvals::add(&host, &case.carol, hi(1), NOW)
         .await
         .expect("is added");
-    let (in_advance, if_found) = preview(|_| ()).await;
-    let standing = in_advance.expect("is needed").standing;
+    let standing = preview(|_| ()).await.expect("is needed").standing;
     assert_eq!(standing, Some(row.id.to_string()));
-    // One who approved in advance is not two.
-    let if_found = if_found.expect("asks for more");
-    assert_eq!((if_found.needed, if_found.standing), (2, None));
 
     case.revoke(&case.carol).await;
     let job = case.held().await;
@@ -553,12 +545,10 @@ async fn a_preview_says_what_the_job_waits_for_then_and_what_findings_would_add(
         (approval.needed, approval.because, approval.standing),
         (waits.needed, waits.because, None)
     );
-    // Where no rule holds for what is clean, only what is found makes it wait.
+    // Where no rule holds for what is clean, a clean job does not wait.
     case.set_rules(vec![rule(1, Some(Severity::Medium))]).await;
     let clean = jobs::preview(&host, &case.bob, request("web-1"), NOW).await;
-    let clean = clean.expect("is shown");
-    let needed = clean.approval_if_found.map(|found| found.needed);
-    assert_eq!((clean.approval, needed), (None, Some(1)));
+    assert_eq!(clean.expect("is shown").approval, None);
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use crate::error::Error;
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(super) job: JobArgs,
-    /// Print which machines are meant now and what the job would wait for, and make none
+    /// Print which machines are meant now and what would come of the job, and make none
     #[arg(long, conflicts_with_all = ["detach", "idempotency_key"], help_heading = "Machines")]
     pub(super) preview: bool,
     /// Print the job's id and leave

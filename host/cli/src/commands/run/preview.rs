@@ -1,6 +1,8 @@
-//! `sluice run --preview`: which machines are meant and what the job would wait for, before anything is made.
+//! `sluice run --preview`: which machines are meant and what would come of the job, before anything is made.
 
-use sluice_api_types::job::{JobPreview, SubmitJob};
+use sluice_api_types::job::SubmitJob;
+use sluice_api_types::lockdown::Lockdown;
+use sluice_api_types::preview::JobPreview;
 
 use crate::command_line::Global;
 use crate::error::Error;
@@ -44,11 +46,42 @@ fn text(preview: &JobPreview) -> String {
     for typed in &preview.not_found {
         fields.push(("not found", Some(typed.clone())));
     }
-    let (approval, if_found) = (&preview.approval, &preview.approval_if_found);
-    fields.push(("approval", approval.as_ref().map(ToString::to_string)));
-    fields.push(("if found", if_found.as_ref().map(ToString::to_string)));
+    fields.push(("lockdown", preview.lockdown.as_ref().map(lockdown)));
+    for end in &preview.ended {
+        fields.push(("not sent", Some(end.to_string())));
+    }
+    for obstacle in &preview.obstacles {
+        fields.push(("but", Some(obstacle.to_string())));
+    }
+    for name in &preview.unseen {
+        fields.push((
+            "unseen",
+            Some(format!("{name}, which no gate has read yet")),
+        ));
+    }
+    // One is no plan: it is what holds the job for something else.
+    let count = preview.batches.len();
+    for batch in preview.batches.iter().filter(|_| count > 1) {
+        let of = format!("{} of {count}: {}", batch.batch, batch.of);
+        fields.push(("batch", Some(of)));
+    }
+    let approval = preview.approval.as_ref();
+    fields.push(("approval", approval.map(ToString::to_string)));
     for window in &preview.windows {
         fields.push(("window", Some(window.to_string())));
     }
     output::record(&fields)
+}
+
+fn lockdown(lockdown: &Lockdown) -> String {
+    let known = |word: &Option<String>| word.clone().unwrap_or_default();
+    let mut text = format!(
+        "on since {} by {}",
+        known(&lockdown.since),
+        known(&lockdown.operator)
+    );
+    if let Some(reason) = &lockdown.reason {
+        text += &format!(" ({reason})");
+    }
+    text + ": no job is made before it is lifted"
 }
