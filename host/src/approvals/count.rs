@@ -48,12 +48,14 @@ impl Approver {
     pub fn comes_from(&self, other: &Self) -> bool {
         let is_behind_both = self.provider.is_some() && self.provider == other.provider;
         is_behind_both
-            || self.is(&other.who)
+            || self.is_also(other)
             || self.makers.iter().any(|maker| same(maker, &other.who))
     }
 
-    fn is(&self, other: &Maker) -> bool {
-        same(&self.who, other)
+    /// Whether this is `other`, by whatever token: all tokens of an operator are theirs.
+    #[must_use]
+    pub fn is_also(&self, other: &Self) -> bool {
+        same(&self.who, &other.who)
     }
 }
 

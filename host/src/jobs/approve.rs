@@ -27,7 +27,6 @@ use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::{Ending, State};
 use sluice_protocol::ids::{JobId, MachineId, TenantId};
 use sluice_protocol::units::Span;
-use uuid::Uuid;
 
 pub use self::error::{ApproveError, NotOpen};
 use super::approval::{Approval, Blocked};
@@ -36,6 +35,7 @@ use super::hold::Threshold;
 use super::request::{MOST_NAMES, bounded};
 use super::targets::Target;
 use super::{Order, RequestError, Selection, SubmitError, deliver, preflight, record, submit};
+use crate::approvals::Approver;
 use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
@@ -43,8 +43,7 @@ use crate::library;
 use crate::operators::{self, Actor, AuthenticationError, Permission};
 use crate::store::jobs::{self, JobRow};
 use crate::store::operations::{self, OperationRow};
-use crate::store::tokens::{self, Maker};
-use crate::store::{Connection, StoreError, approvals, holds, rollouts, scripts};
+use crate::store::{Connection, StoreError, approvals, holds, rollouts, scripts, tokens};
 use crate::windows;
 
 /// How long after it was blocked an operation can be approved.
@@ -131,12 +130,10 @@ struct Asked {
     operations: Vec<Candidate>,
     /// Names in the request that are none of its machines'.
     unknown: Vec<String>,
-    /// The operator who submitted the job, by whatever token.
-    submitter: Option<Uuid>,
-    /// Who made the approver's token, and the token of that one, and so on.
-    makers: Vec<Maker>,
-    /// Whether one operator of the provider is, or stands by a grant behind, both the approver and the submitter.
-    is_of_one_provider: bool,
+    /// Who asks.
+    approver: Approver,
+    /// Who submitted the job; none where there is none.
+    submitter: Option<Approver>,
     /// Whether the job as a whole waits for approvals.
     waits: bool,
 }
@@ -164,7 +161,7 @@ impl Asked {
         job: &str,
         request: &ApproveJob,
     ) -> Result<Self, StoreError> {
-        let (tenant, token) = (actor.tenant.id, actor.token);
+        let (tenant, asking) = (actor.tenant.id, actor.clone());
         // What is no id is no job's.
         let id = job.parse::<JobId>().ok();
         let mut unknown: Vec<String> = request.machines.iter().take(MOST_NAMES).cloned().collect();
@@ -188,8 +185,8 @@ impl Asked {
                         }
                     }
                 }
-                let submitted = match &job {
-                    Some(job) => tokens::find_here_or_provider(conn, tenant, job.token)?,
+                let submitter = match &job {
+                    Some(job) => Some(submitter_of(conn, tenant, job)?),
                     None => None,
                 };
                 let waits = match &job {
@@ -199,20 +196,13 @@ impl Asked {
                     }
                     None => false,
                 };
-                let behind = match &job {
-                    Some(job) => tokens::provider_behind(conn, tenant, job.token)?,
-                    None => None,
-                };
-                let is_of_one_provider =
-                    behind.is_some() && behind == tokens::provider_behind(conn, tenant, token)?;
                 Ok(Self {
                     job,
-                    is_of_one_provider,
                     waits,
-                    submitter: submitted.map(|token| token.operator),
+                    approver: super::hold::as_approver(conn, &asking)?,
+                    submitter,
                     operations: candidates,
                     unknown,
-                    makers: tokens::makers(conn, tenant, token)?,
                 })
             })
             .await
@@ -278,7 +268,7 @@ async fn accept(
 ) -> Result<Made, ApproveError> {
     actor.require(Permission::ApproveJobs)?;
     let job = asked.job.as_ref().ok_or(ApproveError::NoJob)?;
-    not_their_own(actor, job, asked)?;
+    not_their_own(job, asked)?;
     let (tenant, id) = (actor.tenant.id, job.id);
     if host
         .store
@@ -373,25 +363,28 @@ fn too_many() -> SubmitError {
     })
 }
 
-/// All tokens of an operator are theirs. Two operators are one person as far as that can be known where one made the other's
-/// token: who holds a token has made, or could have made, those that it made. And where the same operator of the provider is behind
-/// both, who holds a grant has, or could have, the tokens that were made by it.
-fn not_their_own(actor: &Actor, job: &JobRow, asked: &Asked) -> Result<(), ApproveError> {
-    let is_submitter = |token: Uuid, operator: Uuid, name: &str| {
-        token == job.token || Some(operator) == asked.submitter || name == job.operator
-    };
-    if is_submitter(actor.token, actor.operator, &actor.name) {
-        return Err(ApproveError::Own(job.operator.clone()));
-    }
-    let mut makers = asked.makers.iter();
-    let is_theirs = makers.any(|maker| is_submitter(maker.token, maker.operator, &maker.name));
-    if is_theirs || asked.is_of_one_provider {
-        return Err(ApproveError::Made {
-            approver: actor.name.clone(),
+/// Whoever may be the one who submitted the job approves nothing of it, by the rules by which approvers are counted.
+fn not_their_own(job: &JobRow, asked: &Asked) -> Result<(), ApproveError> {
+    let approver = &asked.approver;
+    match &asked.submitter {
+        Some(submitter) if approver.is_also(submitter) => {
+            Err(ApproveError::Own(job.operator.clone()))
+        }
+        Some(submitter) if approver.comes_from(submitter) => Err(ApproveError::Made {
+            approver: approver.who.name.clone(),
             submitter: job.operator.clone(),
-        });
+        }),
+        Some(_) => Ok(()),
+        // Where nobody knows who submitted it, it may have been anybody.
+        None => Err(ApproveError::Own(job.operator.clone())),
     }
-    Ok(())
+}
+
+/// Who submitted a job, by whatever token. Of a token that is not known its operator is nobody else.
+fn submitter_of(conn: &Connection, tenant: TenantId, job: &JobRow) -> Result<Approver, StoreError> {
+    let token = tokens::find_here_or_provider(conn, tenant, job.token)?;
+    let operator = token.map_or(job.token, |token| token.operator);
+    Approver::read(conn, tenant, job.token, operator, &job.operator)
 }
 
 /// The operations that are approved. One that is named and cannot be is an error; of those that nobody named, the ones that

@@ -386,3 +386,271 @@ fn a_policy_is_an_administrators_to_set_and_the_record_says_where_it_is_weaker()
     let revisions = case.fleet.list(&["approval", "policy", "revisions"]);
     assert_eq!((revisions.len(), &revisions[0]["revision"]), (3, &3.into()));
 }
+
+#[test]
+fn of_the_rules_that_hold_the_one_counts_that_asks_for_most() {
+    let case = Case::new(
+        2,
+        "[[rules]]\ntargets = 2\n\n[[rules]]\napprovers = 2\nrun_as = [\"root\"]\ntags = [\"env=production\"]\n",
+    );
+    let tagged = case
+        .fleet
+        .sluice(&["machine", "tag", "m2", "env=production"]);
+    assert_eq!(tagged.code, 0, "{tagged:?}");
+    let job = case.submit(HI, &["--all", "--as", "root"]);
+    let why = case.why(&job);
+    assert_eq!(
+        (&why["needed"], &why["because"]),
+        (
+            &2.into(),
+            &Value::from(vec![
+                "it is for 2 machines",
+                "it is for 1 machine with env=production and runs as root"
+            ])
+        ),
+        "{why:#}"
+    );
+    // Root elsewhere, and another user there, are below it; that it is root is for the machine to judge.
+    for (options, state) in [
+        (&["--on", "m1", "--as", "root"][..], "blocked"),
+        (&["--on", "m2"], "succeeded"),
+    ] {
+        let job = case.submit(HI, options);
+        case.fleet.until(&job, state);
+    }
+}
+
+#[test]
+fn nobody_approves_their_own_job_by_another_of_their_tokens() {
+    let case = Case::new(1, "[[rules]]\n");
+    let created = case.fleet.sluice(&[
+        "operator", "create", "erin", "--role", "operator", "--role", "approver",
+    ]);
+    assert_eq!(created.code, 0, "{created:?}");
+    let token = |name: &str| {
+        let made = case
+            .fleet
+            .sluice(&["token", "create", name, "--operator", "erin"]);
+        assert_eq!(made.code, 0, "{made:?}");
+        made.stdout.trim().to_owned()
+    };
+    let (laptop, phone) = (token("laptop"), token("phone"));
+    let file = case.write("script.sh", HI);
+    let submitted = case.sluice(&laptop, &["run", &file, "--on", "m1", "--detach"]);
+    assert_eq!(submitted.code, 0, "{submitted:?}");
+    let job = submitted.stdout.trim();
+    for token in [&laptop, &phone] {
+        let own = case.approve(token, job);
+        own.expect_refused();
+        assert!(
+            own.stderr.contains(
+                "erin submitted this job, and nobody approves their own; nothing was approved, another operator with ApproveJobs has to"
+            ),
+            "{own:?}"
+        );
+    }
+    assert_eq!(case.entries("script_approval_refused").len(), 2);
+    assert_eq!(case.why(job)["approved"], Value::Array(Vec::new()));
+    case.approves(&case.carol, job);
+    case.fleet.until(job, "succeeded");
+}
+
+#[test]
+fn who_lacks_the_permission_to_approve_is_told_which_and_that_is_on_the_record() {
+    let case = Case::new(1, "[[rules]]\n");
+    let fay = case
+        .fleet
+        .token_with("fay", &["RemoteExecution", "ReadJobs"]);
+    let job = case.submit(HI, &["--on", "m1"]);
+    for verb in ["approve", "deny"] {
+        let denied = case.sluice(&fay, &["job", verb, &job]);
+        denied.expect_refused();
+        assert!(denied.stderr.contains("ApproveJobs"), "{denied:?}");
+    }
+    let entries = case.entries("permission_denied");
+    assert_eq!(entries.len(), 2, "{entries:#?}");
+    for entry in entries {
+        assert_eq!(
+            (
+                &entry["operator"],
+                &entry["job"],
+                &entry["details"]["permission"]
+            ),
+            (&"fay".into(), &job.as_str().into(), &"ApproveJobs".into()),
+            "{entry:#}"
+        );
+    }
+    assert_eq!(case.why(&job)["approved"], Value::Array(Vec::new()));
+}
+
+#[test]
+fn an_approval_that_is_given_for_a_time_counts_no_more_after_it() {
+    let case = Case::new(1, "[[rules]]\napprovers = 2\n");
+    let job = case.submit(HI, &["--on", "m1"]);
+    let short = case.sluice(&case.carol, &["job", "approve", &job, "--expires", "1s"]);
+    assert_eq!(short.code, 0, "{short:?}");
+    let void = eventually("carol's is over", || {
+        let why = case.why(&job);
+        why["approved"][0]["void"].as_str().map(str::to_owned)
+    });
+    assert!(void.starts_with("it was good until "), "{void}");
+    case.approves(&case.dave, &job);
+    assert_eq!(case.why(&job)["reason"], "approval");
+    assert!(case.nothing_started());
+    case.approves(&case.carol, &job);
+    case.fleet.until(&job, "succeeded");
+}
+
+#[test]
+fn a_machine_that_is_revoked_makes_an_approval_void_and_one_that_gets_the_tag_does_not_come_in() {
+    let case = Case::new(3, "[[rules]]\napprovers = 2\n");
+    let tag = |machine: &str| {
+        let tagged = case.fleet.sluice(&["machine", "tag", machine, "role=web"]);
+        assert_eq!(tagged.code, 0, "{tagged:?}");
+    };
+    tag("m1");
+    tag("m2");
+    let job = case.submit(HI, &["--tag", "role=web"]);
+    let seen = case.why(&job)["digest"].as_str().expect("text").to_owned();
+    case.approves(&case.carol, &job);
+    tag("m3");
+    let why = case.why(&job);
+    assert_eq!(
+        (&why["digest"], &why["approved"][0]["void"]),
+        (&seen.as_str().into(), &Value::Null),
+        "the set was fixed when the job was made"
+    );
+    let revoked = case.fleet.sluice(&["machine", "revoke", "m2"]);
+    assert_eq!(revoked.code, 0, "{revoked:?}");
+    let why = case.why(&job);
+    assert_eq!(
+        why["approved"][0]["void"], "a machine was taken out of the job since",
+        "{why:#}"
+    );
+    let changed = case.sluice(&case.dave, &["job", "approve", &job, "--digest", &seen]);
+    changed.expect_refused();
+    assert!(changed.stderr.contains("not what was seen"), "{changed:?}");
+    case.approves(&case.dave, &job);
+    assert_eq!(case.why(&job)["reason"], "approval");
+    assert!(case.nothing_started());
+    case.approves(&case.carol, &job);
+    let names = eventually("it ran on m1", || {
+        let operations = case.fleet.list(&["job", "show", &job]);
+        let state = &operations[0]["state"];
+        let machines = operations.iter().map(|one| one["machine"].clone());
+        (state == "succeeded").then(|| machines.collect::<Vec<_>>())
+    });
+    assert_eq!(names, ["m1", "m2"]);
+    assert!(!case.fleet.agents[2].machine.has_started_something());
+}
+
+#[test]
+fn what_is_approved_in_advance_by_digest_covers_that_script_with_those_parameters_for_its_time() {
+    const GREET: &str =
+        "#!/bin/sh\n# /// sluice\n# [parameters.mode]\n# as = \"argument\"\n# ///\necho \"$1\"\n";
+    let case = Case::new(1, "[[rules]]\n");
+    let with = |mode: &str| {
+        let mode = format!("mode={mode}");
+        case.submit(GREET, &["--on", "m1", "--param", &mode])
+    };
+    let held = with("quick");
+    let entries = case.entries("job_held");
+    let sha256 = entries[0]["script_sha256"].as_str().expect("is text");
+    let add = |expires: &str| {
+        let options = [
+            "approval",
+            "standing",
+            "add",
+            "--sha256",
+            sha256,
+            "--as",
+            "default",
+            "--param",
+            "mode=quick",
+            "--targets",
+            "1",
+            "--expires",
+            expires,
+        ];
+        let added = case.sluice(&case.carol, &options);
+        assert_eq!(added.code, 0, "{added:?}");
+        added.stdout.trim().to_owned()
+    };
+    let standing = add("1h");
+    let covered = with("quick");
+    case.fleet.until(&covered, "succeeded");
+    assert_eq!(
+        case.why(&held)["reason"],
+        "approval",
+        "it was submitted before"
+    );
+    let other = GREET.replace("echo", "echo now");
+    for (text, mode) in [(GREET, "mode=full"), (other.as_str(), "mode=quick")] {
+        let job = case.submit(text, &["--on", "m1", "--param", mode]);
+        assert_eq!(case.why(&job)["reason"], "approval", "{text}");
+    }
+    let revoked = case.sluice(&case.dave, &["approval", "standing", "revoke", &standing]);
+    assert_eq!(revoked.code, 0, "{revoked:?}");
+    let short = add("1s");
+    eventually("it is over", || {
+        let list = case.fleet.list(&["approval", "standing", "list"]);
+        (!list.iter().any(|one| one["id"] == short.as_str())).then_some(())
+    });
+    let late = with("quick");
+    assert_eq!(case.why(&late)["reason"], "approval");
+    for (expires, said) in [("0s", "0ms"), ("91d", "91d")] {
+        let wrong = case.sluice(
+            &case.carol,
+            &[
+                "approval",
+                "standing",
+                "add",
+                "--sha256",
+                sha256,
+                "--as",
+                "default",
+                "--no-param",
+                "--targets",
+                "1",
+                "--expires",
+                expires,
+            ],
+        );
+        wrong.expect_refused();
+        assert!(wrong.stderr.contains(said), "{wrong:?}");
+    }
+}
+
+#[test]
+fn of_an_approval_and_a_cancel_at_the_same_moment_each_job_has_one_end() {
+    let case = Case::new(1, "[[rules]]\n");
+    for _ in 0..6 {
+        let job = case.submit(HI, &["--on", "m1"]);
+        let (approved, canceled) = std::thread::scope(|scope| {
+            let approved = scope.spawn(|| case.approve(&case.carol, &job));
+            let canceled = scope.spawn(|| case.sluice(&case.bob, &["job", "cancel", &job]));
+            (
+                approved.join().expect("ends"),
+                canceled.join().expect("ends"),
+            )
+        });
+        let ended = eventually("it has ended", || {
+            let shown = case.fleet.show(&job);
+            let state = shown.text("state");
+            ["succeeded", "canceled"]
+                .contains(&state.as_str())
+                .then_some(shown)
+        });
+        if approved.code != 0 {
+            approved.expect_refused();
+            assert!(approved.stderr.contains("nothing was "), "{approved:?}");
+            assert_eq!(canceled.code, 0, "{canceled:?}");
+            assert_eq!(ended.text("state"), "canceled", "{ended:#?}");
+            assert!(ended.json["started_at"].is_null(), "{ended:#?}");
+        }
+        if ended.text("state") == "succeeded" {
+            assert_eq!(approved.code, 0, "{approved:?}");
+        }
+        case.approve(&case.carol, &job).expect_refused();
+    }
+}

@@ -40,7 +40,7 @@ pub(super) async fn approve(
     now: UnixMillis,
 ) -> Result<(), ApproveError> {
     actor.require(Permission::ApproveJobs)?;
-    not_their_own(actor, job, asked)?;
+    not_their_own(job, asked)?;
     if !request.machines.is_empty() {
         return Err(ApproveError::Part);
     }

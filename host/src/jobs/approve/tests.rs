@@ -4,6 +4,7 @@ use sluice_api_types::audit::AuditEntry;
 use sluice_protocol::ending::Block;
 use sluice_protocol::message::operation::Operation;
 use sluice_protocol::report::Report;
+use uuid::Uuid;
 
 use super::*;
 use crate::fleet::Inbox;
