@@ -483,7 +483,7 @@ pub enum RequestError {
     #[error(transparent)]
     Attachments(#[from] attachment::Refused),
     /// Batches, or a rule, that make no sense.
-    #[error(transparent)]
+    #[error("{0}; no job was made")]
     Rollout(#[from] PlanError),
     /// A limit of nothing.
     #[error(

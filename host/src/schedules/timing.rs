@@ -385,7 +385,7 @@ pub enum TimingError {
         reason: String,
     },
     /// A day that no calendar has.
-    #[error("nothing ever matches the cron expression {}: it would never run", .0.escape_debug())]
+    #[error("nothing ever matches the cron expression {}: it would never run, give a day that its months have", .0.escape_debug())]
     Never(String),
     /// Not a zone.
     #[error("there is no time zone {} (expected a name such as Europe/Berlin)", .0.escape_debug())]

@@ -446,3 +446,71 @@ fn no_job_chooses_the_program_behind_an_interpreters_name() {
         "{message}"
     );
 }
+
+#[test]
+fn plans_that_cannot_be_say_what_is_wrong_and_what_to_do_and_leave_the_refusal_alone() {
+    let fleet = Fleet::builder().agents(0).without_gates().start();
+    let file = fleet.folder().join("script.sh");
+    std::fs::write(&file, "#!/bin/sh\n:\n").expect("writes");
+    let file = file.to_str().expect("is text");
+    let jobs = [
+        (
+            "1, 120%",
+            "batches: 120% is over 100%; write them as 1, 10%, 50%, 100%; no job was made",
+        ),
+        (
+            "50%, 10%, 100%",
+            "batches: 10% is not above 50%, which stands before it; each counts what is in the ones before; no job was made",
+        ),
+        (
+            "1, 50%",
+            "batches end with 50%, so that the other machines would never run it; end with 100%; no job was made",
+        ),
+        (
+            "2, 10%, 100%",
+            "batches: of 3 machines 10% is 1, and 2 are in the batches before it; each counts what is in those; no job was made",
+        ),
+    ];
+    for (batches, said) in jobs {
+        let options = ["--on", "a", "--on", "b", "--on", "c", "--batches", batches];
+        for more in [&[][..], &["--preview"]] {
+            let refused = fleet.sluice(&[&["run", file], &options[..], more].concat());
+            refused.expect_refused();
+            assert!(refused.stderr.contains(said), "{said}: {refused:?}");
+        }
+    }
+    for (cron, said) in [
+        (
+            "whenever",
+            "whenever is no cron expression of five fields: ",
+        ),
+        (
+            "0 0 31 2 *",
+            "nothing ever matches the cron expression 0 0 31 2 *: it would never run, give a day that its months have; nothing was scheduled",
+        ),
+    ] {
+        let add = [
+            "schedule", "add", "nightly", file, "--cron", cron, "--on", "a",
+        ];
+        let refused = fleet.sluice(&add);
+        refused.expect_refused();
+        assert!(
+            refused.stderr.contains(said) && refused.stderr.contains("; nothing was scheduled"),
+            "{said}: {refused:?}"
+        );
+    }
+    assert!(fleet.list(&["job", "list"]).is_empty());
+    assert!(fleet.list(&["schedule", "list"]).is_empty());
+    let events = fleet.events();
+    let refusals = events.iter().filter(|event| *event == "request_refused");
+    assert!(refusals.count() >= jobs.len(), "{events:?}");
+    for event in [
+        "job_previewed",
+        "job_held",
+        "script_queued",
+        "script_executed",
+        "script_scheduled",
+    ] {
+        assert!(!events.iter().any(|seen| seen == event), "{events:?}");
+    }
+}

@@ -224,3 +224,116 @@ fn a_preview_says_what_the_job_would_wait_for_and_makes_none() {
     assert_eq!(why("approval")["because"], preview["approval"]["because"]);
     assert_eq!(why("window")["opens_at"], preview["windows"][0]["opens_at"]);
 }
+
+#[test]
+fn windows_of_one_job_are_a_union_and_previews_and_reasons_say_the_same() {
+    const HOUR: u64 = 3600;
+    let fleet = Fleet::builder().agents(1).start();
+    let now = seconds();
+    add(&fleet, "now", &minute(now - 60), "2h", &[]);
+    add(&fleet, "overlaps", &minute(now + HOUR), "4h", &[]);
+    add(&fleet, "evening", &minute(now + 8 * HOUR), "2h", &[]);
+    add(&fleet, "night", &minute(now + 9 * HOUR), "3h", &[]);
+    let file = fleet.folder().join("script.sh");
+    fs::write(&file, "#!/bin/sh\n:\n").expect("writes");
+    let file = file.to_str().expect("is text");
+    let run = |options: &[&str]| fleet.sluice(&[&["run", file, "--on", "m1"], options].concat());
+    let preview = |options: &[&str]| -> Value {
+        let output = run(&[options, &["--preview", "--json"]].concat());
+        assert_eq!(output.code, 0, "{output:?}");
+        serde_json::from_str(&output.stdout).expect("is JSON")
+    };
+
+    // One that is open is enough, whichever stands first.
+    for options in [
+        ["--window", "now", "--window", "overlaps"],
+        ["--window", "overlaps", "--window", "now"],
+    ] {
+        let seen = preview(&options);
+        assert_eq!(seen["windows"], Value::Array(Vec::new()), "{seen:#}");
+        let ran = run(&options);
+        assert_eq!(ran.code, 0, "{ran:?}");
+    }
+    // Of two that are closed the first to open is waited for.
+    let options = ["--window", "night", "--window", "evening"];
+    let seen = preview(&options);
+    let job = run(&[&options[..], &["--detach"]].concat());
+    let job = job.stdout.trim();
+    let held = operation(&fleet, job);
+    let why = &held["why"][0];
+    assert_eq!(
+        (&held["state"], &why["name"]),
+        (&"held".into(), &"evening".into()),
+        "{held:#}"
+    );
+    assert_eq!(
+        (&why["name"], &why["opens_at"]),
+        (&seen["windows"][0]["name"], &seen["windows"][0]["opens_at"]),
+        "{seen:#}"
+    );
+    let window = &fleet.list(&["window", "show", "evening"])[0];
+    assert_eq!(window["next"][0]["opens_at"], why["opens_at"], "{window:#}");
+}
+
+#[test]
+fn windows_that_contradict_each_other_or_make_no_sense_are_refused_and_leave_nothing() {
+    let fleet = Fleet::builder().agents(1).without_gates().start();
+    let (asked, own) = (minute(seconds() + 6 * 3600), minute(seconds() + 12 * 3600));
+    add(&fleet, "asked", &asked, "1h", &[]);
+    add(&fleet, "own", &own, "1h", &["--all"]);
+    for (options, said) in [
+        (
+            &["asked", "--cron", &own, "--for", "1h"][..],
+            "there is a window asked already; nothing was done, remove it first or choose another name",
+        ),
+        (
+            &["none", "--cron", &own, "--for", "0s"],
+            "a window cannot be open for 0ms (whole minutes, at least 1m, at most 7d); nothing was done",
+        ),
+        (
+            &["long", "--cron", &own, "--for", "8d"],
+            "a window cannot be open for 8d (whole minutes, at least 1m, at most 7d); nothing was done",
+        ),
+        (
+            &["never", "--cron", "0 0 31 2 *", "--for", "1h"],
+            "nothing ever matches the cron expression 0 0 31 2 *: the window would never open; nothing was done",
+        ),
+    ] {
+        let refused = fleet.sluice(&[&["window", "add"], options].concat());
+        refused.expect_refused();
+        assert!(refused.stderr.contains(said), "{said}: {refused:?}");
+    }
+    assert_eq!(fleet.list(&["window", "list"]).len(), 2);
+    let count = |event: &str| {
+        let events = fleet.events();
+        events.iter().filter(|seen| *seen == event).count()
+    };
+    let before = count("request_refused");
+
+    let file = fleet.folder().join("script.sh");
+    fs::write(&file, "#!/bin/sh\n:\n").expect("writes");
+    let file = file.to_str().expect("is text");
+    for (options, said) in [
+        (
+            &["--window", "asked"][..],
+            "is never open together with those of the machines (sluice window list); no job was made",
+        ),
+        (
+            &["--window", "nights"],
+            "there is no window nights (sluice window list); no job was made",
+        ),
+        (&["--window", "asked", "--expires", "1h"], "no job was made"),
+    ] {
+        for more in [&[][..], &["--preview"]] {
+            let refused = fleet.sluice(&[&["run", file, "--on", "m1"], options, more].concat());
+            refused.expect_refused();
+            assert!(refused.stderr.contains(said), "{said}: {refused:?}");
+        }
+    }
+    assert_eq!(fleet.list(&["job", "list"]).len(), 0);
+    assert_eq!(count("request_refused"), before + 3);
+    assert_eq!(
+        ["window_added", "job_previewed", "script_queued"].map(count),
+        [2, 0, 0]
+    );
+}
