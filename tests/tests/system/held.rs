@@ -42,6 +42,20 @@ impl Case {
         case
     }
 
+    /// Two tokens of one operator with these roles.
+    fn two_tokens_of(&self, operator: &str, roles: &[&str]) -> [String; 2] {
+        let roles = roles.iter().flat_map(|role| ["--role", role]);
+        let create = ["operator", "create", operator].into_iter();
+        let created = self.fleet.sluice(&create.chain(roles).collect::<Vec<_>>());
+        assert_eq!(created.code, 0, "{created:?}");
+        ["laptop", "phone"].map(|name| {
+            let create = ["token", "create", name, "--operator", operator];
+            let made = self.fleet.sluice(&create);
+            assert_eq!(made.code, 0, "{made:?}");
+            made.stdout.trim().to_owned()
+        })
+    }
+
     fn set(&self, policy: &str) {
         let file = self.write("policy.toml", policy);
         let set = self.fleet.sluice(&["approval", "policy", "set", &file]);
@@ -160,18 +174,7 @@ fn a_job_for_many_machines_runs_once_two_others_have_approved_it_also_over_a_res
 #[test]
 fn two_tokens_of_one_operator_are_one_approver() {
     let case = Case::new(1, "[[rules]]\napprovers = 2\n");
-    let created = case
-        .fleet
-        .sluice(&["operator", "create", "erin", "--role", "approver"]);
-    assert_eq!(created.code, 0, "{created:?}");
-    let token = |name: &str| {
-        let made = case
-            .fleet
-            .sluice(&["token", "create", name, "--operator", "erin"]);
-        assert_eq!(made.code, 0, "{made:?}");
-        made.stdout.trim().to_owned()
-    };
-    let (laptop, phone) = (token("laptop"), token("phone"));
+    let [laptop, phone] = case.two_tokens_of("erin", &["approver"]);
     let job = case.submit(HI, &["--on", "m1"]);
     case.approves(&laptop, &job);
     case.approve(&phone, &job).expect_refused();
@@ -423,18 +426,7 @@ fn of_the_rules_that_hold_the_one_counts_that_asks_for_most() {
 #[test]
 fn nobody_approves_their_own_job_by_another_of_their_tokens() {
     let case = Case::new(1, "[[rules]]\n");
-    let created = case.fleet.sluice(&[
-        "operator", "create", "erin", "--role", "operator", "--role", "approver",
-    ]);
-    assert_eq!(created.code, 0, "{created:?}");
-    let token = |name: &str| {
-        let made = case
-            .fleet
-            .sluice(&["token", "create", name, "--operator", "erin"]);
-        assert_eq!(made.code, 0, "{made:?}");
-        made.stdout.trim().to_owned()
-    };
-    let (laptop, phone) = (token("laptop"), token("phone"));
+    let [laptop, phone] = case.two_tokens_of("erin", &["operator", "approver"]);
     let file = case.write("script.sh", HI);
     let submitted = case.sluice(&laptop, &["run", &file, "--on", "m1", "--detach"]);
     assert_eq!(submitted.code, 0, "{submitted:?}");
