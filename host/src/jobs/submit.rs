@@ -285,7 +285,10 @@ pub async fn check(
     host.store
         .look(extent, move |conn| {
             secrets::are_usable(conn, tenant, &submission.secrets)?;
-            match missing(conn, tenant, &submission.attachments)?.into_iter().next() {
+            match missing(conn, tenant, &submission.attachments)?
+                .into_iter()
+                .next()
+            {
                 Some(name) => Err(SubmitError::NoAttachment(name)),
                 None => Ok(()),
             }

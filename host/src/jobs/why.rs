@@ -8,7 +8,6 @@ use sluice_api_types::why::Reason;
 use sluice_protocol::ending::State;
 
 use super::hold;
-use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::rollouts;
 use crate::store::lockdown::{self, LockdownRow};
