@@ -1,6 +1,6 @@
 //! Who is connected. In memory alone: it is true only as long as the connections are.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -58,6 +58,8 @@ pub struct Session {
     generation: u64,
     commands: mpsc::Sender<Command>,
     deliveries: mpsc::Sender<Box<Operation>>,
+    /// The operations that it was given last.
+    given: Arc<Mutex<VecDeque<OperationId>>>,
     closing: watch::Sender<Option<Closing>>,
     /// Its history is confirmed.
     confirmed: Arc<AtomicBool>,
@@ -156,6 +158,8 @@ impl Inbox {
 /// How many commands, and how many operations, may wait for a connection. A machine that is slower than that is closed,
 /// comes back, and gets what it missed from the store.
 const COMMANDS: usize = 1024;
+/// Of how many operations a connection remembers that it was given them: two who look at the same time do so within moments.
+const GIVEN: usize = 256;
 
 impl Session {
     /// Asks the connection's task to say something. What cannot be handed over is not lost: the store has it, and the
@@ -168,9 +172,27 @@ impl Session {
 
     /// Asks the connection's task for an operation's delivery. What cannot be handed over is not lost, as above.
     pub fn deliver(&self, operation: Box<Operation>) {
+        if self.was_given(operation.operation) {
+            return;
+        }
         if self.deliveries.try_send(operation).is_err() {
             self.give_up();
         }
+    }
+
+    /// Whether this connection was given the operation before; it is from here on. Two who look at the same time at what the
+    /// machine is owed may both find it there, and the machine may be done with the first before the second comes. What this
+    /// connection cannot send closes it, so that whatever it was given comes, or is for the next one.
+    fn was_given(&self, operation: OperationId) -> bool {
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        if given.contains(&operation) {
+            return true;
+        }
+        if given.len() == GIVEN {
+            given.pop_front();
+        }
+        given.push_back(operation);
+        false
     }
 
     /// What should be sent meets a connection that is gone or stuck. The next one starts from what the store has.
@@ -227,6 +249,9 @@ impl Session {
 
     /// As [`Self::deliver`], and waits while the connection is busy.
     pub async fn deliver_wait(&self, operation: Box<Operation>) {
+        if self.was_given(operation.operation) {
+            return;
+        }
         if self.deliveries.send(operation).await.is_err() {
             tracing::debug!(machine = %self.machine, "an operation met a connection that is gone");
         }
@@ -269,6 +294,7 @@ impl Presence {
             generation,
             commands,
             deliveries,
+            given: Arc::default(),
             closing,
             confirmed: Arc::default(),
             proven: Arc::default(),
@@ -379,6 +405,7 @@ impl Presence {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::TestHost;
 
     fn tenant() -> Tenant {
         Tenant {
@@ -415,6 +442,21 @@ mod tests {
         presence.leave(&new);
         assert!(presence.get(machine).is_none());
         assert_eq!(presence.count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_given_an_operation_once_and_the_next_one_again() {
+        let test = TestHost::new().await;
+        let machine = test.machine("m1").await;
+        let (old, mut old_inbox) = test.connect(&machine);
+        test.submit("m1", |_| {}).await;
+        let one = old_inbox.deliveries.try_recv().expect("is sent");
+        old.deliver(one.clone());
+        old.clone().deliver_wait(one.clone()).await;
+        assert!(old_inbox.deliveries.try_recv().is_err());
+        let (new, mut new_inbox) = test.connect(&machine);
+        new.deliver(one.clone());
+        assert_eq!(new_inbox.deliveries.try_recv().ok(), Some(one));
     }
 
     #[test]

@@ -596,6 +596,10 @@ async fn a_repeated_request_sends_what_was_not_delivered() {
     let (_session, mut inbox) = test.connect(&one);
     let job = submit_again(&test).await;
     let lost = delivered(&mut inbox);
+    assert_eq!(submit_again(&test).await, job);
+    let again = inbox.deliveries.try_recv();
+    assert!(again.is_err(), "this connection was given it");
+    let (_session, mut inbox) = test.connect(&one);
     let (_session, mut other) = test.connect(&two);
     assert_eq!(submit_again(&test).await, job);
     assert_eq!(

@@ -123,15 +123,14 @@ fn a_machine_that_waits_for_approval_gets_no_gates_and_no_operations_until_someb
     );
     let early = fleet.run(&script("#!/bin/sh\necho early\n"));
     early.expect("failed", "Machine not found");
-    fleet
-        .sluice(&[
-            "run",
-            good.config.to_str().expect("text"),
-            "--interpreter",
-            "sh",
-            "--all",
-        ])
-        .expect_refused();
+    let for_nobody = fleet.sluice(&[
+        "run",
+        good.config.to_str().expect("text"),
+        "--interpreter",
+        "sh",
+        "--all",
+    ]);
+    assert_eq!(for_nobody.code, 123, "{for_nobody:?}");
 
     assert_eq!(fleet.sluice(&["machine", "approve", "m1"]).code, 0);
     fleet.sluice(&["machine", "approve", "m1"]).expect_refused();

@@ -219,7 +219,6 @@ fn nothing_of_one_tenant_is_seen_used_or_changed_by_another() {
         vec!["script", "redact", &version],
         vec!["run", "--script", &name, "--on", "m1"],
         vec!["run", &text, "--on", "m1", "--secret", &name],
-        vec!["run", &text, "--tag", "of=acme"],
         vec!["schedule", "show", &name],
         vec!["schedule", "pause", &name],
         vec!["schedule", "remove", &name],
@@ -248,6 +247,8 @@ fn nothing_of_one_tenant_is_seen_used_or_changed_by_another() {
         let noun = if kind == "token" { "token" } else { "machine" };
         refused(fleet, globex, &[noun, verb, &named(kind)]);
     }
+    let tagged = sluice(fleet, globex, &["run", &text, "--tag", "of=acme"]);
+    assert_eq!(tagged.code, 123, "no machine has it: {tagged:?}");
     // Its id is no machine of theirs, and whoever means all means their own.
     let ran = list(fleet, globex, &["run", &text, "--all"]);
     assert_eq!((ran.len(), &ran[0]["tenant"]), (1, &"globex".into()));
