@@ -86,9 +86,10 @@ pub(super) async fn deliver_to_all(
     queued: &[Queued],
     now: UnixMillis,
 ) {
-    let came = queued
-        .iter()
-        .fold(false, |came, one| send(host, one) || came);
+    let mut came = false;
+    for one in queued {
+        came |= send(host, one);
+    }
     if came {
         deliver_unsent(host, tenant, job, &[State::Queued], now).await;
     }
