@@ -8,7 +8,7 @@ use sluice_protocol::digest::Digest;
 use crate::blobs::BlobStore;
 use crate::clock::Clock;
 use crate::fleet::Presence;
-use crate::jobs::{Events, Turns};
+use crate::jobs::{Events, Later, Turns};
 use crate::metrics::Metrics;
 use crate::operators::{Failures, Roles};
 use crate::plugins::Gates;
@@ -38,6 +38,8 @@ pub struct Host {
     pub turns: Turns,
     /// What wakes the rollouts.
     pub rollouts: Rollouts,
+    /// What wakes those who look for machines that match a job later.
+    pub later: Later,
     /// What wakes the schedules.
     pub schedules: Schedules,
     /// What wakes those who wait for windows.

@@ -22,7 +22,7 @@ use crate::config::Tls;
 use crate::directory::{DataDirectory, DirectoryError};
 use crate::fleet::Presence;
 use crate::host::{Addresses, Host, SharedHost};
-use crate::jobs::{self, Events, Turns};
+use crate::jobs::{self, Events, Later, Turns};
 use crate::link::Link;
 use crate::metrics::Metrics;
 use crate::operators::{Failures, Roles};
@@ -166,6 +166,7 @@ impl Server {
             events: Events::default(),
             turns: Turns::default(),
             rollouts: Rollouts::default(),
+            later: Later::default(),
             schedules: Schedules::default(),
             windows: Windows::default(),
             gates: Gates::new(directory.gates()?, options.gate_runner),
@@ -204,6 +205,7 @@ impl Server {
             Part::start("the sweeper", sweep(Arc::clone(&host))),
             Part::start("what is in order", jobs::drive_turns(Arc::clone(&host))),
             Part::start("the rollouts", rollouts::drive(Arc::clone(&host))),
+            Part::start("the selectors", jobs::drive_later(Arc::clone(&host))),
             Part::start("the schedules", schedules::drive(Arc::clone(&host))),
             Part::start("the windows", windows::drive(Arc::clone(&host))),
         ];

@@ -51,6 +51,7 @@ impl TestHost {
             events: Events::default(),
             turns: Turns::default(),
             rollouts: Rollouts::default(),
+            later: jobs::Later::default(),
             schedules: Schedules::default(),
             windows: Windows::default(),
             gates: Gates::new(

@@ -9,6 +9,7 @@ use sluice_protocol::units::{ByteSize, Span};
 
 use crate::approval::JobApproval;
 use crate::bytes::Base64;
+use crate::later::Later;
 use crate::rollout::Rollout;
 use crate::script::{ScriptRef, ScriptUsed};
 use crate::why::Reason;
@@ -47,6 +48,10 @@ pub struct SubmitJob {
     #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
     #[schema(example = "os == \"linux\" and tag.role == \"web\"")]
     pub condition: Option<String>,
+    /// Go to machines too that match `tags`, `all` or `where` only later, each once, until the job expires. Those that are named
+    /// are fixed when it is made.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub include_later: bool,
     /// The user; the machine's default where absent.
     #[serde(default)]
     pub run_as: Option<String>,
@@ -230,7 +235,10 @@ pub struct Job {
     /// Whether its operations start one after the other with all that are in order on their machines.
     #[serde(default)]
     pub in_order: bool,
-    /// One for each target, in the order of the request.
+    /// What becomes of machines that match its selector only later; null where its machines were fixed when it was made.
+    #[serde(default)]
+    pub later: Option<Later>,
+    /// One for each target, in the order of the request; then those that joined, as they came.
     pub operations: Vec<OperationSummary>,
 }
 
@@ -306,6 +314,9 @@ pub struct JobSummary {
     pub ended: u64,
     /// How many of them succeeded.
     pub succeeded: u64,
+    /// Until when machines that match its selector only later may join it, RFC 3339; null where none may.
+    #[serde(default)]
+    pub open_until: Option<String>,
 }
 
 /// An operation in a job.

@@ -28,6 +28,7 @@ pub mod event;
 pub mod grant;
 pub mod group;
 pub mod job;
+pub mod later;
 pub mod lockdown;
 pub mod machine;
 pub mod offer;

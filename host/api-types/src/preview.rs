@@ -38,6 +38,9 @@ pub struct JobPreview {
     /// The approvals that the job would need; null where it would need none.
     #[serde(default)]
     pub approval: Option<PreviewedApproval>,
+    /// Whether machines that match only later would join the job until it expires.
+    #[serde(default)]
+    pub include_later: bool,
     /// The windows that are closed now, the first to open first: nothing would start before.
     #[serde(default)]
     pub windows: Vec<PreviewedWindow>,

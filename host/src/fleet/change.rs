@@ -17,7 +17,7 @@ use crate::schedules;
 use crate::store::bindings::{BindingRow, TagPair};
 use crate::store::machines::{self, MachineRow};
 use crate::store::tenants::{self, Tenant};
-use crate::store::{Connection, StoreError, bindings};
+use crate::store::{Connection, StoreError, bindings, later};
 use crate::windows;
 
 /// Renames and retags a machine, all or nothing.
@@ -36,7 +36,7 @@ pub async fn patch(
 ) -> Result<MachineId, ChangeError> {
     let (typed, asked) = (machine.to_owned(), actor.clone());
     let retagged = !set.is_empty() || !remove.is_empty();
-    let (id, regated, rewindowed) = host
+    let (id, regated, rewindowed, noted) = host
         .store
         .write(move |conn| {
             let tenant = asked.tenant.id;
@@ -54,6 +54,8 @@ pub async fn patch(
                         .detail("before", row.name.as_str()),
                 );
             }
+            // Selectors look at names and tags.
+            let noted = later::note(conn, tenant, row.id)?;
             if retagged {
                 let before = machines::tags(conn, row.id)?;
                 for key in &remove {
@@ -101,7 +103,7 @@ pub async fn patch(
                 );
             }
             audit::append(conn, &asked.tenant, now, events)?;
-            Ok((row.id, regated, rewindowed))
+            Ok((row.id, regated, rewindowed, noted))
         })
         .await?;
     if let Some(session) = host.presence.any(id) {
@@ -116,6 +118,9 @@ pub async fn patch(
     }
     if rewindowed {
         host.windows.wake();
+    }
+    if noted {
+        host.later.wake();
     }
     if regated {
         plugins::announce(host, &actor.tenant)?;
@@ -164,10 +169,12 @@ pub async fn approve(
                 .detail("waited_since", since.to_string());
             audit::append(conn, &asked.tenant, now, [event])?;
             schedules::note(conn, asked.tenant.id, row.id, MachineEvent::Enrolled, now)?;
+            later::note(conn, asked.tenant.id, row.id)?;
             Ok(row.id)
         })
         .await;
     host.schedules.wake();
+    host.later.wake();
     approved
 }
 

@@ -19,7 +19,7 @@ use crate::schedules;
 use crate::store::bindings::TagPair;
 use crate::store::enroll_tokens::{self, EnrollTokenRow};
 use crate::store::tenants::{self, Tenant};
-use crate::store::{Store, StoreError, grants, machines};
+use crate::store::{Store, StoreError, grants, later, machines};
 
 /// How long a token is good where nothing else is said.
 const DEFAULT_EXPIRY: Span = Span::seconds(24 * 3600);
@@ -304,6 +304,7 @@ where
             audit::append(conn, &tenant, now, [event])?;
             if row.approval == Approval::Automatic {
                 schedules::note(conn, tenant.id, machine, MachineEvent::Enrolled, now)?;
+                later::note(conn, tenant.id, machine)?;
             }
             let certificate = issued(&tenant, machine)
                 .map_err(|reason| EnrollError::Certificate(tenant.clone(), reason))?;

@@ -312,7 +312,16 @@ async fn accept(
     {
         return Err(ApproveError::Gone(name_of(asked, id)));
     }
-    let plans = preflight::check(host, &submitter, &order, &targets, &gates, now).await?;
+    let plans = preflight::check(
+        host,
+        &submitter,
+        &order,
+        &targets,
+        targets.len() as u64,
+        &gates,
+        now,
+    )
+    .await?;
     if let Some((machine, bundle_sha256)) = approval.differs(&targets, &plans) {
         return Err(ApproveError::Changed {
             machine: machine.to_owned(),
@@ -444,7 +453,11 @@ fn submitter_in(
 }
 
 /// What running the job needs now.
-fn needs(host: &SharedHost, tenant: TenantId, job: &JobRow) -> Result<Needs, StoreError> {
+pub(super) fn needs(
+    host: &SharedHost,
+    tenant: TenantId,
+    job: &JobRow,
+) -> Result<Needs, StoreError> {
     let stored = match &job.script {
         None => None,
         Some(script) => host
@@ -458,14 +471,14 @@ fn needs(host: &SharedHost, tenant: TenantId, job: &JobRow) -> Result<Needs, Sto
 }
 
 /// The job once more, for these machines.
-fn order(
+pub(super) fn order(
     host: &SharedHost,
     tenant: TenantId,
     job: &JobRow,
     machines: Vec<String>,
     approval: Option<Approval>,
     expires: Span,
-) -> Result<Order, ApproveError> {
+) -> Result<Order, SubmitError> {
     let os = match &job.script {
         None => Vec::new(),
         Some(script) => host.store.read(|conn| {
@@ -491,6 +504,7 @@ fn order(
             tags: Vec::new(),
         },
         condition: None,
+        later: None,
         rollout: None,
         expires: Some(expires),
         // Approving is no word on when it may run.

@@ -52,7 +52,8 @@ impl Needs {
         }
     }
 
-    fn and(mut self, permission: Option<Permission>) -> Self {
+    /// And this one.
+    pub(super) fn and(mut self, permission: Option<Permission>) -> Self {
         self.permissions.extend(permission);
         self
     }
@@ -98,12 +99,25 @@ impl Needs {
         order: &Order,
         targets: &[Target],
     ) -> Result<(), SubmitError> {
+        let of = targets.len() as u64;
+        self.on_some(host, actor, order, targets, of).await
+    }
+
+    /// As [`Self::on`], where the job has `of` machines in all and these are some of them.
+    pub(super) async fn on_some(
+        &self,
+        host: &SharedHost,
+        actor: &Actor,
+        order: &Order,
+        targets: &[Target],
+        of: u64,
+    ) -> Result<(), SubmitError> {
         let script = order.script.as_ref().filter(|_| self.is_stored);
         let script = script.map(|id| id.name.to_string());
         let run = Run {
             script: script.as_deref(),
             run_as: order.submission.run_as.as_deref(),
-            targets: targets.len() as u64,
+            targets: of,
         };
         let there = targets.iter().filter_map(|target| match target {
             Target::Machine(machine) => Some((machine.id, machine.name.as_str())),
@@ -113,7 +127,7 @@ impl Needs {
             .run_as
             .map(|user| format!(" as {}", user.escape_debug()));
         let user = user.unwrap_or_default();
-        let of_all = match targets.len() {
+        let of_all = match of {
             1 => String::new(),
             count => format!(" (of {count} machines)"),
         };

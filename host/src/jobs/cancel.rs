@@ -5,12 +5,14 @@ use sluice_protocol::ending::{Ending, State};
 use sluice_protocol::ids::{JobId, MachineId, OperationId};
 use sluice_protocol::report::Report;
 
+use super::later;
 use super::outcome::{Ended, events_of_end};
 use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;
 use crate::fleet::Command;
 use crate::host::SharedHost;
 use crate::operators::Actor;
+use crate::store::later::open as open_for_later;
 use crate::store::operations::{self, From, OperationRow};
 use crate::store::{Connection, StoreError, holds, jobs};
 
@@ -63,6 +65,10 @@ pub async fn halt(host: &SharedHost, actor: &Actor, now: UnixMillis) -> Result<u
                 // On the record whether or not there is anything to end.
                 if after.is_none() {
                     events.push(Event::by(EventKind::JobHalted, &asked));
+                    // Of some every operation may have ended so far.
+                    for row in open_for_later(conn, asked.tenant.id)? {
+                        events.extend(canceling.add(conn, &asked, row.job, now, |_| true)?);
+                    }
                 }
                 let jobs = operations::open_jobs(conn, asked.tenant.id, after, STEP)?;
                 for job in &jobs {
@@ -118,6 +124,16 @@ impl Canceling {
     ) -> Result<Vec<Event>, StoreError> {
         let script_sha256 = jobs::script_sha256(conn, actor.tenant.id, job)?;
         let mut events = Vec::new();
+        let fixed = Event::by(EventKind::JobTargetsFixed, actor);
+        let reason = format!("canceled by {}", actor.name);
+        events.extend(later::close(
+            conn,
+            actor.tenant.id,
+            job,
+            fixed,
+            &reason,
+            now,
+        )?);
         for operation in operations::of_job(conn, actor.tenant.id, job)? {
             if operation.state.is_terminal() || !concerned(operation.state) {
                 continue;

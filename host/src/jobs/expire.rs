@@ -3,6 +3,7 @@
 use sluice_protocol::ending::{Ending, State};
 use sluice_protocol::report::Report;
 
+use super::later;
 use super::outcome::{Ended, events_of_end};
 use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;
@@ -26,6 +27,7 @@ pub async fn sweep(host: &SharedHost, now: UnixMillis) -> Result<usize, StoreErr
             .scan(move |conn| operations::overdue(conn, now, STEP))
             .await?;
         if overdue.is_empty() {
+            later::close_overdue(host, now).await?;
             return Ok(count);
         }
         let ended = host

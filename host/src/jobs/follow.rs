@@ -7,7 +7,7 @@ use sluice_api_types::event::{OutputEvent, StateEvent};
 use sluice_api_types::operation::OperationResult;
 use sluice_api_types::rollout::{Rollout, RolloutState};
 use sluice_protocol::ending::State;
-use sluice_protocol::ids::{JobId, OperationId};
+use sluice_protocol::ids::{JobId, OperationId, TenantId};
 use sluice_protocol::message::operation::OutputStream;
 
 use super::{Subscription, ends_that_are_lost, operation_result};
@@ -15,7 +15,7 @@ use crate::host::SharedHost;
 use crate::store::operations::{self, Step};
 use crate::store::output::Piece;
 use crate::store::tenants::Tenant;
-use crate::store::{Connection, Extent, StoreError, jobs, output, rollouts};
+use crate::store::{Connection, Extent, StoreError, jobs, later, output, rollouts};
 
 /// How many pieces of output are read at once.
 const PIECES: u32 = 64;
@@ -172,6 +172,7 @@ impl Follower {
         let found = self.host.store.read(|conn| {
             let steps = operations::steps_of_job(conn, self.tenant.id, self.job)?;
             let (is_over, unseen) = self.unseen(steps);
+            let is_over = is_over && !is_open(conn, self.tenant.id, self.job)?;
             match extent(conn, &unseen)? {
                 Extent::Short => Ok(Some((is_over, tell_all(conn, &self.tenant, unseen)?))),
                 Extent::Long => Ok::<_, StoreError>(None),
@@ -221,10 +222,15 @@ impl Follower {
         let (tenant, job) = (self.tenant.id, self.job);
         let steps = store
             .look(Extent::of_rows(self.operations), move |conn| {
-                operations::steps_of_job(conn, tenant, job)
+                let steps = operations::steps_of_job(conn, tenant, job)?;
+                Ok::<_, StoreError>((steps, is_open(conn, tenant, job)?))
             })
             .await?;
-        (self.is_over, self.rest) = self.unseen(steps);
+        let (steps, is_open) = steps;
+        // More may have joined.
+        self.operations = steps.len();
+        let (is_over, rest) = self.unseen(steps);
+        (self.is_over, self.rest) = (is_over && !is_open, rest);
         Ok(())
     }
 
@@ -241,6 +247,11 @@ impl Follower {
             .collect();
         (is_over, unseen)
     }
+}
+
+/// Whether machines may join the job yet.
+fn is_open(conn: &Connection, tenant: TenantId, job: JobId) -> Result<bool, StoreError> {
+    Ok(later::open_until(conn, tenant, job)?.is_some())
 }
 
 /// What a look found.

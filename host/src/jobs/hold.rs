@@ -95,6 +95,26 @@ impl Threshold {
         Ok(threshold)
     }
 
+    /// Why the job needs approvals, given or not; none where it needs none.
+    pub(super) fn because(&self) -> Option<String> {
+        let hold = self.hold.as_ref()?;
+        Some(hold.need.because.join(", and "))
+    }
+
+    /// Whether what was asked is what counts at this moment.
+    pub(super) fn is_current(
+        &self,
+        conn: &Connection,
+        tenant: TenantId,
+    ) -> Result<(), SubmitError> {
+        let current = approval_policies::current(conn, tenant)?.map_or(0, |row| row.revision);
+        if current == self.revision {
+            Ok(())
+        } else {
+            Err(SubmitError::ApprovalChanged)
+        }
+    }
+
     /// Whether nothing of the job may be delivered yet.
     pub(super) fn waits(&self) -> bool {
         self.hold.as_ref().is_some_and(|hold| !hold.is_approved())
@@ -123,11 +143,7 @@ impl Threshold {
         now: UnixMillis,
     ) -> Result<Option<Event>, SubmitError> {
         let tenant = submitter.tenant.id;
-        // What was asked must be what counts at this moment.
-        let current = approval_policies::current(conn, tenant)?.map_or(0, |row| row.revision);
-        if current != self.revision {
-            return Err(SubmitError::ApprovalChanged);
-        }
+        self.is_current(conn, tenant)?;
         let Some(hold) = &self.hold else {
             return Ok(None);
         };

@@ -93,6 +93,7 @@ pub async fn lift_lockdown(
     tell_machines(host);
     host.schedules.wake();
     host.rollouts.wake_all();
+    host.later.wake();
     for tenant in tenants {
         // One tenant's failure is not the others'. Its machines get it when they come back, or when this is asked again.
         let states = [State::Queued, State::Delivered];

@@ -10,6 +10,7 @@
 //! in order one after the other on a machine: what ends there lets the next one go
 //! supersede a newer job with the same key ends what was never sent of older ones
 //! approve  what a policy blocked until somebody approves -> the same once more, with that word
+//! later    what matches a selector only later joins a job, where that is asked for
 //! lockdown nothing is made or delivered until it is lifted
 //! ```
 
@@ -25,6 +26,7 @@ mod follow;
 mod hold;
 mod in_order;
 mod interrupt;
+mod later;
 mod lockdown;
 mod outcome;
 mod preflight;
@@ -49,6 +51,7 @@ pub use expire::sweep;
 pub use follow::{Followed, Follower};
 pub use in_order::{Turns, drive as drive_turns, look as look_at_turns};
 pub use interrupt::{are_open, interrupt_all_of_machine, interrupt_forgotten, tell_ended};
+pub use later::{Later, Selector, drive as drive_later, look as look_later};
 pub(crate) use lockdown::deliver_all;
 pub use lockdown::{LockdownError, Locked, lift_lockdown, lock_down};
 pub use outcome::{Machine, Outcome, store_report};

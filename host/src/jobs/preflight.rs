@@ -73,12 +73,13 @@ impl GatesInForce {
     }
 }
 
-/// Looks at every target, in order.
+/// Looks at every target, in order; the job has `of` of them in all.
 pub(super) async fn check(
     host: &SharedHost,
     actor: &Actor,
     order: &Order,
     targets: &[Target],
+    of: u64,
     gates: &GatesInForce,
     now: UnixMillis,
 ) -> Result<Vec<Plan>, StoreError> {
@@ -92,7 +93,7 @@ pub(super) async fn check(
         host,
         actor,
         order,
-        targets: targets.len() as u64,
+        targets: of,
         gates,
         bound,
         texts: attachment_texts(host, actor.tenant.id, &order.submission.attachments).await,

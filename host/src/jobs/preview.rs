@@ -61,6 +61,7 @@ pub async fn preview(
         unseen: meant.unseen,
         approval: threshold.previewed(),
         windows: windows(host, actor.tenant.id, &order, targets, now).await?,
+        include_later: order.later.is_some(),
     };
     for target in targets {
         match target {

@@ -7,7 +7,7 @@ use sluice_api_types::job::SubmitJob;
 use sluice_protocol::bundle::{Confinement, Limits};
 use sluice_protocol::digest::Digest;
 use sluice_protocol::ending::{Ending, State};
-use sluice_protocol::ids::{JobId, MachineId, OperationId};
+use sluice_protocol::ids::{JobId, MachineId, OperationId, TenantId};
 use sluice_protocol::message::operation::Operation;
 use sluice_protocol::report::Report;
 use sluice_protocol::secret;
@@ -20,7 +20,7 @@ use super::outcome::{Ended, events_of_end};
 use super::preflight::Plan;
 use super::supersede::supersede;
 use super::targets::Target;
-use super::{Locked, Order, SubmitError, deliver};
+use super::{Locked, Order, Selector, SubmitError, deliver};
 use crate::audit::{self, Event, EventKind};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
@@ -31,11 +31,13 @@ use crate::secrets::Confided;
 use crate::store::jobs::{self, Approved, JobRow};
 use crate::store::operations::{self, From, OperationRow};
 use crate::store::rollouts::{self, RolloutRow};
-use crate::store::{Connection, Extent, StoreError, Urgency};
+use crate::store::{Connection, Extent, StoreError, Urgency, later};
 use crate::windows::{Hold, Standing};
 
 /// How long a machine may be silent after an operation should have ended.
 const SILENCE: Span = Span::seconds(24 * 3600);
+/// The most jobs of a tenant that machines may join later: each change of a machine is looked at for all of them.
+const MOST_OPEN: u64 = 100;
 /// The most names of targets that an audit entry spells out.
 const NAMES_IN_ENTRY: usize = 50;
 
@@ -122,6 +124,10 @@ pub(super) async fn attempt(
         base.detail("in_order", true)
     } else {
         base
+    };
+    let base = match request.include_later {
+        true => base.detail("include_later", true),
+        false => base,
     };
     let base = naming(&request.secrets, base);
     let mut events: Vec<Event> = request
@@ -267,8 +273,6 @@ pub(super) async fn job(
     let not_after = hold.not_after;
     let batches = held_in(batches, &threshold, &hold, targets.len() as u64);
     let is_rollout = batches.is_some();
-    let time = order.submission.limits.time.unwrap_or(Limits::TIME);
-    let output = order.submission.limits.output.unwrap_or(Limits::OUTPUT);
     let job = JobRow {
         id,
         token: actor.token,
@@ -313,12 +317,8 @@ pub(super) async fn job(
                 let ending = ends_at_once(present, waits, &confided, id_of_operation)?;
                 Some(Report::without_process(ending, now.to_wire()))
             });
+            let sha256 = plan.bundle_sha256;
             let operation = OperationRow {
-                id: id_of_operation,
-                tenant: actor.tenant.id,
-                job: id,
-                machine,
-                machine_name: target.name().to_owned(),
                 position: position as u64,
                 state: match batch {
                     Some(_) => State::Held,
@@ -326,15 +326,8 @@ pub(super) async fn job(
                     None if present && ended.is_none() && !order.in_order => State::Delivered,
                     None => State::Queued,
                 },
-                bundle_sha256: plan.bundle_sha256,
-                silence_after: not_after.plus(time).plus(SILENCE),
-                output_limit: output.0,
-                started: None,
-                message: None,
-                exit_code: None,
-                cancel_by: None,
                 batch,
-                in_order: order.in_order,
+                ..self::operation(&job, actor.tenant.id, id_of_operation, target, sha256)
             };
             if operation.state == State::Delivered {
                 connected.insert(operation.id);
@@ -372,6 +365,7 @@ pub(super) async fn job(
         rollout: batches
             .map(|batches| RolloutRow::new(id, actor.tenant.id, batches, order.no_queue)),
         approval: order.approval,
+        later: order.later,
         threshold,
         hold,
     };
@@ -472,6 +466,7 @@ pub(super) async fn confided(
 /// What is stored beside a job.
 struct Beside {
     approval: Option<Approval>,
+    later: Option<Selector>,
     rollout: Option<RolloutRow>,
     threshold: Threshold,
     hold: Hold,
@@ -518,6 +513,12 @@ fn write_job(
     if let Some(rollout) = &beside.rollout {
         rollouts::insert(conn, rollout)?;
     }
+    if let Some(selector) = &beside.later {
+        if later::count_open(conn, actor.tenant.id)? >= MOST_OPEN {
+            return Err(SubmitError::TooManyLater(MOST_OPEN));
+        }
+        later::insert(conn, actor.tenant.id, job.id, selector, job.not_after)?;
+    }
     let mut events = Vec::with_capacity(operations.len());
     events.extend(beside.threshold.store(conn, actor, job, &operations, now)?);
     let mut superseded = Canceling::default();
@@ -533,37 +534,75 @@ fn write_job(
         if let Some(approval) = &beside.approval {
             events.push(approval.use_for(conn, job, &operation, now)?);
         }
-        match ended {
-            None => {
-                let event = Event::by(EventKind::ScriptQueued, actor)
-                    .on(&operation.machine_name)
-                    .of_job(job.id)
-                    .of_operation(operation.id)
-                    .with_script(job.script_sha256)
-                    .with_bundle(operation.bundle_sha256);
-                let event = naming(&job.submission.secrets, event);
-                events.push(match operation.batch {
-                    Some(batch) => event.detail("held_for_batch", batch),
-                    None => event,
-                });
-            }
-            Some(report) => {
-                operations::end(conn, operation.id, From::NotSent, &report)?;
-                let ended = Ended {
-                    operation: &operation,
-                    script_sha256: job.script_sha256,
-                    report: &report,
-                    verdict_is_recorded: false,
-                };
-                events.extend(events_of_end(
-                    &Event::by_host(EventKind::ScriptExecuted),
-                    &ended,
-                ));
-            }
-        }
+        events.extend(events_of(conn, actor, job, &operation, ended)?);
     }
     audit::append(conn, &actor.tenant, now, events)?;
     Ok(Written::New { superseded })
+}
+
+/// What is to be recorded of an operation that was just stored; one that has ended is ended by this.
+pub(super) fn events_of(
+    conn: &Connection,
+    actor: &Actor,
+    job: &JobRow,
+    operation: &OperationRow,
+    ended: Option<Report>,
+) -> Result<Vec<Event>, StoreError> {
+    let Some(report) = ended else {
+        let event = Event::by(EventKind::ScriptQueued, actor)
+            .on(&operation.machine_name)
+            .of_job(job.id)
+            .of_operation(operation.id)
+            .with_script(job.script_sha256)
+            .with_bundle(operation.bundle_sha256);
+        let event = naming(&job.submission.secrets, event);
+        return Ok(vec![match operation.batch {
+            Some(batch) => event.detail("held_for_batch", batch),
+            None => event,
+        }]);
+    };
+    operations::end(conn, operation.id, From::NotSent, &report)?;
+    let ended = Ended {
+        operation,
+        script_sha256: job.script_sha256,
+        report: &report,
+        verdict_is_recorded: false,
+    };
+    let event = Event::by_host(EventKind::ScriptExecuted);
+    Ok(events_of_end(&event, &ended))
+}
+
+/// An operation of a job on a target, queued, in no batch and the first of all, as long as nothing else is said.
+pub(super) fn operation(
+    job: &JobRow,
+    tenant: TenantId,
+    id: OperationId,
+    target: &Target,
+    bundle_sha256: Option<Digest>,
+) -> OperationRow {
+    let limits = &job.submission.limits;
+    let time = limits.time.unwrap_or(Limits::TIME);
+    OperationRow {
+        id,
+        tenant,
+        job: job.id,
+        machine: match target {
+            Target::Machine(machine) => Some(machine.id),
+            Target::NotFound(_) => None,
+        },
+        machine_name: target.name().to_owned(),
+        position: 0,
+        state: State::Queued,
+        bundle_sha256,
+        silence_after: job.not_after.plus(time).plus(SILENCE),
+        output_limit: limits.output.unwrap_or(Limits::OUTPUT).0,
+        started: None,
+        message: None,
+        exit_code: None,
+        cancel_by: None,
+        batch: None,
+        in_order: job.in_order,
+    }
 }
 
 /// The event, with the names of the secrets that are used, where there are any.

@@ -15,7 +15,7 @@ use sluice_protocol::shared::Shared;
 use sluice_protocol::units::Span;
 
 use super::approval::Approval;
-use super::{InvalidSupersedeKey, SupersedeKey};
+use super::{InvalidSupersedeKey, Selector, SupersedeKey};
 use crate::fleet;
 use crate::library::{Chosen, Filled, VersionId};
 use crate::rollouts::{Plan, PlanError};
@@ -57,6 +57,8 @@ pub struct Order {
     pub selection: Selection,
     /// What holds for each machine.
     pub condition: Option<Expression>,
+    /// What machines match that join it later, where they do.
+    pub later: Option<Selector>,
     /// How long it may wait, where that is said.
     pub expires: Option<Span>,
     /// Fail at once where a machine is not connected.
@@ -128,6 +130,7 @@ impl Order {
         let selection = selection(&request)?;
         let condition = request.condition.as_deref().map(Expression::read);
         let condition = condition.transpose()?;
+        let later = Selector::read(&request)?;
         let expires = request.expires;
         bounded("expires", expires, LONGEST_EXPIRY)?;
         let windows = windows(&request)?;
@@ -152,6 +155,7 @@ impl Order {
             os,
             selection,
             condition,
+            later,
             expires,
             no_queue,
             windows,
@@ -435,6 +439,16 @@ pub enum RequestError {
     /// No target.
     #[error("no machine is named: give machines, tags, where or all")]
     NoTarget,
+    /// Names mean the same machines later.
+    #[error(
+        "include_later is for machines that tags, all or where choose, and only names are given; no job was made, give tags, or leave it or the names out"
+    )]
+    LaterOfNames,
+    /// Contradictory.
+    #[error(
+        "include_later waits for machines, and no_queue for none; no job was made, leave one out"
+    )]
+    LaterNow,
     /// Contradictory targets.
     #[error(
         "all machines and some of them cannot both be meant: give either all, or machines and tags"
@@ -629,6 +643,14 @@ mod tests {
                     r.ignore_windows = true;
                 }),
                 "asks for windows and ignores them",
+            ),
+            (Box::new(|r| r.include_later = true), "only names are given"),
+            (
+                Box::new(|r| {
+                    (r.machines, r.all) = (Vec::new(), true);
+                    (r.include_later, r.no_queue) = (true, true);
+                }),
+                "no_queue for none",
             ),
             (
                 Box::new(|r| r.supersede = Some("a b".to_owned())),

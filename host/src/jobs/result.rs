@@ -10,8 +10,8 @@ use sluice_protocol::ids::{JobId, OperationId};
 use sluice_protocol::message::operation::{Chunk, OutputStream};
 use sluice_protocol::report::{Exit, Report, StreamEnd, lost_marker};
 
-use super::hold;
 use super::why::OfJob;
+use super::{hold, later};
 use crate::clock::UnixMillis;
 use crate::host::SharedHost;
 use crate::rollouts;
@@ -34,7 +34,7 @@ pub async fn job(host: &SharedHost, tenant: &Tenant, id: JobId) -> Result<Option
     };
     let extent = Extent::of_rows(usize::try_from(job.targets).unwrap_or(usize::MAX));
     let host = host.clone();
-    let (rollout, approval, operations) = store
+    let (rollout, approval, later, operations) = store
         .look(extent, move |conn| {
             let rows = operations::of_job(conn, tenant_id, id)?;
             let approval = holds::find(conn, tenant_id, id)?
@@ -58,7 +58,12 @@ pub async fn job(host: &SharedHost, tenant: &Tenant, id: JobId) -> Result<Option
                     Ok(summary(row, why))
                 })
                 .collect::<Result<Vec<_>, StoreError>>()?;
-            Ok::<_, StoreError>((rollout, approval, operations))
+            Ok::<_, StoreError>((
+                rollout,
+                approval,
+                later::show(conn, tenant_id, id)?,
+                operations,
+            ))
         })
         .await?;
     Ok(Some(Job {
@@ -74,6 +79,7 @@ pub async fn job(host: &SharedHost, tenant: &Tenant, id: JobId) -> Result<Option
         in_order: job.in_order,
         rollout,
         approval,
+        later,
         operations,
     }))
 }

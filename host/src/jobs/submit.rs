@@ -148,9 +148,16 @@ pub(super) async fn foresee(
     now: UnixMillis,
 ) -> Result<Foreseen, SubmitError> {
     needs.on(host, actor, order, targets).await?;
-    let batches = batches(order, targets)?;
-    let plans = preflight::check(host, actor, order, targets, gates, now).await?;
+    let all = targets.len() as u64;
+    // What joins later is released by a rollout.
+    let batches =
+        batches(order, targets)?.or_else(|| order.later.is_some().then(|| Batches::of_all(all)));
+    let plans = preflight::check(host, actor, order, targets, all, gates, now).await?;
     let threshold = Threshold::ask(host, actor, order, targets, &plans, 0, now).await?;
+    // Who approves must know the machines.
+    if let Some(because) = threshold.because().filter(|_| order.later.is_some()) {
+        return Err(SubmitError::LaterNeedsApproval(because));
+    }
     Ok(Foreseen {
         plans,
         batches,
@@ -436,6 +443,22 @@ pub enum SubmitError {
     /// It cannot start in the windows that it asks for.
     #[error(transparent)]
     Windows(HoldError),
+    /// Approvals are of the machines that are known.
+    #[error(
+        "the job needs approvals, which are of the machines that are known, because {0}; no job was made, submit it without include_later, or once more when there are others"
+    )]
+    LaterNeedsApproval(String),
+    /// There may be too many.
+    #[error(
+        "{0} jobs of this tenant are open for machines that match later; no job was made, end one with sluice job cancel"
+    )]
+    TooManyLater(u64),
+    /// A machine that would join is one too many.
+    #[error("a job has at most {0} machines")]
+    LaterFull(u64),
+    /// A machine that joins an older job has a newer one.
+    #[error("the newer job {0} with its key is there")]
+    LaterSuperseded(JobId),
     /// Nothing may start now.
     #[error(transparent)]
     Locked(Locked),

@@ -45,6 +45,7 @@ async fn enroll(link: &Link, request: &Enroll, remote: IpAddr) -> Answer {
     .await;
     match joined {
         Ok((joined, issued)) => {
+            link.host.later.wake();
             tracing::info!(%remote, machine = %joined.machine, name = %joined.name, tenant = joined.tenant.name, "a machine has joined");
             Answer::Enrolled(Box::new(Enrolled {
                 chain: issued.chain.into_iter().map(Into::into).collect(),

@@ -38,7 +38,7 @@ use crate::schedules;
 use crate::store::history::{self, HistoryRow};
 use crate::store::machines::{self, MachineRow};
 use crate::store::tenants::{self, Tenant};
-use crate::store::{self, Connection, StoreError, lockdown, output, secrets};
+use crate::store::{self, Connection, StoreError, later, lockdown, output, secrets};
 
 /// How long a machine may take to say what its history is.
 const HISTORY: Duration = Duration::from_secs(10);
@@ -406,8 +406,14 @@ async fn keep_sealing_key(
         return Ok(());
     }
     host.store
-        .write(move |conn| secrets::set_sealing_key(conn, machine, &key))
-        .await
+        .write(move |conn| {
+            secrets::set_sealing_key(conn, machine, &key)?;
+            // A job with secrets can take it from here on.
+            later::note(conn, tenant, machine).map(|_| ())
+        })
+        .await?;
+    host.later.wake();
+    Ok(())
 }
 
 async fn remember(host: &SharedHost, machine: &Machine, hello: &Hello) -> Result<(), StoreError> {
@@ -419,13 +425,19 @@ async fn remember(host: &SharedHost, machine: &Machine, hello: &Hello) -> Result
         .write_lazily(
             move |conn| {
                 let known = machines::find(conn, tenant, id)?;
-                let has_changed = known.is_some_and(|known| have_changed(&known, &facts));
+                let has_changed = known
+                    .as_ref()
+                    .is_some_and(|known| have_changed(known, &facts));
+                let is_new = known.is_some_and(|known| are_new(&known, &facts));
                 machines::set_hello(conn, id, &software, &facts, now)?;
                 let mut noted = schedules::note(conn, tenant, id, MachineEvent::Online, now)?;
                 if has_changed {
                     noted |= schedules::note(conn, tenant, id, MachineEvent::FactsChanged, now)?;
                 }
-                Ok(noted)
+                Ok(Noted {
+                    schedule: noted,
+                    job: is_new && later::note(conn, tenant, id)?,
+                })
             },
             move |stored| settled(&woken, stored),
         )
@@ -444,11 +456,29 @@ fn have_changed(known: &MachineRow, facts: &[Fact]) -> bool {
     known.last_seen.is_some() && sorted(&known.facts) != sorted(facts)
 }
 
-/// After what a machine says about itself was stored: a schedule may run for it.
-fn settled(host: &SharedHost, stored: Result<bool, StoreError>) {
+/// Whether a machine says anything that it has not said before, in whatever order: a selector may look at all of it.
+fn are_new(known: &MachineRow, facts: &[Fact]) -> bool {
+    known.facts.len() != facts.len() || !facts.iter().all(|fact| known.facts.contains(fact))
+}
+
+/// For what it was noted that a machine says something else.
+#[derive(Debug, Default)]
+struct Noted {
+    schedule: bool,
+    job: bool,
+}
+
+/// After what a machine says about itself was stored: a schedule may run for it, or it may match a job.
+fn settled(host: &SharedHost, stored: Result<Noted, StoreError>) {
     match stored {
-        Ok(true) => host.schedules.wake(),
-        Ok(false) => {}
+        Ok(noted) => {
+            if noted.schedule {
+                host.schedules.wake();
+            }
+            if noted.job {
+                host.later.wake();
+            }
+        }
         Err(error) => {
             tracing::error!(%error, "what a machine says about itself could not be stored");
         }
@@ -678,11 +708,14 @@ async fn store_facts(
             move |conn| {
                 let known = machines::find(conn, tenant, id)?;
                 let Some(known) = known.filter(|known| known.facts != facts) else {
-                    return Ok(false);
+                    return Ok(Noted::default());
                 };
                 machines::set_facts(conn, id, &facts)?;
-                Ok(have_changed(&known, &facts)
-                    && schedules::note(conn, tenant, id, MachineEvent::FactsChanged, now)?)
+                Ok(Noted {
+                    schedule: have_changed(&known, &facts)
+                        && schedules::note(conn, tenant, id, MachineEvent::FactsChanged, now)?,
+                    job: are_new(&known, &facts) && later::note(conn, tenant, id)?,
+                })
             },
             move |stored| settled(&woken, stored),
         )

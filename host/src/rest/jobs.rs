@@ -137,6 +137,7 @@ pub(super) async fn list_jobs(
             operations: row.operations,
             ended: row.ended,
             succeeded: row.succeeded,
+            open_until: row.open_until.map(|at| at.to_string()),
         })
         .collect();
     let next = part.next.map(|id| id.to_string());

@@ -217,6 +217,15 @@ impl From<SubmitError> for Refusal {
             SubmitError::ApprovalChanged => {
                 Self::new(StatusCode::CONFLICT, "approval-changed", detail)
             }
+            SubmitError::LaterNeedsApproval(_) => {
+                Self::new(StatusCode::CONFLICT, "later-needs-approval", detail)
+            }
+            SubmitError::TooManyLater(_) | SubmitError::LaterFull(_) => {
+                Self::new(StatusCode::CONFLICT, "too-many-later", detail)
+            }
+            SubmitError::LaterSuperseded(_) => {
+                Self::new(StatusCode::CONFLICT, "superseded", detail)
+            }
             SubmitError::Store(error) => error.into(),
         }
     }

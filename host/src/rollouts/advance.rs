@@ -16,7 +16,9 @@ use crate::jobs;
 use crate::store::operations::OperationRow;
 use crate::store::rollouts::{PausedRow, RolloutRow};
 use crate::store::tenants::Tenant;
-use crate::store::{Connection, StoreError, holds, lockdown, machines, operations, rollouts};
+use crate::store::{
+    Connection, StoreError, holds, later, lockdown, machines, operations, rollouts,
+};
 use crate::windows::{self, Standing};
 
 /// How many operations one transaction releases: others wait meanwhile.
@@ -122,6 +124,7 @@ fn step(
         batch: row.batch,
         forgiven,
         unclear: seen.unclear + seen.away,
+        is_open: later::open_until(conn, row.tenant, row.job)?.is_some(),
         paused: row.state == RolloutState::Paused,
         counts: &seen.counts,
     });

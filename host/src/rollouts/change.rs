@@ -81,6 +81,7 @@ pub async fn resume(
         .await?;
     // Should this look fail, the driver's does not.
     host.rollouts.wake(job);
+    host.later.wake();
     advance(host, &actor.tenant, job, now).await?;
     host.events.notify(job);
     host.store.read(|conn| {

@@ -63,6 +63,8 @@ pub struct Facts<'a> {
     /// What rules may count of the batches that have begun, and is not clear yet: machines that are away after they have
     /// started something and are not dark, results whose group is not known. Another batch waits until it is.
     pub unclear: u64,
+    /// Whether machines may join the last batch yet.
+    pub is_open: bool,
     /// Whether somebody or the rule has paused it.
     pub paused: bool,
     /// One for each batch.
@@ -148,14 +150,14 @@ pub enum Step {
         /// What it counts.
         count: u64,
     },
-    /// Every operation has ended.
+    /// Every operation has ended, and none joins.
     Done,
 }
 
 /// What a rollout does next.
 #[must_use]
 pub fn decide(facts: &Facts<'_>) -> Step {
-    if facts.counts.iter().all(|counts| counts.has_ended()) {
+    if !facts.is_open && facts.counts.iter().all(|counts| counts.has_ended()) {
         return Step::Done;
     }
     if facts.paused {
@@ -265,6 +267,7 @@ mod tests {
             batch: 1,
             forgiven: Tally::default(),
             unclear: 0,
+            is_open: false,
             paused: false,
             counts,
         }

@@ -199,6 +199,7 @@ async fn fire(
         tags: Vec::new(),
         all: false,
         condition: None,
+        include_later: false,
         ..request(host, row, now)?
     };
     match jobs::submit(host, &owner, asked, Some(key), now).await {

@@ -46,6 +46,9 @@ impl Planned {
         if request.at_most_every.is_some() && !is_event {
             return Err(PlanError::PauseOfNothing);
         }
+        if is_event && request.job.include_later {
+            return Err(PlanError::LaterOfEvent);
+        }
         let is_timed = zone.is_some() || request.jitter.is_some();
         let has_rules =
             request.missed != OnMissed::default() || request.overlap != OnOverlap::default();
@@ -104,6 +107,11 @@ pub enum PlanError {
         "zone, jitter, missed and overlap are for planned times: what runs at an event runs then, and not while the run before has not ended on the machine"
     )]
     RulesOfEvent,
+    /// There is one machine.
+    #[error(
+        "include_later is for planned times: what runs at an event runs on the machine that it happens to"
+    )]
+    LaterOfEvent,
     /// An interval is the same everywhere.
     #[error("a zone is for at and cron: an interval is as long in every zone")]
     ZoneOfInterval,

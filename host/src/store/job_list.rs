@@ -60,6 +60,8 @@ pub struct JobLine {
     pub ended: u64,
     /// How many of them succeeded.
     pub succeeded: u64,
+    /// Until when machines may join it that match later; none where none may.
+    pub open_until: Option<UnixMillis>,
 }
 
 /// A part of a list.
@@ -234,6 +236,7 @@ fn line(
             operations: 0,
             ended: 0,
             succeeded: 0,
+            open_until: None,
         })
     })?;
     let Some(head) = head else { return Ok(None) };
@@ -251,8 +254,22 @@ fn line(
         operations,
         ended: operations.saturating_sub(unended),
         succeeded,
+        open_until: time_of_joining(conn, tenant, id)?,
         ..head
     }))
+}
+
+const OPEN_UNTIL: &str =
+    "SELECT until FROM later WHERE tenant = ?1 AND job = ?2 AND closed IS NULL";
+
+fn time_of_joining(
+    conn: &Connection,
+    tenant: &str,
+    id: &str,
+) -> Result<Option<UnixMillis>, StoreError> {
+    first(conn, OPEN_UNTIL, params![tenant, id], |row| {
+        time(row, "until")
+    })
 }
 
 fn is_asked_for(filter: &JobFilter, job: &JobLine) -> bool {

@@ -247,6 +247,25 @@ pub fn gates_revision(conn: &Connection, tenant: TenantId, id: JobId) -> Result<
     )
 }
 
+/// Says on how many machines the job runs.
+///
+/// # Errors
+///
+/// Where the database cannot be written.
+pub fn set_targets(
+    conn: &Connection,
+    tenant: TenantId,
+    id: JobId,
+    targets: u64,
+) -> Result<(), StoreError> {
+    change(
+        conn,
+        "UPDATE jobs SET targets = ? WHERE tenant = ? AND id = ?",
+        params![signed(targets), tenant.to_string(), id.to_string()],
+    )?;
+    Ok(())
+}
+
 /// The digest of the job's script.
 ///
 /// # Errors

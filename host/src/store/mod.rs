@@ -22,6 +22,7 @@ pub mod history;
 pub mod holds;
 pub mod job_list;
 pub mod jobs;
+pub mod later;
 pub mod lockdown;
 pub mod machines;
 pub mod offers;

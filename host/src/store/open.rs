@@ -207,6 +207,7 @@ fn migrations() -> Migrations<'static> {
         Migration::up(include_str!(
             "../../migrations/0027_findings_behind_holds.sql"
         )),
+        Migration::up(include_str!("../../migrations/0028_later.sql")),
     ])
 }
 

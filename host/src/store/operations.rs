@@ -1,6 +1,8 @@
 //! Operations: a job's run on one machine. Every change of state is one statement that says from which states it may
 //! come, so that of two who want to end an operation exactly one does.
 
+use std::collections::HashSet;
+
 use sluice_database::rusqlite::{Connection, Row, params};
 use sluice_protocol::codec;
 use sluice_protocol::digest::Digest;
@@ -275,6 +277,69 @@ pub fn unsent_with_key(
         ),
         params![machine.to_string(), tenant.to_string(), key.as_str()],
         read,
+    )
+}
+
+/// Whether the job has an operation on a machine.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub fn is_of_job(
+    conn: &Connection,
+    tenant: TenantId,
+    job: JobId,
+    machine: MachineId,
+) -> Result<bool, StoreError> {
+    exists(
+        conn,
+        "SELECT 1 FROM operations WHERE tenant = ? AND machine = ? AND job = ?",
+        params![tenant.to_string(), machine.to_string(), job.to_string()],
+    )
+}
+
+/// The machines of a job.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub fn machines_of_job(
+    conn: &Connection,
+    tenant: TenantId,
+    job: JobId,
+) -> Result<HashSet<MachineId>, StoreError> {
+    let machines = all(
+        conn,
+        "SELECT machine FROM operations WHERE tenant = ? AND job = ? AND machine IS NOT NULL",
+        params![tenant.to_string(), job.to_string()],
+        |row| parsed(row, "machine"),
+    )?;
+    Ok(machines.into_iter().collect())
+}
+
+/// A newer job than this one with this key that has an operation on a machine.
+///
+/// # Errors
+///
+/// Where the database cannot be read.
+pub fn newer_with_key(
+    conn: &Connection,
+    tenant: TenantId,
+    machine: MachineId,
+    key: &SupersedeKey,
+    job: JobId,
+) -> Result<Option<JobId>, StoreError> {
+    first(
+        conn,
+        "SELECT job FROM operations WHERE tenant = ? AND machine = ? AND job > ?
+             AND (SELECT supersede FROM jobs WHERE jobs.id = operations.job) = ? LIMIT 1",
+        params![
+            tenant.to_string(),
+            machine.to_string(),
+            job.to_string(),
+            key.as_str()
+        ],
+        |row| parsed(row, "job"),
     )
 }
 

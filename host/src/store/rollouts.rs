@@ -126,6 +126,24 @@ pub fn open(conn: &Connection, tenant: TenantId) -> Result<Vec<JobId>, StoreErro
     )
 }
 
+/// Stores how many operations belong to the batches, where some have joined.
+///
+/// # Errors
+///
+/// Where the database cannot be written.
+pub fn set_ends(conn: &Connection, row: &RolloutRow) -> Result<(), StoreError> {
+    change(
+        conn,
+        "UPDATE rollouts SET ends = ? WHERE tenant = ? AND job = ?",
+        params![
+            to_json(&row.batches.ends)?,
+            row.tenant.to_string(),
+            row.job.to_string(),
+        ],
+    )?;
+    Ok(())
+}
+
 /// Stores how far a rollout is; the plan stays.
 ///
 /// # Errors

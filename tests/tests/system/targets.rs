@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use sluice_database::rusqlite::Connection;
-use sluice_tests::{Fleet, Output};
+use sluice_tests::{Fleet, Output, eventually};
 
 /// `sluice run` with a script that prints its machine's name.
 fn run(fleet: &Fleet, options: &[&str]) -> Output {
@@ -149,4 +149,73 @@ fn a_job_for_more_machines_than_one_may_have_is_refused_and_nothing_is_made() {
         &["--all", "--where", r#"name == "n77""#, "--detach"],
     );
     assert_eq!(one.code, 0, "{one:?}");
+}
+
+/// The machines of a job that have got somewhere, by name.
+fn went_to(fleet: &Fleet, job: &str) -> Vec<(String, String)> {
+    let operations = fleet.list(&["job", "show", job]);
+    let text = |value: &Value| value.as_str().expect("is text").to_owned();
+    let mut went: Vec<_> = operations
+        .iter()
+        .map(|one| (text(&one["machine"]), text(&one["state"])))
+        .collect();
+    went.sort();
+    went
+}
+
+#[test]
+fn machines_that_are_enrolled_or_tagged_later_join_a_job_once_also_after_the_host_was_killed() {
+    let mut fleet = Fleet::builder().start();
+    fleet.add_machine("m2", "");
+    let tag = |fleet: &Fleet, words: &[&str]| {
+        let tagged = fleet.sluice(&[&["machine", "tag"], words].concat());
+        assert_eq!(tagged.code, 0, "{tagged:?}");
+    };
+    tag(&fleet, &["m1", "role=web"]);
+    run(&fleet, &["--on", "m1", "--include-later"]).expect_refused();
+    let later = ["--include-later", "--detach"];
+    let tagged = run(&fleet, &[&["--tag", "role=web"][..], &later].concat());
+    let all = run(&fleet, &[&["--all"][..], &later].concat());
+    let (tagged, all) = (tagged.stdout.trim(), all.stdout.trim());
+    let paused = fleet.sluice(&["job", "pause", tagged]);
+    assert_eq!(paused.code, 0, "{paused:?}");
+    tag(&fleet, &["m2", "role=web"]);
+    fleet.host.kill_and_restart();
+    for agent in &mut fleet.agents {
+        // They would find out by their idle limit that the host is another process.
+        agent.restart();
+    }
+    fleet.add_machine("m3", "");
+    tag(&fleet, &["m3", "role=web"]);
+    tag(&fleet, &["m3", "role=db"]);
+    let succeeded = |names: &[&str]| -> Vec<(String, String)> {
+        let each = names.iter();
+        each.map(|name| ((*name).to_owned(), "succeeded".to_owned()))
+            .collect()
+    };
+    eventually("m3 joins what is for all", || {
+        (went_to(&fleet, all) == succeeded(&["m1", "m2", "m3"])).then_some(())
+    });
+    assert_eq!(went_to(&fleet, tagged).len(), 1, "it is paused");
+    let resumed = fleet.sluice(&["job", "resume", tagged]);
+    assert_eq!(resumed.code, 0, "{resumed:?}");
+    eventually("m2 joins what goes on", || {
+        (went_to(&fleet, tagged) == succeeded(&["m1", "m2"])).then_some(())
+    });
+    let open = |fleet: &Fleet| {
+        let listed = fleet.list(&["job", "list"]);
+        listed
+            .iter()
+            .filter(|job| job["open_until"].is_string())
+            .count()
+    };
+    assert_eq!(open(&fleet), 2);
+    for job in [tagged, all] {
+        let canceled = fleet.sluice(&["job", "cancel", job]);
+        assert_eq!(canceled.code, 0, "{canceled:?}");
+        // It ends, and says how it went.
+        let followed = fleet.sluice(&["job", "show", job, "--follow"]);
+        assert_eq!(followed.code, 0, "{followed:?}");
+    }
+    assert_eq!(open(&fleet), 0);
 }

@@ -202,6 +202,13 @@ async fn show(global: &Global, job: &str, format: Option<Format>) -> Result<u8, 
             ("in order", job.in_order.then(|| "yes".to_owned())),
         ];
         fields.extend(job.approval.iter().flat_map(approval_fields));
+        if let Some(later) = &job.later {
+            fields.push(("later", Some(later.to_string())));
+            fields.extend(later.refusals.iter().map(|refusal| {
+                let text = format!("{}: {}", refusal.machine, refusal.reason);
+                ("refused", Some(text))
+            }));
+        }
         fields.extend(job.rollout.iter().flat_map(rollout_fields));
         output::print(&output::record(&fields))?;
     }

@@ -49,6 +49,7 @@ pub(super) async fn show(global: &Global, job: &str) -> Result<u8, Error> {
         },
     };
     follower.view.say(told::waits(&shown));
+    follower.view.say(told::joins(&shown));
     let id = shown.job.to_string();
     let mut last_heard = Instant::now();
     loop {

@@ -69,6 +69,7 @@ pub(super) async fn run(global: &Global, args: &ListArgs) -> Result<u8, Error> {
             "operations",
             "ended",
             "succeeded",
+            "open until",
         ],
         global.json,
     );
@@ -84,6 +85,7 @@ pub(super) async fn run(global: &Global, args: &ListArgs) -> Result<u8, Error> {
                 job.operations.to_string(),
                 job.ended.to_string(),
                 job.succeeded.to_string(),
+                job.open_until.clone().unwrap_or_default(),
             ]
         })?;
         Ok(true)

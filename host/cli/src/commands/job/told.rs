@@ -16,6 +16,19 @@ pub(crate) fn waits(job: &Job) -> Option<String> {
     })
 }
 
+/// What is said of a job that others may join.
+pub(crate) fn joins(job: &Job) -> Option<String> {
+    let later = job
+        .later
+        .as_ref()
+        .filter(|later| later.closed_at.is_none())?;
+    Some(format!(
+        "sluice: job {id} goes to machines that match later too, until {until}; end it with sluice job cancel {id}",
+        id = job.job,
+        until = later.until
+    ))
+}
+
 /// What is said of a rollout: which batch has begun, and why it does not go on.
 pub(crate) fn goes(job: JobId, rollout: &Rollout) -> Option<String> {
     match (rollout.state, &rollout.paused) {

@@ -57,6 +57,9 @@ pub(crate) struct JobArgs {
     /// Of these, or of all, the machines for which this holds, for example 'os == "debian" and tag.role == "web"'
     #[arg(long = "where", value_name = "EXPR", help_heading = "Machines")]
     condition: Option<String>,
+    /// Go to machines too that match --tag, --all or --where only later, each once, until the job expires
+    #[arg(long, conflicts_with = "no_queue", help_heading = "Machines")]
+    include_later: bool,
     /// All machines of the tenant
     #[arg(long, conflicts_with_all = ["on", "tag"], help_heading = "Machines")]
     all: bool,
@@ -254,6 +257,7 @@ impl Prepared {
             tags: arguments.tag.into_iter().map(tag).collect(),
             all: arguments.all,
             condition: arguments.condition,
+            include_later: arguments.include_later,
             run_as: arguments.run_as,
             parameters,
             environment,

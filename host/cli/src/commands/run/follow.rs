@@ -56,7 +56,7 @@ enum Over {
 impl<'a> Follower<'a> {
     /// A follower of `job`, which was just submitted.
     pub(super) fn new(client: &'a Client, job: Job, json: bool) -> Self {
-        let console = Console::of_process(job.operations.len() > 1);
+        let console = Console::of_process(job.operations.len() > 1 || job.later.is_some());
         Self {
             client,
             job,
@@ -79,6 +79,9 @@ impl<'a> Follower<'a> {
             self.press().await?;
         }
         if let Some(line) = told::waits(&self.job).filter(|_| !self.json) {
+            output::complain(&line);
+        }
+        if let Some(line) = told::joins(&self.job).filter(|_| !self.json) {
             output::complain(&line);
         }
         let mut last_heard = Instant::now();
@@ -244,6 +247,11 @@ impl<'a> Follower<'a> {
 
     /// Prints what is left, and makes the exit code.
     async fn finish(mut self) -> Result<u8, Error> {
+        if self.job.later.is_some() {
+            // Others have joined, perhaps.
+            let job = self.job.job.to_string();
+            self.job = self.client.get(&["jobs", &job])?.json().await?;
+        }
         let operations: Vec<OperationId> = self
             .job
             .operations

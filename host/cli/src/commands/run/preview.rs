@@ -43,6 +43,10 @@ fn text(preview: &JobPreview) -> String {
     if left_out > 0 {
         fields.push(("machine", Some(format!("... and {left_out} more"))));
     }
+    if preview.include_later {
+        let text = "machines that match later join until the job expires";
+        fields.push(("later", Some(text.to_owned())));
+    }
     for typed in &preview.not_found {
         fields.push(("not found", Some(typed.clone())));
     }
