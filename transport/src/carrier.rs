@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 
-use crate::{limits, surroundings};
+use crate::surroundings;
 
 /// Where sockets come from. The system's by default; nothing of the product uses another one.
 #[derive(Debug, Clone, Default)]
@@ -53,9 +53,9 @@ impl Carrier {
     pub(crate) fn endpoint(
         &self,
         address: SocketAddr,
+        mut config: quinn::EndpointConfig,
         server: Option<quinn::ServerConfig>,
     ) -> io::Result<(quinn::Endpoint, SocketAddr)> {
-        let mut config = limits::endpoint();
         config.rng_seed(surroundings::seed());
         let runtime = Arc::new(quinn::TokioRuntime);
         match self {

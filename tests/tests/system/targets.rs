@@ -181,10 +181,6 @@ fn machines_that_are_enrolled_or_tagged_later_join_a_job_once_also_after_the_hos
     assert_eq!(paused.code, 0, "{paused:?}");
     tag(&fleet, &["m2", "role=web"]);
     fleet.host.kill_and_restart();
-    for agent in &mut fleet.agents {
-        // They would find out by their idle limit that the host is another process.
-        agent.restart();
-    }
     fleet.add_machine("m3", "");
     tag(&fleet, &["m3", "role=web"]);
     tag(&fleet, &["m3", "role=db"]);

@@ -135,7 +135,7 @@ async fn attempt(
         .filter(|bind| bind.is_ipv4() == address.is_ipv4())
         .unwrap_or(any);
     let (endpoint, _) = carrier
-        .endpoint(local, None)
+        .endpoint(local, limits::endpoint(), None)
         .map_err(|error| LinkError::Local(format!("{local}: {error}")))?;
     let connecting = endpoint
         .connect_with(config.clone(), address, HOST_SERVER_NAME)

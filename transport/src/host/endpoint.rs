@@ -95,7 +95,7 @@ impl HostEndpoint {
     ) -> Result<Self, BindError> {
         let config = server_config(authority, host).map_err(BindError::Certificates)?;
         let (endpoint, address) = carrier
-            .endpoint(address, Some(config))
+            .endpoint(address, limits::host_endpoint(authority), Some(config))
             .map_err(|source| BindError::Socket { address, source })?;
         let (found, arrivals) = mpsc::channel(limits::QUEUED_STREAMS);
         let acceptor = tokio::spawn(accept_all(endpoint.clone(), found));

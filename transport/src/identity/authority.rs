@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use aws_lc_rs::hmac;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyUsagePurpose, PublicKeyData as _,
@@ -131,6 +132,12 @@ impl Authority {
 
     pub(crate) fn agents_certificate(&self) -> &CertificateDer<'static> {
         &self.0.agents.certificate
+    }
+
+    /// What only this authority's hosts have, for a purpose that `label` says: the same after a restart.
+    pub(crate) fn secret(&self, label: &[u8]) -> hmac::Tag {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.0.hosts.issuer.key().pkcs8());
+        hmac::sign(&key, label)
     }
 
     fn intermediate(
@@ -283,6 +290,9 @@ mod tests {
         let loaded = Authority::load(&path).expect("loads");
         assert_eq!(loaded.root_fingerprint(), made.root_fingerprint());
         assert_eq!(Digest::of(loaded.root_der()), loaded.root_fingerprint());
+        let secret = |of: &Authority, label: &[u8]| of.secret(label).as_ref().to_vec();
+        assert_eq!(secret(&loaded, b"one"), secret(&made, b"one"));
+        assert_ne!(secret(&loaded, b"one"), secret(&made, b"two"));
         assert!(
             loaded
                 .root_pem()
